@@ -1,0 +1,72 @@
+"""How big the arguments of Celery tasks are, and whether Celery cuts their repr.
+
+``install(app)`` is all that a user needs; the other names are for scripts and handlers of their own. Nothing is
+imported until it is used, as ``celery`` imports its plugins' packages at every start.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from celery_argsize.advice import Recommendation as Recommendation
+    from celery_argsize.api import (
+        ResetResult as ResetResult,
+        auto_configure_celery_limits as auto_configure_celery_limits,
+        get_size_summary as get_size_summary,
+        reset_metrics as reset_metrics,
+        update_size_metrics as update_size_metrics,
+    )
+    from celery_argsize.errors import (
+        ArgsizeError as ArgsizeError,
+        ConfigError as ConfigError,
+        SchemaError as SchemaError,
+        StoreError as StoreError,
+    )
+    from celery_argsize.measure import (
+        UNMEASURABLE as UNMEASURABLE,
+        Size as Size,
+        measure_json_size as measure_json_size,
+    )
+    from celery_argsize.monitor import Monitor as Monitor, install as install, uninstall as uninstall
+    from celery_argsize.recorder import measure_celery_task_size as measure_celery_task_size
+    from celery_argsize.stats import Measurement as Measurement, Part as Part
+    from celery_argsize.summary import PartSummary as PartSummary, Summary as Summary, TaskSummary as TaskSummary
+
+_HOMES: Final = {
+    "advice": ["Recommendation"],
+    "api": [
+        "ResetResult",
+        "auto_configure_celery_limits",
+        "get_size_summary",
+        "reset_metrics",
+        "update_size_metrics",
+    ],
+    "errors": ["ArgsizeError", "ConfigError", "SchemaError", "StoreError"],
+    "measure": ["UNMEASURABLE", "Size", "measure_json_size"],
+    "monitor": ["Monitor", "install", "uninstall"],
+    "recorder": ["measure_celery_task_size"],
+    "stats": ["Measurement", "Part"],
+    "summary": ["PartSummary", "Summary", "TaskSummary"],
+}
+_MODULES: Final = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_MODULES)  # noqa: PLE0605 - made from the table above
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - for the few who ask
+
+        return version("celery-argsize")
+    if name not in _MODULES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

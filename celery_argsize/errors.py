@@ -1,0 +1,28 @@
+"""Every error that this package raises on purpose.
+
+One root, so that ``except ArgsizeError`` catches all of them and nothing else. The text says which setting,
+value or server is meant and what to do; no text carries a password or an argument value.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ArgsizeError", "ConfigError", "SchemaError", "StoreError"]
+
+
+class ArgsizeError(Exception):
+    """celery_argsize could not do what was asked."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+
+
+class ConfigError(ArgsizeError, ValueError):
+    """A setting is unknown or has a value that cannot work."""
+
+
+class StoreError(ArgsizeError):
+    """The store could not be read or written."""
+
+
+class SchemaError(StoreError):
+    """The figures in Redis were written by a version with another schema."""

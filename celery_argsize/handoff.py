@@ -1,0 +1,260 @@
+"""From the process that runs a task to the worker's main process: never waiting, never losing what was handed over.
+
+``PipeHandoff`` is for pools with child processes, ``LocalHandoff`` for those without. Both sides of each are here;
+what the main process does with what arrives is in ``flusher``.
+
+The pipe: one for all children, non-blocking. A message of up to PIPE_BUF bytes is written whole or not at all, so
+children need no lock, and what is in the pipe outlives the child that wrote it. When it is full (the main process is
+stopped), a child adds up what it cannot hand over, and hands the sums over later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import select
+import shutil
+import struct
+import tempfile
+import threading
+import time
+from collections import deque
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from celery_argsize.measure import Size
+from celery_argsize.stats import Book, Extreme, Measurement, Part, TaskStats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery_argsize.stats import Rules
+
+__all__ = ["Handoff", "LocalHandoff", "PipeHandoff", "PipeWriter"]
+
+
+class Handoff(Protocol):
+    """Both sides of the way from a task to the main process."""
+
+    def put(self, measurement: Measurement) -> None:
+        """Hand over one measurement. Called where the task runs: never blocks, never raises for want of room."""
+
+    def linger(self, timeout: float) -> None:
+        """Hand over what is still kept back, within *timeout* seconds. Called where no task waits."""
+
+    def drain(self, into: Book) -> None:
+        """Move everything that was handed over *into* a book. Main process, flusher's thread only."""
+
+    def wait(self, timeout: float | None) -> None:
+        """Return when there may be something to drain, after ``wake``, or after *timeout* seconds."""
+
+    def wake(self) -> None:
+        """Make ``wait`` return now. From any thread."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+class LocalHandoff:
+    """Within one process. ``deque.append`` is atomic: no lock is taken where a task runs."""
+
+    #: Measurements held one by one; from there on, tasks fold them into sums, so that memory stays bounded.
+    HIGH_WATER: Final = 10_000
+    #: Seconds between looks: a put wakes nobody.
+    TICK: Final = 1.0
+
+    def __init__(self, rules: Rules, max_names: int) -> None:
+        self._rules = rules
+        self._queue: deque[Measurement] = deque()
+        self._folded = Book(max_names)
+        self._folding = threading.Lock()
+        self._woken = threading.Event()
+
+    def put(self, measurement: Measurement) -> None:
+        self._queue.append(measurement)
+        # A lock that another thread holds is not waited for: that thread is folding already.
+        if len(self._queue) > self.HIGH_WATER and self._folding.acquire(blocking=False):
+            try:
+                self._fold()
+            finally:
+                self._folding.release()
+
+    def _fold(self) -> None:
+        with contextlib.suppress(IndexError):
+            for _ in range(len(self._queue)):
+                self._folded.add(self._queue.popleft(), self._rules)
+
+    def linger(self, timeout: float) -> None:
+        """Nothing is kept back."""
+
+    def drain(self, into: Book) -> None:
+        with self._folding:
+            self._fold()
+            into.merge(self._folded.tasks.items())
+            self._folded.clear()
+
+    def wait(self, timeout: float | None) -> None:
+        self._woken.wait(self.TICK if timeout is None else timeout)
+        self._woken.clear()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+# -- messages: a length, then a tuple in marshal's format (both ends are the same Python) ------------------------------
+
+_LENGTH: Final = struct.Struct("<H")
+#: Counters or maxima in one message of sums; with names and ids bounded (recorder), it stays under PIPE_BUF anywhere.
+_FIELDS_A_MESSAGE: Final = 2
+
+
+def _message(content: tuple[Any, ...]) -> bytes:
+    data = marshal.dumps(content)
+    return _LENGTH.pack(len(data)) + data
+
+
+def _pack(measurement: Measurement) -> bytes:
+    task, task_id, args, kwargs, when = measurement
+    return _message((task, task_id, args.size and tuple(args.size), args.truncated,
+                     kwargs.size and tuple(kwargs.size), kwargs.truncated, when))  # fmt: skip
+
+
+def _unpack(content: tuple[Any, ...], into: Book, rules: Rules) -> None:
+    if len(content) == 3:  # noqa: PLR2004 - sums, see _chunks
+        name, counts, maxima = content
+        into.merge([(name, TaskStats(counts, {field: Extreme(*seen) for field, seen in maxima.items()}))])
+        return
+    task, task_id, args, args_cut, kwargs, kwargs_cut, when = content
+    parts = Part(args and Size(*args), args_cut), Part(kwargs and Size(*kwargs), kwargs_cut)
+    into.add(Measurement(task, task_id, *parts, when), rules)
+
+
+def _chunks(name: str, stats: TaskStats) -> Iterator[tuple[bytes, TaskStats]]:
+    """Messages that add up to *stats*, each with what it carries."""
+    for kind in ("counts", "maxima"):
+        items = iter(getattr(stats, kind).items())
+        while chunk := dict(islice(items, _FIELDS_A_MESSAGE)):
+            part = TaskStats(**{kind: chunk})
+            maxima = {field: tuple(seen) for field, seen in part.maxima.items()}
+            yield _message((name, part.counts, maxima)), part
+
+
+class PipeWriter:
+    """The child's end."""
+
+    def __init__(self, fd: int, rules: Rules, max_names: int) -> None:
+        self._fd = fd
+        self._rules = rules
+        self._kept = Book(max_names)
+
+    def put(self, measurement: Measurement) -> None:
+        if self._kept and not self._offer():
+            self._kept.add(measurement, self._rules)
+        elif not self._write(_pack(measurement)):
+            self._kept.add(measurement, self._rules)
+
+    def linger(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while self._kept and not self._offer() and (left := deadline - time.monotonic()) > 0:
+            select.select([], [self._fd], [], left)
+
+    def _write(self, message: bytes) -> bool:
+        """Whether *message* went into the pipe; it does so whole or not at all."""
+        try:
+            os.write(self._fd, message)
+        except OSError:  # full, or the main process is gone
+            return False
+        return True
+
+    def _offer(self) -> bool:
+        """Hand over what was kept, as far as the pipe has room; whether nothing is left."""
+        for name, stats in [*self._kept.tasks.items()]:
+            for message, carried in _chunks(name, TaskStats(stats.counts, stats.maxima)):
+                if not self._write(message):
+                    return False
+                for field in carried.counts:
+                    del stats.counts[field]
+                for field in carried.maxima:
+                    del stats.maxima[field]
+            self._kept.clear(name)
+        return True
+
+
+def _enlarge(fd: int, capacity: int) -> None:
+    import fcntl  # noqa: PLC0415 - Windows has none, and no pool with children either
+
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):  # over the user's quota: a smaller one will do
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, capacity)
+
+
+class PipeHandoff(PipeWriter):
+    """Both ends, made by the main process before it starts children. Forked ones inherit the writing end; for spawned
+    ones the pipe has a *path*, which ``PipeWriter`` opens there."""
+
+    #: Bytes the pipe holds (Linux): about 9,000 measurements. Elsewhere it is the system's default.
+    CAPACITY: Final = 1 << 20
+
+    def __init__(self, rules: Rules, max_names: int, *, named: bool = False) -> None:
+        self._folder = tempfile.mkdtemp(prefix="celery-argsize-") if named else None
+        self.path = os.path.join(self._folder, "handoff") if self._folder else None  # noqa: PTH118 - os.open takes it
+        self._read_fd, write_fd = self._open()
+        super().__init__(write_fd, rules, max_names)
+        self._wake_read, self._wake_write = os.pipe()
+        for fd in (self._read_fd, write_fd, self._wake_read, self._wake_write):
+            os.set_blocking(fd, False)
+        _enlarge(write_fd, self.CAPACITY)
+        self._rest = b""
+        self._poll = select.poll()
+        self._poll.register(self._read_fd, select.POLLIN)
+        self._poll.register(self._wake_read, select.POLLIN)
+
+    def _open(self) -> tuple[int, int]:
+        if self.path is None:
+            return os.pipe()
+        os.mkfifo(self.path, 0o600)
+        read_fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        return read_fd, os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+
+    def drain(self, into: Book) -> None:
+        while data := self._read(self._read_fd):
+            self._rest = self._take(self._rest + data, into)
+
+    def _take(self, data: bytes, into: Book) -> bytes:
+        """Unpack the whole messages in *data*; returns what is left of an unfinished one."""
+        at = 0
+        while at + _LENGTH.size <= len(data):
+            end = at + _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
+            if end > len(data):
+                break
+            _unpack(marshal.loads(data[at + _LENGTH.size : end]), into, self._rules)  # noqa: S302 - our own child's
+            at = end
+        return data[at:]
+
+    @staticmethod
+    def _read(fd: int) -> bytes:
+        try:
+            return os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return b""
+
+    def wait(self, timeout: float | None) -> None:
+        self._poll.poll(None if timeout is None else timeout * 1000)
+        while self._read(self._wake_read):
+            pass
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of wakes: it will wake
+            os.write(self._wake_write, b"!")
+
+    def close(self) -> None:
+        for fd in (self._read_fd, self._fd, self._wake_read, self._wake_write):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        if self._folder is not None and Path(self._folder).is_dir():
+            shutil.rmtree(self._folder, ignore_errors=True)

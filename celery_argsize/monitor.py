@@ -1,0 +1,301 @@
+"""Wires one app to the rest: install() and uninstall(), and what starts and stops with a worker.
+
+``install`` connects two signal receivers and does nothing else, so that it is free in a producer. The work begins
+at ``worker_init``, in the worker's main process, and ends at ``worker_shutdown``, or at exit where a cold shutdown
+sends no signal.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import platform
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from celery import signals
+from celery.concurrency import get_implementation
+
+from celery_argsize import config
+from celery_argsize.errors import ArgsizeError
+from celery_argsize.flusher import Flusher
+from celery_argsize.handoff import LocalHandoff, PipeHandoff, PipeWriter
+from celery_argsize.recorder import Recorder
+from celery_argsize.report import shutdown_lines
+from celery_argsize.stats import Rules
+from celery_argsize.stores.memory import MemoryStore
+from celery_argsize.summary import summarize
+from celery_argsize.trouble import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery
+
+    from celery_argsize.config import Settings
+    from celery_argsize.handoff import Handoff
+    from celery_argsize.stats import Measurement
+    from celery_argsize.stores.base import Store
+
+__all__ = ["Monitor", "install", "installed", "uninstall"]
+
+#: Tells a spawned child (a fresh interpreter, which inherits no pipe) where the pipe is.
+_HANDOFF_ENV: Final = "_CELERY_ARGSIZE_HANDOFF"
+
+#: Pools whose tasks run in the worker's main process.
+_IN_PROCESS: Final = ("solo", "thread", "gevent", "eventlet")
+
+_NO_REDIS: Final = (
+    "celery_argsize: no Redis is configured, the figures of this worker are kept in its memory until it stops; "
+    "set argsize_redis_url to keep them, and to see all workers together"
+)
+
+_monitors: dict[int, Monitor] = {}
+
+
+def install(app: Celery, **settings: Any) -> Monitor:
+    """Measure the arguments of every task that workers of *app* run.
+
+    Call it where the app is made, so that every process that has the app has the monitor. Free outside a worker: no
+    thread, no connection. Calling it again is harmless; settings of the later call win, until a worker has started.
+
+    Raises:
+        ConfigError: a setting that does not exist, or a value that cannot work.
+    """
+    app = _bare(app)
+    config.check(settings)
+    monitor = _monitors.get(id(app))
+    if monitor is None:
+        monitor = _monitors[id(app)] = Monitor(app)
+        monitor.connect()
+    monitor.overrides.update(settings)
+    if settings.get("include_eager"):
+        monitor.count_eager()
+    return monitor
+
+
+def uninstall(app: Celery) -> None:
+    """Undo ``install``; a worker that is running writes what it has and stops measuring. Harmless if not installed."""
+    monitor = _monitors.pop(id(_bare(app)), None)
+    if monitor is not None:
+        monitor.stop(report=False)
+        monitor.disconnect()
+
+
+def installed(app: Celery | None = None) -> Monitor | None:
+    """The monitor of *app*; without *app*, that of the only app that has one in this process."""
+    if app is not None:
+        return _monitors.get(id(_bare(app)))
+    return next(iter(_monitors.values())) if len(_monitors) == 1 else None
+
+
+def _bare(app: Any) -> Celery:
+    """The app itself, where *app* is a proxy such as ``celery.current_app``."""
+    unwrap = getattr(app, "_get_current_object", None)
+    return app if unwrap is None else unwrap()  # type: ignore[no-any-return]
+
+
+class Monitor:
+    """What ``install`` gives: one app's monitor."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self.overrides: dict[str, Any] = {}
+        self.flusher: Flusher | None = None
+        self.store: Store | None = None
+        self._handoff: Handoff | PipeWriter | None = None
+        self._recorder: Recorder | None = None
+        self._pid = 0
+        self._hostname = ""
+        self._shutdown_timeout = 0.0
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force, worked out anew: the app may be configured after ``install``.
+
+        Raises:
+            ConfigError: a setting that does not exist, or a value that cannot work.
+        """
+        return config.resolve(self.overrides, self.app)
+
+    # -- signals ---------------------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Listen for the start of a worker."""
+        self._listen(signals.worker_init, self._on_worker_init)
+        self._listen(signals.worker_process_init, self._on_child_init)
+
+    def count_eager(self) -> None:
+        """Count eager runs outside workers too: the first of them starts what a worker's start does."""
+        if self._recorder is None:
+            self._listen(signals.task_prerun, self._on_eager)
+
+    def disconnect(self) -> None:
+        """Stop listening for anything."""
+        for signal in (
+            signals.worker_init,
+            signals.worker_process_init,
+            signals.worker_shutdown,
+            signals.worker_process_shutdown,
+            signals.task_prerun,
+        ):
+            signal.disconnect(dispatch_uid=self._uid)
+
+    @property
+    def _uid(self) -> str:
+        return f"celery_argsize.{id(self.app)}"
+
+    def _listen(self, signal: Any, receiver: Callable[..., None]) -> None:
+        signal.connect(receiver, weak=False, dispatch_uid=self._uid)
+
+    def _on_worker_init(self, sender: Any = None, **_: Any) -> None:
+        if _bare(sender.app) is not self.app:
+            return
+        try:
+            settings = self.settings
+            if settings.enabled:
+                in_process = _runs_in_process(sender.pool_cls)
+                spawns = getattr(sender, "pool_start_method", "fork") != "fork"
+                self.start(settings, sender.hostname, in_process=in_process, spawns=spawns)
+        except ArgsizeError as exc:
+            self._say(logging.ERROR, f"celery_argsize is off, and the worker runs without it: {exc}")
+        except Exception as exc:  # noqa: BLE001 - the worker must start
+            self._say(logging.ERROR, "celery_argsize could not start, and the worker runs without it", exc)
+
+    def _say(self, level: int, message: str, exc: Exception | None = None) -> None:
+        """Log *message*; where the worker has not set up its log yet (``worker_init`` comes first), as soon as it has."""
+
+        def say(**_: Any) -> None:
+            signals.celeryd_after_setup.disconnect(dispatch_uid=self._uid)
+            logger.log(level, message, exc_info=exc)
+
+        if logger.hasHandlers():
+            say()
+        else:
+            self._listen(signals.celeryd_after_setup, say)
+
+    def _on_child_init(self, **_: Any) -> None:
+        """In a spawned child: open the pipe that a forked one would have inherited."""
+        path = os.environ.get(_HANDOFF_ENV)
+        if path is None or self._recorder is not None:
+            return
+        try:
+            settings = self.settings
+            fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            self._attend(settings, PipeWriter(fd, _rules(settings), settings.max_task_names))
+        except Exception:
+            logger.exception("celery_argsize cannot measure in this process, which runs without it")
+
+    def _on_eager(self, task: Any = None, **arguments: Any) -> None:
+        if task.app is not self.app or not task.request.is_eager:
+            return
+        try:
+            settings = self.settings
+            if settings.enabled:
+                self.start(settings, "", in_process=True)
+        except Exception:
+            logger.exception("celery_argsize cannot count eager tasks in this process")
+        if self._recorder is not None:
+            self._recorder.on_task_prerun(task=task, **arguments)
+
+    def _on_worker_shutdown(self, sender: Any = None, **_: Any) -> None:
+        if _bare(sender.app) is self.app:
+            self.stop()
+
+    # -- start and stop --------------------------------------------------------------------------------------------
+
+    def start(self, settings: Settings, hostname: str, *, in_process: bool, spawns: bool = False) -> None:
+        """Start measuring in this process (*in_process*), or in the children it will have."""
+        if self.flusher is not None:
+            return
+        rules = _rules(settings)
+        handoff: Handoff
+        if in_process:
+            handoff = LocalHandoff(rules, settings.max_task_names)
+        else:
+            handoff = PipeHandoff(rules, settings.max_task_names, named=spawns)
+            if handoff.path is not None:
+                os.environ[_HANDOFF_ENV] = handoff.path
+        self._pid, self._hostname = os.getpid(), hostname
+        self._shutdown_timeout = settings.shutdown_timeout
+        self.store = _worker_store(settings)
+        if not self.store.shared:
+            self._say(logging.WARNING, _NO_REDIS)
+        self.flusher = Flusher(handoff, self.store, settings, writer_name(hostname))
+        self.flusher.start()
+        self._attend(settings, handoff)
+        if hostname:
+            import celery_argsize.control  # noqa: F401, PLC0415 - registers our remote control commands, in workers only
+        self._listen(signals.worker_shutdown, self._on_worker_shutdown)
+        atexit.register(self.stop)
+
+    def _attend(self, settings: Settings, handoff: Handoff | PipeWriter) -> None:
+        self._handoff = handoff
+        self._recorder = Recorder(self.app, settings, handoff)
+        signals.task_prerun.disconnect(dispatch_uid=self._uid)  # count_eager's
+        self._listen(signals.task_prerun, self._recorder.on_task_prerun)
+        self._listen(signals.worker_process_shutdown, self._recorder.on_child_exit)
+
+    def stop(self, *, report: bool = True) -> None:
+        """Write what is left, report, and stop measuring. Harmless when not started, and in a child."""
+        flusher = self.flusher
+        if flusher is None or self._pid != os.getpid():
+            return
+        self.flusher = None
+        atexit.unregister(self.stop)
+        for signal in (signals.worker_shutdown, signals.task_prerun, signals.worker_process_shutdown):
+            signal.disconnect(dispatch_uid=self._uid)
+        left = flusher.stop(self._shutdown_timeout)
+        if report and self._hostname:
+            for line in shutdown_lines(self._hostname, summarize(flusher.own_figures())):
+                logger.warning("%s", line)
+        if left:
+            logger.error(
+                "celery_argsize: the figures of %d task runs could not be written within %g s and are lost",
+                left,
+                self._shutdown_timeout,
+            )
+        if isinstance(self._handoff, (LocalHandoff, PipeHandoff)):
+            self._handoff.close()
+        os.environ.pop(_HANDOFF_ENV, None)
+        self._handoff = self._recorder = None
+
+    # -- for the public functions ----------------------------------------------------------------------------------
+
+    @property
+    def in_child(self) -> bool:
+        """Whether this is a pool child of a worker that measures."""
+        return self._recorder is not None and self._pid != os.getpid()
+
+    def put(self, measurement: Measurement) -> bool:
+        """Hand over *measurement* as a task of this process would; whether this process measures at all."""
+        if self._handoff is None:
+            return False
+        self._handoff.put(measurement)
+        return True
+
+
+def writer_name(hostname: str) -> str:
+    """A name for this process as a writer that no other has, before or after it."""
+    return f"{hostname or platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(settings.large_task_chars, settings.histogram_buckets)
+
+
+def _runs_in_process(pool: Any) -> bool:
+    modules = [base.__module__ for base in get_implementation(pool).__mro__]
+    return any(f"celery.concurrency.{name}" in modules for name in _IN_PROCESS)
+
+
+def _worker_store(settings: Settings) -> Store:
+    if settings.redis_url is None:
+        return MemoryStore(settings)
+    # Here and not at the top: only who uses Redis pays for the import. Before the first fork, for the thread's sake.
+    from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415
+
+    store = RedisStore(settings)
+    store.prepare()
+    return store

@@ -1,0 +1,97 @@
+"""Where a task runs: measure it, log it if it is large, hand it over. The only code of ours that a task waits for.
+
+No network, no lock, bounded work, and no exception gets out. What happens to a measurement after ``put`` is
+``flusher``'s business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from celery_argsize.large_log import LargeTaskLog
+from celery_argsize.measure import measure_part
+from celery_argsize.stats import Measurement, Part
+from celery_argsize.trouble import Trouble
+from celery_argsize.truncation import is_truncated
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from celery_argsize.config import Settings
+    from celery_argsize.handoff import Handoff, PipeWriter
+
+__all__ = ["Recorder", "measure_celery_task_size"]
+
+#: UTF-8 bytes of a task name and of a task id that are kept: a message to the main process stays under PIPE_BUF.
+NAME_BYTES: Final = 160
+ID_BYTES: Final = 100
+
+
+def measure_celery_task_size(
+    task: Any,
+    task_id: str | None = None,
+    args: Any = None,
+    kwargs: Any = None,
+) -> Measurement:
+    """Measure the arguments of one run of *task*; in a ``task_prerun`` handler, pass what the signal brings.
+
+    What is not given is taken from ``task.request``, and so are the ``argsrepr`` and ``kwargsrepr`` that came with
+    the message. Never raises for what the arguments are: an unmeasurable part has the size ``None``.
+    """
+    request = task.request
+    args = request.args if args is None else args
+    kwargs = request.kwargs if kwargs is None else kwargs
+    return Measurement(
+        clean(task.name, NAME_BYTES),
+        clean(task_id or request.id or "", ID_BYTES),
+        Part(measure_part(args), is_truncated(request.argsrepr, args)),
+        Part(measure_part(kwargs), is_truncated(request.kwargsrepr, kwargs)),
+        time.time(),
+    )
+
+
+def clean(name: object, limit: int) -> str:
+    """*name* for logs and Redis: printable, at most *limit* UTF-8 bytes, and still not mistaken for another."""
+    text = str(name)
+    if text.isprintable() and len(text) * 4 <= limit:
+        return text
+    if not text.isprintable():
+        text = text.encode("unicode_escape").decode("ascii")
+    data = text.encode()
+    if len(data) <= limit:
+        return text
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    return f"{data[: limit - 16].decode('utf-8', 'ignore')}...{digest}"
+
+
+class Recorder:
+    """The ``task_prerun`` receiver of one app."""
+
+    def __init__(self, app: Celery, settings: Settings, handoff: Handoff | PipeWriter) -> None:
+        self._app = app
+        self._include_eager = settings.include_eager
+        self._large_chars = settings.large_task_chars
+        self._log = LargeTaskLog(settings.max_task_names) if settings.log_large_tasks else None
+        self._handoff = handoff
+        self._trouble = Trouble("a task could not be measured (it ran all the same)")
+
+    def on_task_prerun(
+        self, task: Any = None, task_id: str | None = None, args: Any = None, kwargs: Any = None, **_: Any
+    ) -> None:
+        """Measure and hand over one task run. Signature of ``celery.signals.task_prerun``."""
+        try:
+            if task.app is not self._app or (task.request.is_eager and not self._include_eager):
+                return
+            measurement = measure_celery_task_size(task, task_id, args, kwargs)
+            if self._log is not None and measurement.is_large(self._large_chars):
+                amqp = self._app.amqp
+                self._log.write(measurement, (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
+            self._handoff.put(measurement)
+        except Exception as exc:  # noqa: BLE001 - nothing of ours may reach the task
+            self._trouble.report(exc)
+
+    def on_child_exit(self, **_: Any) -> None:
+        """Hand over what a full pipe kept back. Signature of ``celery.signals.worker_process_shutdown``."""
+        self._handoff.linger(1.0)

@@ -1,0 +1,122 @@
+"""A summary as people read it: the report, its JSON, the lines at shutdown, and what to check when there is nothing.
+
+Pure: texts out, nothing printed. The wording and order of the headline figures are those of the size guide.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from celery_argsize.advice import TIERS, recommend
+
+if TYPE_CHECKING:
+    from celery_argsize.summary import Summary, TaskSummary
+
+__all__ = ["NOTHING_YET", "report_json", "report_text", "shutdown_lines"]
+
+#: What to check when nothing was collected: the guide's troubleshooting, in its order.
+NOTHING_YET: Final = """\
+Nothing has been measured yet. Check, in this order:
+  1. Does the module that makes the app call celery_argsize.install(app)?
+  2. Are workers running, and started after that line was added?      celery -A proj status
+  3. Do they write to the Redis asked here? Their log says so if they have none; settings: argsize_redis_url,
+     argsize_key_prefix, argsize_app_name.
+  4. Have any tasks run since the last reset? Run a few and look again after a second.\
+"""
+
+
+def report_text(summary: Summary) -> str:
+    """The whole report."""
+    advice = recommend(summary)
+    blocks = [
+        ["=== CELERY SIZE METRICS ===", *_headline(summary)],
+        _period(summary),
+        ["Tiers (characters, KB = 1,024):", *_tier_table(summary)],
+        ["Tasks, largest first (characters):", *_task_table(summary)],
+        ["To paste:", *(f"    {line}" for line in advice.lines)],
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _headline(summary: Summary) -> list[str]:
+    advice = recommend(summary)
+    largest = summary.largest_task
+    lines = [
+        f"Tasks analyzed: {summary.total_tasks:,}",
+        f"Max args size: {summary.max_args_size:,} characters",
+        f"Max kwargs size: {summary.max_kwargs_size:,} characters",
+        f"Mean args size: {summary.avg_args_size:,.0f} characters",
+        f"Mean kwargs size: {summary.avg_kwargs_size:,.0f} characters",
+        f"Truncated tasks: {summary.truncated_tasks:,}",
+        f"Largest task: {f'{largest.name} ({largest.part})' if largest else 'none measured'}",
+        f"Recommended limit: {advice.limit:,} characters",
+        f"Recommended tier: {advice.tier_name} ({advice.tier})"
+        if advice.tier is not None
+        else "Recommended tier: none covers it (over 2MB): store the payload and pass a reference to it",
+    ]
+    if summary.unmeasurable_tasks:
+        lines.insert(6, f"Unmeasurable tasks: {summary.unmeasurable_tasks:,}")
+    return lines
+
+
+def _period(summary: Summary) -> list[str]:
+    lines = []
+    if summary.since is not None and summary.updated is not None:
+        lines.append(f"Measured from {_when(summary.since)} to {_when(summary.updated)}.")
+    if len(summary.apps) > 1:
+        lines.append(f"Apps: {', '.join(summary.apps)} (--app-name shows one of them).")
+    return lines
+
+
+def _when(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
+
+
+def _tier_table(summary: Summary) -> list[str]:
+    chosen = recommend(summary).tier
+    return [
+        f"  {'->' if tier.limit == chosen else '  '} largest {tier.range:<14} limit {tier.limit:>9,} ({tier.name})".ljust(
+            58
+        )
+        + f" {tier.suits}"
+        for tier in TIERS
+    ]
+
+
+def _task_table(summary: Summary) -> list[str]:
+    head = ("Task", "Runs", "Max args", "Max kwargs", "Mean args", "Mean kwargs", "p95 args", "Truncated")
+    rows = [head, *map(_task_row, summary.tasks)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]  # fmt: skip
+
+
+def _task_row(task: TaskSummary) -> tuple[str, ...]:
+    numbers = (
+        task.count,
+        task.args.max,
+        task.kwargs.max,
+        round(task.args.mean),
+        round(task.kwargs.mean),
+        task.args.p95,
+        task.truncated,
+    )
+    return (task.name, *(f"{number:,}" for number in numbers))
+
+
+def report_json(summary: Summary) -> dict[str, Any]:
+    """The report as JSON-able data: docs/report-json.md."""
+    advice = recommend(summary)
+    data = summary.to_json()
+    tasks = data.pop("tasks")
+    return {**data, "recommended_limit": advice.limit, "recommended_tier": advice.tier, "tasks": tasks}
+
+
+def shutdown_lines(hostname: str, summary: Summary) -> list[str]:
+    """What one worker measured, for its log."""
+    lines = [f"Final monitoring report for worker {hostname}:"]
+    lines += _headline(summary) if summary.total_tasks else ["Tasks analyzed: 0"]
+    return [f"[WORKER SHUTDOWN] {line}" for line in lines]

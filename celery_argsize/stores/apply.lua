@@ -1,0 +1,49 @@
+-- Adds one batch to the counters of an app, once: a batch that was seen before changes nothing.
+--
+-- KEYS  1 meta   2 names   3 the writer's last sequence   4 stats of __other__   5.. stats of each task in the batch
+-- ARGV  schema, sequence, now, cap on names, seconds a writer is remembered, then for each task:
+--       name, n, n times (field, by), m, m times (field, value, task id, time)
+-- Returns 1 when it added, 0 when the batch had been added before.
+local schema = redis.call('HGET', KEYS[1], 'schema')
+if schema and schema ~= ARGV[1] then
+  return redis.error_reply('ARGSIZE_SCHEMA ' .. schema)
+end
+local last = redis.call('GET', KEYS[3])
+if last and tonumber(last) >= tonumber(ARGV[2]) then
+  return 0
+end
+-- The first write: where Redis refuses writes (full, read-only) it refuses here, before anything has changed.
+redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[5])
+if not schema then
+  redis.call('HSET', KEYS[1], 'schema', ARGV[1], 'since', ARGV[3])
+end
+redis.call('HSET', KEYS[1], 'updated', ARGV[3])
+
+local at = 6
+local function take()
+  at = at + 1
+  return ARGV[at - 1]
+end
+
+local cap = tonumber(ARGV[4])
+for k = 5, #KEYS do
+  local name, key = take(), KEYS[k]
+  if redis.call('SISMEMBER', KEYS[2], name) == 0 then
+    if redis.call('SCARD', KEYS[2]) - redis.call('SISMEMBER', KEYS[2], '__other__') >= cap then
+      name, key = '__other__', KEYS[4]
+    end
+    redis.call('SADD', KEYS[2], name)
+  end
+  for _ = 1, tonumber(take()) do
+    local field = take()
+    redis.call('HINCRBY', key, field, take())
+  end
+  for _ = 1, tonumber(take()) do
+    local field, value, id, seen = take(), take(), take(), take()
+    local known = redis.call('HGET', key, field)
+    if not known or tonumber(value) > tonumber(known) then
+      redis.call('HSET', key, field, value, field .. '_id', id, field .. '_time', seen)
+    end
+  end
+end
+return 1

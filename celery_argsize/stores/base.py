@@ -1,0 +1,60 @@
+"""What a store is: something that applies a batch exactly once, reads everything, and forgets on request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from celery_argsize.stats import Figures, TaskStats
+
+__all__ = ["Batch", "Store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Stats on their way to a store. Sent again unchanged when no answer came."""
+
+    writer: str
+    """Names the process that made it, and no other."""
+    sequence: int
+    """Rises by one with each batch of a writer."""
+    tasks: Mapping[str, TaskStats]
+
+
+class Store(Protocol):
+    """Keeps the figures of one app."""
+
+    @property
+    def where(self) -> str:
+        """What it is and where, for people; without secrets."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see it too."""
+
+    def apply(self, batch: Batch) -> None:
+        """Add *batch*, unless it was added before.
+
+        Raises:
+            StoreError: it could not be; send the same batch again.
+        """
+
+    def read(self) -> Figures:
+        """All figures.
+
+        Raises:
+            StoreError: they could not be read.
+        """
+
+    def reset(self, task: str | None = None) -> None:
+        """Forget the figures of *task*, or all.
+
+        Raises:
+            StoreError: they could not be forgotten.
+        """
+
+    def close(self) -> None:
+        """Give back what it holds; it may be used again later."""

@@ -1,0 +1,238 @@
+"""The figures of an app in Redis, shared by all its workers: keys, scripts, errors in plain words.
+
+The schema is documented in docs/redis-schema.md. Adding up happens in Redis, in one Lua call a batch (``apply.lua``),
+which also knows the batches it has seen, so that sending one again is harmless.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from functools import cached_property
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+import redis
+from redis import exceptions
+
+from celery_argsize.errors import ConfigError, SchemaError, StoreError
+from celery_argsize.redis_url import parse_redis_url, safe_url
+from celery_argsize.stats import OTHER, Extreme, Figures, TaskStats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery_argsize.config import Settings
+    from celery_argsize.stores.base import Batch
+
+__all__ = ["SCHEMA", "RedisStore", "apps_in", "connect"]
+
+#: Version of what is in Redis (docs/redis-schema.md).
+SCHEMA: Final = 1
+
+#: Name of our connection in CLIENT LIST.
+CLIENT_NAME: Final = "celery-argsize"
+
+#: Seconds to wait for Redis, to connect and for each answer.
+TIMEOUT: Final = 5.0
+
+#: Seconds for which a writer's last batch is remembered after it last wrote: how late a retry may come.
+WRITER_TTL: Final = 24 * 60 * 60
+
+
+def connect(url: str, options: dict[str, Any] | None = None) -> redis.Redis:
+    """A client for *url* that connects when first used, names its connection, and waits at most ``TIMEOUT`` seconds.
+
+    Raises:
+        ConfigError: redis-py does not take the URL or its options.
+    """
+    defaults = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "client_name": CLIENT_NAME}
+    try:
+        return redis.Redis.from_url(parse_redis_url(url), **{**defaults, **(options or {})})
+    except (ValueError, TypeError, exceptions.RedisError) as exc:
+        message = f"redis_url = {safe_url(url)} cannot work ({exc})"
+        raise ConfigError(message) from None
+
+
+class RedisStore:
+    """Keeps the figures of one app in Redis, over one connection that opens when first used."""
+
+    shared = True
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        if settings.redis_url is None and client is None:
+            message = "redis_url is not set; give the URL of the Redis that the workers use"
+            raise ConfigError(message)
+        self._settings = settings
+        self._client = client or connect(settings.redis_url or "", dict(settings.redis_options))
+        self._owns_client = client is None
+        self._base = f"{settings.key_prefix}:{{{settings.app_name}}}:"
+        self._registered = False
+
+    @property
+    def where(self) -> str:
+        """The server's URL, without secrets."""
+        return safe_url(self._settings.redis_url or "redis://")
+
+    @cached_property
+    def _scripts(self) -> dict[str, Any]:
+        """The Lua scripts: read once, and here rather than in a later thread."""
+        folder = resources.files("celery_argsize.stores")
+        return {
+            name: self._client.register_script((folder / f"{name}.lua").read_text(encoding="utf-8"))
+            for name in ("apply", "read", "reset")
+        }
+
+    def prepare(self) -> None:
+        """Load from disk what writing will need; nothing is connected to."""
+        assert self._scripts  # noqa: S101 - for its effect: the files are read
+
+    def apply(self, batch: Batch) -> None:
+        """Add *batch*, unless it was added before.
+
+        Raises:
+            StoreError: it could not be, or no answer came; send the same batch again.
+        """
+        settings, base = self._settings, self._base
+        keys = [base + "meta", base + "names", f"{base}writer:{batch.writer}", self._task_key(OTHER)]
+        argv: list[Any] = [SCHEMA, batch.sequence, time.time(), settings.max_task_names, WRITER_TTL]
+        for name, stats in batch.tasks.items():
+            keys.append(self._task_key(name))
+            argv += _flatten(name, stats)
+        with self._errors("write to"):
+            self._scripts["apply"](keys=keys, args=argv)
+            if not self._registered:
+                self._client.sadd(f"{settings.key_prefix}:apps", settings.app_name)
+                self._registered = True
+
+    def read(self) -> Figures:
+        """All figures, as of one moment, in one round trip.
+
+        Raises:
+            StoreError: they could not be read.
+        """
+        with self._errors("read from"):
+            meta, *tasks = self._scripts["read"](
+                keys=[self._base + "meta", self._base + "names"], args=[self._task_key("")]
+            )
+        known = _pairs(meta)
+        if int(known.get("schema", SCHEMA)) != SCHEMA:
+            raise self._schema_error(known["schema"])
+        return Figures(
+            self._settings.app_name,
+            {_text(name): _unflatten(_pairs(fields)) for name, fields in tasks},
+            since=float(known["since"]) if "since" in known else None,
+            updated=float(known["updated"]) if "updated" in known else None,
+        )
+
+    def reset(self, task: str | None = None) -> None:
+        """Forget the figures of *task*, or all.
+
+        Raises:
+            StoreError: they could not be forgotten.
+        """
+        args = [self._task_key(""), time.time(), *([] if task is None else [task])]
+        with self._errors("write to"):
+            self._scripts["reset"](keys=[self._base + "meta", self._base + "names"], args=args)
+
+    def close(self) -> None:
+        """Close the connection; the next use opens it again."""
+        if self._owns_client:
+            self._client.close()
+            self._client.connection_pool.disconnect()
+
+    def _task_key(self, name: str) -> str:
+        return f"{self._base}task:{name}"
+
+    def _schema_error(self, found: str) -> SchemaError:
+        message = (
+            f"the figures under {self._base} in {self.where} have schema {found}, this version of celery_argsize has "
+            f"{SCHEMA}; use the same version everywhere, or another key_prefix"
+        )
+        return SchemaError(message)
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except exceptions.RedisError as exc:
+            self._registered = False
+            if (found := str(exc)).startswith("ARGSIZE_SCHEMA "):
+                raise self._schema_error(found.split()[1]) from None
+            raise StoreError(_explain(what, self.where, exc)) from exc
+
+
+def apps_in(settings: Settings) -> list[str]:
+    """Names of the apps that have figures under the key prefix of *settings*.
+
+    Raises:
+        StoreError: Redis could not be read.
+    """
+    where = safe_url(settings.redis_url)
+    client = connect(settings.redis_url or "", dict(settings.redis_options))
+    try:
+        return sorted(map(_text, client.smembers(f"{settings.key_prefix}:apps")))
+    except exceptions.RedisError as exc:
+        raise StoreError(_explain("read from", where, exc)) from exc
+    finally:
+        client.close()
+
+
+#: What an error asks for: by redis-py's class for it, or by the code that older servers leave in a script's error.
+_FIXES: Final = (
+    ("", "max number of clients", "it has no place for another client; raise its maxclients"),
+    ("OutOfMemoryError", "OOM ", "it is out of memory; raise its maxmemory or free some"),
+    ("ReadOnlyError", "READONLY", "it is a read-only replica; give the URL of the primary"),
+    ("BusyLoadingError", "LOADING", "it is still loading its data; this heals by itself"),
+    ("NoPermissionError", "NOPERM", "its user may not do this; docs/redis-schema.md has the rights it needs"),
+    ("AuthenticationError", "NOAUTH", "it wants a user name and password other than the URL's"),
+    ("TimeoutError", "Timeout", f"no answer within {TIMEOUT:g} s; is it running, and is that the address?"),
+    ("ConnectionError", "", "no connection; is it running, and is that the address?"),
+)
+
+
+def _explain(what: str, where: str, exc: exceptions.RedisError) -> str:
+    kinds = {kind.__name__ for kind in type(exc).__mro__}
+    text = str(exc)
+    for kind, code, fix in _FIXES:
+        if kind in kinds or (code and code in text):
+            detail = f" ({text})" if kind == "ConnectionError" else ""
+            return f"cannot {what} Redis at {where}: {fix}{detail}"
+    return f"cannot {what} Redis at {where}: {type(exc).__name__}: {text}"
+
+
+def _flatten(name: str, stats: TaskStats) -> list[Any]:
+    """One task as apply.lua takes it."""
+    counts = [(field, by) for field, by in stats.counts.items() if by]
+    flat: list[Any] = [name, len(counts)]
+    for pair in counts:
+        flat += pair
+    flat.append(len(stats.maxima))
+    for field, extreme in stats.maxima.items():
+        flat += (field, *extreme)
+    return flat
+
+
+def _unflatten(fields: dict[str, str]) -> TaskStats:
+    """The stats in one task's hash; fields of a later version are passed over."""
+    maxima = {
+        field: Extreme(int(value), fields.get(f"{field}_id", ""), float(fields.get(f"{field}_time", 0)))
+        for field, value in fields.items()
+        if field.endswith((".max_chars", ".max_bytes"))
+    }
+    numbers = {
+        field: int(value)
+        for field, value in fields.items()
+        if field not in maxima and not field.endswith(("_id", "_time")) and value.lstrip("-").isdecimal()
+    }
+    return TaskStats(numbers, maxima)
+
+
+def _pairs(flat: list[Any] | dict[Any, Any]) -> dict[str, str]:
+    """A flat reply (a map, with RESP3) as a dict of texts."""
+    items = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+    return {_text(field): _text(value) for field, value in items}
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,271 @@
+"""The readable side of the counters: frozen, typed, and the only thing that reports and advice are made from.
+
+Pure. Made from ``TaskStats`` by ``summarize``; ``to_json`` is the format of ``--json`` (docs/report-json.md).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+from celery_argsize.stats import PARTS, Extreme, Figures, TaskStats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["LargestTask", "PartSummary", "Summary", "TaskSummary", "summarize"]
+
+#: Version of the JSON that ``Summary.to_json`` gives.
+JSON_SCHEMA: Final = 1
+
+_NOTHING: Final = Extreme(0, "", 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PartSummary:
+    """One part (args or kwargs) of one task; sizes in characters unless they say bytes."""
+
+    count: int
+    """How many were measured. Empty parts are, with size 0; unmeasurable ones are not."""
+    max: int
+    mean: float
+    p50: int
+    """Half were at most this long. An upper estimate: the bound of a histogram bucket, never above ``max``."""
+    p95: int
+    p99: int
+    truncated: int
+    """How many came with a repr that Celery had cut."""
+    large: int
+    unmeasurable: int
+    max_bytes: int
+    total_bytes: int
+    largest_task_id: str
+    largest_at: float
+    """When the largest was measured, in seconds since the epoch."""
+    histogram: Mapping[str, int]
+    """Sizes in bytes: inclusive upper bound of the bucket (``+Inf`` for the last) to the number that fell in it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """This part as JSON-able data."""
+        return {
+            "count": self.count,
+            "max": self.max,
+            "mean": self.mean,
+            "p50": self.p50,
+            "p95": self.p95,
+            "p99": self.p99,
+            "truncated": self.truncated,
+            "large": self.large,
+            "unmeasurable": self.unmeasurable,
+            "max_bytes": self.max_bytes,
+            "histogram": dict(self.histogram),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """All that was measured of one task name."""
+
+    name: str
+    count: int
+    """Runs measured."""
+    large: int
+    """Runs with a large part."""
+    truncated: int
+    """Runs with a truncated part."""
+    unmeasurable: int
+    """Runs with a part that has no JSON form."""
+    args: PartSummary
+    kwargs: PartSummary
+
+    @property
+    def max(self) -> int:
+        """Characters of the largest part."""
+        return max(self.args.max, self.kwargs.max)
+
+    def to_json(self) -> dict[str, Any]:
+        """This task as JSON-able data."""
+        return {
+            "count": self.count,
+            "large": self.large,
+            "truncated": self.truncated,
+            "unmeasurable": self.unmeasurable,
+            "args": self.args.to_json(),
+            "kwargs": self.kwargs.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LargestTask:
+    """Where the largest part was seen."""
+
+    name: str
+    part: str
+    """``args`` or ``kwargs``."""
+    size: int
+    """Characters."""
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All that was measured. Sizes in characters."""
+
+    tasks: tuple[TaskSummary, ...]
+    """Largest first."""
+    since: float | None = None
+    """When counting began (first task, or last reset), in seconds since the epoch; ``None`` if not known."""
+    updated: float | None = None
+    """When the newest figures were written, in seconds since the epoch."""
+    apps: tuple[str, ...] = ()
+    """The apps whose figures these are."""
+
+    @property
+    def total_tasks(self) -> int:
+        """Task runs measured."""
+        return sum(task.count for task in self.tasks)
+
+    @property
+    def truncated_tasks(self) -> int:
+        """Task runs with a truncated part."""
+        return sum(task.truncated for task in self.tasks)
+
+    @property
+    def large_tasks(self) -> int:
+        """Task runs with a large part."""
+        return sum(task.large for task in self.tasks)
+
+    @property
+    def unmeasurable_tasks(self) -> int:
+        """Task runs with a part that has no JSON form."""
+        return sum(task.unmeasurable for task in self.tasks)
+
+    @property
+    def max_args_size(self) -> int:
+        """Characters of the largest args."""
+        return max((task.args.max for task in self.tasks), default=0)
+
+    @property
+    def max_kwargs_size(self) -> int:
+        """Characters of the largest kwargs."""
+        return max((task.kwargs.max for task in self.tasks), default=0)
+
+    @property
+    def avg_args_size(self) -> float:
+        """Mean characters of the args that were measured."""
+        return _mean(task.args for task in self.tasks)
+
+    @property
+    def avg_kwargs_size(self) -> float:
+        """Mean characters of the kwargs that were measured."""
+        return _mean(task.kwargs for task in self.tasks)
+
+    @property
+    def largest_task(self) -> LargestTask | None:
+        """Where the largest part was seen; ``None`` before anything was."""
+        parts = [(task.name, part, getattr(task, part)) for task in self.tasks for part in PARTS]
+        name, part, seen = max(parts, key=lambda found: found[2].max, default=("", "", None))
+        if seen is None or not seen.count:
+            return None
+        return LargestTask(name, part, seen.max, seen.largest_task_id)
+
+    def to_json(self) -> dict[str, Any]:
+        """This summary as JSON-able data; the recommendation is added by ``report``."""
+        largest = self.largest_task
+        return {
+            "schema": JSON_SCHEMA,
+            "apps": list(self.apps),
+            "since": self.since,
+            "updated": self.updated,
+            "total_tasks": self.total_tasks,
+            "max_args_size": self.max_args_size,
+            "max_kwargs_size": self.max_kwargs_size,
+            "avg_args_size": self.avg_args_size,
+            "avg_kwargs_size": self.avg_kwargs_size,
+            "truncated_tasks": self.truncated_tasks,
+            "large_tasks": self.large_tasks,
+            "unmeasurable_tasks": self.unmeasurable_tasks,
+            "largest_task": None
+            if largest is None
+            else {"name": largest.name, "part": largest.part, "size": largest.size, "task_id": largest.task_id},
+            "tasks": {task.name: task.to_json() for task in self.tasks},
+        }
+
+
+def _mean(parts: Iterable[PartSummary]) -> float:
+    seen = [(part.count, part.mean) for part in parts if part.count]
+    count = sum(n for n, _ in seen)
+    return sum(n * mean for n, mean in seen) / count if count else 0.0
+
+
+def summarize(*figures: Figures) -> Summary:
+    """The summary of *figures* (of one app, or of several added up), largest task first."""
+    total: dict[str, TaskStats] = {}
+    for name, stats in chain.from_iterable(app.tasks.items() for app in figures):
+        total.setdefault(name, TaskStats()).merge(stats)
+    tasks = [_task(name, stats) for name, stats in total.items() if stats.counts.get("count", 0)]
+    return Summary(
+        tuple(sorted(tasks, key=lambda task: (-task.max, task.name))),
+        since=min((app.since for app in figures if app.since is not None), default=None),
+        updated=max((app.updated for app in figures if app.updated is not None), default=None),
+        apps=tuple(app.app for app in figures),
+    )
+
+
+def _task(name: str, stats: TaskStats) -> TaskSummary:
+    count = stats.counts.get
+    return TaskSummary(
+        name=name,
+        count=count("count", 0),
+        large=count("large", 0),
+        truncated=count("truncated", 0),
+        unmeasurable=count("unmeasurable", 0),
+        args=_part("args", stats),
+        kwargs=_part("kwargs", stats),
+    )
+
+
+def _part(part: str, stats: TaskStats) -> PartSummary:
+    def count(name: str) -> int:
+        return stats.counts.get(f"{part}.{name}", 0)
+
+    largest = stats.maxima.get(f"{part}.max_chars", _NOTHING)
+    chars = _histogram(f"{part}.chars_le.", stats)
+    return PartSummary(
+        count=count("count"),
+        max=largest.value,
+        mean=count("chars") / count("count") if count("count") else 0.0,
+        p50=min(_quantile(chars, 0.50), largest.value),
+        p95=min(_quantile(chars, 0.95), largest.value),
+        p99=min(_quantile(chars, 0.99), largest.value),
+        truncated=count("truncated"),
+        large=count("large"),
+        unmeasurable=count("unmeasurable"),
+        max_bytes=stats.maxima.get(f"{part}.max_bytes", _NOTHING).value,
+        total_bytes=count("bytes"),
+        largest_task_id=largest.task_id,
+        largest_at=largest.time,
+        histogram={_label(bound): n for bound, n in _histogram(f"{part}.bytes_le.", stats)},
+    )
+
+
+def _histogram(prefix: str, stats: TaskStats) -> list[tuple[float, int]]:
+    """The filled buckets under *prefix*: (upper bound, number), rising."""
+    filled = ((name[len(prefix) :], n) for name, n in stats.counts.items() if name.startswith(prefix))
+    return sorted((float(label.replace("+Inf", "inf")), n) for label, n in filled)
+
+
+def _label(bound: float) -> str:
+    return "+Inf" if math.isinf(bound) else str(int(bound))
+
+
+def _quantile(histogram: list[tuple[float, int]], share: float) -> int:
+    """The bound of the bucket in which the *share* quantile lies (nearest rank); a huge number for the last bucket."""
+    rank = math.ceil(share * sum(n for _, n in histogram))
+    for bound, n in histogram:
+        rank -= n
+        if rank <= 0:
+            return int(min(bound, 2.0**62))
+    return 0

@@ -1,0 +1,47 @@
+"""Trouble of our own: counted, logged once and then rarely, never passed on to a task.
+
+What counts as trouble is decided where it happens; this only keeps it from flooding the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+__all__ = ["Trouble", "logger"]
+
+#: The one logger of this package.
+logger: Final = logging.getLogger("celery_argsize")
+
+
+class Trouble:
+    """Counts failures of one kind, and logs the first and then at most one every ``EVERY`` seconds."""
+
+    EVERY: Final = 60.0
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._silent_until = 0.0
+        self._unlogged = 0
+        self.count = 0
+
+    def report(self, error: BaseException) -> None:
+        """Count *error*, and log it if none was logged lately. The traceback goes to DEBUG."""
+        self.count += 1
+        now = time.monotonic()
+        if now < self._silent_until:
+            self._unlogged += 1
+            return
+        more = f" ({self._unlogged} more since the last such line)" if self._unlogged else ""
+        self._silent_until, self._unlogged = now + self.EVERY, 0
+        # the error's own text may quote an argument, unless it is one of ours
+        said = str(error) if type(error).__module__.startswith("celery_argsize") else type(error).__name__
+        logger.warning("celery_argsize: %s: %s%s", self._what, said, more)
+        logger.debug("celery_argsize: where that happened", exc_info=error)
+
+    def over(self, message: str) -> None:
+        """Say, if trouble was logged, that it is over."""
+        if self._silent_until:
+            self._silent_until = 0.0
+            logger.warning("celery_argsize: %s", message)
