@@ -153,9 +153,7 @@ class PipeWriter:
         self._kept = Book(max_names)
 
     def put(self, measurement: Measurement) -> None:
-        if self._kept and not self._offer():
-            self._kept.add(measurement, self._rules)
-        elif not self._write(_pack(measurement)):
+        if (self._kept and not self._offer()) or not self._write(_pack(measurement)):
             self._kept.add(measurement, self._rules)
 
     def linger(self, timeout: float) -> None:
@@ -194,8 +192,10 @@ def _enlarge(fd: int, capacity: int) -> None:
 
 
 class PipeHandoff(PipeWriter):
-    """Both ends, made by the main process before it starts children. Forked ones inherit the writing end; for spawned
-    ones the pipe has a *path*, which ``PipeWriter`` opens there."""
+    """Both ends, made by the main process before it starts children.
+
+    Forked children inherit the writing end; for spawned ones the pipe has a *path*, which ``PipeWriter`` opens there.
+    """
 
     #: Bytes the pipe holds (Linux): about 9,000 measurements. Elsewhere it is the system's default.
     CAPACITY: Final = 1 << 20

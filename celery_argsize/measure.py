@@ -3,11 +3,10 @@
 Pure: values in, numbers out; nothing is logged, kept or sent, and no value leaves. What the numbers are
 collected for lives in ``stats``, whether Celery cut a repr in ``truncation``.
 
-The size is that of ``json.dumps(value, ensure_ascii=False, separators=(",", ":"))``. orjson writes the same text
-about ten times faster, except where it disagrees with json; the disagreements are found (see ``_doubtful``) and
-measured by json itself, through kombu's encoder, which also says what Celery would send for a datetime or a UUID.
-One difference is left, as finding it would cost as much as the encoding: a float from 1e-5 up to 1e-4 is
-``0.00001`` for orjson and ``1e-05`` for json, at most 2 characters a float.
+The size is that of ``json.dumps(value, ensure_ascii=False, separators=(",", ":"))``, to the character. orjson writes
+the same text about ten times faster, except where it disagrees with json; the disagreements are found (see ``_doubt``)
+and counted, or the slice is measured by json itself, through kombu's encoder, which also says what Celery would send
+for a datetime or a UUID.
 """
 
 from __future__ import annotations
@@ -209,7 +208,7 @@ if orjson is not None:
         except Exception:  # noqa: BLE001 - more than orjson takes (big ints, surrogates, int keys, …): json decides
             return _encode_exactly(obj)
         extra = 0 if type(obj) is str else _doubt(data, obj)
-        if extra < 0:
+        if extra is None:
             return _encode_exactly(obj)
         size = len(data)
         return Size((size if data.isascii() else len(data.decode())) + extra, size + extra)
@@ -217,27 +216,34 @@ if orjson is not None:
 
 #: The last group of a quoted UUID.
 _UUID: Final = re.compile(rb'-[0-9a-f]{12}"')
-#: The exponent of "1e-7", which json writes "1e-07".
+#: The exponent of "1e-7", which json writes "1e-07": one character more.
 _ONE_DIGIT: Final = re.compile(rb"e-[1-9](?:[,\]}]|$)")
+#: "0.00001" and "0.000012", which json writes "1e-05" and "1.2e-05": two characters less, one character less.
+_FOUR_ZEROS: Final = re.compile(rb"(?<![0-9])0\.0000([1-9][0-9]*)")
 #: A float in marshal's format with an exponent of all ones: NaN or an infinity (or, rarely, bytes that look like it).
 _NOT_FINITE: Final = tuple(
     re.compile(rb"%b(?<=[g\xe7].{6}[\xf0-\xff]%b)" % (last, last), re.DOTALL) for last in (rb"\x7f", rb"\xff")
 )
 
 
-def _doubt(data: bytes, obj: object) -> int:
-    """Characters that json writes more than orjson did, or -1 where only encoding with json can tell.
+def _doubt(data: bytes, obj: object) -> int | None:
+    """Characters that json writes more than orjson did, or ``None`` where only encoding with json can tell.
 
-    orjson writes NaN and the infinities as "null", a UUID as its text, and "1e-7" for "1e-07". Each is looked for
-    in the text first (a lone byte with ``in`` and a word with ``rfind`` are CPython's fastest searches), and only
+    orjson writes NaN and the infinities as "null", a UUID as its text, and small floats its own way. Each is looked
+    for in the text first (a lone byte with ``in`` and a word with ``rfind`` are CPython's fastest searches), and only
     then in the value.
     """
     dash = b"-" in data
     if (data.rfind(b"null") >= 0 or (dash and _UUID.search(data))) and not _is_plain(obj):
-        return -1
-    if not (dash and _ONE_DIGIT.search(data)):
+        return None
+    one_digit = dash and _ONE_DIGIT.search(data)
+    four_zeros = b"." in data and data.rfind(b"0.0000") >= 0
+    if not one_digit and not four_zeros:
         return 0
-    return -1 if b'"' in data else len(_ONE_DIGIT.findall(data))  # within quotes, "e-7]" may be part of a text
+    if b'"' in data:  # what looks like a number may be part of a text
+        return None
+    more = len(_ONE_DIGIT.findall(data))
+    return more - sum(2 if len(digits) == 1 else 1 for digits in _FOUR_ZEROS.findall(data))
 
 
 def _is_plain(obj: object) -> bool:

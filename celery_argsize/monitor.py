@@ -14,7 +14,8 @@ import platform
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from celery import signals
+from billiard import get_start_method
+from celery import current_app, signals
 from celery.concurrency import get_implementation
 
 from celery_argsize import config
@@ -130,6 +131,8 @@ class Monitor:
         """Count eager runs outside workers too: the first of them starts what a worker's start does."""
         if self._recorder is None:
             self._listen(signals.task_prerun, self._on_eager)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=self._after_fork)
 
     def disconnect(self) -> None:
         """Stop listening for anything."""
@@ -156,7 +159,8 @@ class Monitor:
             settings = self.settings
             if settings.enabled:
                 in_process = _runs_in_process(sender.pool_cls)
-                spawns = getattr(sender, "pool_start_method", "fork") != "fork"
+                methods = {getattr(sender, "pool_start_method", "fork"), get_start_method()}
+                spawns = methods != {"fork"}
                 self.start(settings, sender.hostname, in_process=in_process, spawns=spawns)
         except ArgsizeError as exc:
             self._say(logging.ERROR, f"celery_argsize is off, and the worker runs without it: {exc}")
@@ -164,7 +168,7 @@ class Monitor:
             self._say(logging.ERROR, "celery_argsize could not start, and the worker runs without it", exc)
 
     def _say(self, level: int, message: str, exc: Exception | None = None) -> None:
-        """Log *message*; where the worker has not set up its log yet (``worker_init`` comes first), as soon as it has."""
+        """Log *message*, or, as ``worker_init`` comes before the worker sets up its log, do so once it has."""
 
         def say(**_: Any) -> None:
             signals.celeryd_after_setup.disconnect(dispatch_uid=self._uid)
@@ -178,13 +182,15 @@ class Monitor:
     def _on_child_init(self, **_: Any) -> None:
         """In a spawned child: open the pipe that a forked one would have inherited."""
         path = os.environ.get(_HANDOFF_ENV)
-        if path is None or self._recorder is not None:
+        # Its tasks belong to a copy of the app, which came pickled from the main process and is the current one.
+        app = _bare(current_app)
+        if path is None or self._recorder is not None or app.main != self.app.main:
             return
         try:
             settings = self.settings
             fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-            self._attend(settings, PipeWriter(fd, _rules(settings), settings.max_task_names))
-        except Exception:
+            self._attend(app, settings, PipeWriter(fd, _rules(settings), settings.max_task_names))
+        except Exception:  # noqa: BLE001 - the child must start
             logger.exception("celery_argsize cannot measure in this process, which runs without it")
 
     def _on_eager(self, task: Any = None, **arguments: Any) -> None:
@@ -194,10 +200,17 @@ class Monitor:
             settings = self.settings
             if settings.enabled:
                 self.start(settings, "", in_process=True)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the task must run
             logger.exception("celery_argsize cannot count eager tasks in this process")
         if self._recorder is not None:
             self._recorder.on_task_prerun(task=task, **arguments)
+
+    def _after_fork(self) -> None:
+        """In the child of a process that counted eager runs: leave the parent's thread and store alone, begin anew."""
+        if self.flusher is not None and not self._hostname:
+            self.flusher = self.store = self._handoff = self._recorder = None
+            signals.task_prerun.disconnect(dispatch_uid=self._uid)
+            self._listen(signals.task_prerun, self._on_eager)
 
     def _on_worker_shutdown(self, sender: Any = None, **_: Any) -> None:
         if _bare(sender.app) is self.app:
@@ -224,15 +237,15 @@ class Monitor:
             self._say(logging.WARNING, _NO_REDIS)
         self.flusher = Flusher(handoff, self.store, settings, writer_name(hostname))
         self.flusher.start()
-        self._attend(settings, handoff)
+        self._attend(self.app, settings, handoff)
         if hostname:
             import celery_argsize.control  # noqa: F401, PLC0415 - registers our remote control commands, in workers only
         self._listen(signals.worker_shutdown, self._on_worker_shutdown)
         atexit.register(self.stop)
 
-    def _attend(self, settings: Settings, handoff: Handoff | PipeWriter) -> None:
+    def _attend(self, app: Celery, settings: Settings, handoff: Handoff | PipeWriter) -> None:
         self._handoff = handoff
-        self._recorder = Recorder(self.app, settings, handoff)
+        self._recorder = Recorder(app, settings, handoff)
         signals.task_prerun.disconnect(dispatch_uid=self._uid)  # count_eager's
         self._listen(signals.task_prerun, self._recorder.on_task_prerun)
         self._listen(signals.worker_process_shutdown, self._recorder.on_child_exit)

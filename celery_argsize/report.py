@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from celery_argsize.advice import TIERS, recommend
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from celery_argsize.summary import Summary, TaskSummary
 
 __all__ = ["NOTHING_YET", "report_json", "report_text", "shutdown_lines"]
@@ -75,23 +77,34 @@ def _when(moment: float) -> str:
 
 def _tier_table(summary: Summary) -> list[str]:
     chosen = recommend(summary).tier
-    return [
-        f"  {'->' if tier.limit == chosen else '  '} largest {tier.range:<14} limit {tier.limit:>9,} ({tier.name})".ljust(
-            58
+    rows = [
+        (
+            "->" if tier.limit == chosen else "",
+            f"largest {tier.range}",
+            f"limit {tier.limit:,} ({tier.name})",
+            tier.suits,
         )
-        + f" {tier.suits}"
         for tier in TIERS
     ]
+    return _table(rows, right=False)
 
 
 def _task_table(summary: Summary) -> list[str]:
     head = ("Task", "Runs", "Max args", "Max kwargs", "Mean args", "Mean kwargs", "p95 args", "Truncated")
-    rows = [head, *map(_task_row, summary.tasks)]
+    return _table([head, *map(_task_row, summary.tasks)], right=True)
+
+
+def _table(rows: Sequence[tuple[str, ...]], *, right: bool) -> list[str]:
+    """*rows* with aligned columns; *right* aligns all but the first to the right, for numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]  # fmt: skip
+    lines = []
+    for first, *rest in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [
+            cell.rjust(width) if right else cell.ljust(width) for cell, width in zip(rest, widths[1:], strict=True)
+        ]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return lines
 
 
 def _task_row(task: TaskSummary) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class _Reader:
         raise self._mismatch(token, at)
 
     def _mismatch(self, token: str, at: int, end: str = "") -> Exception:
-        """What it means that *token* is not at *at*: cut inside it ("..." and *end* follow a part of it), or foreign."""
+        """What it means that *token* is not at *at*: cut inside it (``...`` and *end* follow), or foreign."""
         same = at
         limit = min(len(self.text), at + len(token))
         while same < limit and self.text[same] == token[same - at]:

@@ -1,0 +1,82 @@
+"""What acceptance tests share: an environment for a worker and its oracle, and a producer on the same app."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import Celery
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support import RedisServer
+
+
+class Scene:
+    """One app's world: where its broker is, what its oracle saw."""
+
+    def __init__(self, folder: Path, broker: str, backend: str | None) -> None:
+        self.folder = folder
+        self.broker = broker
+        self.backend = backend
+        self.oracle_file = folder / "oracle.jsonl"
+        self.producer = Celery("workload", broker=broker, backend=backend)
+
+    def env(self, settings: dict[str, Any] | None = None, conf: dict[str, Any] | None = None) -> dict[str, str]:
+        env = {
+            **os.environ,
+            "TEST_BROKER": self.broker,
+            "TEST_ORACLE": str(self.oracle_file),
+            "TEST_SETTINGS": json.dumps(settings or {}),
+            "TEST_CONF": json.dumps(conf or {}),
+            "C_FORCE_ROOT": "1",
+        }
+        return {**env, "TEST_BACKEND": self.backend} if self.backend else env
+
+    def send(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self.producer.send_task(name, args, kwargs, ignore_result=True)
+
+    def oracle(self) -> list[tuple[str, str, int, int]]:
+        if not self.oracle_file.exists():
+            return []
+        return [tuple(json.loads(line)) for line in self.oracle_file.read_text().splitlines()]
+
+    def truth(self) -> dict[str, tuple[int, int, int, int, int]]:
+        """By task name: runs, sum and max of args, sum and max of kwargs."""
+        seen: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for name, _, args, kwargs in self.oracle():
+            seen[name].append((args, kwargs))
+        return {
+            name: (
+                len(sizes),
+                sum(a for a, _ in sizes),
+                max(a for a, _ in sizes),
+                sum(k for _, k in sizes),
+                max(k for _, k in sizes),
+            )
+            for name, sizes in seen.items()
+        }
+
+
+def figures(summary: Any) -> dict[str, tuple[int, int, int, int, int]]:
+    """A summary in the form of ``Scene.truth``."""
+    return {
+        task.name: (
+            task.count,
+            round(task.args.mean * task.args.count),
+            task.args.max,
+            round(task.kwargs.mean * task.kwargs.count),
+            task.kwargs.max,
+        )
+        for task in summary.tasks
+    }
+
+
+@pytest.fixture
+def scene(tmp_path: Path, redis_url: str, redis_server: RedisServer) -> Scene:
+    assert redis_url == redis_server.url
+    return Scene(tmp_path, redis_url, redis_url)

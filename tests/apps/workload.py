@@ -1,0 +1,65 @@
+"""The app that acceptance tests run: ten task names, and an oracle that counts apart from what is tested.
+
+The oracle is a second ``task_prerun`` handler: it appends one line a task to a plain file, with sizes by json.dumps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import ready  # noqa: F401 - for its effect
+from celery import Celery, signals
+
+import celery_argsize
+
+app = Celery("workload", broker=os.environ["TEST_BROKER"], backend=os.environ.get("TEST_BACKEND"))
+app.conf.update(json.loads(os.environ.get("TEST_CONF", "{}")), broker_connection_retry_on_startup=True)
+celery_argsize.install(app, **json.loads(os.environ.get("TEST_SETTINGS", "{}")))
+
+
+def _size(part: Any) -> int:
+    return len(json.dumps(part, ensure_ascii=False, separators=(",", ":"))) if part else 0
+
+
+def oracle(task: Any, task_id: str, args: Any, kwargs: Any, **_: Any) -> None:
+    line = json.dumps([task.name, task_id, _size(args), _size(kwargs)]) + "\n"
+    fd = os.open(os.environ["TEST_ORACLE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, line.encode())
+    os.close(fd)
+
+
+if "TEST_ORACLE" in os.environ:
+    signals.task_prerun.connect(oracle, weak=False)
+
+
+def body(*args: Any, **kwargs: Any) -> int:
+    return len(args) + len(kwargs)
+
+
+for number in range(10):
+    app.task(body, name=f"task_{number}")
+
+
+@app.task(name="killed", acks_late=False)
+def killed(*_: Any) -> None:
+    """End this child as the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="slow")
+def slow(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@app.task(name="eager_inside")
+def eager_inside(*args: Any) -> None:
+    app.tasks["task_0"].apply(args=args)
+
+
+@app.task(name="summary_inside")
+def summary_inside() -> Any:
+    return celery_argsize.get_size_summary(app).total_tasks

