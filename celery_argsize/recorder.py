@@ -43,11 +43,12 @@ def measure_celery_task_size(
     request = task.request
     args = request.args if args is None else args
     kwargs = request.kwargs if kwargs is None else kwargs
+    # A request has no such attributes where the message had no such headers (eager, protocol 1, other languages).
     return Measurement(
         clean(task.name, NAME_BYTES),
         clean(task_id or request.id or "", ID_BYTES),
-        Part(measure_part(args), is_truncated(request.argsrepr, args)),
-        Part(measure_part(kwargs), is_truncated(request.kwargsrepr, kwargs)),
+        Part(measure_part(args), is_truncated(getattr(request, "argsrepr", None), args)),
+        Part(measure_part(kwargs), is_truncated(getattr(request, "kwargsrepr", None), kwargs)),
         time.time(),
     )
 

@@ -1,0 +1,94 @@
+"""A reset while workers run: nothing from before comes back, nothing after is lost."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from support import BIN, Worker, run, running, wait_until
+
+import celery_argsize
+
+if TYPE_CHECKING:
+    from conftest import Scene
+
+
+def total(scene: Scene) -> int:
+    return celery_argsize.get_size_summary(redis_url=scene.broker).total_tasks
+
+
+def test_nothing_from_before_comes_back(scene: Scene) -> None:
+    # an interval in which nothing would be written by itself: what is not flushed first would come back at the end
+    with running(Worker(scene.folder, scene.env({"flush_interval": 600}), "-c", "2", "-l", "WARNING")) as worker:
+        scene.send("task_9")
+        wait_until(lambda: total(scene) == 1, what="the first flush")
+        for _ in range(50):
+            scene.send("task_0", "before")
+        wait_until(lambda: len(scene.oracle()) >= 51, what="51 tasks")
+        result = celery_argsize.reset_metrics(scene.producer)
+        assert result.workers == ("tested@host",)
+        assert result.failed == ()
+        assert total(scene) == 0
+        for _ in range(7):
+            scene.send("task_1", "after")
+        wait_until(lambda: len(scene.oracle()) >= 58, what="58 tasks")
+        log = worker.stop()
+    summary = celery_argsize.get_size_summary(redis_url=scene.broker)
+    assert {task.name: task.count for task in summary.tasks} == {"task_1": 7}
+    assert "[WORKER SHUTDOWN] Tasks analyzed: 7" in log
+
+
+def test_what_is_before_and_what_is_after_add_up_to_all_under_load(scene: Scene) -> None:
+    """Each worker has one cut between before and after: resets under load lose or repeat no task."""
+    with running(Worker(scene.folder, scene.env({"flush_interval": 0.05}), "-c", "2", "-l", "CRITICAL")) as worker:
+        stopping = threading.Event()
+
+        def produce() -> None:
+            with scene.producer.connection_for_write() as connection:
+                producer = scene.producer.amqp.Producer(connection)
+                while not stopping.wait(0.002):
+                    scene.producer.send_task("task_0", ["x"], producer=producer, ignore_result=True)
+
+        thread = threading.Thread(target=produce)
+        thread.start()
+        try:
+            wait_until(lambda: total(scene) > 100, what="a load")
+            seen_before_reset = len(scene.oracle())
+            celery_argsize.reset_metrics(scene.producer)
+            seen_after_reset = len(scene.oracle())
+            wait_until(lambda: total(scene) > 100, what="new figures")
+        finally:
+            stopping.set()
+            thread.join()
+        worker.stop()
+    everything = len(scene.oracle())
+    assert everything - seen_after_reset <= total(scene) <= everything - seen_before_reset
+
+
+def test_one_task(scene: Scene) -> None:
+    with running(Worker(scene.folder, scene.env({"flush_interval": 0.1}), "-c", "1")):
+        for name in ("task_0", "task_1", "task_2"):
+            scene.send(name)
+        wait_until(lambda: total(scene) == 3, what="3 tasks")
+        env = scene.env()
+        done = run(str(BIN / "celery"), "-A", "workload", "argsize", "reset", "--task", "task_1", "--yes", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "The figures of task_1 were reset (app: workload)." in done.stdout
+    assert "Workers that wrote what they had first: tested@host." in done.stdout
+    assert {task.name for task in celery_argsize.get_size_summary(redis_url=scene.broker).tasks} == {"task_0", "task_2"}
+
+
+def test_with_a_url_alone_it_clears_and_says_that_nobody_was_asked(scene: Scene) -> None:
+    with running(Worker(scene.folder, scene.env({"flush_interval": 0.1}), "-c", "1")):
+        scene.send("task_0")
+        wait_until(lambda: total(scene) == 1, what="the task")
+    result = celery_argsize.reset_metrics(redis_url=scene.broker)
+    assert "only a Redis URL was given" in str(result)
+    assert total(scene) == 0
+
+
+def test_the_command_asks_first(scene: Scene) -> None:
+    refused = run(str(BIN / "celery"), "argsize", "reset", "--redis-url", scene.broker, env=scene.env())
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert "Forget the figures of all tasks?" in refused.stderr
