@@ -6,7 +6,7 @@ Pure: nothing is connected to. Celery, kombu and redis-py spell a few things dif
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery_argsize.errors import ConfigError
 
@@ -51,7 +51,7 @@ def parse_redis_url(url: str) -> str:
         query["db"] = query.pop("virtual_host").strip("/")
     if "ssl_cert_reqs" in query:
         query["ssl_cert_reqs"] = _CERT_REQS.get(query["ssl_cert_reqs"], query["ssl_cert_reqs"])
-    return urlunsplit((scheme, parts.netloc, parts.path, urlencode(query), ""))
+    return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
 
 
 def from_app(app: Any) -> tuple[str | None, dict[str, Any]]:

@@ -159,3 +159,60 @@ def run(*command: str, env: dict[str, str] | None = None, timeout: float = 60) -
 def compact(value: Any) -> str:
     """The definition of a size, written out: an oracle that shares no code with what is tested."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class RabbitServer:
+    """A RabbitMQ node of the test's own, with its own epmd, ports and folders."""
+
+    HOME = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.epmd_port = free_port()
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def start(self) -> RabbitServer:
+        if not self.HOME.exists() or shutil.which("epmd") is None:
+            missing("rabbitmq-server")
+        env = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        (self.folder / "plugins").write_text("[].\n")
+        for command in (["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"], [str(self.HOME)]):
+            with (self.folder / "rabbit.log").open("ab") as log:
+                self.processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
+        wait_until(self._answers, timeout=90, what="rabbitmq-server")
+        return self
+
+    def _answers(self) -> bool:
+        from kombu import Connection
+
+        if self.processes[-1].poll() is not None:
+            pytest.fail(f"rabbitmq-server ended:\n{(self.folder / 'rabbit.log').read_text()}")
+        try:
+            with Connection(self.url, connect_timeout=1) as connection:
+                connection.connect()
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            stop(process, signal.SIGTERM)

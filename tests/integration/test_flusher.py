@@ -1,0 +1,120 @@
+"""The flusher between a real handoff and a real Redis: what is away for a while, and what is asked of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from support import RedisServer, wait_until
+
+from celery_argsize.config import DEFAULT_BUCKETS, Settings
+from celery_argsize.flusher import Flusher
+from celery_argsize.handoff import LocalHandoff, PipeHandoff
+from celery_argsize.measure import Size
+from celery_argsize.stats import Measurement, Part, Rules
+from celery_argsize.stores.memory import MemoryStore
+from celery_argsize.stores.redis import RedisStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from celery_argsize.handoff import Handoff
+    from celery_argsize.stores.base import Store
+
+RULES = Rules(1024, DEFAULT_BUCKETS)
+
+
+def measurement(name: str = "scan") -> Measurement:
+    return Measurement(name, "id", Part(Size(10, 10), truncated=False), Part(Size(0, 0), truncated=False), time.time())
+
+
+def start(store: Store, settings: Settings, handoff: Handoff | None = None) -> tuple[Flusher, Handoff]:
+    handoff = handoff or PipeHandoff(RULES, 100)
+    flusher = Flusher(handoff, store, settings, "writer")
+    flusher.start()
+    return flusher, handoff
+
+
+def counted(store: Store) -> int:
+    return sum(stats.counts["count"] for stats in store.read().tasks.values())
+
+
+@pytest.mark.parametrize("kind", [PipeHandoff, LocalHandoff])
+def test_figures_arrive_by_themselves_and_what_is_left_at_the_stop(
+    kind: type[PipeHandoff | LocalHandoff], redis_url: str
+) -> None:
+    settings = Settings(redis_url=redis_url, flush_interval=0.1)
+    flusher, handoff = start(RedisStore(settings), settings, kind(RULES, 100))
+    handoff.put(measurement())
+    wait_until(lambda: counted(RedisStore(settings)) == 1, timeout=10, what="the first flush")
+    for _ in range(500):
+        handoff.put(measurement())
+    assert flusher.stop(5) == 0
+    assert counted(RedisStore(settings)) == 501
+    assert flusher.own_figures().tasks["scan"].counts["count"] == 501
+
+
+def test_a_redis_that_arrives_later_gets_everything_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    server = RedisServer(tmp_path)
+    settings = Settings(redis_url=server.url, flush_interval=0.05)
+    flusher, handoff = start(RedisStore(settings), settings)
+    for number in range(1000):
+        handoff.put(measurement(f"task {number % 7}"))
+    wait_until(lambda: "figures are not being written" in caplog.text, what="the one line")
+    for _ in range(1000):
+        handoff.put(measurement())
+    server.start()
+    try:
+        assert flusher.flush(10)
+        assert counted(RedisStore(settings)) == 2000
+        assert caplog.text.count("figures are not being written") == 1
+        assert caplog.text.count("figures are being written again") == 1
+        assert flusher.stop(5) == 0
+    finally:
+        server.stop()
+
+
+def test_a_stop_without_redis_ends_in_time_and_counts_what_is_lost(tmp_path: Path) -> None:
+    settings = Settings(redis_url=RedisServer(tmp_path).url, flush_interval=0.05)
+    flusher, handoff = start(RedisStore(settings), settings)
+    for _ in range(30):
+        handoff.put(measurement())
+    begun = time.monotonic()
+    assert flusher.stop(1) == 30
+    assert time.monotonic() - begun < 5
+
+
+def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url, flush_interval=0.05)
+    flusher, handoff = start(RedisStore(settings), settings)
+    handoff.put(measurement("before"))
+    assert flusher.flush(5, hold=60)
+    assert set(RedisStore(settings).read().tasks) == {"before"}
+    handoff.put(measurement("after"))
+    time.sleep(0.3)  # several intervals, in which it must not come
+    assert set(RedisStore(settings).read().tasks) == {"before"}
+    assert flusher.release(5, forget=True)
+    wait_until(lambda: set(RedisStore(settings).read().tasks) == {"before", "after"}, what="the release")
+    assert flusher.stop(5) == 0
+    assert set(flusher.own_figures().tasks) == {"after"}
+
+
+def test_a_hold_that_nobody_releases_ends_by_itself(redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url, flush_interval=0.05)
+    flusher, handoff = start(RedisStore(settings), settings)
+    assert flusher.flush(5, hold=0.2)
+    handoff.put(measurement())
+    wait_until(lambda: counted(RedisStore(settings)) == 1, timeout=5, what="the end of the hold")
+    flusher.stop(5)
+
+
+def test_releasing_with_a_store_that_nobody_else_sees_clears_it() -> None:
+    settings = Settings()
+    store = MemoryStore(settings)
+    flusher, handoff = start(store, settings, LocalHandoff(RULES, 100))
+    handoff.put(measurement())
+    assert flusher.flush(5, hold=5)
+    assert flusher.release(5, forget=True)
+    assert counted(store) == 0
+    flusher.stop(5)

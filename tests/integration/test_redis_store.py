@@ -1,0 +1,228 @@
+"""The Redis store on a real server: once and only once, one key a task, nothing that grows with the tasks run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support import RedisServer, free_port
+
+from celery_argsize import SchemaError, StoreError
+from celery_argsize.config import DEFAULT_BUCKETS, Settings
+from celery_argsize.measure import Size
+from celery_argsize.stats import OTHER, Book, Measurement, Part, Rules, TaskStats
+from celery_argsize.stores.base import Batch
+from celery_argsize.stores.redis import WRITER_TTL, RedisStore, apps_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RULES = Rules(1024, DEFAULT_BUCKETS)
+
+
+def batch(sequence: int, names: list[str], size: int = 10, writer: str = "w") -> Batch:
+    book = Book(10_000)
+    for name in names:
+        parts = Part(Size(size, size * 2), truncated=True), Part(None, truncated=False)
+        book.add(Measurement(name, f"id of {size}", *parts, 1234.5), RULES)
+    return Batch(writer, sequence, book.tasks)
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, app_name="music")
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[RedisStore]:
+    store = RedisStore(settings)
+    yield store
+    store.close()
+
+
+def test_what_is_read_is_what_was_written(store: RedisStore) -> None:
+    sent = batch(1, ["scan", "scan", "insert", "nom à accents", "a:b{c}"], size=2**40)
+    before = time.time()
+    store.apply(sent)
+    figures = store.read()
+    assert dict(figures.tasks) == {
+        name: TaskStats({field: by for field, by in stats.counts.items() if by}, stats.maxima)
+        for name, stats in sent.tasks.items()
+    }
+    assert figures.since is not None
+    assert figures.updated is not None
+    assert before <= figures.since <= figures.updated <= time.time()
+
+
+def test_a_batch_that_is_sent_again_changes_nothing(store: RedisStore, settings: Settings) -> None:
+    first, second = batch(1, ["scan"]), batch(2, ["scan"])
+    store.apply(first)
+    store.apply(first)
+    store.apply(second)
+    store.apply(first)
+    RedisStore(settings).apply(second)
+    store.apply(batch(1, ["scan"], writer="another"))
+    assert store.read().tasks["scan"].counts["count"] == 3
+
+
+def test_portions_from_many_writers_at_once_add_up(settings: Settings) -> None:
+    def write(writer: str) -> None:
+        store = RedisStore(settings)
+        for sequence in range(1, 51):
+            store.apply(batch(sequence, ["scan", "insert"], size=sequence, writer=writer))
+        store.close()
+
+    threads = [threading.Thread(target=write, args=(f"writer {n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stats = RedisStore(settings).read().tasks["insert"]
+    assert stats.counts["count"] == 400
+    assert stats.counts["args.chars"] == 8 * sum(range(1, 51))
+    assert stats.maxima["args.max_bytes"].value == 100
+    assert stats.maxima["args.max_bytes"].task_id == "id of 50"
+
+
+def test_names_past_the_cap_are_added_up_for_all_writers_together(settings: Settings) -> None:
+    settings = replace(settings, max_task_names=5)
+    for writer in range(4):
+        names = [f"task {writer * 3 + n}" for n in range(3)]
+        RedisStore(settings).apply(batch(1, names, writer=f"writer {writer}"))
+    RedisStore(settings).apply(batch(1, ["task 0"], writer="one more"))
+    tasks = RedisStore(settings).read().tasks
+    assert len(tasks) == 6
+    assert tasks[OTHER].counts["count"] == 7
+    assert tasks["task 0"].counts["count"] == 2
+
+
+def test_its_size_does_not_grow_with_the_number_of_tasks(store: RedisStore, redis_server: RedisServer) -> None:
+    def memory() -> tuple[int, int]:
+        with redis_server.client() as client:
+            keys = list(client.scan_iter("celery-argsize:*"))
+            return len(keys), sum(client.memory_usage(key) for key in keys)
+
+    def work(sequence: int, runs: int) -> None:
+        sent = batch(sequence, [f"task {n}" for n in range(50)])
+        for stats in sent.tasks.values():
+            for field in stats.counts:
+                stats.counts[field] *= runs
+        store.apply(sent)
+
+    work(1, 1)
+    keys, size = memory()
+    for sequence in range(2, 200):
+        work(sequence, 1_000_000)
+    keys_after, size_after = memory()
+    assert keys_after == keys
+    assert size_after < size * 1.5
+    assert size_after / 50 < 4096, "bytes for each name"
+
+
+def test_keys_are_named_and_expire_as_documented(store: RedisStore, redis_server: RedisServer) -> None:
+    store.apply(batch(1, ["scan"]))
+    with redis_server.client(decode_responses=True) as client:
+        assert set(client.scan_iter("*")) == {
+            "celery-argsize:apps",
+            "celery-argsize:{music}:meta",
+            "celery-argsize:{music}:names",
+            "celery-argsize:{music}:task:scan",
+            "celery-argsize:{music}:writer:w",
+        }
+        assert client.hget("celery-argsize:{music}:meta", "schema") == "1"
+        assert 0 < client.ttl("celery-argsize:{music}:writer:w") <= WRITER_TTL
+        assert client.ttl("celery-argsize:{music}:task:scan") == -1
+
+
+def test_a_reset_forgets_one_or_all_but_not_the_writers(store: RedisStore) -> None:
+    store.apply(batch(1, ["scan", "insert"]))
+    since = store.read().since
+    store.reset("scan")
+    store.reset("never seen")
+    assert set(store.read().tasks) == {"insert"}
+    assert store.read().since == since
+    store.reset()
+    store.apply(batch(1, ["scan", "insert"]))
+    assert store.read().tasks == {}
+    assert store.read().since > since  # type: ignore[operator]
+
+
+def test_apps_and_prefixes_do_not_mix(settings: Settings) -> None:
+    RedisStore(settings).apply(batch(1, ["scan"]))
+    RedisStore(replace(settings, app_name="billing")).apply(batch(1, ["charge"]))
+    RedisStore(replace(settings, key_prefix="elsewhere")).apply(batch(1, ["hidden"]))
+    assert set(RedisStore(settings).read().tasks) == {"scan"}
+    assert apps_in(settings) == ["billing", "music"]
+    assert apps_in(replace(settings, key_prefix="elsewhere")) == ["music"]
+
+
+def test_scripts_that_the_server_forgot_are_sent_again(store: RedisStore, redis_server: RedisServer) -> None:
+    store.apply(batch(1, ["scan"]))
+    with redis_server.client() as client:
+        client.script_flush()
+    store.apply(batch(2, ["scan"]))
+    assert store.read().tasks["scan"].counts["count"] == 2
+
+
+def test_another_schema_is_refused_and_left_alone(store: RedisStore, redis_server: RedisServer) -> None:
+    store.apply(batch(1, ["scan"]))
+    with redis_server.client() as client:
+        client.hset("celery-argsize:{music}:meta", "schema", "2")
+    with pytest.raises(SchemaError, match="schema 2, this version of celery_argsize has 1"):
+        store.apply(batch(2, ["scan"]))
+    with pytest.raises(SchemaError, match="schema 2"):
+        store.read()
+
+
+def test_its_connection_opens_when_first_used_and_has_a_name(settings: Settings, redis_server: RedisServer) -> None:
+    def ours() -> list[Any]:
+        with redis_server.client() as client:
+            return [found for found in client.client_list() if found["name"] == "celery-argsize"]
+
+    before = len(ours())
+    store = RedisStore(settings)
+    store.prepare()
+    assert len(ours()) == before
+    store.apply(batch(1, ["scan"]))
+    store.read()
+    assert len(ours()) == before + 1
+    store.close()
+    assert len(ours()) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"maxmemory": "1", "maxmemory-policy": "noeviction"}, "it is out of memory; raise its maxmemory"),
+        ({"maxclients": "1"}, "it has no place for another client"),
+        ({"requirepass": "sesame"}, "it wants a user name and password"),
+    ],
+)
+def test_errors_name_the_fix_and_nothing_is_half_written(tmp_path: Path, config: dict[str, str], said: str) -> None:
+    server = RedisServer(tmp_path).start()
+    try:
+        client = server.client()
+        store = RedisStore(Settings(redis_url=server.url))
+        for name, value in config.items():
+            client.config_set(name, value)
+        with pytest.raises(StoreError, match=said):
+            store.apply(batch(1, ["scan"]))
+        if "maxmemory" in config:
+            assert client.keys() == []
+            client.config_set("maxmemory", "0")
+            store.apply(batch(1, ["scan"]))
+            assert store.read().tasks["scan"].counts["count"] == 1
+    finally:
+        server.stop()
+
+
+def test_an_absent_server_is_a_store_error_that_names_it() -> None:
+    port = free_port()
+    store = RedisStore(Settings(redis_url=f"redis://user:sesame@127.0.0.1:{port}/2"))
+    with pytest.raises(StoreError, match=f"redis://127.0.0.1:{port}/2") as caught:
+        store.read()
+    assert "sesame" not in str(caught.value)

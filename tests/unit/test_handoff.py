@@ -1,0 +1,166 @@
+"""From children to the main process: with real forks and real pipes, full ones too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from celery_argsize.config import DEFAULT_BUCKETS
+from celery_argsize.handoff import LocalHandoff, PipeHandoff, PipeWriter
+from celery_argsize.measure import Size
+from celery_argsize.stats import Book, Measurement, Part, Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RULES = Rules(1024, DEFAULT_BUCKETS)
+
+#: As long as names and ids get (recorder): the largest message there is.
+LONG = Measurement(
+    "n" * 160, "i" * 100, Part(Size(2**62, 2**62), truncated=True), Part(None, truncated=True), time.time()
+)
+
+
+def measurement(number: int, name: str = "scan") -> Measurement:
+    return Measurement(
+        name, f"id-{number}", Part(Size(number, number), truncated=False), Part(Size(0, 0), truncated=True), 1.5
+    )
+
+
+def fork(body: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            body()
+        finally:
+            os._exit(0)
+    return pid
+
+
+@pytest.fixture
+def pipe() -> PipeHandoff:
+    return PipeHandoff(RULES, 100)
+
+
+def test_children_hand_over_side_by_side_and_a_killed_one_loses_nothing(pipe: PipeHandoff) -> None:
+    def child() -> None:
+        for number in range(300):
+            pipe.put(measurement(number))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for pid in [fork(child) for _ in range(6)]:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    book = Book(10)
+    pipe.drain(book)
+    expected = Book(10)
+    for number in [*range(300)] * 6:
+        expected.add(measurement(number), RULES)
+    assert book.tasks["scan"].counts == expected.tasks["scan"].counts
+    assert book.tasks["scan"].maxima["args.max_chars"].value == 299
+    pipe.close()
+
+
+def test_a_full_pipe_blocks_nobody_and_what_it_had_no_room_for_comes_later(pipe: PipeHandoff) -> None:
+    count = 50_000  # several times the pipe
+    for number in range(count):
+        pipe.put(measurement(number, f"task {number % 5}"))
+    book = Book(10)
+    pipe.drain(book)
+    assert 0 < book.count < count, "the pipe was full, and part of it was kept back"
+    pipe.put(measurement(count))
+    for _ in range(10):
+        pipe.linger(0)
+        pipe.drain(book)
+    expected = Book(10)
+    for number in range(count):
+        expected.add(measurement(number, f"task {number % 5}"), RULES)
+    expected.add(measurement(count), RULES)
+    assert {name: stats.counts for name, stats in book.tasks.items()} == {
+        name: stats.counts for name, stats in expected.tasks.items()
+    }
+    assert {name: stats.maxima for name, stats in book.tasks.items()} == {
+        name: stats.maxima for name, stats in expected.tasks.items()
+    }
+    pipe.close()
+
+
+def test_the_longest_message_is_written_whole_or_not_at_all_on_any_system(
+    pipe: PipeHandoff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    real = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        written.append(len(data))
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    for _ in range(10_000):
+        pipe.put(LONG)
+    book = Book(10)
+    pipe.drain(book)
+    pipe.linger(1)
+    pipe.drain(book)
+    assert book.count == 10_000
+    assert max(written) <= 512, "the least PIPE_BUF that POSIX allows"
+    pipe.close()
+
+
+def test_a_spawned_child_opens_the_pipe_by_its_path() -> None:
+    pipe = PipeHandoff(RULES, 10, named=True)
+    assert pipe.path is not None
+    path = pipe.path
+
+    def child() -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        PipeWriter(fd, RULES, 10).put(measurement(7))
+
+    os.waitpid(fork(child), 0)
+    book = Book(10)
+    pipe.drain(book)
+    assert book.count == 1
+    pipe.close()
+    assert not os.path.exists(os.path.dirname(path))  # noqa: PTH110, PTH120
+
+
+def test_the_main_process_gone_is_survived(pipe: PipeHandoff) -> None:
+    os.close(pipe._read_fd)
+    for number in range(10):
+        pipe.put(measurement(number))
+
+
+def test_wait_returns_for_data_for_a_wake_and_in_time(pipe: PipeHandoff) -> None:
+    begun = time.monotonic()
+    pipe.wait(0.05)
+    threading.Timer(0.05, pipe.wake).start()
+    pipe.wait(None)
+    threading.Timer(0.05, lambda: pipe.put(measurement(1))).start()
+    pipe.wait(None)
+    assert time.monotonic() - begun < 10
+    pipe.close()
+
+
+def test_within_one_process_memory_is_bounded_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalHandoff, "HIGH_WATER", 50)
+    handoff = LocalHandoff(RULES, 10)
+
+    def put() -> None:
+        for number in range(5000):
+            handoff.put(measurement(number))
+        handoff.put(measurement(0))  # whoever comes last folds what piled up while another was folding
+
+    threads = [threading.Thread(target=put) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(handoff._queue) <= 50
+    book = Book(10)
+    handoff.drain(book)
+    handoff.drain(book)
+    assert book.count == 20_004

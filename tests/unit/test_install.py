@@ -1,0 +1,176 @@
+"""install(): free in a producer, harmless twice, one app's business only, undone by uninstall()."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import Celery, signals
+
+import celery_argsize
+from celery_argsize import ConfigError, monitor as monitors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    app = Celery("music", broker="memory://", set_as_current=False)
+    yield app
+    celery_argsize.uninstall(app)
+
+
+def receivers() -> int:
+    found = (signals.worker_init, signals.worker_process_init, signals.worker_shutdown, signals.task_prerun)
+    return sum(len(signal.receivers) for signal in found)
+
+
+def in_a_new_process(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_is_free_in_a_producer() -> None:
+    said = in_a_new_process("""
+        import os, sys, threading
+        from celery import Celery, signals
+        import celery_argsize
+        app = Celery("music", broker="redis://127.0.0.1:1/0")
+        fds = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []
+        celery_argsize.install(app)
+        print(threading.active_count(), "redis" in sys.modules, len(signals.task_prerun.receivers or []))
+        print(fds == (os.listdir("/proc/self/fd") if fds else []), app.configured)
+    """)
+    assert said == "1 False 0\nTrue False\n"
+
+
+def test_importing_the_package_imports_next_to_nothing() -> None:
+    said = in_a_new_process("""
+        import sys
+        before = set(sys.modules)
+        import celery_argsize
+        heavy = {"celery", "redis", "orjson", "kombu", "click", "logging"} & (set(sys.modules) - before)
+        print(sorted(heavy))
+        import celery_argsize.cli
+        print(sorted({"celery", "redis", "orjson", "kombu"} & set(sys.modules)))
+    """)
+    assert said == "[]\n[]\n"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in celery_argsize.__all__:
+        assert getattr(celery_argsize, name) is not None
+    assert set(celery_argsize.__all__) <= set(dir(celery_argsize))
+    assert celery_argsize.__version__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        celery_argsize.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_twice_is_once_and_the_later_settings_win(app: Celery) -> None:
+    before = receivers()
+    first = celery_argsize.install(app, flush_interval=3)
+    installed = receivers()
+    second = celery_argsize.install(app, large_task_chars=7)
+    assert second is first
+    assert receivers() == installed > before
+    assert (first.settings.flush_interval, first.settings.large_task_chars) == (3.0, 7)
+
+
+def test_uninstall_undoes_it(app: Celery) -> None:
+    before = receivers()
+    celery_argsize.install(app)
+    celery_argsize.uninstall(app)
+    celery_argsize.uninstall(app)
+    assert receivers() == before
+    assert monitors.installed(app) is None
+
+
+def test_a_wrong_setting_installs_nothing(app: Celery) -> None:
+    with pytest.raises(ConfigError):
+        celery_argsize.install(app, flush_interval=-1)
+    assert monitors.installed(app) is None
+
+
+def test_the_app_may_be_configured_later(app: Celery) -> None:
+    monitor = celery_argsize.install(app)
+    app.conf.argsize_large_task_chars = 5
+    assert monitor.settings.large_task_chars == 5
+
+
+def test_a_proxy_of_the_app_is_the_app() -> None:
+    said = in_a_new_process("""
+        import celery, celery_argsize
+        app = celery.Celery("music", broker="memory://")
+        print(celery_argsize.install(celery.current_app) is celery_argsize.install(app))
+    """)
+    assert said == "True\n"
+
+
+class FakeWorker:
+    """What ``worker_init`` and ``worker_shutdown`` are sent by."""
+
+    pool_cls = "solo"
+    hostname = "tested@host"
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+
+
+def work(*_: Any, **__: Any) -> int:
+    return 42
+
+
+def eager(task: Any, *args: Any) -> None:
+    task.apply(args)
+
+
+def test_two_apps_in_one_process_do_not_mix(app: Celery) -> None:
+    other = Celery("billing", broker="memory://", set_as_current=False)
+    tasks = {each: each.task(work, name="work") for each in (app, other)}
+    celery_argsize.install(app, include_eager=True)
+    celery_argsize.install(other, include_eager=True)
+    try:
+        signals.worker_init.send(sender=FakeWorker(app))
+        eager(tasks[app], "x" * 10)
+        eager(tasks[other], "x" * 100)
+        eager(tasks[other], "x" * 100)
+        (ours,) = celery_argsize.get_size_summary(app).tasks
+        (theirs,) = celery_argsize.get_size_summary(other).tasks
+        assert (ours.count, ours.args.max, theirs.count, theirs.args.max) == (1, 14, 2, 104)
+        with pytest.raises(ConfigError, match="no single app"):
+            celery_argsize.get_size_summary()
+    finally:
+        celery_argsize.uninstall(other)
+
+
+def test_a_receiver_that_fails_does_not_reach_the_task(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = app.task(work, name="work")
+    celery_argsize.install(app, include_eager=True)
+    signals.worker_init.send(sender=FakeWorker(app))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("celery_argsize.recorder.measure_celery_task_size", fail)
+    assert task.apply(("x",)).get() == 42
+
+
+def test_public_functions_on_an_app_without_redis(app: Celery) -> None:
+    celery_argsize.install(app)
+    task = app.task(work, name="work")
+    measurement = celery_argsize.measure_celery_task_size(task, "some-id", ("x" * 50_000,), {"a": "é"})
+    assert (measurement.task, measurement.task_id) == ("work", "some-id")
+    assert (measurement.args.size, measurement.kwargs.size) == ((50_004, 50_004), (9, 10))
+    celery_argsize.update_size_metrics(measurement)
+    celery_argsize.update_size_metrics(measurement)
+    assert celery_argsize.get_size_summary().total_tasks == 2
+    advice = celery_argsize.auto_configure_celery_limits()
+    assert (advice.limit, advice.tier) == (60_004, 131_072)
+    result = celery_argsize.reset_metrics(task="work")
+    assert result.task == "work"
+    assert celery_argsize.get_size_summary().total_tasks == 0
