@@ -55,17 +55,19 @@ _MODULES: Final = {name: module for module, names in _HOMES.items() for name in 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - made from the table above
 
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - for the few who ask
+if not TYPE_CHECKING:  # so that a type checker still knows which names there are
 
-        return version("celery-argsize")
-    if name not in _MODULES:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version  # noqa: PLC0415 - for the few who ask
+
+            return version("celery-argsize")
+        if name not in _MODULES:
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

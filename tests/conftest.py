@@ -1,4 +1,4 @@
-"""Fixtures that every layer shares: a Redis for the session with an empty database for each test, a clean environment."""
+"""Fixtures that every layer shares: a clean environment, one Redis for the session and empty for each test."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from scene import Scene
 from support import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +35,8 @@ def redis_url(redis_server: RedisServer) -> str:
     with redis_server.client() as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture
+def scene(tmp_path: Path, redis_url: str) -> Scene:
+    return Scene(tmp_path, redis_url, redis_url)

@@ -17,7 +17,7 @@ from celery_argsize import Measurement, Part, Size
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
-    from conftest import Scene
+    from scene import Scene
 
 SCRIPT = str(ROOT / "scripts" / "check_celery_metrics.py")
 

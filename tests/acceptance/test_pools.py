@@ -7,13 +7,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import figures
+from scene import figures
 from support import Worker, running, wait_until
 
 import celery_argsize
 
 if TYPE_CHECKING:
-    from conftest import Scene
+    from scene import Scene
 
 
 def send_many(scene: Scene, count: int, *, seed: int = 1) -> None:

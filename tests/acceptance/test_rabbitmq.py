@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from celery.utils.saferepr import saferepr
-from conftest import Scene, figures
+from scene import Scene, figures
 from support import RabbitServer, Worker, running, wait_until
 
 import celery_argsize

@@ -10,7 +10,7 @@ from support import BIN, Worker, run, running, wait_until
 import celery_argsize
 
 if TYPE_CHECKING:
-    from conftest import Scene
+    from scene import Scene
 
 
 def total(scene: Scene) -> int:

@@ -13,7 +13,7 @@ from support import Worker, running, wait_until
 import celery_argsize
 
 if TYPE_CHECKING:
-    from conftest import Scene
+    from scene import Scene
     from support import RedisServer
 
 

@@ -41,7 +41,7 @@ def body(*args: Any, **kwargs: Any) -> int:
 
 
 for number in range(10):
-    app.task(body, name=f"task_{number}")
+    app.task(name=f"task_{number}")(body)
 
 
 @app.task(name="killed", acks_late=False)

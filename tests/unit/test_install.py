@@ -131,7 +131,7 @@ def eager(task: Any, *args: Any) -> None:
 
 def test_two_apps_in_one_process_do_not_mix(app: Celery) -> None:
     other = Celery("billing", broker="memory://", set_as_current=False)
-    tasks = {each: each.task(work, name="work") for each in (app, other)}
+    tasks = {each: each.task(name="work")(work) for each in (app, other)}
     celery_argsize.install(app, include_eager=True)
     celery_argsize.install(other, include_eager=True)
     try:
@@ -149,7 +149,7 @@ def test_two_apps_in_one_process_do_not_mix(app: Celery) -> None:
 
 
 def test_a_receiver_that_fails_does_not_reach_the_task(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = app.task(work, name="work")
+    task = app.task(name="work")(work)
     celery_argsize.install(app, include_eager=True)
     signals.worker_init.send(sender=FakeWorker(app))
 
@@ -162,7 +162,7 @@ def test_a_receiver_that_fails_does_not_reach_the_task(app: Celery, monkeypatch:
 
 def test_public_functions_on_an_app_without_redis(app: Celery) -> None:
     celery_argsize.install(app)
-    task = app.task(work, name="work")
+    task = app.task(name="work")(work)
     measurement = celery_argsize.measure_celery_task_size(task, "some-id", ("x" * 50_000,), {"a": "é"})
     assert (measurement.task, measurement.task_id) == ("work", "some-id")
     assert (measurement.args.size, measurement.kwargs.size) == ((50_004, 50_004), (9, 10))

@@ -1,4 +1,4 @@
-"""What acceptance tests share: an environment for a worker and its oracle, and a producer on the same app."""
+"""The world of an acceptance test: the environment of a worker and its oracle, and a producer on the same app."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from celery import Celery
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from support import RedisServer
 
 
 class Scene:
@@ -74,9 +71,3 @@ def figures(summary: Any) -> dict[str, tuple[int, int, int, int, int]]:
         )
         for task in summary.tasks
     }
-
-
-@pytest.fixture
-def scene(tmp_path: Path, redis_url: str, redis_server: RedisServer) -> Scene:
-    assert redis_url == redis_server.url
-    return Scene(tmp_path, redis_url, redis_url)
