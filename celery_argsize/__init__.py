@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    __version__: str
+
     from celery_argsize.advice import Recommendation as Recommendation
     from celery_argsize.api import (
         ResetResult as ResetResult,

@@ -90,7 +90,7 @@ def _tier_table(summary: Summary) -> list[str]:
 
 
 def _task_table(summary: Summary) -> list[str]:
-    head = ("Task", "Runs", "Max args", "Max kwargs", "Mean args", "Mean kwargs", "p95 args", "Truncated")
+    head = ("Task", "Runs", "Max args", "Max kwargs", "Mean args", "Mean kwargs", "p95 args <=", "Truncated")
     return _table([head, *map(_task_row, summary.tasks)], right=True)
 
 

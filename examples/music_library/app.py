@@ -1,0 +1,52 @@
+"""A Celery app as many have one, with the one line that measures its arguments.
+
+``scan`` lists a folder and sends ``extract_metadata_batch``, which reads tags and sends ``insert``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+from celery import Celery
+
+import celery_argsize
+from music_library.catalog import INSERT_SIZE, chunks, list_files, read_tags
+
+app = Celery(
+    "music_library",
+    broker=os.environ.get("CELERY_BROKER_URL", "redis://localhost:6379/0"),
+    backend=os.environ.get("CELERY_RESULT_BACKEND", "redis://localhost:6379/0"),
+)
+celery_argsize.install(app)
+
+
+@app.task(name="scan")
+def scan(folder: str, albums: int, *, batch_size: int = 12) -> int:
+    """List *folder* and have its tags read, *batch_size* files at a time; how many files there are."""
+    paths = list_files(folder, albums)
+    for batch in chunks(paths, batch_size):
+        extract_metadata_batch.delay(batch)
+    return len(paths)
+
+
+@app.task(name="extract_metadata_batch")
+def extract_metadata_batch(paths: list[str]) -> int:
+    """Read the tags of the files at *paths* and have them stored; how many there are."""
+    records = [read_tags(path) for path in paths]
+    for chunk in chunks(records, INSERT_SIZE):
+        insert.delay(records=chunk, library="Bibliothèque")
+    return len(records)
+
+
+@app.task(name="insert")
+def insert(records: list[dict[str, Any]], library: str) -> int:
+    """Store *records* in a database (one that is forgotten at once); how many albums they are from."""
+    rows = [(library, record["path"], record["artist"], record["album"], record["sort_title"]) for record in records]
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE track (library, path PRIMARY KEY, artist, album, sort_title)")
+        database.executemany("INSERT INTO track VALUES (?, ?, ?, ?, ?)", rows)
+        (albums,) = database.execute("SELECT count(DISTINCT artist || '/' || album) FROM track").fetchone()
+    return int(albums)
