@@ -97,7 +97,7 @@ def update_size_metrics(measurement: Measurement, app: Celery | None = None, *, 
     settings = target.settings
     book = Book(1)
     book.add(measurement, Rules(settings.large_task_chars, settings.histogram_buckets))
-    with _open(target) as store:
+    with _open(target, write=True) as store:
         _writer.write(store, book)
 
 
@@ -163,8 +163,10 @@ def reset_metrics(
 
 
 def _reset(target: _Target, task: str | None) -> str:
-    with _open(target) as store:
-        store.reset(task)
+    in_workers_only = target.settings.redis_url is None and (target.monitor is None or target.monitor.store is None)
+    if not in_workers_only:  # else each worker forgets its own when it is released
+        with _open(target) as store:
+            store.reset(task)
     return target.settings.app_name
 
 
@@ -194,17 +196,17 @@ def _target(app: Celery | None, **given: str | None) -> _Target:
     settings = config.resolve(named)
     if settings.redis_url is None:
         message = (
-            "redis_url is not set and no single app has celery_argsize installed in this process: pass app= or "
-            "redis_url=, or set CELERY_ARGSIZE_REDIS_URL"
+            "redis_url is not set and no single app has celery_argsize installed in this process: name an app "
+            "(app=, -A) or a Redis (redis_url=, --redis-url), or set CELERY_ARGSIZE_REDIS_URL"
         )
         raise ConfigError(message)
     return _Target(settings, all_apps=not (named.get("app_name") or os.environ.get("CELERY_ARGSIZE_APP_NAME")))
 
 
 @contextmanager
-def _open(target: _Target) -> Iterator[Store]:
+def _open(target: _Target, *, write: bool = False) -> Iterator[Store]:
     if target.settings.redis_url is None:
-        yield _memory_store(target)
+        yield _memory_store(target, write=write)
         return
     from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415 - only who uses Redis pays for the import
 
@@ -215,19 +217,22 @@ def _open(target: _Target) -> Iterator[Store]:
         store.close()
 
 
-def _memory_store(target: _Target) -> Store:
+def _memory_store(target: _Target, *, write: bool) -> Store:
     """The store of the worker in this process, or one for what this process itself adds."""
     monitor = target.monitor
-    if monitor is None:
-        message = "no Redis is configured, and celery_argsize is not installed in this process: set argsize_redis_url"
-        raise ConfigError(message)
-    if monitor.in_child:
+    if monitor is not None and monitor.in_child:
         message = (
             "no Redis is configured: the figures are in the memory of the worker's main process, not in its children"
         )
         raise StoreError(message)
-    if monitor.store is None:
+    if monitor is not None and monitor.store is None and write:
         monitor.store = MemoryStore(target.settings)
+    if monitor is None or monitor.store is None:
+        message = (
+            "redis_url is not set, and the app uses no Redis that it could be taken from: each worker keeps its "
+            "figures in its own memory, and logs them when it stops; set argsize_redis_url to see them from here"
+        )
+        raise ConfigError(message)
     return monitor.store
 
 

@@ -110,6 +110,7 @@ class Monitor:
         self._pid = 0
         self._hostname = ""
         self._shutdown_timeout = 0.0
+        self._counts_eager = False
 
     @property
     def settings(self) -> Settings:
@@ -129,7 +130,8 @@ class Monitor:
 
     def count_eager(self) -> None:
         """Count eager runs outside workers too: the first of them starts what a worker's start does."""
-        if self._recorder is None:
+        if self._recorder is None and not self._counts_eager:
+            self._counts_eager = True
             self._listen(signals.task_prerun, self._on_eager)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=self._after_fork)

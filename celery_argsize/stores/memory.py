@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
-from celery_argsize.stats import Book, Figures
+from celery_argsize.stats import Book, Figures, TaskStats
 
 if TYPE_CHECKING:
     from celery_argsize.config import Settings
@@ -15,7 +16,7 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """Keeps the figures until the process ends. One thread writes; others may read what was whole at that moment."""
+    """Keeps the figures until the process ends. The lock is between the flusher's thread and readers, never a task."""
 
     where = "the memory of this process"
     shared = False
@@ -23,28 +24,33 @@ class MemoryStore:
     def __init__(self, settings: Settings) -> None:
         self._app = settings.app_name
         self._book = Book(settings.max_task_names)
+        self._lock = threading.Lock()
         self._seen: dict[str, int] = {}
         self._since: float | None = None
         self._updated: float | None = None
 
     def apply(self, batch: Batch) -> None:
         """Add *batch*, unless it was added before."""
-        if self._seen.get(batch.writer, 0) >= batch.sequence:
-            return
-        self._seen = {batch.writer: batch.sequence}
-        self._updated = time.time()
-        self._since = self._since or self._updated
-        self._book.merge(batch.tasks.items())
+        with self._lock:
+            if self._seen.get(batch.writer, 0) >= batch.sequence:
+                return
+            self._seen[batch.writer] = batch.sequence
+            self._updated = time.time()
+            self._since = self._since or self._updated
+            self._book.merge(batch.tasks.items())
 
     def read(self) -> Figures:
         """All figures."""
-        return Figures(self._app, dict(self._book.tasks), self._since, self._updated)
+        with self._lock:
+            tasks = {name: TaskStats(stats.counts, stats.maxima) for name, stats in self._book.tasks.items()}
+            return Figures(self._app, tasks, self._since, self._updated)
 
     def reset(self, task: str | None = None) -> None:
         """Forget the figures of *task*, or all."""
-        self._book.clear(task)
-        if task is None:
-            self._since = time.time()
+        with self._lock:
+            self._book.clear(task)
+            if task is None:
+                self._since = time.time()
 
     def close(self) -> None:
         """Nothing to give back."""

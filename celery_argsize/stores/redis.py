@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from celery_argsize.errors import ConfigError, SchemaError, StoreError
 from celery_argsize.redis_url import parse_redis_url, safe_url
@@ -46,7 +48,14 @@ def connect(url: str, options: dict[str, Any] | None = None) -> redis.Redis:
     Raises:
         ConfigError: redis-py does not take the URL or its options.
     """
-    defaults = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "client_name": CLIENT_NAME}
+    defaults = {
+        "socket_timeout": TIMEOUT,
+        "socket_connect_timeout": TIMEOUT,
+        "client_name": CLIENT_NAME,
+        # Once, at once: enough for a connection that an idle timeout closed. redis-py's own would take up to 20 s,
+        # and the flusher tries again by itself.
+        "retry": Retry(NoBackoff(), 1),
+    }
     try:
         return redis.Redis.from_url(parse_redis_url(url), **{**defaults, **(options or {})})
     except (ValueError, TypeError, exceptions.RedisError) as exc:

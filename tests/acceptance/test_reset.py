@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import TYPE_CHECKING
 
+from celery import Celery
 from support import BIN, Worker, run, running, wait_until
 
 import celery_argsize
@@ -92,3 +94,21 @@ def test_the_command_asks_first(scene: Scene) -> None:
     assert refused.returncode == 1
     assert refused.stdout == ""
     assert "Forget the figures of all tasks?" in refused.stderr
+
+
+def test_a_worker_that_keeps_its_own_figures_forgets_them(scene: Scene) -> None:
+    env = scene.env({"flush_interval": 0.1}, {"argsize_redis_url": None, "result_backend": None})
+    env.pop("TEST_BACKEND")
+    folder = {name: str(scene.folder) for name in ("data_folder_in", "data_folder_out", "control_folder")}
+    env["TEST_BROKER"] = "filesystem://"
+    env["TEST_CONF"] = json.dumps({"broker_transport_options": folder})
+    producer = Celery("workload", broker="filesystem://")
+    producer.conf.broker_transport_options = folder
+    with running(Worker(scene.folder, env, "-c", "1", "-l", "WARNING")) as worker:
+        producer.send_task("task_0", ["before"])
+        wait_until(lambda: len(scene.oracle()) >= 1, what="the task")
+        assert celery_argsize.reset_metrics(producer).workers == ("tested@host",)
+        producer.send_task("task_1", ["after"])
+        wait_until(lambda: len(scene.oracle()) >= 2, what="the next task")
+        log = worker.stop()
+    assert "[WORKER SHUTDOWN] Tasks analyzed: 1" in log

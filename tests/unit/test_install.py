@@ -162,6 +162,8 @@ def test_a_receiver_that_fails_does_not_reach_the_task(app: Celery, monkeypatch:
 
 def test_public_functions_on_an_app_without_redis(app: Celery) -> None:
     celery_argsize.install(app)
+    with pytest.raises(ConfigError, match="redis_url is not set"):
+        celery_argsize.get_size_summary()
     task = app.task(name="work")(work)
     measurement = celery_argsize.measure_celery_task_size(task, "some-id", ("x" * 50_000,), {"a": "é"})
     assert (measurement.task, measurement.task_id) == ("work", "some-id")
