@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -153,20 +153,21 @@ def reset_metrics(
     target = _target(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
     asked, failed, note = _hold(target)
     try:
-        apps = [_reset(single, task) for single in _each_app(target)]
+        apps = [_reset(single, task, in_workers=bool(asked)) for single in _each_app(target)]
     finally:
         if asked or failed:
-            _broadcast(target, "argsize_release", {"task": task}, reply=False)
+            with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
+                _broadcast(target, "argsize_release", {"task": task}, reply=False)
     if target.monitor is not None and target.monitor.flusher is not None:
         target.monitor.flusher.release(REPLY_TIMEOUT, forget=True, task=task)
     return ResetResult(task, tuple(apps), tuple(asked), tuple(failed), note)
 
 
-def _reset(target: _Target, task: str | None) -> str:
-    in_workers_only = target.settings.redis_url is None and (target.monitor is None or target.monitor.store is None)
-    if not in_workers_only:  # else each worker forgets its own when it is released
-        with _open(target) as store:
-            store.reset(task)
+def _reset(target: _Target, task: str | None, *, in_workers: bool) -> str:
+    if target.settings.redis_url is None and in_workers:
+        return target.settings.app_name  # each forgets its own when it is released
+    with _open(target) as store:
+        store.reset(task)
     return target.settings.app_name
 
 
@@ -294,5 +295,9 @@ def _broadcast(target: _Target, command: str, arguments: dict[str, Any], *, repl
         # Without this, an absent broker would be tried a hundred times.
         connection.ensure_connection(max_retries=1, timeout=round(3 * REPLY_TIMEOUT))
         return target.app.control.broadcast(
-            command, arguments=arguments, reply=reply, timeout=REPLY_TIMEOUT, connection=connection
+            command,
+            arguments={**arguments, "base": target.settings.base},
+            reply=reply,
+            timeout=REPLY_TIMEOUT,
+            connection=connection,
         )

@@ -58,7 +58,7 @@ def report(context: click.Context, /, as_json: bool, **where: Any) -> None:  # n
     Example: celery -A proj argsize report
     """
     where.pop("app", None)
-    context.exit(show_report(_app(context, where), as_json=as_json, **_where(where)))
+    context.exit(show_report(_app(context), as_json=as_json, **_where(where)))
 
 
 @argsize.command()
@@ -77,7 +77,7 @@ def reset(context: click.Context, /, task: str | None, yes: bool, **where: Any) 
     if not yes:
         click.confirm(f"Forget the figures of {task or 'all tasks'}?", abort=True, err=True)
     try:
-        click.echo(str(reset_metrics(_app(context, where), task=task, **_where(where))))
+        click.echo(str(reset_metrics(_app(context), task=task, **_where(where))))
     except ArgsizeError as exc:
         context.exit(_fail(exc))
 
@@ -114,9 +114,7 @@ def _where(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options.get(name) for name in ("redis_url", "key_prefix", "app_name")}
 
 
-def _app(context: click.Context, where: dict[str, Any]) -> Celery | None:
+def _app(context: click.Context) -> Celery | None:
     """The app given with -A; celery makes one up where none is."""
     root = context.find_root()
-    if where.get("redis_url") or not root.params.get("app"):
-        return None
-    return root.obj.app  # type: ignore[no-any-return]
+    return root.obj.app if root.params.get("app") else None

@@ -104,6 +104,11 @@ class Settings:
     redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Keywords for redis-py that came from the app (TLS); not a setting of its own."""
 
+    @property
+    def base(self) -> str:
+        """What every key of this app's figures begins with. The braces keep them in one slot of a Redis Cluster."""
+        return f"{self.key_prefix}:{{{self.app_name}}}:"
+
 
 _SPECS: Final = {spec.name: spec for spec in fields(Settings) if spec.metadata}
 
@@ -156,7 +161,9 @@ def _app_name(app: Any) -> str:
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    found = {name[len(ENV_PREFIX) :].lower(): value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
+    # Empty is unset: compose files pass on variables that nobody set.
+    given = {name: value for name, value in environ.items() if name.startswith(ENV_PREFIX) and value}
+    found = {name[len(ENV_PREFIX) :].lower(): value for name, value in given.items()}
     found = {name: value for name, value in found.items() if not name.upper().startswith(_COMMAND_ENV)}
     check_names(found, lambda name: ENV_PREFIX + name.upper())
     return {name: _parse(name, value, ENV_PREFIX + name.upper()) for name, value in found.items()}

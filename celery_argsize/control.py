@@ -7,11 +7,14 @@ released. A worker that is not released holds back for a bounded time only.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from celery.worker.control import control_command
 
 from celery_argsize.monitor import installed
+
+if TYPE_CHECKING:
+    from celery_argsize.flusher import Flusher
 
 __all__ = ["HOLD", "RELEASE"]
 
@@ -23,18 +26,24 @@ PATIENCE: Final = 0.8
 
 
 @control_command(name=HOLD, visible=False)  # type: ignore[untyped-decorator, unused-ignore]
-def hold(state: Any, seconds: float = 5.0, **_: Any) -> dict[str, Any]:
-    """Write all that was measured, then hold back for *seconds*."""
-    monitor = installed(state.app)
-    if monitor is None or monitor.flusher is None:
-        return {"error": "not measuring"}
-    return {"ok": monitor.flusher.flush(PATIENCE, hold=seconds)}
+def hold(state: Any, base: str, seconds: float = 5.0, **_: Any) -> dict[str, Any]:
+    """Write all that was measured, then hold back for *seconds*; only workers whose figures are under *base*."""
+    flusher = _flusher(state, base)
+    return {"error": "other figures"} if flusher is None else {"ok": flusher.flush(PATIENCE, hold=seconds)}
 
 
 @control_command(name=RELEASE, visible=False)  # type: ignore[untyped-decorator, unused-ignore]
-def release(state: Any, task: str | None = None, **_: Any) -> dict[str, Any]:
-    """Forget this worker's own figures, of *task* or all, and write again."""
+def release(state: Any, base: str, task: str | None = None, **_: Any) -> dict[str, Any]:
+    """Forget this worker's own figures, of *task* or all, and write again; only workers as above."""
+    flusher = _flusher(state, base)
+    if flusher is None:
+        return {"error": "other figures"}
+    return {"ok": flusher.release(PATIENCE, forget=True, task=task)}
+
+
+def _flusher(state: Any, base: str) -> Flusher | None:
+    """This worker's flusher, if it writes under *base*: all apps on a broker hear the same commands."""
     monitor = installed(state.app)
-    if monitor is None or monitor.flusher is None:
-        return {"error": "not measuring"}
-    return {"ok": monitor.flusher.release(PATIENCE, forget=True, task=task)}
+    if monitor is None or monitor.flusher is None or monitor.flusher.base != base:
+        return None
+    return monitor.flusher

@@ -58,6 +58,8 @@ class Flusher:
         self._pending = Book(settings.max_task_names)
         self._own = Book(settings.max_task_names)
         self._app_name = settings.app_name
+        #: What the keys of its figures begin with: tells the workers of one app from those of another.
+        self.base = settings.base
         self._batch: Batch | None = None
         self._sequence = 0
         self._failures = 0
@@ -180,7 +182,8 @@ class Flusher:
         return self._batch
 
     def _finish(self, deadline: float) -> None:
-        """Write what is left, until *deadline* (monotonic)."""
+        """Write what is left, until *deadline* (monotonic); a hold that outlasts it counts less than the figures."""
+        self._held_until = min(self._held_until, deadline - 1.0)
         while True:
             try:
                 self._handoff.drain(self._pending)

@@ -2,12 +2,18 @@
 
 Rate-limited per task name: a burst, then a few a minute, with the number that was not shown. No argument value is
 logged, only sizes, names and ids.
+
+The limit holds for all children of a worker together, however many there are and however short they live: what may
+still be logged is kept in memory that forked children share. No lock guards it. Two children that log the same task at
+the same moment may log one block too many, and that is all.
 """
 
 from __future__ import annotations
 
+import mmap
+import struct
 import time
-from dataclasses import dataclass
+import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.trouble import logger
@@ -17,25 +23,22 @@ if TYPE_CHECKING:
 
 __all__ = ["LargeTaskLog"]
 
-
-@dataclass(slots=True)
-class _Allowance:
-    left: float
-    at: float
-    hidden: int = 0
+#: What is kept of a task name: how many may be logged, as of when (monotonic seconds), how many were not shown since.
+_SLOT: Final = struct.Struct("<ddQ")
 
 
 class LargeTaskLog:
-    """Writes large tasks to the log. One per process that runs tasks."""
+    """Writes large tasks to the log. Made in a worker's main process, used in its children too."""
 
     #: Tasks of one name that are logged at once.
     BURST: Final = 10
     #: Tasks of one name that are logged a minute after that.
     A_MINUTE: Final = 3
+    #: Slots, 24 bytes each. Names are spread over them; two names that meet in one share its allowance.
+    SLOTS: Final = 4096
 
-    def __init__(self, max_names: int) -> None:
-        self._max_names = max_names
-        self._allowances: dict[str, _Allowance] = {}
+    def __init__(self) -> None:
+        self._slots = mmap.mmap(-1, self.SLOTS * _SLOT.size)
 
     def write(self, measurement: Measurement, limits: tuple[int, int]) -> None:
         """Log *measurement*, if its task may be logged now; *limits* are for args and kwargs, in characters."""
@@ -46,19 +49,15 @@ class LargeTaskLog:
     def _hidden(self, task: str) -> int | None:
         """How many of *task* were not shown since the last one, or ``None`` if this one is not to be shown either."""
         now = time.monotonic()
-        allowance = self._allowances.get(task)
-        if allowance is None:
-            if len(self._allowances) >= self._max_names:
-                self._allowances.clear()
-            allowance = self._allowances[task] = _Allowance(self.BURST, now)
-        allowance.left = min(self.BURST, allowance.left + (now - allowance.at) * self.A_MINUTE / 60)
-        allowance.at = now
-        if allowance.left < 1:
-            allowance.hidden += 1
+        # crc32, as hash() of a text differs between processes that were not forked from one another
+        at = zlib.crc32(task.encode()) % self.SLOTS * _SLOT.size
+        left, since, hidden = _SLOT.unpack_from(self._slots, at)
+        left = min(self.BURST, left + (now - since) * self.A_MINUTE / 60) if since else self.BURST
+        if left < 1:
+            _SLOT.pack_into(self._slots, at, left, now, hidden + 1)
             return None
-        allowance.left -= 1
-        hidden, allowance.hidden = allowance.hidden, 0
-        return hidden
+        _SLOT.pack_into(self._slots, at, left - 1, now, 0)
+        return int(hidden)
 
 
 def _text(measurement: Measurement, limits: tuple[int, int], hidden: int) -> str:

@@ -71,8 +71,6 @@ def install(app: Celery, **settings: Any) -> Monitor:
         monitor = _monitors[id(app)] = Monitor(app)
         monitor.connect()
     monitor.overrides.update(settings)
-    if settings.get("include_eager"):
-        monitor.count_eager()
     return monitor
 
 
@@ -110,7 +108,6 @@ class Monitor:
         self._pid = 0
         self._hostname = ""
         self._shutdown_timeout = 0.0
-        self._counts_eager = False
 
     @property
     def settings(self) -> Settings:
@@ -127,14 +124,10 @@ class Monitor:
         """Listen for the start of a worker."""
         self._listen(signals.worker_init, self._on_worker_init)
         self._listen(signals.worker_process_init, self._on_child_init)
-
-    def count_eager(self) -> None:
-        """Count eager runs outside workers too: the first of them starts what a worker's start does."""
-        if self._recorder is None and not self._counts_eager:
-            self._counts_eager = True
-            self._listen(signals.task_prerun, self._on_eager)
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=self._after_fork)
+        # Outside workers, only eager runs send this one: it costs nothing where tasks are merely sent.
+        self._listen(signals.task_prerun, self._on_eager)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
 
     def disconnect(self) -> None:
         """Stop listening for anything."""
@@ -157,6 +150,7 @@ class Monitor:
     def _on_worker_init(self, sender: Any = None, **_: Any) -> None:
         if _bare(sender.app) is not self.app:
             return
+        signals.task_prerun.disconnect(dispatch_uid=self._uid)  # _on_eager is for other processes
         try:
             settings = self.settings
             if settings.enabled:
@@ -196,11 +190,13 @@ class Monitor:
             logger.exception("celery_argsize cannot measure in this process, which runs without it")
 
     def _on_eager(self, task: Any = None, **arguments: Any) -> None:
+        """The first eager run outside a worker: start what a worker's start does, if they are to be counted."""
         if task.app is not self.app or not task.request.is_eager:
             return
+        signals.task_prerun.disconnect(dispatch_uid=self._uid)
         try:
             settings = self.settings
-            if settings.enabled:
+            if settings.enabled and settings.include_eager:
                 self.start(settings, "", in_process=True)
         except Exception:  # noqa: BLE001 - the task must run
             logger.exception("celery_argsize cannot count eager tasks in this process")
@@ -248,7 +244,7 @@ class Monitor:
     def _attend(self, app: Celery, settings: Settings, handoff: Handoff | PipeWriter) -> None:
         self._handoff = handoff
         self._recorder = Recorder(app, settings, handoff)
-        signals.task_prerun.disconnect(dispatch_uid=self._uid)  # count_eager's
+        signals.task_prerun.disconnect(dispatch_uid=self._uid)  # _on_eager
         self._listen(signals.task_prerun, self._recorder.on_task_prerun)
         self._listen(signals.worker_process_shutdown, self._recorder.on_child_exit)
 

@@ -74,7 +74,7 @@ class Recorder:
         self._app = app
         self._include_eager = settings.include_eager
         self._large_chars = settings.large_task_chars
-        self._log = LargeTaskLog(settings.max_task_names) if settings.log_large_tasks else None
+        self._log = LargeTaskLog() if settings.log_large_tasks else None
         self._handoff = handoff
         self._trouble = Trouble("a task could not be measured (it ran all the same)")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from typing import Final
 
 __all__ = ["Trouble", "logger"]
@@ -27,7 +28,7 @@ class Trouble:
         self.count = 0
 
     def report(self, error: BaseException) -> None:
-        """Count *error*, and log it if none was logged lately. The traceback goes to DEBUG."""
+        """Count *error*, and log it if none was logged lately; where it happened goes to DEBUG."""
         self.count += 1
         now = time.monotonic()
         if now < self._silent_until:
@@ -38,7 +39,7 @@ class Trouble:
         # the error's own text may quote an argument, unless it is one of ours
         said = str(error) if type(error).__module__.startswith("celery_argsize") else type(error).__name__
         logger.warning("celery_argsize: %s: %s%s", self._what, said, more)
-        logger.debug("celery_argsize: where that happened", exc_info=error)
+        logger.debug("celery_argsize: it happened here:\n%s", "".join(traceback.format_tb(error.__traceback__)))
 
     def over(self, message: str) -> None:
         """Say, if trouble was logged, that it is over."""

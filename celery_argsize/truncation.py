@@ -1,8 +1,8 @@
 """Did Celery cut this argsrepr: the header that came with the message, held against the value it describes.
 
-Pure: a text and a value in, a bool out. Cheap where it can be: every cut leaves ``...``, so a header without it is
-whole. Else the header is read side by side with the value, as texts may contain dots of their own (``'Loading...'``).
-The reading is linear in the header and ends at the first cut.
+Pure: a text and a value in, a bool out. Cheap where it can be: every cut leaves ``...``, a cut by size leaves it at the
+end, one by depth between brackets. Where such a mark may be part of a text (``'Loading...'``), the header is read side
+by side with the value: linear in the header, and over at the first cut.
 
 The value is the one the worker got, and a serializer changes types on the way (JSON turns tuples into lists and int
 keys into text); what cannot be matched for such reasons is judged by the header alone, outside quotes.
@@ -24,6 +24,7 @@ __all__ = ["is_truncated"]
 #: Types whose own repr is safe to ask for and is what saferepr shows.
 _REPR_TYPES: Final = (Decimal, UUID, datetime, date, time, timedelta)
 _OPENERS: Final = {list: "[(", tuple: "([", dict: "{", set: "{", frozenset: "{"}
+_DEPTH_TOKENS: Final = ("[...]", "{...}", "(...)", "(...,)")
 _QUOTED: Final = re.compile(r"'(?:\\'|[^'])*'")
 _CUT_TOKEN: Final = re.compile(r", \.\.\.|\[\.\.\.\]|\{\.\.\.\}|\(\.\.\.,?\)|\.\.\.'?[\])},]*$")
 
@@ -44,6 +45,12 @@ def is_truncated(header: object, value: object) -> bool:
     """
     if type(header) is not str or "..." not in header:
         return False
+    # A cut by size is the last thing in the header: only closing brackets follow.
+    tail = header.rstrip(")]},")
+    if tail.endswith("..."):
+        return header[0] in "([{"
+    if not tail.endswith("...'") and not any(token in header for token in _DEPTH_TOKENS):
+        return False  # the dots are within texts
     try:
         return _Reader(header).match(value, 0) != len(header) and _looks_cut(header)
     except _Cut:

@@ -75,7 +75,7 @@ class RedisStore:
         self._settings = settings
         self._client = client or connect(settings.redis_url or "", dict(settings.redis_options))
         self._owns_client = client is None
-        self._base = f"{settings.key_prefix}:{{{settings.app_name}}}:"
+        self._base = settings.base
         self._registered = False
 
     @property
@@ -109,10 +109,11 @@ class RedisStore:
             keys.append(self._task_key(name))
             argv += _flatten(name, stats)
         with self._errors("write to"):
-            self._scripts["apply"](keys=keys, args=argv)
+            # Before the script, so that an error always means: not counted, or counted once it is sent again.
             if not self._registered:
                 self._client.sadd(f"{settings.key_prefix}:apps", settings.app_name)
                 self._registered = True
+            self._scripts["apply"](keys=keys, args=argv)
 
     def read(self) -> Figures:
         """All figures, as of one moment, in one round trip.
@@ -140,7 +141,7 @@ class RedisStore:
         Raises:
             StoreError: they could not be forgotten.
         """
-        args = [self._task_key(""), time.time(), *([] if task is None else [task])]
+        args = [SCHEMA, self._task_key(""), time.time(), *([] if task is None else [task])]
         with self._errors("write to"):
             self._scripts["reset"](keys=[self._base + "meta", self._base + "names"], args=args)
 
@@ -194,6 +195,7 @@ _FIXES: Final = (
     ("ReadOnlyError", "READONLY", "it is a read-only replica; give the URL of the primary"),
     ("BusyLoadingError", "LOADING", "it is still loading its data; this heals by itself"),
     ("NoPermissionError", "NOPERM", "its user may not do this; docs/redis-schema.md has the rights it needs"),
+    ("", "The user executing the script", "its user may not do this; docs/redis-schema.md has the rights it needs"),
     ("AuthenticationError", "NOAUTH", "it wants a user name and password other than the URL's"),
     ("TimeoutError", "Timeout", f"no answer within {TIMEOUT:g} s; is it running, and is that the address?"),
     ("ConnectionError", "", "no connection; is it running, and is that the address?"),

@@ -112,3 +112,23 @@ def test_a_worker_that_keeps_its_own_figures_forgets_them(scene: Scene) -> None:
         wait_until(lambda: len(scene.oracle()) >= 2, what="the next task")
         log = worker.stop()
     assert "[WORKER SHUTDOWN] Tasks analyzed: 1" in log
+
+
+def test_workers_of_another_app_on_the_same_broker_are_left_alone(scene: Scene) -> None:
+    other = {**scene.env(), "TEST_APP": "billing"}
+    with running(Worker(scene.folder, other, "-c", "1", "-l", "WARNING")) as worker:
+        scene.send("task_0")
+        wait_until(lambda: total(scene) == 1, what="the figures of billing")
+        result = celery_argsize.reset_metrics(scene.producer)
+        assert (result.apps, result.workers) == (("workload",), ())
+        log = worker.stop()
+    assert total(scene) == 1
+    assert "[WORKER SHUTDOWN] Tasks analyzed: 1" in log
+
+
+def test_with_nothing_to_reset_it_says_so(scene: Scene) -> None:
+    env = {**scene.env(), "TEST_BROKER": "memory://"}
+    env.pop("TEST_BACKEND")
+    done = run(str(BIN / "celery"), "-A", "workload", "argsize", "reset", "--yes", env=env)
+    assert done.returncode == 2
+    assert "set argsize_redis_url" in done.stderr

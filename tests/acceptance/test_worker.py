@@ -83,6 +83,15 @@ def test_a_burst_of_large_tasks_does_not_flood_the_log(scene: Scene) -> None:
     assert 5 <= log.count("[CELERY MONITOR] Task: task_0") <= 20
 
 
+def test_children_that_live_for_one_task_share_the_limit(scene: Scene) -> None:
+    for _ in range(40):
+        scene.send("task_0", "x" * 2000)
+    with running(Worker(scene.folder, scene.env(), "-c", "2", "--max-tasks-per-child", "1")) as worker:
+        wait_until(lambda: len(scene.oracle()) >= 40, what="40 tasks")
+        log = worker.stop()
+    assert 5 <= log.count("[CELERY MONITOR] Task: task_0") <= 15
+
+
 def test_no_argument_value_reaches_the_log_or_redis(scene: Scene, redis_server: RedisServer) -> None:
     secret = "sesame-open-4711"
     with running(Worker(scene.folder, scene.env(), "-c", "1", "-l", "WARNING")) as worker:

@@ -16,7 +16,9 @@ from celery import Celery, signals
 
 import celery_argsize
 
-app = Celery("workload", broker=os.environ["TEST_BROKER"], backend=os.environ.get("TEST_BACKEND"))
+app = Celery(
+    os.environ.get("TEST_APP", "workload"), broker=os.environ["TEST_BROKER"], backend=os.environ.get("TEST_BACKEND")
+)
 app.conf.update(json.loads(os.environ.get("TEST_CONF", "{}")), broker_connection_retry_on_startup=True)
 celery_argsize.install(app, **json.loads(os.environ.get("TEST_SETTINGS", "{}")))
 

@@ -118,3 +118,12 @@ def test_releasing_with_a_store_that_nobody_else_sees_clears_it() -> None:
     assert flusher.release(5, forget=True)
     assert counted(store) == 0
     flusher.stop(5)
+
+
+def test_a_stop_during_a_hold_writes_all_the_same(redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url)
+    flusher, handoff = start(RedisStore(settings), settings)
+    assert flusher.flush(5, hold=60)
+    handoff.put(measurement())
+    assert flusher.stop(2) == 0
+    assert counted(RedisStore(settings)) == 1

@@ -174,8 +174,9 @@ def test_another_schema_is_refused_and_left_alone(store: RedisStore, redis_serve
         client.hset("celery-argsize:{music}:meta", "schema", "2")
     with pytest.raises(SchemaError, match="schema 2, this version of celery_argsize has 1"):
         store.apply(batch(2, ["scan"]))
-    with pytest.raises(SchemaError, match="schema 2"):
-        store.read()
+    for refused in (store.read, store.reset):
+        with pytest.raises(SchemaError, match="schema 2"):
+            refused()
 
 
 def test_its_connection_opens_when_first_used_and_has_a_name(settings: Settings, redis_server: RedisServer) -> None:
@@ -226,3 +227,11 @@ def test_an_absent_server_is_a_store_error_that_names_it() -> None:
     with pytest.raises(StoreError, match=f"redis://127.0.0.1:{port}/2") as caught:
         store.read()
     assert "sesame" not in str(caught.value)
+
+
+def test_a_user_without_the_rights_is_told_where_they_are_listed(redis_url: str, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.execute_command("ACL SETUSER", "narrow", "on", "nopass", "~*", "+@all", "-hincrby")
+    store = RedisStore(Settings(redis_url=redis_url.replace("://", "://narrow:any@")))
+    with pytest.raises(StoreError, match=r"docs/redis-schema\.md has the rights"):
+        store.apply(batch(1, ["scan"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 import pytest
@@ -37,7 +38,7 @@ def _level(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_guides_example(caplog: pytest.LogCaptureFixture) -> None:
-    LargeTaskLog(10).write(large(), (1024, 1024))
+    LargeTaskLog().write(large(), (1024, 1024))
     (record,) = caplog.records
     assert record.getMessage() == SEED
     assert (record.name, record.levelname) == ("celery_argsize", "WARNING")
@@ -59,7 +60,7 @@ def test_the_guides_example(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_two_limits_and_an_unmeasurable_part(caplog: pytest.LogCaptureFixture) -> None:
     seen = large()._replace(kwargs=Part(None, truncated=False))
-    LargeTaskLog(10).write(seen, (1024, 2048))
+    LargeTaskLog().write(seen, (1024, 2048))
     assert "Kwargs: not measurable (✓)" in caplog.text
     assert "Current limit: 1,024 characters (args), 2,048 characters (kwargs)" in caplog.text
 
@@ -69,7 +70,7 @@ def test_a_burst_then_a_few_a_minute_for_each_name(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    log = LargeTaskLog(10)
+    log = LargeTaskLog()
     for _ in range(100):
         log.write(large(), (1024, 1024))
     assert len(caplog.records) == log.BURST
@@ -84,12 +85,18 @@ def test_a_burst_then_a_few_a_minute_for_each_name(
     assert "not shown" not in shown[1].getMessage()
 
 
-def test_names_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    log = LargeTaskLog(5)
-    for number in range(100):
-        log.write(large(f"task {number}"), (1024, 1024))
-    assert len(log._allowances) <= 5
-    assert len(caplog.records) == 100
+def test_forked_children_share_the_limit(caplog: pytest.LogCaptureFixture) -> None:
+    log = LargeTaskLog()
+    for _ in range(30):  # one after the other, each with one task, as with --max-tasks-per-child=1
+        pid = os.fork()
+        if pid == 0:
+            log.write(large(), (1024, 1024))
+            os._exit(len(caplog.records))
+        caplog.clear()
+        os.waitpid(pid, 0)
+    log.write(large(), (1024, 1024))
+    assert caplog.records == []
+    assert log._hidden("another") == 0
 
 
 @pytest.mark.parametrize(
