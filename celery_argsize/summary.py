@@ -166,9 +166,10 @@ class Summary:
     def largest_task(self) -> LargestTask | None:
         """Where the largest part was seen; ``None`` before anything was."""
         parts = [(task.name, part, getattr(task, part)) for task in self.tasks for part in PARTS]
-        name, part, seen = max(parts, key=lambda found: found[2].max, default=("", "", None))
-        if seen is None or not seen.count:
+        measured = [found for found in parts if found[2].count]
+        if not measured:
             return None
+        name, part, seen = max(measured, key=lambda found: found[2].max)
         return LargestTask(name, part, seen.max, seen.largest_task_id)
 
     def to_json(self) -> dict[str, Any]:
