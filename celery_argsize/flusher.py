@@ -91,6 +91,8 @@ class Flusher:
         self._deadline = time.monotonic() + timeout
         self._call()
         self._thread.join(timeout + 0.5)
+        if not self._thread.is_alive():  # else it may still read from it
+            self._handoff.close()
         return self._pending.count + (Book.count_of(self._batch.tasks) if self._batch else 0)
 
     def own_figures(self) -> Figures:

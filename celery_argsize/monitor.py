@@ -234,10 +234,10 @@ class Monitor:
         if not self.store.shared:
             self._say(logging.WARNING, _NO_REDIS)
         self.flusher = Flusher(handoff, self.store, settings, writer_name(hostname))
-        self.flusher.start()
-        self._attend(self.app, settings, handoff)
         if hostname:
             import celery_argsize.control  # noqa: F401, PLC0415 - registers our remote control commands, in workers only
+        self.flusher.start()
+        self._attend(self.app, settings, handoff)
         self._listen(signals.worker_shutdown, self._on_worker_shutdown)
         atexit.register(self.stop)
 
@@ -267,8 +267,6 @@ class Monitor:
                 left,
                 self._shutdown_timeout,
             )
-        if isinstance(self._handoff, (LocalHandoff, PipeHandoff)):
-            self._handoff.close()
         os.environ.pop(_HANDOFF_ENV, None)
         self._handoff = self._recorder = None
 

@@ -39,7 +39,8 @@ class Trouble:
         # the error's own text may quote an argument, unless it is one of ours
         said = str(error) if type(error).__module__.startswith("celery_argsize") else type(error).__name__
         logger.warning("celery_argsize: %s: %s%s", self._what, said, more)
-        logger.debug("celery_argsize: it happened here:\n%s", "".join(traceback.format_tb(error.__traceback__)))
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("celery_argsize: it happened here:\n%s", "".join(traceback.format_tb(error.__traceback__)))
 
     def over(self, message: str) -> None:
         """Say, if trouble was logged, that it is over."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from functools import cached_property
-from importlib import resources
+from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
@@ -93,8 +93,14 @@ class RedisStore:
         }
 
     def prepare(self) -> None:
-        """Load from disk what writing will need; nothing is connected to."""
+        """Load what writing will need, files and modules; nothing is connected to.
+
+        A fork while a thread imports would leave that import locked in the child for ever: before the flusher's thread
+        connects for the first time, what it would import by then is imported here.
+        """
         assert self._scripts  # noqa: S101 - for its effect: the files are read
+        "localhost".encode("idna")  # encodings.idna, which resolving a host name takes
+        metadata.version("redis")  # email.parser, which redis-py telling Redis its version takes
 
     def apply(self, batch: Batch) -> None:
         """Add *batch*, unless it was added before.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -193,6 +195,33 @@ def test_its_connection_opens_when_first_used_and_has_a_name(settings: Settings,
     assert len(ours()) == before + 1
     store.close()
     assert len(ours()) == before
+
+
+def test_the_flushers_thread_imports_nothing(redis_url: str) -> None:
+    """A fork while a thread imports would leave that import locked in the child."""
+    code = f"""
+import logging, sys, time
+from celery_argsize.config import Settings, resolve
+from celery_argsize.flusher import Flusher
+from celery_argsize.handoff import PipeHandoff
+from celery_argsize.stats import Measurement, Part, Rules
+from celery_argsize.stores.redis import RedisStore
+logging.basicConfig()
+for url in ({redis_url!r}, "redis://localhost:1/0"):
+    settings = Settings(redis_url=url, flush_interval=0.05)
+    handoff = PipeHandoff(Rules(1, (1,)), 10)
+    store = RedisStore(settings)
+    store.prepare()
+    flusher = Flusher(handoff, store, settings, "w")
+    before = set(sys.modules)
+    flusher.start()
+    handoff.put(Measurement("scan", "id", Part((1, 1), False), Part(None, False), 1.0))
+    flusher.flush(5)
+    flusher.stop(0)
+    print(sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n[]\n"
 
 
 @pytest.mark.parametrize(
