@@ -35,7 +35,7 @@ TIERS: Final = (
     Tier(100 * KB, 128 * KB, "128KB", "< 100KB", "standard, for most cases"),
     Tier(500 * KB, 512 * KB, "512KB", "100KB - 500KB", "large libraries"),
     Tier(1024 * KB, 1024 * KB, "1MB", "500KB - 1MB", "very large collections"),
-    Tier(2048 * KB + 1, 2048 * KB, "2MB", "> 1MB", "massive data sets or batches"),
+    Tier(2048 * KB + 1, 2048 * KB, "2MB", "1MB - 2MB", "massive data sets or batches"),
 )
 
 
@@ -53,13 +53,17 @@ class Recommendation:
     """The tier as people say it, such as ``128KB``, or ``none``."""
 
     @property
-    def lines(self) -> tuple[str, str, str]:
-        """The three lines to paste where tasks are sent from: the producer makes the repr, not the worker."""
-        limit = self.limit if self.tier is None else self.tier
+    def lines(self) -> tuple[str, ...]:
+        """The three lines to paste where tasks are sent from (the producer makes the repr, not the worker).
+
+        None where no tier covers what was seen.
+        """
+        if self.tier is None:
+            return ()
         return (
             "# where tasks are sent from (Celery cuts there), after app = Celery(...):",
-            f"app.amqp.argsrepr_maxsize = {limit}",
-            f"app.amqp.kwargsrepr_maxsize = {limit}",
+            f"app.amqp.argsrepr_maxsize = {self.tier}",
+            f"app.amqp.kwargsrepr_maxsize = {self.tier}",
         )
 
 

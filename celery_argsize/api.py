@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery_argsize import config, monitor as monitors
 from celery_argsize.advice import Recommendation, recommend
 from celery_argsize.errors import ConfigError, StoreError
+from celery_argsize.recorder import NAME_BYTES, clean
 from celery_argsize.stats import Book, Rules
 from celery_argsize.stores.base import Batch
 from celery_argsize.stores.memory import MemoryStore
@@ -82,7 +83,14 @@ def auto_configure_celery_limits(
     return recommend(get_size_summary(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name))
 
 
-def update_size_metrics(measurement: Measurement, app: Celery | None = None, *, redis_url: str | None = None) -> None:
+def update_size_metrics(
+    measurement: Measurement,
+    app: Celery | None = None,
+    *,
+    redis_url: str | None = None,
+    key_prefix: str | None = None,
+    app_name: str | None = None,
+) -> None:
     """Add one measurement to the figures.
 
     Where tasks run, it is handed over as theirs are, without waiting; elsewhere it is written at once.
@@ -91,7 +99,7 @@ def update_size_metrics(measurement: Measurement, app: Celery | None = None, *, 
         ConfigError: it is not clear where to write.
         StoreError: Redis could not be written.
     """
-    target = _target(app, redis_url=redis_url)
+    target = _target(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
     if target.monitor is not None and target.monitor.put(measurement):
         return
     settings = target.settings
@@ -106,9 +114,11 @@ class ResetResult:
     """What a reset did."""
 
     task: str | None
-    """The task that was forgotten, or ``None`` for all."""
+    """The task that was to be forgotten, or ``None`` for all."""
+    forgotten: int | None
+    """How many tasks had figures; ``None`` where only the workers know."""
     apps: tuple[str, ...]
-    """The apps whose figures were forgotten."""
+    """The apps that were looked at."""
     workers: tuple[str, ...] = ()
     """Live workers that wrote all they had before, so that nothing from before the reset comes back."""
     failed: tuple[str, ...] = ()
@@ -117,8 +127,11 @@ class ResetResult:
     """Why live workers were not asked, where they were not."""
 
     def __str__(self) -> str:
-        what = f"The figures of {self.task}" if self.task else "All figures"
-        lines = [f"{what} were reset (app: {', '.join(self.apps) or 'none found'})."]
+        apps = f"(app: {', '.join(self.apps) or 'none found'})"
+        if self.forgotten == 0:
+            lines = [f"There were no figures{f' of {self.task}' if self.task else ''} {apps}."]
+        else:
+            lines = [f"{f'The figures of {self.task}' if self.task else 'All figures'} were reset {apps}."]
         if self.note:
             lines.append(self.note)
         elif self.workers:
@@ -151,24 +164,22 @@ def reset_metrics(
         StoreError: Redis could not be written.
     """
     target = _target(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
-    asked, failed, note = _hold(target)
+    task = None if task is None else clean(task, NAME_BYTES)
+    hold = _hold(target)
     try:
-        apps = [_reset(single, task, in_workers=bool(asked)) for single in _each_app(target)]
+        done = {single.settings.app_name: _reset(single, task, hold) for single in _each_app(target)}
     finally:
-        if asked or failed:
-            with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
-                _broadcast(target, "argsize_release", {"task": task}, reply=False)
-    if target.monitor is not None and target.monitor.flusher is not None:
-        target.monitor.flusher.release(REPLY_TIMEOUT, forget=True, task=task)
-    return ResetResult(task, tuple(apps), tuple(asked), tuple(failed), note)
+        _release(target, hold, task)
+    counts = [count for count in done.values() if count is not None]
+    forgotten = sum(counts) if len(counts) == len(done) else None
+    return ResetResult(task, forgotten, tuple(done), hold.written, hold.failed, hold.note)
 
 
-def _reset(target: _Target, task: str | None, *, in_workers: bool) -> str:
-    if target.settings.redis_url is None and in_workers:
-        return target.settings.app_name  # each forgets its own when it is released
+def _reset(target: _Target, task: str | None, hold: _Hold) -> int | None:
+    if target.settings.redis_url is None and hold.written:
+        return None  # each worker forgets its own when it is released
     with _open(target) as store:
-        store.reset(task)
-    return target.settings.app_name
+        return store.reset(task)
 
 
 # -- which store ---------------------------------------------------------------------------------------------------
@@ -276,20 +287,59 @@ _writer: Final = _Writer()
 # -- live workers --------------------------------------------------------------------------------------------------
 
 
-def _hold(target: _Target) -> tuple[list[str], list[str], str]:
-    """Ask live workers to write and hold back: who did, who could not, and why they were not asked."""
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """Which live workers wrote what they had and hold back now, which could not, and why none was asked."""
+
+    written: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    answered: tuple[str, ...] = ()
+    """Those of them in other processes, who answered through remote control."""
+    note: str = ""
+
+
+def _hold(target: _Target) -> _Hold:
+    """Ask live workers to write and hold back, the one in this process first: its loop may be waiting for us."""
+    answers: dict[str, bool] = {}
+    answered: tuple[str, ...] = ()
+    note = ""
+    monitor = target.monitor
+    if monitor is not None and monitor.flusher is not None:
+        answers[monitor.hostname] = monitor.flusher.flush(REPLY_TIMEOUT, hold=HOLD_SECONDS)
     if target.app is None:
-        return [], [], "Live workers were not asked to write what they have first, as only a Redis URL was given."
-    try:
-        replies = _broadcast(target, "argsize_hold", {"seconds": HOLD_SECONDS}, reply=True)
-    except Exception as exc:  # noqa: BLE001 - each broker library has errors of its own
-        return [], [], f"Live workers could not be asked to write what they have first ({type(exc).__name__})."
-    answers = {name: answer for reply in replies or [] for name, answer in reply.items()}
-    measuring = {name: answer["ok"] for name, answer in answers.items() if "ok" in answer}
-    return sorted(n for n in measuring if measuring[n]), sorted(n for n in measuring if not measuring[n]), ""
+        note = "Live workers were not asked to write what they have first, as only a Redis URL was given."
+    else:
+        try:
+            replies = _broadcast(target, "argsize_hold", {"seconds": HOLD_SECONDS}, reply=True)
+        except Exception as exc:  # noqa: BLE001 - each broker library has errors of its own
+            note = f"Live workers could not be asked to write what they have first ({type(exc).__name__})."
+        else:
+            said = {name: answer for reply in replies or [] for name, answer in reply.items()}
+            heard = {name: bool(answer["ok"]) for name, answer in said.items() if "ok" in answer}
+            answered = tuple(heard.keys() - answers.keys())
+            answers.update(heard)
+    written = tuple(sorted(name for name, wrote in answers.items() if wrote and name))
+    failed = tuple(sorted(name for name, wrote in answers.items() if not wrote))
+    return _Hold(written, failed, answered, note)
 
 
-def _broadcast(target: _Target, command: str, arguments: dict[str, Any], *, reply: bool) -> Any:
+def _release(target: _Target, hold: _Hold, task: str | None) -> None:
+    # Only those that answered: one that hears both late, after a long task, has no cut to forget anything by.
+    if hold.answered:
+        with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
+            _broadcast(target, "argsize_release", {"task": task}, reply=False, destination=hold.answered)
+    if target.monitor is not None and target.monitor.flusher is not None:
+        target.monitor.flusher.release(REPLY_TIMEOUT, forget=True, task=task)
+
+
+def _broadcast(
+    target: _Target,
+    command: str,
+    arguments: dict[str, Any],
+    *,
+    reply: bool,
+    destination: tuple[str, ...] | None = None,
+) -> Any:
     assert target.app is not None  # noqa: S101 - for mypy
     with target.app.connection_for_write(connect_timeout=REPLY_TIMEOUT) as connection:
         # Without this, an absent broker would be tried a hundred times.
@@ -297,6 +347,7 @@ def _broadcast(target: _Target, command: str, arguments: dict[str, Any], *, repl
         return target.app.control.broadcast(
             command,
             arguments={**arguments, "base": target.settings.base},
+            destination=destination and list(destination),
             reply=reply,
             timeout=REPLY_TIMEOUT,
             connection=connection,

@@ -77,9 +77,11 @@ def reset(context: click.Context, /, task: str | None, yes: bool, **where: Any) 
     if not yes:
         click.confirm(f"Forget the figures of {task or 'all tasks'}?", abort=True, err=True)
     try:
-        click.echo(str(reset_metrics(_app(context), task=task, **_where(where))))
+        result = reset_metrics(_app(context), task=task, **_where(where))
     except ArgsizeError as exc:
         context.exit(_fail(exc))
+    click.echo(str(result))
+    context.exit(EXIT_NOTHING_YET if result.forgotten == 0 else 0)
 
 
 def show_report(app: Celery | None, *, as_json: bool, **where: str | None) -> int:

@@ -11,6 +11,7 @@ for a datetime or a UUID.
 
 from __future__ import annotations
 
+import codecs
 import json
 import marshal
 import re
@@ -45,7 +46,7 @@ STRING_SLICE: Final = 32 * 1024
 #: Levels down to which containers are cut up. Deeper ones, and cycles, are left to the encoder, which ends them.
 SLICE_DEPTH: Final = 16
 
-#: Containers of up to this many members may be mixed: each member is looked at, and cut up if need be.
+#: Containers of up to this many members may be mixed: each text in them is looked at, each member cut up if need be.
 SAMPLE: Final = 16
 
 
@@ -98,32 +99,38 @@ def measure(obj: object) -> Size | None:
 
 
 def _estimate(obj: Any, depth: int) -> int:
-    """Roughly how many bytes *obj* encodes to, from a few of its members; cheap, and only used to choose slices.
+    """Roughly how many bytes *obj* encodes to, from its members; cheap, and only used to choose slices.
 
-    Small dicts are often mixed (an id beside a blob), so all their members count; lists are mostly alike, so the
-    first and last stand for all. A guess too low costs memory for that value, never a wrong size.
+    Of up to ``SAMPLE`` members each text counts with its length (an id beside a blob); the containers among them, and
+    the members of longer containers, are mostly alike, so that the first and last stand for all. A guess too low costs
+    memory for that value, never a wrong size.
     """
     kind = type(obj)
     if kind is str or kind is bytes:
         return len(obj)
     if kind is dict:
-        members = obj.values() if len(obj) <= SAMPLE else [*islice(obj.values(), 2)]
+        members = obj.values()
     elif kind is list or kind is tuple:
-        members = obj if len(obj) <= 2 or (depth == SLICE_DEPTH and len(obj) <= SAMPLE) else (obj[0], obj[-1])  # noqa: PLR2004
+        members = obj
     else:
         return 8
-    if not members or not depth:
-        return 8 * len(obj)
-    total = 0
+    count = len(obj)
+    if not count or not depth:
+        return 8 * count
+    if count > SAMPLE:
+        members = [*islice(members, 2)] if kind is dict else (obj[0], obj[-1])
+    total = 8 * len(members)
+    containers, first, last = 0, None, None
     for member in members:
         kind = type(member)
-        if kind is str:
-            total += 8 + len(member)
-        elif kind is list or kind is dict or kind is tuple or kind is bytes:
-            total += 8 + _estimate(member, depth - 1)
-        else:
-            total += 8
-    return total * len(obj) // len(members)
+        if kind is str or kind is bytes:
+            total += len(member)
+        elif kind is list or kind is dict or kind is tuple:
+            containers += 1
+            first, last = first or member, member
+    if containers:
+        total += (_estimate(first, depth - 1) + _estimate(last, depth - 1)) * containers // 2
+    return total * count // len(members)
 
 
 def _pieces(obj: Any, depth: int) -> Iterator[tuple[int, int]]:
@@ -134,12 +141,32 @@ def _pieces(obj: Any, depth: int) -> Iterator[tuple[int, int]]:
         for start in range(0, len(obj), STRING_SLICE):
             chars, size = _encode(obj[start : start + STRING_SLICE])
             yield chars - 2, size - 2
+    elif kind is bytes and len(obj) > SLICE:
+        yield from _bytes_pieces(obj)
     elif not depth or kind not in (list, tuple, dict) or _estimate(obj, depth) <= SLICE:
         yield _encode(obj)
     elif kind is dict:
         yield from _dict_pieces(obj, depth)
     else:
         yield from _list_pieces(obj, depth)
+
+
+def _bytes_pieces(obj: bytes) -> Iterator[tuple[int, int]]:
+    """Sizes of what kombu sends for bytes: the text they hold in UTF-8, else base64, in an envelope."""
+    view, decoder = memoryview(obj), codecs.getincrementaldecoder("utf-8")()
+    envelope = _encode_exactly(b"").chars
+    pieces = []
+    try:
+        for start in range(0, len(obj), STRING_SLICE):
+            end = start + STRING_SLICE
+            chars, size = _encode(decoder.decode(view[start:end], final=end >= len(obj)))
+            pieces.append((chars - 2, size - 2))
+    except UnicodeDecodeError:
+        coded = _encode_exactly(b"\xff").chars - 4 + (len(obj) + 2) // 3 * 4
+        yield coded, coded
+    else:
+        yield envelope, envelope
+        yield from pieces
 
 
 def _list_pieces(obj: Any, depth: int) -> Iterator[tuple[int, int]]:

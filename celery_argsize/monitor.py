@@ -106,7 +106,8 @@ class Monitor:
         self._handoff: Handoff | PipeWriter | None = None
         self._recorder: Recorder | None = None
         self._pid = 0
-        self._hostname = ""
+        self.hostname = ""
+        """The worker's node name while it runs; empty outside workers."""
         self._shutdown_timeout = 0.0
 
     @property
@@ -126,8 +127,6 @@ class Monitor:
         self._listen(signals.worker_process_init, self._on_child_init)
         # Outside workers, only eager runs send this one: it costs nothing where tasks are merely sent.
         self._listen(signals.task_prerun, self._on_eager)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
 
     def disconnect(self) -> None:
         """Stop listening for anything."""
@@ -203,9 +202,9 @@ class Monitor:
         if self._recorder is not None:
             self._recorder.on_task_prerun(task=task, **arguments)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """In the child of a process that counted eager runs: leave the parent's thread and store alone, begin anew."""
-        if self.flusher is not None and not self._hostname:
+        if self.flusher is not None and not self.hostname:
             self.flusher = self.store = self._handoff = self._recorder = None
             signals.task_prerun.disconnect(dispatch_uid=self._uid)
             self._listen(signals.task_prerun, self._on_eager)
@@ -228,7 +227,7 @@ class Monitor:
             handoff = PipeHandoff(rules, settings.max_task_names, named=spawns)
             if handoff.path is not None:
                 os.environ[_HANDOFF_ENV] = handoff.path
-        self._pid, self._hostname = os.getpid(), hostname
+        self._pid, self.hostname = os.getpid(), hostname
         self._shutdown_timeout = settings.shutdown_timeout
         self.store = _worker_store(settings)
         if not self.store.shared:
@@ -258,8 +257,8 @@ class Monitor:
         for signal in (signals.worker_shutdown, signals.task_prerun, signals.worker_process_shutdown):
             signal.disconnect(dispatch_uid=self._uid)
         left = flusher.stop(self._shutdown_timeout)
-        if report and self._hostname:
-            for line in shutdown_lines(self._hostname, summarize(flusher.own_figures())):
+        if report and self.hostname:
+            for line in shutdown_lines(self.hostname, summarize(flusher.own_figures())):
                 logger.warning("%s", line)
         if left:
             logger.error(
@@ -283,6 +282,15 @@ class Monitor:
             return False
         self._handoff.put(measurement)
         return True
+
+
+def _after_fork() -> None:
+    for monitor in _monitors.values():
+        monitor.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def writer_name(hostname: str) -> str:

@@ -59,7 +59,7 @@ def clean(name: object, limit: int) -> str:
     if text.isprintable() and len(text) * 4 <= limit:
         return text
     if not text.isprintable():
-        text = text.encode("unicode_escape").decode("ascii")
+        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     data = text.encode()
     if len(data) <= limit:
         return text

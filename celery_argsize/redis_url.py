@@ -91,6 +91,8 @@ def safe_url(url: object) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "(an unreadable URL)"
+    if not url:
+        return "(nothing)"
     if not parts.scheme or "@" in parts.path:  # an unquoted "/" in a password moves the rest of it into the path
         return "(an unreadable URL)"
     return f"{parts.scheme}://{host}{port}{parts.path}"

@@ -24,7 +24,8 @@ Nothing has been measured yet. Check, in this order:
   2. Are workers running, and started after that line was added?      celery -A proj status
   3. Do they write to the Redis asked here? Their log says so if they have none; settings: argsize_redis_url,
      argsize_key_prefix, argsize_app_name.
-  4. Have any tasks run since the last reset? Run a few and look again after a second.\
+  4. Have any tasks run since the last reset? Run a few and look again after a second.
+  5. Do they run eagerly (task_always_eager)? Those are not counted, unless argsize_include_eager is set.\
 """
 
 
@@ -36,7 +37,7 @@ def report_text(summary: Summary) -> str:
         _period(summary),
         ["Tiers (characters, KB = 1,024):", *_tier_table(summary)],
         ["Tasks, largest first (characters):", *_task_table(summary)],
-        ["To paste:", *(f"    {line}" for line in advice.lines)],
+        ["To paste:", *(f"    {line}" for line in advice.lines)] if advice.lines and summary.largest_task else [],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -52,11 +53,15 @@ def _headline(summary: Summary) -> list[str]:
         f"Mean kwargs size: {summary.avg_kwargs_size:,.0f} characters",
         f"Truncated tasks: {summary.truncated_tasks:,}",
         f"Largest task: {f'{largest.name} ({largest.part})' if largest else 'none measured'}",
-        f"Recommended limit: {advice.limit:,} characters",
-        f"Recommended tier: {advice.tier_name} ({advice.tier})"
-        if advice.tier is not None
-        else "Recommended tier: none covers it (over 2MB): store the payload and pass a reference to it",
     ]
+    if largest is None:
+        lines.append("Recommended limit: none, as nothing could be measured")
+    elif advice.tier is None:
+        lines.append(f"Recommended limit: {advice.limit:,} characters")
+        lines.append("Recommended tier: none covers it (over 2MB): store the payload and pass a reference to it")
+    else:
+        lines.append(f"Recommended limit: {advice.limit:,} characters")
+        lines.append(f"Recommended tier: {advice.tier_name} ({advice.tier})")
     if summary.unmeasurable_tasks:
         lines.insert(6, f"Unmeasurable tasks: {summary.unmeasurable_tasks:,}")
     return lines
@@ -76,7 +81,7 @@ def _when(moment: float) -> str:
 
 
 def _tier_table(summary: Summary) -> list[str]:
-    chosen = recommend(summary).tier
+    chosen = recommend(summary).tier if summary.largest_task else None
     rows = [
         (
             "->" if tier.limit == chosen else "",
@@ -90,7 +95,17 @@ def _tier_table(summary: Summary) -> list[str]:
 
 
 def _task_table(summary: Summary) -> list[str]:
-    head = ("Task", "Runs", "Max args", "Max kwargs", "Mean args", "Mean kwargs", "p95 args <=", "Truncated")
+    head = (
+        "Task",
+        "Runs",
+        "Max args",
+        "Max kwargs",
+        "Mean args",
+        "Mean kwargs",
+        "p95 args <=",
+        "p95 kwargs <=",
+        "Truncated",
+    )
     return _table([head, *map(_task_row, summary.tasks)], right=True)
 
 
@@ -115,6 +130,7 @@ def _task_row(task: TaskSummary) -> tuple[str, ...]:
         round(task.args.mean),
         round(task.kwargs.mean),
         task.args.p95,
+        task.kwargs.p95,
         task.truncated,
     )
     return (task.name, *(f"{number:,}" for number in numbers))

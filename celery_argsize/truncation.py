@@ -1,8 +1,8 @@
 """Did Celery cut this argsrepr: the header that came with the message, held against the value it describes.
 
-Pure: a text and a value in, a bool out. Cheap where it can be: every cut leaves ``...``, a cut by size leaves it at the
-end, one by depth between brackets. Where such a mark may be part of a text (``'Loading...'``), the header is read side
-by side with the value: linear in the header, and over at the first cut.
+Pure: a text and a value in, a bool out. Cheap where it can be: every cut leaves ``...``, most cuts by size leave it at
+the end. Where such a mark may be part of a text (``'Loading...'``), the header is read side by side with the value:
+linear in the header, and over at the first cut.
 
 The value is the one the worker got, and a serializer changes types on the way (JSON turns tuples into lists and int
 keys into text); what cannot be matched for such reasons is judged by the header alone, outside quotes.
@@ -24,9 +24,12 @@ __all__ = ["is_truncated"]
 #: Types whose own repr is safe to ask for and is what saferepr shows.
 _REPR_TYPES: Final = (Decimal, UUID, datetime, date, time, timedelta)
 _OPENERS: Final = {list: "[(", tuple: "([", dict: "{", set: "{", frozenset: "{"}
-_DEPTH_TOKENS: Final = ("[...]", "{...}", "(...)", "(...,)")
+#: Where a cut can be: dots with the end of a text, of a container or of the header behind them, or the next member.
+_MARK: Final = re.compile(r"\.\.\.(?:['\])},]|$)")
+#: A container that is empty, cut, or begins with a text, a number, a constant, an object or another container.
+_SAFEREPR: Final = re.compile(r"[(\[{]+(?:[\])},.'\"<\d-]|b'|None\b|True\b|False\b|nan\b|inf\b|[A-Za-z_][\w.]*\()")
 _QUOTED: Final = re.compile(r"'(?:\\'|[^'])*'")
-_CUT_TOKEN: Final = re.compile(r", \.\.\.|\[\.\.\.\]|\{\.\.\.\}|\(\.\.\.,?\)|\.\.\.'?[\])},]*$")
+_TOKEN: Final = re.compile(r"'(?:\\'|[^'])*'|[(\[{]|[)\]}]|, |: |\.\.\.")
 
 
 class _Cut(Exception):  # noqa: N818 - control flow, never leaves this module
@@ -43,16 +46,12 @@ def is_truncated(header: object, value: object) -> bool:
     A header that is missing (``None``) or that the caller wrote itself (``argsrepr=`` of ``apply_async``) was not cut
     by Celery.
     """
-    if type(header) is not str or "..." not in header:
+    if type(header) is not str or _MARK.search(header) is None:
         return False
-    # A cut by size is the last thing in the header: only closing brackets follow.
-    tail = header.rstrip(")]},")
-    if tail.endswith("..."):
-        return header[0] in "([{"
-    if not tail.endswith("...'") and not any(token in header for token in _DEPTH_TOKENS):
-        return False  # the dots are within texts
     try:
-        return _Reader(header).match(value, 0) != len(header) and _looks_cut(header)
+        if header.rstrip(")]},").endswith("..."):  # outside quotes for sure
+            return _looks_cut(header)
+        return _Reader(header).read(value, 0) != len(header) and _looks_cut(header)
     except _Cut:
         return True
     except Exception:  # noqa: BLE001 - foreign, too deep, or a value whose own code raises
@@ -60,17 +59,40 @@ def is_truncated(header: object, value: object) -> bool:
 
 
 def _looks_cut(header: str) -> bool:
-    """The verdict by the header alone: a cut mark outside quotes, in something that looks like a container."""
-    return header[:1] in "([{" and _CUT_TOKEN.search(_QUOTED.sub("''", header)) is not None
+    """The verdict by the header alone: a cut mark outside quotes, in something that looks like saferepr's work."""
+    return _SAFEREPR.match(header) is not None and "..." in _QUOTED.sub("", header)
 
 
 class _Reader:
-    """Reads one header against a value. Each ``_match`` takes a position and returns the one behind the match."""
+    """Reads one header against a value. Each method takes a position, and returns the one behind what it matched."""
 
     def __init__(self, header: str) -> None:
         self.text = header
 
     def match(self, value: Any, at: int) -> int:
+        """A member: one that looks different in the header, as a serializer changed its type, is passed over."""
+        try:
+            return self.read(value, at)
+        except _Foreign:
+            return self._skip(at, ", ")
+
+    def _skip(self, at: int, stop: str) -> int:
+        depth = 0
+        for found in _TOKEN.finditer(self.text, at):
+            mark = found.group()
+            if mark == "...":
+                raise _Cut
+            if mark in "([{":
+                depth += 1
+            elif mark in ")]}":
+                if not depth:
+                    return found.start()
+                depth -= 1
+            elif mark == stop and not depth:
+                return found.start()
+        raise _Foreign
+
+    def read(self, value: Any, at: int) -> int:
         if isinstance(value, str):
             return self._chars(value.replace("'", "\\'") if len(value) < len(self.text) else value, "'", at)
         if isinstance(value, bytes):
@@ -156,7 +178,10 @@ class _Reader:
         if isinstance(key, str) and self.text.startswith(key + ": ", at):  # sent as an int key, came as text
             at += len(key)
         else:
-            at = self.match(key, at)
+            try:
+                at = self.read(key, at)
+            except _Foreign:
+                at = self._skip(at, ": ")
         return self.match(value, self._token(": ", at))
 
     def _close(self, value: Any, at: int) -> int:

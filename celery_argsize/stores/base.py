@@ -49,8 +49,8 @@ class Store(Protocol):
             StoreError: they could not be read.
         """
 
-    def reset(self, task: str | None = None) -> None:
-        """Forget the figures of *task*, or all.
+    def reset(self, task: str | None = None) -> int:
+        """Forget the figures of *task*, or all; how many tasks had any.
 
         Raises:
             StoreError: they could not be forgotten.

@@ -45,12 +45,14 @@ class MemoryStore:
             tasks = {name: TaskStats(stats.counts, stats.maxima) for name, stats in self._book.tasks.items()}
             return Figures(self._app, tasks, self._since, self._updated)
 
-    def reset(self, task: str | None = None) -> None:
-        """Forget the figures of *task*, or all."""
+    def reset(self, task: str | None = None) -> int:
+        """Forget the figures of *task*, or all; how many tasks had any."""
         with self._lock:
+            before = len(self._book.tasks)
             self._book.clear(task)
             if task is None:
                 self._since = time.time()
+            return before - len(self._book.tasks)
 
     def close(self) -> None:
         """Nothing to give back."""

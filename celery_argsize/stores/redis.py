@@ -141,15 +141,15 @@ class RedisStore:
             updated=float(known["updated"]) if "updated" in known else None,
         )
 
-    def reset(self, task: str | None = None) -> None:
-        """Forget the figures of *task*, or all.
+    def reset(self, task: str | None = None) -> int:
+        """Forget the figures of *task*, or all; how many tasks had any.
 
         Raises:
             StoreError: they could not be forgotten.
         """
         args = [SCHEMA, self._task_key(""), time.time(), *([] if task is None else [task])]
         with self._errors("write to"):
-            self._scripts["reset"](keys=[self._base + "meta", self._base + "names"], args=args)
+            return int(self._scripts["reset"](keys=[self._base + "meta", self._base + "names"], args=args))
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""

@@ -14,5 +14,6 @@ for _, name in ipairs(names) do
 end
 if schema and #ARGV == 3 then
   redis.call('HSET', KEYS[1], 'since', ARGV[3])
+  redis.call('HDEL', KEYS[1], 'updated')
 end
 return forgotten

@@ -169,4 +169,17 @@ def test_over_two_megabytes_no_tier_covers_it(redis_url: str) -> None:
     done = script("--redis-url", redis_url)
     assert "Recommended tier: none covers it" in done.stdout
     assert "Recommended limit: 2,516,583 characters" in done.stdout
+    assert "argsrepr_maxsize" not in done.stdout
     assert json.loads(script("--redis-url", redis_url, "--json").stdout)["recommended_tier"] is None
+
+
+def test_when_nothing_could_be_measured_nothing_is_recommended(redis_url: str) -> None:
+    unmeasurable = Part(None, truncated=False)
+    seen = Measurement("sockets", "id", unmeasurable, unmeasurable, time.time())
+    celery_argsize.update_size_metrics(seen, redis_url=redis_url)
+    done = script("--redis-url", redis_url)
+    assert done.returncode == 0
+    assert "Unmeasurable tasks: 1" in done.stdout
+    assert "Recommended limit: none, as nothing could be measured" in done.stdout
+    assert "->" not in done.stdout
+    assert "argsrepr_maxsize" not in done.stdout

@@ -132,3 +132,41 @@ def test_with_nothing_to_reset_it_says_so(scene: Scene) -> None:
     done = run(str(BIN / "celery"), "-A", "workload", "argsize", "reset", "--yes", env=env)
     assert done.returncode == 2
     assert "set argsize_redis_url" in done.stderr
+
+
+def test_from_within_a_task_of_a_worker_that_cannot_answer_meanwhile(scene: Scene) -> None:
+    with running(Worker(scene.folder, scene.env({"flush_interval": 600}), "-P", "solo", "-l", "WARNING")) as worker:
+        scene.send("task_9")
+        wait_until(lambda: total(scene) == 1, what="the first flush")
+        for _ in range(20):
+            scene.send("task_0", "before")
+        scene.send("reset_inside")
+        scene.send("task_1", "after")
+        wait_until(lambda: len(scene.oracle()) >= 23, what="23 tasks")
+        log = worker.stop()
+    assert "[WORKER SHUTDOWN] Tasks analyzed: 1" in log
+    assert [task.name for task in celery_argsize.get_size_summary(redis_url=scene.broker).tasks] == ["task_1"]
+
+
+def test_a_name_that_nothing_is_known_of_is_said(scene: Scene) -> None:
+    env = scene.env()
+    done = run(str(BIN / "celery"), "-A", "workload", "argsize", "reset", "--task", "nope", "--yes", env=env)
+    assert done.returncode == 1
+    assert done.stdout.startswith("There were no figures of nope (app: workload).")
+
+
+def test_a_name_that_was_made_fit_is_found_by_the_tasks_own_name(redis_url: str) -> None:
+    name = "é" * 5_000 + "\n"
+    app = Celery("music", broker="memory://", set_as_current=False)
+    task = app.task(name=name)(body)
+    celery_argsize.update_size_metrics(
+        celery_argsize.measure_celery_task_size(task, "id", (1,), {}), redis_url=redis_url
+    )
+    assert celery_argsize.get_size_summary(redis_url=redis_url).total_tasks == 1
+    assert celery_argsize.reset_metrics(redis_url=redis_url, task=name).forgotten == 1
+    assert celery_argsize.get_size_summary(redis_url=redis_url).total_tasks == 0
+
+
+def body(number: int) -> int:
+    """A body (Celery takes no lambda)."""
+    return number

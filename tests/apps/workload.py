@@ -65,3 +65,8 @@ def eager_inside(*args: Any) -> None:
 @app.task(name="summary_inside")
 def summary_inside() -> Any:
     return celery_argsize.get_size_summary(app).total_tasks
+
+
+@app.task(name="reset_inside")
+def reset_inside() -> None:
+    celery_argsize.reset_metrics(app)

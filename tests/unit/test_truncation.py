@@ -29,13 +29,22 @@ tricky = st.sampled_from(
         "('...',)",
     ]
 )
+#: saferepr cuts a long text back to its last space, and what follows it may still have room.
+words = st.builds(
+    lambda word, length: f"{word} {'x' * length}", st.sampled_from(["Bearer", "see", "a b", ""]), st.integers(0, 3000)
+)
+dates = st.datetimes().map(lambda moment: moment.replace(microsecond=0))
 scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**30), 10**30)
-    | st.floats(allow_nan=False)
-    | st.text(max_size=60)
-    | tricky
+    words
+    | dates
+    | (
+        st.none()
+        | st.booleans()
+        | st.integers(-(10**30), 10**30)
+        | st.floats(allow_nan=False)
+        | st.text(max_size=60)
+        | tricky
+    )
 )
 values = st.recursive(
     scalars,
@@ -55,6 +64,8 @@ limits = st.integers(50, 300) | st.sampled_from([1024, 5000])
 @given(part=args | kwargs, limit=limits, levels=st.integers(0, 6))
 @example(part=([{"id": 1, "tags": ["rock"]}],), limit=131_072, levels=3)
 @example(part=("Loading...",), limit=1024, levels=3)
+@example(part=("Bearer " + "x" * 3000, "b", "c"), limit=1024, levels=3)
+@example(part={"auth": "Bearer " + "x" * 3000, "id": 5}, limit=1024, levels=3)
 @example(part=("a" * 40 + "....",), limit=50, levels=3)
 @example(part=("it's " * 20,), limit=60, levels=3)
 def test_cut_is_what_differs_from_the_unlimited_repr(part: Any, limit: int, levels: int) -> None:
@@ -70,7 +81,18 @@ def test_the_header_that_was_not_cut(part: Any) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [None, "", "<too large...>", "see the log...", "id=7, ...", b"('...',)", 7, ["..."], "Batch of 7 songs..."],
+    [
+        None,
+        "",
+        "<too large...>",
+        "see the log...",
+        "id=7, ...",
+        b"('...',)",
+        7,
+        ["..."],
+        "Batch of 7 songs...",
+        "(batch of 7 songs...)",
+    ],
 )
 def test_missing_and_custom_headers_were_not_cut_by_celery(header: Any) -> None:
     assert not is_truncated(header, ["whatever", {"it": "is"}])
