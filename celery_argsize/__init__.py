@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
     from celery_argsize.advice import Recommendation as Recommendation
     from celery_argsize.api import (
-        ResetResult as ResetResult,
         auto_configure_celery_limits as auto_configure_celery_limits,
         get_size_summary as get_size_summary,
-        reset_metrics as reset_metrics,
         update_size_metrics as update_size_metrics,
     )
     from celery_argsize.errors import (
@@ -33,22 +31,22 @@ if TYPE_CHECKING:
     )
     from celery_argsize.monitor import Monitor as Monitor, install as install, uninstall as uninstall
     from celery_argsize.recorder import measure_celery_task_size as measure_celery_task_size
+    from celery_argsize.reset import ResetResult as ResetResult, reset_metrics as reset_metrics
     from celery_argsize.stats import Measurement as Measurement, Part as Part
     from celery_argsize.summary import PartSummary as PartSummary, Summary as Summary, TaskSummary as TaskSummary
 
 _HOMES: Final = {
     "advice": ["Recommendation"],
     "api": [
-        "ResetResult",
         "auto_configure_celery_limits",
         "get_size_summary",
-        "reset_metrics",
         "update_size_metrics",
     ],
     "errors": ["ArgsizeError", "ConfigError", "SchemaError", "StoreError"],
     "measure": ["UNMEASURABLE", "Size", "measure_json_size"],
     "monitor": ["Monitor", "install", "uninstall"],
     "recorder": ["measure_celery_task_size"],
+    "reset": ["ResetResult", "reset_metrics"],
     "stats": ["Measurement", "Part"],
     "summary": ["PartSummary", "Summary", "TaskSummary"],
 }

@@ -71,8 +71,8 @@ def reset(context: click.Context, /, task: str | None, yes: bool, **where: Any) 
 
     Example: celery -A proj argsize reset --task music.scan --yes
     """
-    from celery_argsize.api import reset_metrics  # noqa: PLC0415 - see the top
     from celery_argsize.errors import ArgsizeError  # noqa: PLC0415
+    from celery_argsize.reset import reset_metrics  # noqa: PLC0415 - see the top
 
     if not yes:
         click.confirm(f"Forget the figures of {task or 'all tasks'}?", abort=True, err=True)

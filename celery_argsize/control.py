@@ -1,4 +1,4 @@
-"""Remote control commands that workers answer; imported in workers only. What they are for: ``api.reset_metrics``.
+"""Remote control commands that workers answer; imported in workers only. What they are for: ``reset``.
 
 A reset goes in two steps, so that nothing from before it comes back and nothing after it is lost: each worker writes
 all it has and then holds back (its own cut between before and after), the store is cleared, and the workers are
