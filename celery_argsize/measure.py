@@ -249,7 +249,7 @@ _ONE_DIGIT: Final = re.compile(rb"e-[1-9](?:[,\]}]|$)")
 _FOUR_ZEROS: Final = re.compile(rb"(?<![0-9])0\.0000([1-9][0-9]*)")
 #: A float in marshal's format with an exponent of all ones: NaN or an infinity (or, rarely, bytes that look like it).
 _NOT_FINITE: Final = tuple(
-    re.compile(rb"%b(?<=[g\xe7].{6}[\xf0-\xff]%b)" % (last, last), re.DOTALL) for last in (rb"\x7f", rb"\xff")
+    (last, re.compile(rb"%b(?<=[g\xe7].{6}[\xf0-\xff]%b)" % (last, last), re.DOTALL)) for last in (b"\x7f", b"\xff")
 )
 
 
@@ -279,7 +279,7 @@ def _is_plain(obj: object) -> bool:
         data = marshal.dumps(obj)  # type: ignore[arg-type]  # a ValueError tells
     except ValueError:
         return False
-    return not any(pattern.search(data) for pattern in _NOT_FINITE)
+    return not any(last in data and pattern.search(data) for last, pattern in _NOT_FINITE)
 
 
 def _encode_exactly(obj: object) -> Size:
