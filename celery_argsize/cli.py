@@ -57,7 +57,6 @@ def report(context: click.Context, /, as_json: bool, **where: Any) -> None:  # n
 
     Example: celery -A proj argsize report
     """
-    where.pop("app", None)
     context.exit(show_report(_app(context), as_json=as_json, **_where(where)))
 
 

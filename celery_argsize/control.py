@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from celery.worker.control import control_command
 
 from celery_argsize.monitor import installed
+from celery_argsize.reset import HOLD, RELEASE
 
 if TYPE_CHECKING:
     from celery_argsize.flusher import Flusher
 
-__all__ = ["HOLD", "RELEASE"]
-
-HOLD: Final = "argsize_hold"
-RELEASE: Final = "argsize_release"
+__all__ = ["hold", "release"]
 
 #: Seconds a worker's main loop may spend on one of these: the flusher's thread does the work.
 PATIENCE: Final = 0.8

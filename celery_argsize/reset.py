@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ResetResult", "reset_metrics"]
 
+#: The remote control commands that workers answer (``control``).
+HOLD: Final = "argsize_hold"
+RELEASE: Final = "argsize_release"
+
 #: Seconds to wait for workers to answer.
 REPLY_TIMEOUT: Final = 1.0
 #: Seconds a worker holds back at most, should the release not reach it.
@@ -122,7 +126,7 @@ def _hold(target: Target) -> _Hold:
         note = "Live workers were not asked to write what they have first, as only a Redis URL was given."
     else:
         try:
-            replies = _broadcast(target, "argsize_hold", {"seconds": HOLD_SECONDS}, reply=True)
+            replies = _broadcast(target, HOLD, {"seconds": HOLD_SECONDS}, reply=True)
         except Exception as exc:  # noqa: BLE001 - each broker library has errors of its own
             note = f"Live workers could not be asked to write what they have first ({type(exc).__name__})."
         else:
@@ -139,7 +143,7 @@ def _release(target: Target, hold: _Hold, task: str | None) -> None:
     # Only those that answered: one that hears both late, after a long task, has no cut to forget anything by.
     if hold.answered:
         with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
-            _broadcast(target, "argsize_release", {"task": task}, reply=False, destination=hold.answered)
+            _broadcast(target, RELEASE, {"task": task}, reply=False, destination=hold.answered)
     if target.monitor is not None and target.monitor.flusher is not None:
         target.monitor.flusher.release(REPLY_TIMEOUT, forget=True, task=task)
 

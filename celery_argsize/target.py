@@ -45,10 +45,7 @@ def find_target(app: Celery | None, **given: str | None) -> Target:
     """
     named = {name: value for name, value in given.items() if value is not None}
     monitor = monitors.installed(app)
-    if "redis_url" in named and app is None:
-        settings = config.resolve(named)
-        return Target(settings, all_apps=not (named.get("app_name") or os.environ.get("CELERY_ARGSIZE_APP_NAME")))
-    if app is None and monitor is not None:
+    if app is None and monitor is not None and "redis_url" not in named:
         app = monitor.app
     if app is not None:
         overrides = {**(monitor.overrides if monitor else {}), **named}

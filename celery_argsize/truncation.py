@@ -154,11 +154,14 @@ class _Reader:
     def _container(self, value: Any, openers: str, at: int) -> int:
         self._stop(at)
         text = self.text
+        end = ""
         if isinstance(value, (set, frozenset)):
             name = f"{type(value).__name__}("
             if not value:
                 return self._token(name + ")", at)
-            at += len(name) if text.startswith(name + "{", at) else 0
+            if text.startswith(name + "{", at):  # "frozenset({1})"
+                at += len(name)
+                end = ")"
         if text[at : at + 1] not in openers or at >= len(text):
             raise _Foreign
         if text.startswith("...", at + 1):  # "[...]": cut by depth
@@ -170,7 +173,7 @@ class _Reader:
                 at = self._token(", ", at)
             first = False
             at = self._item(member, at) if isinstance(value, dict) else self.match(member, at)
-        return self._close(value, at)
+        return self._close(at) + len(end)
 
     def _item(self, item: tuple[Any, Any], at: int) -> int:
         key, value = item
@@ -184,11 +187,9 @@ class _Reader:
                 at = self._skip(at, ": ")
         return self.match(value, self._token(": ", at))
 
-    def _close(self, value: Any, at: int) -> int:
+    def _close(self, at: int) -> int:
         self._stop(at)
         for closer in (",)", ")", "]", "}"):
             if self.text.startswith(closer, at):
-                at += len(closer)
-                is_plain_set = not isinstance(value, frozenset) and type(value) is not frozenset
-                return at if is_plain_set or not self.text.startswith(")", at) else at + 1
+                return at + len(closer)
         raise _Foreign
