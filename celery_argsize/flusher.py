@@ -180,7 +180,7 @@ class Flusher:
             tasks = self._pending.take(self.BATCH_TASKS)
             self._own.merge(tasks.items())
             self._sequence += 1
-            self._batch = Batch(self._writer, self._sequence, tasks)
+            self._batch = Batch(self._writer, self._sequence, tasks, self._pending.origins.take())
         return self._batch
 
     def _finish(self, deadline: float) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from celery_argsize.measure import Size
+from celery_argsize.shape import Shape
 from celery_argsize.stats import Book, Extreme, Measurement, Part, TaskStats
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class LocalHandoff:
         with self._folding:
             self._fold()
             into.merge(self._folded.tasks.items())
+            into.origins.merge(self._folded.origins.take())
             self._folded.clear()
 
     def wait(self, timeout: float | None) -> None:
@@ -119,9 +121,18 @@ def _message(content: tuple[Any, ...]) -> bytes:
 
 
 def _pack(measurement: Measurement) -> bytes:
-    task, task_id, args, kwargs, when = measurement
-    return _message((task, task_id, args.size and tuple(args.size), args.truncated,
-                     kwargs.size and tuple(kwargs.size), kwargs.truncated, when))  # fmt: skip
+    task, task_id, args, kwargs, when, origin = measurement
+    return _message((task, task_id, _plain(args), _plain(kwargs), when, origin))
+
+
+def _plain(part: Part) -> tuple[Any, ...]:
+    size, verdict, header, levels, shape = part  # marshal takes plain tuples only
+    return size and tuple(size), verdict, header, levels, shape and tuple(shape)
+
+
+def _part(content: tuple[Any, ...]) -> Part:
+    size, verdict, header, levels, shape = content
+    return Part(size and Size(*size), verdict, header, levels, shape and Shape(*shape))
 
 
 def _unpack(content: tuple[Any, ...], into: Book, rules: Rules) -> None:
@@ -129,9 +140,8 @@ def _unpack(content: tuple[Any, ...], into: Book, rules: Rules) -> None:
         name, counts, maxima = content
         into.merge([(name, TaskStats(counts, {field: Extreme(*seen) for field, seen in maxima.items()}))])
         return
-    task, task_id, args, args_cut, kwargs, kwargs_cut, when = content
-    parts = Part(args and Size(*args), args_cut), Part(kwargs and Size(*kwargs), kwargs_cut)
-    into.add(Measurement(task, task_id, *parts, when), rules)
+    task, task_id, args, kwargs, when, origin = content
+    into.add(Measurement(task, task_id, _part(args), _part(kwargs), when, origin), rules)
 
 
 def _chunks(name: str, stats: TaskStats) -> Iterator[tuple[bytes, TaskStats]]:

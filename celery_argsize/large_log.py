@@ -75,8 +75,11 @@ def _text(measurement: Measurement, limits: tuple[int, int], hidden: int) -> str
     return "\n".join(f"[CELERY MONITOR] {line}" for line in lines)
 
 
+_CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
+
+
 def _part(part: Part) -> str:
-    mark = "⚠ TRUNCATED" if part.truncated else "✓"
+    mark = f"⚠ TRUNCATED by {_CAUSES[part.verdict]}" if part.truncated else "✓"
     return f"not measurable ({mark})" if part.size is None else f"{part.size.chars:,} characters ({mark})"
 
 
@@ -91,5 +94,6 @@ def _fields(measurement: Measurement, limits: tuple[int, int], hidden: int) -> d
         fields[f"argsize_{name}_chars"] = part.size and part.size.chars
         fields[f"argsize_{name}_bytes"] = part.size and part.size.bytes
         fields[f"argsize_{name}_truncated"] = part.truncated
+        fields[f"argsize_{name}_verdict"] = part.verdict
         fields[f"argsize_{name}_limit"] = limit
     return fields

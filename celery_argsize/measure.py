@@ -27,9 +27,19 @@ except ImportError:  # PyPy has no orjson: everything is measured by json, slowe
     orjson = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["EMPTY", "UNMEASURABLE", "Size", "measure", "measure_json_size", "measure_part"]
+__all__ = [
+    "EMPTY",
+    "FRAME",
+    "UNMEASURABLE",
+    "Size",
+    "encode",
+    "measure",
+    "measure_json_size",
+    "measure_part",
+    "slices",
+]
 
 #: What ``measure_json_size`` answers for a value that has no JSON form. Never a size: sizes are >= 0.
 UNMEASURABLE: Final = -1
@@ -63,6 +73,9 @@ EMPTY: Final = Size(0, 0)
 
 _PARTS: Final = (list, tuple, dict)
 
+#: Stands for a container that is cut up, before its members (see ``slices``).
+FRAME: Final = object()
+
 
 def measure_json_size(obj: object) -> int:
     """Characters of *obj* as compact JSON, ``len(json.dumps(obj, ensure_ascii=False, separators=(",", ":")))``.
@@ -85,11 +98,15 @@ def measure(obj: object) -> Size | None:
     """Size of *obj*, or ``None`` where it has no JSON form. Needs about one slice of memory, whatever the size."""
     try:
         if _estimate(obj, SLICE_DEPTH) <= SLICE:
-            return _encode(obj)
+            return encode(obj)[0]
         chars = size = 0
-        for piece_chars, piece_bytes in _pieces(obj, SLICE_DEPTH):
-            chars += piece_chars
-            size += piece_bytes
+        for piece, frame, _ in slices(obj):
+            if piece is not FRAME:
+                (piece_chars, piece_bytes), _ = encode(piece)
+                chars += piece_chars
+                size += piece_bytes
+            chars -= frame
+            size -= frame
     except Exception:  # noqa: BLE001 - whatever a foreign object's own code raises means: no JSON form
         return None
     return Size(chars, size)
@@ -133,69 +150,64 @@ def _estimate(obj: Any, depth: int) -> int:
     return total * count // len(members)
 
 
-def _pieces(obj: Any, depth: int) -> Iterator[tuple[int, int]]:
-    """Sizes that add up to the size of *obj*, none encoded from much more than a slice."""
-    kind = type(obj)
+def slices(obj: Any, level: int = 1) -> Iterator[tuple[Any, int, int]]:
+    """What to encode one after another, so that none needs much more than a slice: (piece, frame, level).
+
+    The sizes of the pieces, less *frame* each (what encoding it adds to what it stands for: quotes, brackets, commas),
+    add up to the size of *obj*. A container that is cut up comes as ``FRAME`` and then as its members; its frame is
+    negative: brackets and commas. *level* is that of the containers in a piece: the outermost is at level 1.
+    """
+    kind, depth = type(obj), SLICE_DEPTH - level + 1
     if kind is str and len(obj) > SLICE:
-        yield 2, 2
+        yield "", 0, level
         for start in range(0, len(obj), STRING_SLICE):
-            chars, size = _encode(obj[start : start + STRING_SLICE])
-            yield chars - 2, size - 2
+            yield obj[start : start + STRING_SLICE], 2, level
     elif kind is bytes and len(obj) > SLICE:
-        yield from _bytes_pieces(obj)
-    elif not depth or kind not in (list, tuple, dict) or _estimate(obj, depth) <= SLICE:
-        yield _encode(obj)
-    elif kind is dict:
-        yield from _dict_pieces(obj, depth)
+        yield from _bytes_slices(obj, level)
+    elif not depth or kind not in _PARTS or _estimate(obj, depth) <= SLICE:
+        yield obj, 0, level
     else:
-        yield from _list_pieces(obj, depth)
+        yield FRAME, -1 - len(obj), level
+        yield from (_dict_slices if kind is dict else _list_slices)(obj, depth, level)
 
 
-def _bytes_pieces(obj: bytes) -> Iterator[tuple[int, int]]:
-    """Sizes of what kombu sends for bytes: the text they hold in UTF-8, else base64, in an envelope."""
+def _bytes_slices(obj: bytes, level: int) -> Iterator[tuple[Any, int, int]]:
+    """What kombu sends for bytes: the text they hold in UTF-8, else base64, in an envelope."""
     view, decoder = memoryview(obj), codecs.getincrementaldecoder("utf-8")()
-    envelope = _encode_exactly(b"").chars
-    pieces = []
+    starts = range(0, len(obj), STRING_SLICE)
     try:
-        for start in range(0, len(obj), STRING_SLICE):
-            end = start + STRING_SLICE
-            chars, size = _encode(decoder.decode(view[start:end], final=end >= len(obj)))
-            pieces.append((chars - 2, size - 2))
+        for start in starts:
+            decoder.decode(view[start : start + STRING_SLICE], final=start == starts[-1])
     except UnicodeDecodeError:
-        coded = _encode_exactly(b"\xff").chars - 4 + (len(obj) + 2) // 3 * 4
-        yield coded, coded
-    else:
-        yield envelope, envelope
-        yield from pieces
+        coded = (len(obj) + 2) // 3 * 4 - 4  # the envelope below has base64 of one byte, which is 4 characters
+        yield b"\xff", -coded, level
+        return
+    yield b"", 0, level
+    decoder.reset()
+    for start in starts:
+        yield decoder.decode(view[start : start + STRING_SLICE], final=start == starts[-1]), 2, level
 
 
-def _list_pieces(obj: Any, depth: int) -> Iterator[tuple[int, int]]:
-    """A list is "[", its items with "," between them, and "]"."""
+def _list_slices(obj: Any, depth: int, level: int) -> Iterator[tuple[Any, int, int]]:
     step = _members_a_slice(obj, depth)
-    yield 1 + len(obj), 1 + len(obj)
     for start in range(0, len(obj), step):
         chunk = obj[start : start + step]
         if step == 1:
-            yield from _pieces(chunk[0], depth - 1)
+            yield from slices(chunk[0], level + 1)
         else:
-            chars, size = _encode(chunk)
-            yield chars - len(chunk) - 1, size - len(chunk) - 1
+            yield chunk, len(chunk) + 1, level
 
 
-def _dict_pieces(obj: dict[Any, Any], depth: int) -> Iterator[tuple[int, int]]:
-    """A dict is "{", its "key:value" items with "," between them, and "}"."""
+def _dict_slices(obj: dict[Any, Any], depth: int, level: int) -> Iterator[tuple[Any, int, int]]:
     step = _members_a_slice(obj, depth)
-    yield 1 + len(obj), 1 + len(obj)
     items = iter(obj.items())
     while chunk := dict(islice(items, step)):
         if step == 1:
             ((key, value),) = chunk.items()
-            chars, size = _encode({key: 0})  # "{" + key + ":0}"
-            yield chars - 3, size - 3
-            yield from _pieces(value, depth - 1)
+            yield {key: 0}, 3, level  # "{" + key + ":0}"
+            yield from slices(value, level + 1)
         else:
-            chars, size = _encode(chunk)
-            yield chars - len(chunk) - 1, size - len(chunk) - 1
+            yield chunk, len(chunk) + 1, level
 
 
 def _members_a_slice(obj: Any, depth: int) -> int:
@@ -228,17 +240,20 @@ if orjson is not None:
         orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
     )
 
-    def _encode(obj: object) -> Size:
-        """Size of *obj*, encoded in one go. Raises whatever its encoding raises."""
+    def encode(obj: object, default: Callable[[Any], object] | None = _default) -> tuple[Size, bytes | None]:
+        """Size of *obj*, encoded in one go, and its JSON; that is ``None`` where json had to tell.
+
+        Without *default*, that is also for all that JSON lacks. Raises whatever the encoding raises.
+        """
         try:
-            data = orjson.dumps(obj, _default, _OPTIONS)
+            data = orjson.dumps(obj, default, _OPTIONS)
         except Exception:  # noqa: BLE001 - more than orjson takes (big ints, surrogates, int keys, …): json decides
-            return _encode_exactly(obj)
+            return _encode_exactly(obj), None
         extra = 0 if type(obj) is str else _doubt(data, obj)
         if extra is None:
-            return _encode_exactly(obj)
+            return _encode_exactly(obj), None
         size = len(data)
-        return Size((size if data.isascii() else len(data.decode())) + extra, size + extra)
+        return Size((size if data.isascii() else len(data.decode())) + extra, size + extra), data
 
 
 #: The last group of a quoted UUID.
@@ -290,4 +305,10 @@ def _encode_exactly(obj: object) -> Size:
 
 
 if orjson is None:
-    _encode = _encode_exactly  # type: ignore[unreachable, unused-ignore]
+
+    def encode(  # type: ignore[unreachable, unused-ignore]
+        obj: object,
+        default: object = None,  # noqa: ARG001 - as above
+    ) -> tuple[Size, bytes | None]:
+        """As above, by json alone."""
+        return _encode_exactly(obj), None

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.large_log import LargeTaskLog
 from celery_argsize.measure import measure_part
+from celery_argsize.shape import measure_shape
 from celery_argsize.stats import Measurement, Part
 from celery_argsize.trouble import Trouble
-from celery_argsize.truncation import is_truncated
+from celery_argsize.truncation import CUTS, read_header
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder", "measure_celery_task_size"]
 
-#: UTF-8 bytes of a task name and of a task id that are kept: a message to the main process stays under PIPE_BUF.
+#: UTF-8 bytes of a task name, of a task id and of a host that are kept: a message to the main process stays under
+#: PIPE_BUF.
 NAME_BYTES: Final = 160
-ID_BYTES: Final = 100
+ID_BYTES: Final = 64
+ORIGIN_BYTES: Final = 64
 
 
 def measure_celery_task_size(
@@ -47,10 +50,21 @@ def measure_celery_task_size(
     return Measurement(
         clean(task.name, NAME_BYTES),
         clean(task_id or request.id or "", ID_BYTES),
-        Part(measure_part(args), is_truncated(getattr(request, "argsrepr", None), args)),
-        Part(measure_part(kwargs), is_truncated(getattr(request, "kwargsrepr", None), kwargs)),
+        _part(args, getattr(request, "argsrepr", None)),
+        _part(kwargs, getattr(request, "kwargsrepr", None)),
         time.time(),
+        clean((request.origin or "").rpartition("@")[2], ORIGIN_BYTES),
     )
+
+
+def _part(value: Any, header: Any) -> Part:
+    """One part: its repr is looked at first, as only that of a cut one has to be worked out."""
+    reading = read_header(header, value)
+    chars = len(header) if isinstance(header, str) else 0
+    if reading.verdict not in CUTS:
+        return Part(measure_part(value), reading.verdict, chars)
+    size, shape = measure_shape(value, header) or (None, None)
+    return Part(size, reading.verdict, chars, reading.levels, shape)
 
 
 def clean(name: object, limit: int) -> str:

@@ -11,17 +11,39 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from celery_argsize.origins import Origins
+from celery_argsize.truncation import CUTS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from celery_argsize.measure import Size
+    from celery_argsize.shape import Shape
+    from celery_argsize.truncation import Verdict
 
-__all__ = ["OTHER", "PARTS", "Book", "Extreme", "Figures", "Measurement", "Part", "Rules", "TaskStats"]
+__all__ = [
+    "DEFAULT_LEVELS",
+    "OTHER",
+    "PARTS",
+    "Book",
+    "Extreme",
+    "Figures",
+    "Measurement",
+    "Part",
+    "Rules",
+    "TaskStats",
+]
 
 #: The name under which everything past the cap on task names is counted.
 OTHER: Final = "__other__"
 
 PARTS: Final = ("args", "kwargs")
+
+#: Levels that a repr shows: Celery's default for ``task_repr_maxlevels``, and before 5.7 a fixed number.
+DEFAULT_LEVELS: Final = 3
+
+#: What is added up of the shape of truncated parts (see ``shape.Shape``).
+CUT_SUMS: Final = ("commas", "keys", "containers", "escaped")
 
 
 class Part(NamedTuple):
@@ -29,8 +51,26 @@ class Part(NamedTuple):
 
     size: Size | None
     """Its size as compact JSON, or ``None`` where it has no JSON form."""
-    truncated: bool
-    """Whether Celery cut the repr of it that came with the message."""
+    verdict: Verdict = "unknown"
+    """What Celery did to the repr of it that came with the message."""
+    header: int = 0
+    """Characters of that repr; 0 where none came."""
+    levels: int = 0
+    """Where that was cut by depth: the levels that it shows."""
+    shape: Shape | None = None
+    """The whole repr, where Celery cut it."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether Celery cut its repr, by size or by depth."""
+        return self.verdict in CUTS
+
+    @property
+    def need(self) -> int | None:
+        """Characters of the whole repr, or ``None`` where they are not known: a custom repr, or none."""
+        if self.verdict == "intact":
+            return self.header
+        return None if self.shape is None else self.shape.need
 
 
 class Measurement(NamedTuple):
@@ -43,6 +83,8 @@ class Measurement(NamedTuple):
     kwargs: Part
     time: float
     """When it was measured, in seconds since the epoch."""
+    origin: str = ""
+    """The host that sent the message; empty where that is not known."""
 
     @property
     def truncated(self) -> bool:
@@ -124,8 +166,11 @@ class TaskStats:
             self._add_part(name, part, measurement, rules)
 
     def _add_part(self, name: str, part: Part, measurement: Measurement, rules: Rules) -> None:
+        if part.verdict != "intact":
+            self._count(f"{name}.by_{part.verdict}" if part.truncated else f"{name}.{part.verdict}")
         if part.truncated:
             self._count(f"{name}.truncated")
+        self._add_need(name, part, measurement, rules)
         if part.size is None:
             self._count(f"{name}.unmeasurable")
             return
@@ -139,6 +184,24 @@ class TaskStats:
         self._count(f"{name}.bytes_le.{rules.bucket(size)}")
         self._raise(f"{name}.max_chars", Extreme(chars, measurement.task_id, measurement.time))
         self._raise(f"{name}.max_bytes", Extreme(size, measurement.task_id, measurement.time))
+
+    def _add_need(self, name: str, part: Part, measurement: Measurement, rules: Rules) -> None:
+        need, shape = part.need, part.shape
+        if need is None:
+            return
+        bucket = rules.bucket(need)
+        self._count(f"{name}.need", need)
+        self._count(f"{name}.need_le.{bucket}")
+        self._raise(f"{name}.max_need", Extreme(need, measurement.task_id, measurement.time))
+        if shape is None:
+            return
+        kind = "deep" if shape.levels > DEFAULT_LEVELS else "flat"
+        self._count(f"{name}.{kind}_le.{bucket}")
+        self._count(f"{name}.{kind}_need_le.{bucket}", need)
+        self._count(f"{name}.cut_header", part.header)
+        for what, by in zip(CUT_SUMS, shape[2:], strict=True):
+            self._count(f"{name}.cut_{what}", by)
+        self._raise(f"{name}.max_levels", Extreme(shape.levels, measurement.task_id, measurement.time))
 
     def merge(self, other: TaskStats) -> None:
         """Add everything that *other* counted."""
@@ -154,6 +217,7 @@ class Book:
     def __init__(self, max_names: int) -> None:
         self._max_names = max_names
         self.tasks: dict[str, TaskStats] = {}
+        self.origins = Origins()
 
     def __bool__(self) -> bool:
         return bool(self.tasks)
@@ -180,6 +244,7 @@ class Book:
     def add(self, measurement: Measurement, rules: Rules) -> None:
         """Add one measurement."""
         self._page(measurement.task).add(measurement, rules)
+        self.origins.add(measurement)
 
     def merge(self, tasks: Iterable[tuple[str, TaskStats]]) -> None:
         """Add everything in *tasks*."""
@@ -192,6 +257,7 @@ class Book:
 
     def clear(self, task: str | None = None) -> None:
         """Forget one task, or all."""
+        self.origins.clear(task)
         if task is None:
             self.tasks.clear()
         else:

@@ -5,12 +5,14 @@ Pure. Made from ``TaskStats`` by ``summarize``; ``to_json`` is the format of ``-
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
+from celery_argsize.histogram import buckets, label, quantile
+from celery_argsize.needs import Cuts, Need, cuts_of, need_of
 from celery_argsize.stats import PARTS, Extreme, Figures, TaskStats
+from celery_argsize.truncation import CUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,6 +48,14 @@ class PartSummary:
     """When the largest was measured, in seconds since the epoch."""
     histogram: Mapping[str, int]
     """Sizes in bytes: inclusive upper bound of the bucket (``+Inf`` for the last) to the number that fell in it."""
+    truncated_by: Mapping[str, int]
+    """How many were cut by ``size``, by ``depth`` and by ``both``."""
+    custom: int
+    """How many came with a repr that the caller had written."""
+    unknown: int
+    """How many came without one."""
+    need: Need
+    cuts: Cuts
 
     def to_json(self) -> dict[str, Any]:
         """This part as JSON-able data."""
@@ -61,6 +71,10 @@ class PartSummary:
             "unmeasurable": self.unmeasurable,
             "max_bytes": self.max_bytes,
             "histogram": dict(self.histogram),
+            "truncated_by": dict(self.truncated_by),
+            "custom": self.custom,
+            "unknown": self.unknown,
+            "need": self.need.to_json(),
         }
 
 
@@ -133,6 +147,12 @@ class Summary:
         return sum(task.truncated for task in self.tasks)
 
     @property
+    def truncated_by(self) -> dict[str, int]:
+        """Truncated parts by cause: ``size``, ``depth``, ``both``."""
+        parts = [getattr(task, part) for task in self.tasks for part in PARTS]
+        return {cause: sum(part.truncated_by[cause] for part in parts) for cause in CUTS}
+
+    @property
     def large_tasks(self) -> int:
         """Task runs with a large part."""
         return sum(task.large for task in self.tasks)
@@ -186,6 +206,7 @@ class Summary:
             "avg_args_size": self.avg_args_size,
             "avg_kwargs_size": self.avg_kwargs_size,
             "truncated_tasks": self.truncated_tasks,
+            "truncated_by": self.truncated_by,
             "large_tasks": self.large_tasks,
             "unmeasurable_tasks": self.unmeasurable_tasks,
             "largest_task": None
@@ -233,14 +254,14 @@ def _part(part: str, stats: TaskStats) -> PartSummary:
         return stats.counts.get(f"{part}.{name}", 0)
 
     largest = stats.maxima.get(f"{part}.max_chars", _NOTHING)
-    chars = _histogram(f"{part}.chars_le.", stats)
+    chars = buckets(f"{part}.chars_le.", stats.counts)
     return PartSummary(
         count=count("count"),
         max=largest.value,
         mean=count("chars") / count("count") if count("count") else 0.0,
-        p50=min(_quantile(chars, 0.50), largest.value),
-        p95=min(_quantile(chars, 0.95), largest.value),
-        p99=min(_quantile(chars, 0.99), largest.value),
+        p50=quantile(chars, 0.50, largest.value),
+        p95=quantile(chars, 0.95, largest.value),
+        p99=quantile(chars, 0.99, largest.value),
         truncated=count("truncated"),
         large=count("large"),
         unmeasurable=count("unmeasurable"),
@@ -248,25 +269,10 @@ def _part(part: str, stats: TaskStats) -> PartSummary:
         total_bytes=count("bytes"),
         largest_task_id=largest.task_id,
         largest_at=largest.time,
-        histogram={_label(bound): n for bound, n in _histogram(f"{part}.bytes_le.", stats)},
+        histogram={label(bound): n for bound, n in buckets(f"{part}.bytes_le.", stats.counts)},
+        truncated_by={cause: count(f"by_{cause}") for cause in CUTS},
+        custom=count("custom"),
+        unknown=count("unknown"),
+        need=need_of(part, stats),
+        cuts=cuts_of(part, stats),
     )
-
-
-def _histogram(prefix: str, stats: TaskStats) -> list[tuple[float, int]]:
-    """The filled buckets under *prefix*: (upper bound, number), rising."""
-    filled = ((name[len(prefix) :], n) for name, n in stats.counts.items() if name.startswith(prefix))
-    return sorted((float(label.replace("+Inf", "inf")), n) for label, n in filled)
-
-
-def _label(bound: float) -> str:
-    return "+Inf" if math.isinf(bound) else str(int(bound))
-
-
-def _quantile(histogram: list[tuple[float, int]], share: float) -> int:
-    """The bound of the bucket in which the *share* quantile lies (nearest rank); a huge number for the last bucket."""
-    rank = math.ceil(share * sum(n for _, n in histogram))
-    for bound, n in histogram:
-        rank -= n
-        if rank <= 0:
-            return int(min(bound, 2.0**62))
-    return 0

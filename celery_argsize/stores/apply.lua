@@ -1,8 +1,11 @@
 -- Adds one batch to the counters of an app, once: a batch that was seen before changes nothing.
 --
--- KEYS  1 meta   2 names   3 the writer's last sequence   4 stats of __other__   5.. stats of each task in the batch
--- ARGV  schema, sequence, now, cap on names, seconds a writer is remembered, then for each task:
---       name, n, n times (field, by), m, m times (field, value, task id, time)
+-- KEYS  1 meta   2 names   3 the writer's last sequence   4 stats of __other__   5 hosts by when they were last seen
+--       6.. stats of each task in the batch, then sightings of each host in it
+-- ARGV  schema, sequence, now, cap on names, seconds a writer is remembered, tasks in the batch, cap on hosts,
+--       cap on sightings of a host, seconds a host is remembered, what the key of a host begins with, then for each task:
+--       name, n, n times (field, by), m, m times (field, value, task id, time); and for each host:
+--       host, n, n times (field, value and time)
 -- Returns 1 when it added, 0 when the batch had been added before.
 local schema = redis.call('HGET', KEYS[1], 'schema')
 if schema and schema ~= ARGV[1] then
@@ -19,14 +22,15 @@ if not schema then
 end
 redis.call('HSET', KEYS[1], 'updated', ARGV[3])
 
-local at = 6
+local at = 11
 local function take()
   at = at + 1
   return ARGV[at - 1]
 end
 
 local cap = tonumber(ARGV[4])
-for k = 5, #KEYS do
+local last_task = 5 + tonumber(ARGV[6])
+for k = 6, last_task do
   local name, key = take(), KEYS[k]
   if redis.call('SISMEMBER', KEYS[2], name) == 0 then
     if redis.call('SCARD', KEYS[2]) - redis.call('SISMEMBER', KEYS[2], '__other__') >= cap then
@@ -45,5 +49,28 @@ for k = 5, #KEYS do
       redis.call('HSET', key, field, value, field .. '_id', id, field .. '_time', seen)
     end
   end
+end
+
+local now, remembered = tonumber(ARGV[3]), tonumber(ARGV[9])
+if #KEYS > last_task then
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - remembered)
+end
+for k = last_task + 1, #KEYS do
+  local host, key = take(), KEYS[k]
+  redis.call('ZADD', KEYS[5], now, host)
+  for _ = 1, tonumber(take()) do
+    local field, sighting = take(), take()
+    if redis.call('HEXISTS', key, field) == 1 or redis.call('HLEN', key) < tonumber(ARGV[8]) then
+      redis.call('HSET', key, field, sighting)
+    end
+  end
+  redis.call('EXPIRE', key, ARGV[9])
+end
+local over = redis.call('ZCARD', KEYS[5]) - tonumber(ARGV[7])
+if over > 0 then
+  for _, host in ipairs(redis.call('ZRANGE', KEYS[5], 0, over - 1)) do
+    redis.call('DEL', ARGV[10] .. host)
+  end
+  redis.call('ZREMRANGEBYRANK', KEYS[5], 0, over - 1)
 end
 return 1

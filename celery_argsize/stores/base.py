@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from celery_argsize.origins import Sighting
     from celery_argsize.stats import Figures, TaskStats
 
 __all__ = ["Batch", "Store"]
@@ -22,6 +23,8 @@ class Batch:
     sequence: int
     """Rises by one with each batch of a writer."""
     tasks: Mapping[str, TaskStats]
+    origins: Mapping[str, Mapping[str, Sighting]] = field(default_factory=dict)
+    """Sightings by host: see ``origins``."""
 
 
 class Store(Protocol):
@@ -47,6 +50,13 @@ class Store(Protocol):
 
         Raises:
             StoreError: they could not be read.
+        """
+
+    def read_origins(self) -> Mapping[str, Mapping[str, Sighting]]:
+        """What was seen of the hosts that messages come from.
+
+        Raises:
+            StoreError: it could not be read.
         """
 
     def reset(self, task: str | None = None) -> int:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from celery_argsize.stats import Book, Figures, TaskStats
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery_argsize.config import Settings
+    from celery_argsize.origins import Sighting
     from celery_argsize.stores.base import Batch
 
 __all__ = ["MemoryStore"]
@@ -38,12 +41,18 @@ class MemoryStore:
             self._updated = time.time()
             self._since = self._since or self._updated
             self._book.merge(batch.tasks.items())
+            self._book.origins.merge(batch.origins)
 
     def read(self) -> Figures:
         """All figures."""
         with self._lock:
             tasks = {name: TaskStats(stats.counts, stats.maxima) for name, stats in self._book.tasks.items()}
             return Figures(self._app, tasks, self._since, self._updated)
+
+    def read_origins(self) -> Mapping[str, Mapping[str, Sighting]]:
+        """What was seen of the hosts that messages come from."""
+        with self._lock:
+            return {host: dict(sightings) for host, sightings in self._book.origins.hosts.items()}
 
     def reset(self, task: str | None = None) -> int:
         """Forget the figures of *task*, or all; how many tasks had any."""

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celery_argsize.errors import ConfigError, SchemaError, StoreError
+from celery_argsize.origins import Origins, Sighting
 from celery_argsize.redis_url import parse_redis_url, safe_url
 from celery_argsize.stats import OTHER, Extreme, Figures, TaskStats
 
@@ -40,6 +41,10 @@ TIMEOUT: Final = 5.0
 
 #: Seconds for which a writer's last batch is remembered after it last wrote: how late a retry may come.
 WRITER_TTL: Final = 24 * 60 * 60
+
+#: Seconds for which a host that sends messages is remembered after its last one, and how many are.
+ORIGIN_TTL: Final = 7 * 24 * 60 * 60
+MAX_ORIGINS: Final = 1000
 
 
 def connect(url: str, options: dict[str, Any] | None = None) -> redis.Redis:
@@ -89,7 +94,7 @@ class RedisStore:
         folder = resources.files("celery_argsize.stores")
         return {
             name: self._client.register_script((folder / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("apply", "read", "reset")
+            for name in ("apply", "origins", "read", "reset")
         }
 
     def prepare(self) -> None:
@@ -109,11 +114,17 @@ class RedisStore:
             StoreError: it could not be, or no answer came; send the same batch again.
         """
         settings, base = self._settings, self._base
-        keys = [base + "meta", base + "names", f"{base}writer:{batch.writer}", self._task_key(OTHER)]
+        keys = [base + "meta", base + "names", f"{base}writer:{batch.writer}", self._task_key(OTHER), base + "origins"]
         argv: list[Any] = [SCHEMA, batch.sequence, time.time(), settings.max_task_names, WRITER_TTL]
+        argv += (len(batch.tasks), MAX_ORIGINS, Origins.MAX_SIGHTINGS, ORIGIN_TTL, self._origin_key(""))
         for name, stats in batch.tasks.items():
             keys.append(self._task_key(name))
             argv += _flatten(name, stats)
+        for host, sightings in batch.origins.items():
+            keys.append(self._origin_key(host))
+            argv += (host, len(sightings))
+            for field, sighting in sightings.items():
+                argv += (field, f"{sighting.value} {sighting.time}")
         with self._errors("write to"):
             # Before the script, so that an error always means: not counted, or counted once it is sent again.
             if not self._registered:
@@ -141,15 +152,26 @@ class RedisStore:
             updated=float(known["updated"]) if "updated" in known else None,
         )
 
+    def read_origins(self) -> dict[str, dict[str, Sighting]]:
+        """What was seen of the hosts that messages come from, of late.
+
+        Raises:
+            StoreError: it could not be read.
+        """
+        with self._errors("read from"):
+            found = self._scripts["origins"](keys=[self._base + "origins"], args=[self._origin_key("")])
+        return {_text(host): _sightings(_pairs(fields)) for host, fields in found if fields}
+
     def reset(self, task: str | None = None) -> int:
         """Forget the figures of *task*, or all; how many tasks had any.
 
         Raises:
             StoreError: they could not be forgotten.
         """
-        args = [SCHEMA, self._task_key(""), time.time(), *([] if task is None else [task])]
+        keys = [self._base + key for key in ("meta", "names", "origins")]
+        args = [SCHEMA, self._task_key(""), time.time(), self._origin_key(""), *([] if task is None else [task])]
         with self._errors("write to"):
-            return int(self._scripts["reset"](keys=[self._base + "meta", self._base + "names"], args=args))
+            return int(self._scripts["reset"](keys=keys, args=args))
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""
@@ -159,6 +181,9 @@ class RedisStore:
 
     def _task_key(self, name: str) -> str:
         return f"{self._base}task:{name}"
+
+    def _origin_key(self, host: str) -> str:
+        return f"{self._base}origin:{host}"
 
     def _schema_error(self, found: str) -> SchemaError:
         message = (
@@ -235,7 +260,7 @@ def _unflatten(fields: dict[str, str]) -> TaskStats:
     maxima = {
         field: Extreme(int(value), fields.get(f"{field}_id", ""), float(fields.get(f"{field}_time", 0)))
         for field, value in fields.items()
-        if field.endswith((".max_chars", ".max_bytes"))
+        if ".max_" in field and not field.endswith(("_id", "_time"))
     }
     numbers = {
         field: int(value)
@@ -243,6 +268,11 @@ def _unflatten(fields: dict[str, str]) -> TaskStats:
         if field not in maxima and not field.endswith(("_id", "_time")) and value.lstrip("-").isdecimal()
     }
     return TaskStats(numbers, maxima)
+
+
+def _sightings(fields: dict[str, str]) -> dict[str, Sighting]:
+    pairs = {field: text.split() for field, text in fields.items()}
+    return {field: Sighting(int(value), float(moment)) for field, (value, moment) in pairs.items()}
 
 
 def _pairs(flat: list[Any] | dict[Any, Any]) -> dict[str, str]:

@@ -41,7 +41,7 @@ def script(*options: str, env: dict[str, str] | None = None) -> CompletedProcess
 
 
 def add(url: str, name: str, args: int, kwargs: int, *, truncated: bool = False, task_id: str = "some-id") -> None:
-    parts = Part(Size(args, args), truncated), Part(Size(kwargs, kwargs), truncated=False)
+    parts = Part(Size(args, args), "size" if truncated else "intact"), Part(Size(kwargs, kwargs))
     celery_argsize.update_size_metrics(Measurement(name, task_id, *parts, time.time()), redis_url=url)
 
 
@@ -151,7 +151,7 @@ def test_the_command_takes_the_apps_own_settings(redis_url: str, scene: Scene) -
     app = Celery("workload", broker=redis_url)
     celery_argsize.install(app)
     try:
-        parts = Part(Size(10, 10), truncated=False), Part(Size(0, 0), truncated=False)
+        parts = Part(Size(10, 10)), Part(Size(0, 0))
         celery_argsize.update_size_metrics(Measurement("of_workload", "id", *parts, time.time()), app)
     finally:
         celery_argsize.uninstall(app)
@@ -174,7 +174,7 @@ def test_over_two_megabytes_no_tier_covers_it(redis_url: str) -> None:
 
 
 def test_when_nothing_could_be_measured_nothing_is_recommended(redis_url: str) -> None:
-    unmeasurable = Part(None, truncated=False)
+    unmeasurable = Part(None)
     seen = Measurement("sockets", "id", unmeasurable, unmeasurable, time.time())
     celery_argsize.update_size_metrics(seen, redis_url=redis_url)
     done = script("--redis-url", redis_url)

@@ -26,7 +26,7 @@ RULES = Rules(1024, DEFAULT_BUCKETS)
 
 
 def measurement(name: str = "scan") -> Measurement:
-    return Measurement(name, "id", Part(Size(10, 10), truncated=False), Part(Size(0, 0), truncated=False), time.time())
+    return Measurement(name, "id", Part(Size(10, 10)), Part(Size(0, 0)), time.time())
 
 
 def start(store: Store, settings: Settings, handoff: Handoff | None = None) -> tuple[Flusher, Handoff]:

@@ -29,7 +29,7 @@ RULES = Rules(1024, DEFAULT_BUCKETS)
 def batch(sequence: int, names: list[str], size: int = 10, writer: str = "w") -> Batch:
     book = Book(10_000)
     for name in names:
-        parts = Part(Size(size, size * 2), truncated=True), Part(None, truncated=False)
+        parts = Part(Size(size, size * 2), "size"), Part(None)
         book.add(Measurement(name, f"id of {size}", *parts, 1234.5), RULES)
     return Batch(writer, sequence, book.tasks)
 
@@ -215,7 +215,7 @@ for url in ({redis_url!r}, "redis://localhost:1/0"):
     flusher = Flusher(handoff, store, settings, "w")
     before = set(sys.modules)
     flusher.start()
-    handoff.put(Measurement("scan", "id", Part((1, 1), False), Part(None, False), 1.0))
+    handoff.put(Measurement("scan", "id", Part((1, 1)), Part(None), 1.0))
     flusher.flush(5)
     flusher.stop(0)
     print(sorted(set(sys.modules) - before))

@@ -14,7 +14,7 @@ KB = 1024
 
 def summary_of(args: int, kwargs: int) -> Summary:
     book = Book(1)
-    parts = Part(Size(args, args), truncated=False), Part(Size(kwargs, kwargs), truncated=False)
+    parts = Part(Size(args, args)), Part(Size(kwargs, kwargs))
     book.add(Measurement("scan", "id", *parts, 1.0), Rules(1024, (1,)))
     return summarize(Figures("app", book.tasks))
 

@@ -13,6 +13,7 @@ import pytest
 from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.handoff import LocalHandoff, PipeHandoff, PipeWriter
 from celery_argsize.measure import Size
+from celery_argsize.shape import Shape
 from celery_argsize.stats import Book, Measurement, Part, Rules
 
 if TYPE_CHECKING:
@@ -21,15 +22,12 @@ if TYPE_CHECKING:
 RULES = Rules(1024, DEFAULT_BUCKETS)
 
 #: As long as names and ids get (recorder): the largest message there is.
-LONG = Measurement(
-    "n" * 160, "i" * 100, Part(Size(2**62, 2**62), truncated=True), Part(None, truncated=True), time.time()
-)
+HUGE = Part(Size(2**40, 2**40), "custom", 2**31, 100, Shape(2**40, 2**31, 2**31, 2**31, 2**31, 2**31))
+LONG = Measurement("n" * 160, "i" * 64, HUGE, HUGE, time.time(), "h" * 64)
 
 
 def measurement(number: int, name: str = "scan") -> Measurement:
-    return Measurement(
-        name, f"id-{number}", Part(Size(number, number), truncated=False), Part(Size(0, 0), truncated=True), 1.5
-    )
+    return Measurement(name, f"id-{number}", Part(Size(number, number)), Part(Size(0, 0), "size"), 1.5)
 
 
 def fork(body: Callable[[], None]) -> int:

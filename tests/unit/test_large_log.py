@@ -17,7 +17,7 @@ from celery_argsize.trouble import Trouble
 SEED = """\
 [CELERY MONITOR] Task: extract_metadata_batch
 [CELERY MONITOR] ID: 5ff7c033-b6c3-4a88-8b46-9d175f7a7b98
-[CELERY MONITOR] Args: 45,678 characters (⚠ TRUNCATED)
+[CELERY MONITOR] Args: 45,678 characters (⚠ TRUNCATED by size)
 [CELERY MONITOR] Kwargs: 0 characters (✓)
 [CELERY MONITOR] Current limit: 1,024 characters"""
 
@@ -26,8 +26,8 @@ def large(name: str = "extract_metadata_batch") -> Measurement:
     return Measurement(
         name,
         "5ff7c033-b6c3-4a88-8b46-9d175f7a7b98",
-        Part(Size(45_678, 45_700), truncated=True),
-        Part(Size(0, 0), truncated=False),
+        Part(Size(45_678, 45_700), "size"),
+        Part(Size(0, 0), "intact", 2),
         time.time(),
     )
 
@@ -49,17 +49,19 @@ def test_the_guides_example(caplog: pytest.LogCaptureFixture) -> None:
         "argsize_args_chars": 45_678,
         "argsize_args_bytes": 45_700,
         "argsize_args_truncated": True,
+        "argsize_args_verdict": "size",
         "argsize_args_limit": 1024,
         "argsize_kwargs_chars": 0,
         "argsize_kwargs_bytes": 0,
         "argsize_kwargs_truncated": False,
+        "argsize_kwargs_verdict": "intact",
         "argsize_kwargs_limit": 1024,
         "argsize_not_shown": 0,
     }
 
 
 def test_two_limits_and_an_unmeasurable_part(caplog: pytest.LogCaptureFixture) -> None:
-    seen = large()._replace(kwargs=Part(None, truncated=False))
+    seen = large()._replace(kwargs=Part(None))
     LargeTaskLog().write(seen, (1024, 2048))
     assert "Kwargs: not measurable (✓)" in caplog.text
     assert "Current limit: 1,024 characters (args), 2,048 characters (kwargs)" in caplog.text

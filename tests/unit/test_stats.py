@@ -9,13 +9,17 @@ from hypothesis import given, settings, strategies as st
 
 from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.measure import Size
+from celery_argsize.shape import Shape
 from celery_argsize.stats import OTHER, Book, Figures, Measurement, Part, Rules
 from celery_argsize.summary import summarize
+from celery_argsize.truncation import CUTS
 
 RULES = Rules(large_task_chars=1024, bounds=DEFAULT_BUCKETS)
 
 sizes = st.builds(lambda chars, extra: Size(chars, chars + extra), st.integers(0, 10**9), st.integers(0, 1000))
-parts = st.builds(Part, st.none() | sizes, st.booleans())
+shapes = st.builds(Shape, *[st.integers(1, 10**6)] * 6)
+cuts = st.builds(Part, sizes, st.sampled_from(CUTS), st.integers(2, 10**6), st.integers(0, 9), shapes)
+parts = cuts | st.builds(Part, st.none() | sizes, st.sampled_from(["intact", "custom"]), st.integers(2, 10**6))
 measurements = st.builds(
     Measurement, st.sampled_from(["scan", "insert", "å"]), st.uuids().map(str), parts, parts, st.floats(1, 2e9)
 )
@@ -57,9 +61,7 @@ def test_the_summary_says_what_was_measured(seen: list[Measurement]) -> None:
 @settings(max_examples=300)
 @given(st.lists(st.integers(0, 2**31), min_size=1, max_size=60))
 def test_percentiles_are_upper_estimates_within_the_right_bucket(chars: list[int]) -> None:
-    seen = [
-        Measurement("scan", "id", Part(Size(n, n), truncated=False), Part(None, truncated=False), 1.0) for n in chars
-    ]
+    seen = [Measurement("scan", "id", Part(Size(n, n)), Part(None), 1.0) for n in chars]
     (task,) = summarize(Figures("app", book_of(seen).tasks)).tasks
     ranked = sorted(chars)
     for share, estimate in ((0.5, task.args.p50), (0.95, task.args.p95), (0.99, task.args.p99)):
@@ -76,17 +78,12 @@ def test_buckets_are_inclusive_above() -> None:
 
 def test_large_is_over_the_limit_not_at_it() -> None:
     for chars, large in ((1024, 0), (1025, 1)):
-        seen = Measurement(
-            "scan", "id", Part(Size(chars, chars), truncated=False), Part(Size(0, 0), truncated=False), 1
-        )
+        seen = Measurement("scan", "id", Part(Size(chars, chars)), Part(Size(0, 0)), 1)
         assert summarize(Figures("app", book_of([seen]).tasks)).large_tasks == large
 
 
 def test_names_past_the_cap_are_added_up_under_one_name() -> None:
-    seen = [
-        Measurement(f"task {n}", "id", Part(Size(n, n), truncated=False), Part(Size(0, 0), truncated=False), 1)
-        for n in range(100)
-    ]
+    seen = [Measurement(f"task {n}", "id", Part(Size(n, n)), Part(Size(0, 0)), 1) for n in range(100)]
     book = book_of(seen, max_names=7)
     assert len(book.tasks) == 8
     assert book.tasks[OTHER].counts["count"] == 93

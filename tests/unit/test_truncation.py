@@ -1,4 +1,4 @@
-"""Whether Celery cut a header, against Celery's own saferepr: cut is what differs from the unlimited repr."""
+"""What Celery did to a header, against Celery itself: its own producer, its own saferepr without each of the limits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from celery import Celery
 from celery.utils.saferepr import saferepr
 from hypothesis import example, given, settings, strategies as st
 from kombu.utils.json import dumps, loads
 
-from celery_argsize.truncation import is_truncated
+from celery_argsize.truncation import CUTS, Reading, read_header
 
 tricky = st.sampled_from(
     [
@@ -57,64 +58,112 @@ values = st.recursive(
 )
 args = st.lists(values, max_size=4).map(tuple)
 kwargs = st.dictionaries(st.text("abc", min_size=1, max_size=4), values, max_size=4)
-limits = st.integers(50, 300) | st.sampled_from([1024, 5000])
+limits = st.integers(50, 300) | st.sampled_from([1024, 5000, 200_000])
+levels = st.integers(0, 6)
+
+app = Celery("producer", set_as_current=False)
+
+
+def produced(part: Any, limit: int, levels: int, **options: Any) -> str:
+    """The header that Celery's own producer makes of *part*."""
+    app.amqp.argsrepr_maxsize = app.amqp.kwargsrepr_maxsize = limit
+    app.conf.task_repr_maxlevels = levels
+    if isinstance(part, dict):
+        return str(app.amqp.as_task_v2("id", "name", (), part, **options).headers["kwargsrepr"])
+    return str(app.amqp.as_task_v2("id", "name", part, {}, **options).headers["argsrepr"])
+
+
+def truth(part: Any, limit: int, levels: int) -> str:
+    """What saferepr did: a limit acted where leaving it out makes a difference."""
+    header = saferepr(part, limit, levels)
+    size = header != saferepr(part, None, levels)
+    depth = header != saferepr(part, limit, 0)
+    return "both" if size and depth else "size" if size else "depth" if depth else "intact"
 
 
 @settings(max_examples=4000)
-@given(part=args | kwargs, limit=limits, levels=st.integers(0, 6))
+@given(part=args | kwargs, limit=limits, levels=levels)
 @example(part=([{"id": 1, "tags": ["rock"]}],), limit=131_072, levels=3)
+@example(part=([{"id": 1, "tags": ["rock"]}] * 50,), limit=300, levels=3)
 @example(part=("Loading...",), limit=1024, levels=3)
 @example(part=("Bearer " + "x" * 3000, "b", "c"), limit=1024, levels=3)
+@example(part=("Bearer " + "x" * 3000, [[[[1]]]]), limit=1024, levels=3)
 @example(part={"auth": "Bearer " + "x" * 3000, "id": 5}, limit=1024, levels=3)
 @example(part=("a" * 40 + "....",), limit=50, levels=3)
 @example(part=("it's " * 20,), limit=60, levels=3)
-def test_cut_is_what_differs_from_the_unlimited_repr(part: Any, limit: int, levels: int) -> None:
-    header = saferepr(part, limit, levels)
+@example(part=([[1, 2, 3]] * 30,), limit=50, levels=2)
+def test_the_verdict_is_what_celery_did(part: Any, limit: int, levels: int) -> None:
+    header = produced(part, limit, levels)
+    assert header == saferepr(part, limit, levels)
     arrived = loads(dumps(part))  # as JSON brings it: tuples as lists
-    assert is_truncated(header, arrived) == (header != saferepr(part, None, 0))
+    assert read_header(header, arrived).verdict == truth(part, limit, levels), header
+
+
+@settings(max_examples=500)
+@given(part=args | kwargs, limit=limits, levels=st.integers(1, 6))
+def test_a_cut_by_depth_tells_the_levels_in_force(part: Any, limit: int, levels: int) -> None:
+    reading = read_header(saferepr(part, limit, levels), loads(dumps(part)))
+    assert reading.levels == (levels if reading.verdict in {"depth", "both"} else 0)
 
 
 @given(args | kwargs)
 def test_the_header_that_was_not_cut(part: Any) -> None:
-    assert not is_truncated(saferepr(part, None, 0), part)
+    assert read_header(saferepr(part, None, 0), part).verdict == "intact"
+
+
+@pytest.mark.parametrize("header", [None, "", b"('...',)", 7, ["..."]])
+def test_no_header_is_unknown(header: Any) -> None:
+    assert read_header(header, ["whatever"]).verdict == "unknown"
 
 
 @pytest.mark.parametrize(
     "header",
     [
-        None,
-        "",
         "<too large...>",
         "see the log...",
         "id=7, ...",
-        b"('...',)",
-        7,
-        ["..."],
+        "Batch of 7 songs",
         "Batch of 7 songs...",
         "(batch of 7 songs...)",
+        "(batch of 7 songs)",
+        "{...}",
+        "[1, 2, ...]",
+        "[...] [...]",
+        "7 songs",
+        "('nothing', 'of', 'the', 'kind', 'Loading...')",
     ],
 )
-def test_missing_and_custom_headers_were_not_cut_by_celery(header: Any) -> None:
-    assert not is_truncated(header, ["whatever", {"it": "is"}])
+def test_what_the_caller_wrote_is_custom(header: str) -> None:
+    part = (["whatever"], {"it": "is"})
+    assert produced(part, 1024, 3, argsrepr=header) == header
+    assert read_header(header, loads(dumps(part))).verdict == "custom"
+
+
+@given(st.text(), args)
+def test_any_text_of_the_callers_is_read_without_an_error(header: str, part: Any) -> None:
+    verdict = read_header(header, loads(dumps(part))).verdict
+    if header and header[0] not in "([":
+        assert verdict == "custom"
 
 
 @pytest.mark.parametrize(
-    ("sent", "limit", "levels", "cut"),
+    ("sent", "limit", "levels"),
     [
-        (({1: "one", 2: "two..."},), 1024, 3, False),  # int keys become text on the way
-        (({1: "one", 2: "two" * 50},), 80, 3, True),
-        (({"a": (1, 2, (3, ()))},), 1024, 9, False),
-        (({"a": {"b": {"c": ["..."]}}},), 1024, 3, True),
-        (({"a": {"b": {"c": ["..."]}}},), 1024, 9, False),
+        (({1: "one", 2: "two..."},), 1024, 3),  # int keys become text on the way
+        (({1: "one", 2: "two" * 50},), 80, 3),
+        (({"a": (1, 2, (3, ()))},), 1024, 9),
+        (({"a": {"b": {"c": ["..."]}}},), 1024, 3),
+        (({"a": {"b": {"c": ["..."]}}},), 1024, 9),
     ],
 )
-def test_types_that_json_changes(sent: Any, limit: int, levels: int, cut: bool) -> None:  # noqa: FBT001 - a parameter
-    assert is_truncated(saferepr(sent, limit, levels), json.loads(json.dumps(sent))) is cut
+def test_types_that_json_changes(sent: Any, limit: int, levels: int) -> None:
+    arrived = json.loads(json.dumps(sent))
+    assert read_header(saferepr(sent, limit, levels), arrived).verdict == truth(sent, limit, levels)
 
 
 @pytest.mark.parametrize("value", [{1, 2, 3}, frozenset({"..."}), b"...", b"\xff...", [b"a..."], {"s": set()}])
 def test_types_that_only_pickle_brings(value: Any) -> None:
-    assert not is_truncated(saferepr((value,), None, 0), (value,))
+    assert read_header(saferepr((value,), None, 0), (value,)).verdict == "intact"
 
 
 def test_a_long_header_is_read_in_linear_time_and_a_hostile_value_is_survived() -> None:
@@ -122,10 +171,10 @@ def test_a_long_header_is_read_in_linear_time_and_a_hostile_value_is_survived() 
         def __repr__(self) -> str:
             raise RuntimeError
 
-    assert is_truncated("(<Hostile>, 'x', ...)", [Hostile(), "xyz"])
+    assert read_header("(<Hostile>, 'x', ...)", [Hostile(), "xyz"]) == Reading("size")
     deep: Any = "..."
     for _ in range(5000):
         deep = [deep]
-    assert not is_truncated("[" * 5000 + "'...'" + "]" * 5000, deep)
+    assert read_header("[" * 5000 + "'...'" + "]" * 5000, deep).verdict not in CUTS
     many = ["..."] * 20_000
-    assert not is_truncated(saferepr(many, None, 0), many)
+    assert read_header(saferepr(many, None, 0), many).verdict == "intact"

@@ -1,0 +1,96 @@
+"""Where messages come from: for each sending host, the latest headers that tell which limits are in force there.
+
+Pure. Limits act where messages are made, so only a host's own messages can show whether a change has arrived there:
+a header that was cut tells that the limit is no higher, a long one that came whole that it is no lower. What is kept is
+no counter: the latest sighting of a kind wins.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from celery_argsize.stats import Measurement, Part
+
+__all__ = ["SEEN", "Origins", "Sighting"]
+
+#: The sighting that says no more than that a host has sent something.
+SEEN: Final = "seen"
+
+#: A header over this many characters that came whole tells something: it is more than Celery lets through by itself.
+DEFAULT_LIMIT: Final = 1024
+
+
+class Sighting(NamedTuple):
+    """One header that tells something."""
+
+    value: int
+    """Its length in characters; for a cut by depth, the levels that it shows."""
+    time: float
+    """When it was seen by a worker, in seconds since the epoch."""
+
+
+class Origins:
+    """Sightings by host, and by kind, part and task: bounded, the rest is not kept."""
+
+    #: Hosts, and sightings of one host.
+    MAX_HOSTS: Final = 200
+    MAX_SIGHTINGS: Final = 200
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, dict[str, Sighting]] = {}
+
+    def add(self, measurement: Measurement) -> None:
+        """Note what the headers of *measurement* tell of the host that it came from."""
+        if not measurement.origin:
+            return
+        self._note(measurement.origin, SEEN, Sighting(0, measurement.time))
+        for name, part in (("args", measurement.args), ("kwargs", measurement.kwargs)):
+            for kind, value in _tells(part):
+                sighting = Sighting(value, measurement.time)
+                self._note(measurement.origin, f"{kind}:{name}:{measurement.task}", sighting)
+
+    def _note(self, host: str, field: str, sighting: Sighting) -> None:
+        known = self.hosts.get(host)
+        if known is None:
+            if len(self.hosts) >= self.MAX_HOSTS:
+                return
+            known = self.hosts[host] = {}
+        if field in known:
+            if known[field].time > sighting.time:
+                return
+        elif len(known) >= self.MAX_SIGHTINGS:
+            return
+        known[field] = sighting
+
+    def merge(self, hosts: Mapping[str, Mapping[str, Sighting]]) -> None:
+        """Add all sightings in *hosts*."""
+        for host, sightings in hosts.items():
+            for field, sighting in sightings.items():
+                self._note(host, field, sighting)
+
+    def take(self) -> dict[str, dict[str, Sighting]]:
+        """Remove and return all."""
+        taken, self.hosts = self.hosts, {}
+        return taken
+
+    def clear(self, task: str | None = None) -> None:
+        """Forget one task, or all."""
+        if task is None:
+            self.hosts.clear()
+            return
+        for sightings in self.hosts.values():
+            for field in [field for field in sightings if field != SEEN and field.split(":", 2)[2] == task]:
+                del sightings[field]
+
+
+def _tells(part: Part) -> list[tuple[str, int]]:
+    if part.verdict == "intact":
+        return [("whole", part.header)] if part.header > DEFAULT_LIMIT else []
+    if part.verdict == "size":
+        return [("size", part.header)]
+    if part.verdict == "depth":
+        return [("depth", part.levels)]
+    return [("size", part.header), ("depth", part.levels)] if part.verdict == "both" else []
