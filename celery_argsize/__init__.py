@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     __version__: str
 
-    from celery_argsize.advice import Recommendation as Recommendation
+    from celery_argsize.advice import (
+        Advice as Advice,
+        Cost as Cost,
+        PartAdvice as PartAdvice,
+        ReprLimits as ReprLimits,
+        TaskAdvice as TaskAdvice,
+    )
+    from celery_argsize.adviser import advise as advise
     from celery_argsize.api import (
         auto_configure_celery_limits as auto_configure_celery_limits,
         get_size_summary as get_size_summary,
@@ -34,9 +41,11 @@ if TYPE_CHECKING:
     from celery_argsize.reset import ResetResult as ResetResult, reset_metrics as reset_metrics
     from celery_argsize.stats import Measurement as Measurement, Part as Part
     from celery_argsize.summary import PartSummary as PartSummary, Summary as Summary, TaskSummary as TaskSummary
+    from celery_argsize.tiers import Recommendation as Recommendation
 
 _HOMES: Final = {
-    "advice": ["Recommendation"],
+    "advice": ["Advice", "Cost", "PartAdvice", "ReprLimits", "TaskAdvice"],
+    "adviser": ["advise"],
     "api": [
         "auto_configure_celery_limits",
         "get_size_summary",
@@ -49,6 +58,7 @@ _HOMES: Final = {
     "reset": ["ResetResult", "reset_metrics"],
     "stats": ["Measurement", "Part"],
     "summary": ["PartSummary", "Summary", "TaskSummary"],
+    "tiers": ["Recommendation"],
 }
 _MODULES: Final = {name: module for module, names in _HOMES.items() for name in names}
 

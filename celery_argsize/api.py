@@ -11,12 +11,12 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.advice import Recommendation, recommend
 from celery_argsize.monitor import writer_name
 from celery_argsize.stats import Book, Rules
 from celery_argsize.stores.base import Batch
 from celery_argsize.summary import Summary, summarize
 from celery_argsize.target import each_app, find_target, open_store
+from celery_argsize.tiers import Recommendation, recommend
 
 if TYPE_CHECKING:
     from celery import Celery

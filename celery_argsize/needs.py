@@ -76,6 +76,8 @@ class Cuts:
     containers: int
     escaped: int
     """Characters of whole reprs as texts in JSON."""
+    pile: int
+    """See ``shape.Shape``."""
 
     @property
     def count(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.advice import TIERS, recommend
+from celery_argsize.tiers import TIERS, recommend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

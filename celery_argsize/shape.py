@@ -11,6 +11,7 @@ Exact for what JSON brings; the exceptions are above it: int keys that came as t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from decimal import Decimal
 from json.encoder import encode_basestring_ascii
 from numbers import Number
@@ -36,6 +37,65 @@ class Shape(NamedTuple):
     """Lists, tuples, dicts and sets, the part itself included."""
     escaped: int
     """Characters of the repr as a text in JSON (``json.dumps``, ASCII): what goes to brokers that carry JSON."""
+    pile: int
+    """How containers pile up: what makes saferepr slow, which reaches each member of a container through all the
+    containers opened in it before. From the number of containers at each level, as if evenly spread."""
+
+
+class _Sum:
+    """What the pieces add up to."""
+
+    def __init__(self) -> None:
+        self.need = self.commas = self.keys = self.escaped = self.levels = 0
+        self.heights: list[int] = []  # containers that hold none, those that hold these, …
+        self.frames: Counter[int] = Counter()  # containers that were cut up, by level
+
+    def add(self, piece: _Piece, level: int) -> None:
+        self.need += piece.need
+        self.commas += piece.commas
+        self.keys += piece.keys
+        self.escaped += piece.escaped
+        self.heights += [0] * (len(piece.heights) - len(self.heights))
+        for height, count in enumerate(piece.heights):
+            self.heights[height] += count
+        self.levels = max(self.levels, piece.levels and level + piece.levels - 1)
+
+    def add_frame(self, members: int, level: int) -> None:
+        """Add the brackets and separators of a container whose members come one by one."""
+        self.add(_Piece(2 * members, 1, members - 1, 0, 2 * members), level)
+        self.frames[level] += 1
+
+    def shape(self, more: int) -> Shape:
+        heights = [*self.heights, *(self.frames[level] for level in sorted(self.frames, reverse=True))]
+        return Shape(
+            self.need + more,
+            self.levels,
+            self.commas,
+            self.keys,
+            sum(heights),
+            self.escaped + more,
+            _pile(heights),
+        )
+
+
+class _Piece(NamedTuple):
+    """As ``Shape``, for a part of the whole."""
+
+    need: int
+    levels: int
+    commas: int
+    keys: int
+    escaped: int
+    heights: tuple[int, ...] = ()
+
+
+def _pile(heights: list[int]) -> int:
+    """The sum over all containers of how many were opened before them within the one that holds them."""
+    pile, below, above = 0.0, 0, [*heights[1:], 1]
+    for count, holders in zip(heights, above, strict=True):
+        below += count
+        pile += count / max(1, holders) * below
+    return round(pile)
 
 
 #: Signs in a header of what the value's JSON does not show: objects, and tuples of one member.
@@ -53,67 +113,46 @@ def measure_shape(part: object, header: str = "") -> tuple[Size, Shape] | None:
     """
     odd = _ODD.search(header) is not None
     chars = size = 0
-    total = Shape(0, 0, 0, 0, 0, 0)
+    total = _Sum()
     try:
         for piece, frame, level in slices(part):
+            chars -= frame
+            size -= frame
             if piece is FRAME:
-                counted, shape = Size(0, 0), _frame(-frame - 1)
-            else:
-                counted, shape = _piece(piece, frame, odd=odd)
-            chars += counted.chars - frame
-            size += counted.bytes - frame
-            total = _add(total, shape, level)
+                total.add_frame(-frame - 1, level)
+                continue
+            counted, data = encode(piece, None)
+            chars += counted.chars
+            size += counted.bytes
+            found = _Walk(tuples=odd).through(piece) if odd or data is None else _counted(counted, data)
+            total.add(_less(found, piece, frame) if frame else found, level)
     except Exception:  # noqa: BLE001 - whatever a foreign object's own code raises means: no JSON form
         return None
-    if isinstance(part, list) and len(part) == 1 and header.startswith("("):  # sent as a tuple: "(1,)"
-        total = total._replace(need=total.need + 1, escaped=total.escaped + 1)
-    return Size(chars, size), total
+    sent_as_tuple = isinstance(part, list) and len(part) == 1 and header.startswith("(")  # "(1,)"
+    return Size(chars, size), total.shape(int(sent_as_tuple))
 
 
-def _add(total: Shape, shape: Shape, level: int) -> Shape:
-    levels = max(total.levels, shape.levels and level + shape.levels - 1)
-    return Shape(
-        total.need + shape.need,
-        levels,
-        total.commas + shape.commas,
-        total.keys + shape.keys,
-        total.containers + shape.containers,
-        total.escaped + shape.escaped,
-    )
-
-
-def _frame(members: int) -> Shape:
-    """The brackets and separators of a container."""
-    return Shape(2 * members, 1, members - 1, 0, 1, 2 * members)
-
-
-def _piece(piece: Any, frame: int, *, odd: bool) -> tuple[Size, Shape]:
-    """Size of a piece, as ``measure`` has it, and the shape of what it stands for (see ``slices``)."""
-    size, data = encode(piece, None)
-    shape = _Walk(tuples=odd).through(piece) if odd or data is None else _counted(size, data)
-    if not frame:
-        return size, shape
+def _less(found: _Piece, piece: Any, frame: int) -> _Piece:
+    """*found* without the frame that encoding *piece* added (see ``slices``)."""
     if frame < 0:  # one byte stands for many: 4 characters in the JSON for 3 bytes, of which saferepr makes 6
         more = -frame * 3 // 2 + 4
-        return size, shape._replace(need=shape.need + more, escaped=shape.escaped + more)
-    if isinstance(piece, str):  # less its quotes
-        return size, shape._replace(need=shape.need - 2, escaped=shape.escaped - 2)
-    around = frame + len(piece) - 1  # with the blanks between members
-    return size, Shape(
-        shape.need - around,
-        shape.levels,
-        shape.commas - (len(piece) - 1),
-        shape.keys,
-        shape.containers - 1,
-        shape.escaped - around,
+        return found._replace(need=found.need + more, escaped=found.escaped + more)
+    if isinstance(piece, str):  # quotes
+        return found._replace(need=found.need - 2, escaped=found.escaped - 2)
+    around = frame + len(piece) - 1  # brackets, commas and the blanks behind them
+    return found._replace(
+        need=found.need - around,
+        commas=found.commas - (len(piece) - 1),
+        escaped=found.escaped - around,
+        heights=found.heights[:-1],
     )
 
 
 # -- counted in the JSON ------------------------------------------------------------------------------------------
 
 
-def _counted(size: Size, data: bytes) -> Shape:
-    """The shape of a value, from its JSON."""
+def _counted(size: Size, data: bytes) -> _Piece:
+    """A value, by its JSON."""
     apostrophes = data.count(b"'")  # the one character that saferepr escapes, and JSON does not
     rest, sequences, codes = data, 0, 0
     if b"\\" in data:
@@ -124,14 +163,14 @@ def _counted(size: Size, data: bytes) -> Shape:
         rest = rest.replace(b'\\"', b"")
     marks = _outside_texts(rest)
     commas, keys = marks.count(b","), marks.count(b":")
-    levels, brackets = 0, marks.translate(_BRACKETS, b",:")
-    containers = len(brackets) // 2
+    heights, brackets = [], marks.translate(_BRACKETS, b",:")
     while brackets:  # the innermost containers first
-        brackets = brackets.replace(b"[]", b"")
-        levels += 1
+        rest = brackets.replace(b"[]", b"")
+        heights.append((len(brackets) - len(rest)) // 2)
+        brackets = rest
     need = size.chars + commas + keys + apostrophes - sequences - 4 * codes
     escaped = need + sequences + 4 * codes + apostrophes + _escaped(data)
-    return Shape(need, levels, commas, keys, containers, escaped)
+    return _Piece(need, len(heights), commas, keys, escaped, tuple(heights))
 
 
 def _outside_texts(data: bytes) -> bytes:
@@ -161,15 +200,17 @@ class _Walk:
 
     def __init__(self, *, tuples: bool) -> None:
         self._tuples = tuples
-        self.need = self.levels = self.commas = self.keys = self.containers = self.escaped = 0
+        self.need = self.commas = self.keys = self.escaped = 0
+        self._levels: list[int] = []
         self._todo: list[tuple[Any, int]] = []
 
-    def through(self, obj: Any) -> Shape:
-        """The shape of *obj*."""
+    def through(self, obj: Any) -> _Piece:
+        """The counts of *obj*."""
         self._todo.append((obj, 1))
         while self._todo:
             self._step(*self._todo.pop())
-        return Shape(self.need, self.levels, self.commas, self.keys, self.containers, self.escaped)
+        heights = tuple(reversed(self._levels))  # as if all branches went as deep
+        return _Piece(self.need, len(heights), self.commas, self.keys, self.escaped, heights)
 
     def _step(self, obj: Any, level: int) -> None:
         if isinstance(obj, str):
@@ -200,8 +241,8 @@ class _Walk:
         if isinstance(obj, (set, frozenset)) and (type(obj) is not set or not obj):
             around += len(type(obj).__name__) + 2
         commas = max(0, count - 1)
-        self.levels = max(self.levels, level)
-        self.containers += 1
+        self._levels += [0] * (level - len(self._levels))
+        self._levels[level - 1] += 1
         self.commas += commas
         self.need += around + 2 * commas
         self.escaped += around + 2 * commas

@@ -43,7 +43,7 @@ PARTS: Final = ("args", "kwargs")
 DEFAULT_LEVELS: Final = 3
 
 #: What is added up of the shape of truncated parts (see ``shape.Shape``).
-CUT_SUMS: Final = ("commas", "keys", "containers", "escaped")
+CUT_SUMS: Final = ("commas", "keys", "containers", "escaped", "pile")
 
 
 class Part(NamedTuple):

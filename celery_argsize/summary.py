@@ -57,6 +57,11 @@ class PartSummary:
     need: Need
     cuts: Cuts
 
+    @property
+    def mean_bytes(self) -> float:
+        """UTF-8 bytes of compact JSON, the mean."""
+        return self.total_bytes / self.count if self.count else 0.0
+
     def to_json(self) -> dict[str, Any]:
         """This part as JSON-able data."""
         return {

@@ -69,7 +69,7 @@ def test_slices_change_nothing(part: Any) -> None:
         patch.setattr(measure, "STRING_SLICE", 4)
         patch.setattr(measure, "SAMPLE", 2)
         patch.setattr(measure, "SLICE_MEMBERS", 2)
-        assert shape(part) == whole
+        assert shape(part)._replace(pile=0) == whole._replace(pile=0)  # the one that is an estimate
 
 
 @given(st.lists(jsonlike, min_size=1, max_size=3).map(tuple))

@@ -1,0 +1,116 @@
+"""What a repr costs a producer: Celery's own saferepr, timed on this machine, on a payload of the shape that was seen.
+
+saferepr takes time that grows with the square of the containers, so no formula from another machine would do. Payloads
+that would take long are timed at a fraction of their size, and extrapolated from how the time grew up to there.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.utils.saferepr import saferepr
+
+if TYPE_CHECKING:
+    from celery_argsize.plans import Load
+
+__all__ = ["PublishTimer", "payload"]
+
+#: The smallest fraction of a payload that is timed, as a power of one half.
+SMALLEST: Final = 6
+
+
+class PublishTimer:
+    """Times reprs; a ``PublishTime``. What was timed once is remembered."""
+
+    def __init__(self, *, cap: float = 0.5, budget: float = 10.0) -> None:
+        """*cap*: seconds that one timing may take, about; *budget*: those for all. Beyond it, fractions have to do."""
+        self._cap = cap
+        self._left = budget
+        self._known: dict[tuple[Any, ...], float] = {}
+
+    def __call__(self, load: Load, limit: int, levels: int) -> float:
+        """Seconds that saferepr takes for a payload like *load* under *limit* and *levels*."""
+        key = (*load, limit, levels)
+        if key not in self._known:
+            began = time.perf_counter()
+            self._known[key] = self._time(load, limit, levels)
+            self._left -= time.perf_counter() - began
+        return self._known[key]
+
+    def _time(self, load: Load, limit: int, levels: int) -> float:
+        """Time ever larger fractions, up to the whole or to what there is time for."""
+        cap = min(self._cap, max(0.005, self._left))
+        seconds = 0.0
+        for halvings in range(SMALLEST, -1, -1):
+            scale = 0.5**halvings
+            half, seconds = seconds, _best(payload(_scaled(load, scale)), math.ceil(limit * scale), levels)
+            # seconds = linear + square, half = linear / 2 + square / 4
+            square = min(seconds, max(0.0, 2 * seconds - 4 * half)) if half else 0.0
+            if 2 * seconds + 2 * square > cap:
+                return float((seconds - square) / scale + square / scale**2)
+        return seconds
+
+
+def _best(args: tuple[Any, ...], limit: int, levels: int) -> float:
+    """Seconds for one repr: the best of three, which is the least disturbed."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        saferepr(args, limit, maxlevels=levels)
+        times.append(time.perf_counter() - began)
+        if times[0] > 0.05:  # noqa: PLR2004 - long enough to be steady
+            break
+    return min(times)
+
+
+def _scaled(load: Load, scale: float) -> Load:
+    return load._replace(
+        need=round(load.need * scale),
+        commas=round(load.commas * scale),
+        keys=round(load.keys * scale),
+        containers=max(load.levels, round(load.containers * scale)),
+        pile=round(load.pile * scale**2),
+    )
+
+
+def payload(load: Load) -> tuple[Any, ...]:
+    """Arguments whose whole repr has about the shape of *load*: as many containers, dict items and scalars, as long.
+
+    The deepest containers hold all scalars; they are spread over as many groups as pile up in the same way.
+    """
+    scalars = load.commas + 1  # as every container but the outermost is a member too
+    text = "x" * max(0, round((load.need - 2 * (load.containers + scalars + load.keys)) / (scalars + load.keys)) - 2)
+    if load.levels <= 1:
+        return (text,) * scalars
+    groups = _groups(load) if load.levels > 2 else 0  # noqa: PLR2004 - the tuple, groups, and the containers in them
+    leaves = _leaves(load, max(1, load.containers - groups - max(1, load.levels - 2)), scalars, text)
+    if not groups:
+        return tuple(leaves)
+    nested: list[Any] = [leaves[start::groups] for start in range(groups)]
+    if load.keys > scalars:  # some keys are those of containers
+        nested = [{f"{at:x}".rjust(len(text), "k"): leaf for at, leaf in enumerate(group)} for group in nested]
+    for _ in range(load.levels - 3):
+        nested = [nested]
+    return tuple(nested)
+
+
+def _groups(load: Load) -> int:
+    """In how many groups *n* containers pile up as much as in *load*: g groups give n * (g + n/g)."""
+    count = max(1, load.containers - load.levels)
+    half = load.pile / count / 2
+    return max(1, min(math.isqrt(count), round(half - math.sqrt(max(0.0, half * half - count)))))
+
+
+def _leaves(load: Load, count: int, scalars: int, text: str) -> list[Any]:
+    """*count* containers that hold all *scalars*, and as many dict items as *load* has."""
+    items = min(load.keys, scalars)
+    dicts: list[Any] = [{} for _ in range(min(count, math.ceil(count * items / scalars)))]
+    lists: list[Any] = [[] for _ in range(count - len(dicts))]
+    for at in range(items):
+        dicts[at % len(dicts)][f"{at // len(dicts):x}".rjust(len(text), "k")] = text
+    rest = [text] * (scalars - items)
+    for start, members in enumerate(lists):
+        members.extend(rest[start :: len(lists)])
+    return [*dicts, *lists] if lists else [*dicts, *rest]
