@@ -20,10 +20,12 @@ if TYPE_CHECKING:
         TaskAdvice as TaskAdvice,
     )
     from celery_argsize.adviser import advise as advise
-    from celery_argsize.api import (
+    from celery_argsize.api import get_size_summary as get_size_summary, update_size_metrics as update_size_metrics
+    from celery_argsize.configure import (
+        Configured as Configured,
         auto_configure_celery_limits as auto_configure_celery_limits,
-        get_size_summary as get_size_summary,
-        update_size_metrics as update_size_metrics,
+        get_advice as get_advice,
+        verify_limits as verify_limits,
     )
     from celery_argsize.errors import (
         ArgsizeError as ArgsizeError,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         SchemaError as SchemaError,
         StoreError as StoreError,
     )
+    from celery_argsize.limits import set_repr_limits as set_repr_limits
     from celery_argsize.measure import (
         UNMEASURABLE as UNMEASURABLE,
         Size as Size,
@@ -42,16 +45,15 @@ if TYPE_CHECKING:
     from celery_argsize.stats import Measurement as Measurement, Part as Part
     from celery_argsize.summary import PartSummary as PartSummary, Summary as Summary, TaskSummary as TaskSummary
     from celery_argsize.tiers import Recommendation as Recommendation
+    from celery_argsize.verify import Finding as Finding, HostCheck as HostCheck
 
 _HOMES: Final = {
     "advice": ["Advice", "Cost", "PartAdvice", "ReprLimits", "TaskAdvice"],
     "adviser": ["advise"],
-    "api": [
-        "auto_configure_celery_limits",
-        "get_size_summary",
-        "update_size_metrics",
-    ],
+    "api": ["get_size_summary", "update_size_metrics"],
+    "configure": ["Configured", "auto_configure_celery_limits", "get_advice", "verify_limits"],
     "errors": ["ArgsizeError", "ConfigError", "SchemaError", "StoreError"],
+    "limits": ["set_repr_limits"],
     "measure": ["UNMEASURABLE", "Size", "measure_json_size"],
     "monitor": ["Monitor", "install", "uninstall"],
     "recorder": ["measure_celery_task_size"],
@@ -59,6 +61,7 @@ _HOMES: Final = {
     "stats": ["Measurement", "Part"],
     "summary": ["PartSummary", "Summary", "TaskSummary"],
     "tiers": ["Recommendation"],
+    "verify": ["Finding", "HostCheck"],
 }
 _MODULES: Final = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -87,7 +87,7 @@ def _task(task: TaskAdvice) -> list[str]:
 
 def _part(part: PartAdvice, *, sure: bool) -> list[str]:
     causes = ", ".join(f"{n:,} by {cause}" for cause, n in part.truncated_by.items() if n)
-    need = f"need: {part.need_max:,} characters at most, {part.need_p99:,} at p99; {part.levels} levels"
+    need = f"need: {part.need_max:,} characters at most, {part.need_p99:,} at p99; {part.levels} {_levels(part.levels)}"
     lines = [f"  {part.part}: {part.truncated:,} truncated ({causes}); {need}"]
     if part.limit is not None:
         would = "leaves" if sure else "would leave"
@@ -97,6 +97,10 @@ def _part(part: PartAdvice, *, sure: bool) -> list[str]:
             f"    limit {part.p99_limit:,} would leave {part.p99_cured:,} of them whole (without the largest 1 %)"
         )
     return lines
+
+
+def _levels(count: int) -> str:
+    return "level" if count == 1 else "levels"
 
 
 def _cost(cost: Cost, *, sure: bool) -> list[str]:

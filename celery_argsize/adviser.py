@@ -149,13 +149,14 @@ class _Adviser:
             if whole is None or whole.limits != chosen.limits:
                 why = whole.problems[0] if whole else self.planner.no_limit(parts)
                 reasons.insert(0, f"the largest 1 % stay truncated: {why}")
+            largest = max(part.max for part in parts.values())
+            if largest > LARGE_PAYLOAD:
+                reasons.append(f"{_burden(largest)}; a reference in their place would make the message small too")
             return "apply", reasons
         reasons[:0] = whole.problems if whole else [self.planner.no_limit(parts)]
         largest = max(part.max for part in parts.values())
         if largest > LARGE_PAYLOAD:
-            reasons.append(
-                f"its arguments are up to {largest:,} characters: a burden for broker and worker in any case"
-            )
+            reasons.append(_burden(largest))
             return "pass_reference", reasons
         return "short_argsrepr", reasons
 
@@ -236,6 +237,10 @@ def _cured(part: PartSummary, limit: int | None) -> int:
         return 0
     whole = part.need.max <= limit
     return sum(bucket.count for bucket in part.cuts.buckets if whole or bucket.bound <= limit)
+
+
+def _burden(largest: int) -> str:
+    return f"its arguments are up to {largest:,} characters, a burden for broker and worker in any case"
 
 
 def _version(text: str) -> tuple[int, int]:

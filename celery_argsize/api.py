@@ -16,7 +16,6 @@ from celery_argsize.stats import Book, Rules
 from celery_argsize.stores.base import Batch
 from celery_argsize.summary import Summary, summarize
 from celery_argsize.target import each_app, find_target, open_store
-from celery_argsize.tiers import Recommendation, recommend
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from celery_argsize.stats import Measurement
     from celery_argsize.stores.base import Store
 
-__all__ = ["auto_configure_celery_limits", "get_size_summary", "update_size_metrics"]
+__all__ = ["get_size_summary", "update_size_metrics"]
 
 #: Seconds to wait for the worker in this process to write what it has.
 FLUSH_TIMEOUT: Final = 1.0
@@ -53,22 +52,6 @@ def get_size_summary(
         with open_store(single) as store:
             figures.append(store.read())
     return summarize(*figures)
-
-
-def auto_configure_celery_limits(
-    app: Celery | None = None,
-    *,
-    redis_url: str | None = None,
-    key_prefix: str | None = None,
-    app_name: str | None = None,
-) -> Recommendation:
-    """The limit and tier that the size guide recommends for what was measured; nothing is changed.
-
-    Raises:
-        ConfigError: it is not clear where to look.
-        StoreError: Redis could not be read.
-    """
-    return recommend(get_size_summary(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name))
 
 
 def update_size_metrics(

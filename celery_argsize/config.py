@@ -29,7 +29,7 @@ ENV_PREFIX: Final = "CELERY_ARGSIZE_"
 CONF_PREFIX: Final = "argsize_"
 
 #: Names that click gives the options of our commands: celery reads its whole command line from CELERY_* as well.
-_COMMAND_ENV: Final = ("REPORT_", "RESET_")
+_COMMAND_ENV: Final = ("RECOMMEND_", "REPORT_", "RESET_", "VERIFY_")
 
 
 def _bool(value: object) -> bool:

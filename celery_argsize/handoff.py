@@ -126,13 +126,13 @@ def _pack(measurement: Measurement) -> bytes:
 
 
 def _plain(part: Part) -> tuple[Any, ...]:
-    size, verdict, header, levels, shape = part  # marshal takes plain tuples only
-    return size and tuple(size), verdict, header, levels, shape and tuple(shape)
+    size, verdict, header, levels, limit, shape = part  # marshal takes plain tuples only
+    return size and tuple(size), verdict, header, levels, limit, shape and tuple(shape)
 
 
 def _part(content: tuple[Any, ...]) -> Part:
-    size, verdict, header, levels, shape = content
-    return Part(size and Size(*size), verdict, header, levels, shape and Shape(*shape))
+    size, verdict, header, levels, limit, shape = content
+    return Part(size and Size(*size), verdict, header, levels, limit, shape and Shape(*shape))
 
 
 def _unpack(content: tuple[Any, ...], into: Book, rules: Rules) -> None:

@@ -48,19 +48,20 @@ class _TaskReprs:
 def set_repr_limits(app: Celery, limits: Mapping[str, ReprLimits | int]) -> None:
     """Set limits for single tasks of *app*, where their messages are made.
 
-    *limits*: task name → ``ReprLimits``, or one number of characters for both parts. Works for tasks that are only known
-    by name, and with any Celery: levels too. Later calls add to earlier ones; ``ReprLimits()`` gives a task Celery's
+    *limits*: task name → ``ReprLimits``, or one number of characters for both parts. Tasks that are only known by name
+    are fine, and so is any Celery: levels too. Later calls add to earlier ones; ``ReprLimits()`` gives a task Celery's
     defaults. A repr that a caller gives itself (``argsrepr=``) is left alone.
 
     Raises:
         ConfigError: a limit that cannot work.
     """
     checked = {str(name): _check(name, single) for name, single in limits.items()}
-    protocols = app.amqp.task_protocols
+    amqp: Any = app.amqp  # celery-types lacks what is used here
+    protocols = amqp.task_protocols
     make = protocols[_PROTOCOL]
     if not isinstance(make, _TaskReprs):
         make = protocols[_PROTOCOL] = _TaskReprs(make)
-        app.amqp.__dict__.pop("create_task_message", None)  # cached_property: looked up anew at the next message
+        amqp.__dict__.pop("create_task_message", None)  # cached_property: looked up anew at the next message
     make.limits.update(checked)
 
 
@@ -78,17 +79,18 @@ def set_app_limits(app: Celery, limits: ReprLimits) -> None:
 
 def limits_of(app: Celery, task: str) -> ReprLimits:
     """The limits that *app* has for *task*, as its next message will be made."""
-    make = app.amqp.task_protocols[_PROTOCOL]
+    amqp: Any = app.amqp
+    make = amqp.task_protocols[_PROTOCOL]
     single = make.limits.get(task) if isinstance(make, _TaskReprs) else None
     return single or ReprLimits(
-        app.amqp.argsrepr_maxsize, app.amqp.kwargsrepr_maxsize, app.conf.get("task_repr_maxlevels", ReprLimits().levels)
+        amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize, app.conf.get("task_repr_maxlevels", ReprLimits().levels)
     )
 
 
 def _check(name: str, limits: ReprLimits | int) -> ReprLimits:
-    made = ReprLimits(limits, limits) if isinstance(limits, int) else limits
-    numbers = (made.args, made.kwargs, made.levels) if isinstance(made, ReprLimits) else ()
-    if not numbers or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in numbers):
+    made: Any = ReprLimits(limits, limits) if isinstance(limits, int) else limits
+    numbers = (made.args, made.kwargs, made.levels) if isinstance(made, ReprLimits) else (None,)
+    if not all(type(number) is int and number >= 0 for number in numbers):
         message = f"the limits of {name!r} cannot work: {limits!r}; allowed: ReprLimits or int, of 0 or more"
         raise ConfigError(message)
-    return made
+    return made  # type: ignore[no-any-return]

@@ -27,7 +27,7 @@ class Sighting(NamedTuple):
     """One header that tells something."""
 
     value: int
-    """Its length in characters; for a cut by depth, the levels that it shows."""
+    """Characters that the limit is at most (cut by size) or at least (whole); levels that are shown (cut by depth)."""
     time: float
     """When it was seen by a worker, in seconds since the epoch."""
 
@@ -89,8 +89,5 @@ class Origins:
 def _tells(part: Part) -> list[tuple[str, int]]:
     if part.verdict == "intact":
         return [("whole", part.header)] if part.header > DEFAULT_LIMIT else []
-    if part.verdict == "size":
-        return [("size", part.header)]
-    if part.verdict == "depth":
-        return [("depth", part.levels)]
-    return [("size", part.header), ("depth", part.levels)] if part.verdict == "both" else []
+    told = [("size", part.limit), ("depth", part.levels)]
+    return [(kind, value) for kind, value in told if value]

@@ -64,7 +64,7 @@ def _part(value: Any, header: Any) -> Part:
     if reading.verdict not in CUTS:
         return Part(measure_part(value), reading.verdict, chars)
     size, shape = measure_shape(value, header) or (None, None)
-    return Part(size, reading.verdict, chars, reading.levels, shape)
+    return Part(size, reading.verdict, chars, reading.levels, reading.limit, shape)
 
 
 def clean(name: object, limit: int) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from celery_argsize.advice_text import short_advice
 from celery_argsize.tiers import TIERS, recommend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from celery_argsize.advice import Advice
     from celery_argsize.summary import Summary, TaskSummary
 
 __all__ = ["NOTHING_YET", "report_json", "report_text", "shutdown_lines"]
@@ -29,17 +31,25 @@ Nothing has been measured yet. Check, in this order:
 """
 
 
-def report_text(summary: Summary) -> str:
+def report_text(summary: Summary, advice: Advice) -> str:
     """The whole report."""
-    advice = recommend(summary)
+    thumb = recommend(summary)
     blocks = [
         ["=== CELERY SIZE METRICS ===", *_headline(summary)],
         _period(summary),
-        ["Tiers (characters, KB = 1,024):", *_tier_table(summary)],
+        ["Tiers (characters, KB = 1,024), a rule of thumb:", *_tier_table(summary)],
         ["Tasks, largest first (characters):", *_task_table(summary)],
-        ["To paste:", *(f"    {line}" for line in advice.lines)] if advice.lines and summary.largest_task else [],
+        ["To paste for that tier:", *(f"    {line}" for line in thumb.lines)]
+        if thumb.lines and summary.largest_task
+        else [],
+        [*short_advice(advice), "  Lines to paste, needs and costs: celery -A proj argsize recommend"]
+        if summary.truncated_tasks
+        else [],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+_CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
 
 
 def _headline(summary: Summary) -> list[str]:
@@ -62,6 +72,9 @@ def _headline(summary: Summary) -> list[str]:
     else:
         lines.append(f"Recommended limit: {advice.limit:,} characters")
         lines.append(f"Recommended tier: {advice.tier_name} ({advice.tier})")
+    if summary.truncated_tasks:
+        causes = [f"{n:,} by {_CAUSES[cause]}" for cause, n in summary.truncated_by.items() if n]
+        lines.insert(6, f"Truncated parts: {', '.join(causes)}")
     if summary.unmeasurable_tasks:
         lines.insert(6, f"Unmeasurable tasks: {summary.unmeasurable_tasks:,}")
     return lines
@@ -136,12 +149,12 @@ def _task_row(task: TaskSummary) -> tuple[str, ...]:
     return (task.name, *(f"{number:,}" for number in numbers))
 
 
-def report_json(summary: Summary) -> dict[str, Any]:
+def report_json(summary: Summary, advice: Advice) -> dict[str, Any]:
     """The report as JSON-able data: docs/report-json.md."""
-    advice = recommend(summary)
+    thumb = recommend(summary)
     data = summary.to_json()
-    tasks = data.pop("tasks")
-    return {**data, "recommended_limit": advice.limit, "recommended_tier": advice.tier, "tasks": tasks}
+    recommended = {"recommended_limit": thumb.limit, "recommended_tier": thumb.tier}
+    return {**data, **recommended, "tasks": data.pop("tasks"), "advice": advice.to_json()}
 
 
 def shutdown_lines(hostname: str, summary: Summary) -> list[str]:

@@ -57,6 +57,8 @@ class Part(NamedTuple):
     """Characters of that repr; 0 where none came."""
     levels: int = 0
     """Where that was cut by depth: the levels that it shows."""
+    limit: int = 0
+    """Where that was cut by size: the sender's limit in characters, at most; 0 where the cut does not tell."""
     shape: Shape | None = None
     """The whole repr, where Celery cut it."""
 

@@ -51,12 +51,13 @@ class Reading(NamedTuple):
     """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the caller's own; ``unknown``: none."""
     levels: int = 0
     """Where it was cut by depth: how many levels it shows (the producer's ``task_repr_maxlevels``); else 0."""
+    limit: int = 0
+    """Where it was cut by size: the producer's limit in characters, at most; 0 where the cut does not tell."""
 
 
 _UNKNOWN: Final = Reading("unknown")
 _INTACT: Final = Reading("intact")
 _CUSTOM: Final = Reading("custom")
-_SIZE: Final = Reading("size")
 
 
 def read_header(header: object, value: object) -> Reading:
@@ -102,8 +103,14 @@ def _at_end(header: str, end: int) -> Reading:
     """The reading of a header whose only mark ends at *end*, with nothing but brackets behind it."""
     found = _DEEP.search(header, end - 4)
     if found is None:
-        return _SIZE
+        return Reading("size", limit=_limit(header))
     return Reading("depth", len(header[found.end() :].replace(",", "")))
+
+
+def _limit(header: str) -> int:
+    """The most that the limit can be, from a cut between members: saferepr stops as soon as it is reached."""
+    shown = header.rstrip(")]},")
+    return len(shown) - 5 if shown.endswith(", ...") else 0
 
 
 def _by_look(header: str) -> Reading:
@@ -113,7 +120,7 @@ def _by_look(header: str) -> Reading:
         return _CUSTOM
     deep = len(_DEEP.findall(bare))
     size = bare.count("...") > deep
-    return Reading("both" if size and deep else "size" if size else "depth")
+    return Reading("both" if size and deep else "size" if size else "depth", limit=_limit(header) if size else 0)
 
 
 class _End(Exception):  # noqa: N818 - control flow, never leaves this module
@@ -141,9 +148,9 @@ class _Reader:
             self.size = True
         if self.foreign and not self.matched:
             return _CUSTOM
-        if self.depth:
-            return Reading("both" if self.size else "depth", self.depth)
-        return _SIZE if self.size else _INTACT
+        if not self.size:
+            return Reading("depth", self.depth) if self.depth else _INTACT
+        return Reading("both" if self.depth else "size", self.depth, _limit(self.text))
 
     def _deep(self, level: int) -> None:
         self.depth = min(self.depth or level, level)

@@ -31,11 +31,17 @@ def main() -> int:
     )
     parser.add_argument("--key-prefix", help="prefix of the keys in Redis (default: celery-argsize)")
     parser.add_argument("--app-name", help="only the app of this name, where several share a Redis")
+    parser.add_argument(
+        "--broker",
+        default=os.environ.get("CELERY_BROKER_URL"),
+        help="what messages go through, such as amqp or sqs: its limits bear on the advice (else CELERY_BROKER_URL)",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON, for other programs")
     options = parser.parse_args()
     return show_report(
         None,
         as_json=options.json,
+        broker=options.broker,
         redis_url=options.redis_url,
         key_prefix=options.key_prefix,
         app_name=options.app_name,

@@ -6,7 +6,18 @@ from celery import Celery
 from typing_extensions import assert_type
 
 import celery_argsize
-from celery_argsize import ArgsizeError, Measurement, Monitor, Recommendation, ResetResult, Summary
+from celery_argsize import (
+    Advice,
+    ArgsizeError,
+    Configured,
+    HostCheck,
+    Measurement,
+    Monitor,
+    Recommendation,
+    ReprLimits,
+    ResetResult,
+    Summary,
+)
 
 app = Celery("music")
 
@@ -26,8 +37,13 @@ celery_argsize.update_size_metrics(measurement, redis_url="redis://localhost")
 summary = celery_argsize.get_size_summary(redis_url="redis://localhost", app_name="music")
 assert_type(summary, Summary)
 assert_type(summary.tasks[0].args.p95, int)
-assert_type(celery_argsize.auto_configure_celery_limits(app), Recommendation)
+assert_type(celery_argsize.auto_configure_celery_limits(app), Configured)
+assert_type(celery_argsize.auto_configure_celery_limits(app, apply=True, force=True).advice, Advice)
 assert_type(celery_argsize.auto_configure_celery_limits().tier, "int | None")
+assert_type(celery_argsize.advise(summary, broker="amqp", celery_version="5.7.0").rule_of_thumb, Recommendation)
+assert_type(celery_argsize.get_advice(app).per_task, dict[str, ReprLimits])
+celery_argsize.set_repr_limits(app, {"scan": ReprLimits(args=131_072), "insert": 4096})
+assert_type(celery_argsize.verify_limits(app), list[HostCheck])
 assert_type(celery_argsize.reset_metrics(task="scan"), ResetResult)
 
 try:

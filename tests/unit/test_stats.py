@@ -18,7 +18,9 @@ RULES = Rules(large_task_chars=1024, bounds=DEFAULT_BUCKETS)
 
 sizes = st.builds(lambda chars, extra: Size(chars, chars + extra), st.integers(0, 10**9), st.integers(0, 1000))
 shapes = st.builds(Shape, *[st.integers(1, 10**6)] * 7)
-cuts = st.builds(Part, sizes, st.sampled_from(CUTS), st.integers(2, 10**6), st.integers(0, 9), shapes)
+cuts = st.builds(
+    Part, sizes, st.sampled_from(CUTS), st.integers(2, 10**6), st.integers(0, 9), st.integers(0, 10**6), shapes
+)
 parts = cuts | st.builds(Part, st.none() | sizes, st.sampled_from(["intact", "custom"]), st.integers(2, 10**6))
 measurements = st.builds(
     Measurement, st.sampled_from(["scan", "insert", "å"]), st.uuids().map(str), parts, parts, st.floats(1, 2e9)
