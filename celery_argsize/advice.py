@@ -124,6 +124,8 @@ class Advice:
     reasons: tuple[str, ...]
     rule_of_thumb: Recommendation
     """What the size guide says, from the JSON sizes alone."""
+    against_the_guide: str
+    """What harm that would do; empty if none."""
     limits: ReprLimits | None
     """For all tasks of the app, with the verdict ``apply``."""
     tasks: tuple[TaskAdvice, ...]
@@ -166,7 +168,7 @@ class Advice:
             "schema": 1,
             "verdict": self.verdict,
             "reasons": list(self.reasons),
-            "rule_of_thumb": {"limit": thumb.limit, "tier": thumb.tier},
+            "rule_of_thumb": {"limit": thumb.limit, "tier": thumb.tier, "against": self.against_the_guide},
             "limits": self.limits and asdict(self.limits),
             "truncated": self.truncated,
             "cured": self.cured,

@@ -45,6 +45,8 @@ def short_advice(advice: Advice) -> list[str]:
     if advice.verdict in {"apply", "apply_only"}:
         lines[0] += f" ({_cured(advice.cured, advice.truncated)})"
     lines += [f"  {reason}" for reason in advice.reasons]
+    if advice.against_the_guide:
+        lines.append(f"  not the tier above: {advice.against_the_guide}")
     lines += [f"  {task.name}: {_TASK[task.verdict]}{_first(task)}" for task in advice.tasks]
     return lines
 
@@ -70,7 +72,8 @@ def _thumb(advice: Advice) -> list[str]:
         return []
     thumb = advice.rule_of_thumb
     tier = f"tier {thumb.tier_name} ({thumb.tier:,})" if thumb.tier else "no tier"
-    return [f"The guide's rule of thumb, from JSON sizes alone: limit {thumb.limit:,} characters, {tier}"]
+    lines = [f"The guide's rule of thumb, from JSON sizes alone: limit {thumb.limit:,} characters, {tier}"]
+    return [*lines, f"  DON'T: {advice.against_the_guide}"] if advice.against_the_guide else lines
 
 
 def _task(task: TaskAdvice) -> list[str]:

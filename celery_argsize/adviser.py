@@ -75,8 +75,9 @@ def advise(  # noqa: PLR0913 - two things to know, and four to tune
     thumb = recommend(summary)
     return Advice(
         verdict=verdict,
-        reasons=(*reasons, *adviser.against_the_guide(thumb.tier if tasks else None)),
+        reasons=tuple(reasons),
         rule_of_thumb=thumb,
+        against_the_guide=adviser.against_the_guide(thumb.tier),
         limits=limits,
         tasks=tuple(tasks),
         broker=adviser.broker,
@@ -168,7 +169,7 @@ class _Adviser:
         bad = [task for task in tasks if task.verdict in {"pass_reference", "short_argsrepr"}]
         if not good and not bad:
             if tasks or self.summary.total_tasks < self.min_runs:
-                return "too_few", [f"of no truncated task {self.min_runs:,} runs were seen"], None
+                return "too_few", [f"no truncated task was seen {self.min_runs:,} times"], None
             return "nothing", [f"none of {self.summary.total_tasks:,} runs had a truncated repr"], None
         if not good:
             return bad[0].verdict, ["no limit cures any of the tasks; see each"], None
@@ -201,13 +202,13 @@ class _Adviser:
             reasons.append(f"what the limits would do to {', '.join(few)} is not known yet")
         return reasons
 
-    def against_the_guide(self, tier: int | None) -> list[str]:
-        """Why not to follow the rule of thumb, where it does harm."""
+    def against_the_guide(self, tier: int | None) -> str:
+        """What harm the rule of thumb would do; empty if none."""
         most = self.broker.headers_max
         if tier is None or most is None or tier + OTHER_HEADERS <= most:
-            return []
-        harm = f"the guide's tier, {tier:,}, lets headers grow over the {most:,} bytes that the broker takes"
-        return [f"{harm}: it would close the producer's connection ({self.broker.source})"]
+            return ""
+        harm = f"it lets headers grow over the {most:,} bytes that the broker takes, which closes the producer's connection"
+        return f"{harm} ({self.broker.source})"
 
     @staticmethod
     def _harmless(task: TaskAdvice, limits: ReprLimits) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Load", "Plan", "Planner", "PublishTime", "bytes_a_char"]
 
 #: Limits for brokers whose headers must fit a frame, all below it; the guide's tiers are above.
-FRAME_LIMITS: Final = (16 * 1024, 64 * 1024)
+FRAME_LIMITS: Final = (DEFAULT_LIMIT, 16 * 1024, 64 * 1024)
 
 
 class Load(NamedTuple):
@@ -85,8 +85,9 @@ class Planner:
 
     def _fit(self, parts: dict[str, PartSummary], wanted: dict[str, int]) -> dict[str, int] | None:
         if self.broker.headers_max is None:
-            tiers = {name: [tier.limit for tier in TIERS if need <= tier.limit] for name, need in wanted.items()}
-            return {name: limits[0] for name, limits in tiers.items()} if all(tiers.values()) else None
+            steps = (DEFAULT_LIMIT, *(tier.limit for tier in TIERS))
+            found = {name: next((step for step in steps if need <= step), 0) for name, need in wanted.items()}
+            return found if all(found.values()) else None
         tight = {name: max(DEFAULT_LIMIT, math.ceil(need / 1024) * 1024) for name, need in wanted.items()}
         loose = {
             name: next((step for step in FRAME_LIMITS if need <= step), tight[name]) for name, need in wanted.items()

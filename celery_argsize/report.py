@@ -33,23 +33,31 @@ Nothing has been measured yet. Check, in this order:
 
 def report_text(summary: Summary, advice: Advice) -> str:
     """The whole report."""
-    thumb = recommend(summary)
     blocks = [
         ["=== CELERY SIZE METRICS ===", *_headline(summary)],
         _period(summary),
         ["Tiers (characters, KB = 1,024), a rule of thumb:", *_tier_table(summary)],
         ["Tasks, largest first (characters):", *_task_table(summary)],
-        ["To paste for that tier:", *(f"    {line}" for line in thumb.lines)]
-        if thumb.lines and summary.largest_task
-        else [],
-        [*short_advice(advice), "  Lines to paste, needs and costs: celery -A proj argsize recommend"]
+        [*short_advice(advice), "  needs, costs and lines to paste: celery -A proj argsize recommend"]
         if summary.truncated_tasks
         else [],
+        _paste(summary, advice),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 _CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
+
+
+def _paste(summary: Summary, advice: Advice) -> list[str]:
+    """The advice to paste; where there is none yet, the rule of thumb, but never against the advice."""
+    if advice.lines:
+        return ["To paste:", *(f"    {line}" for line in advice.lines)]
+    thumb = recommend(summary)
+    harmful = advice.verdict not in {"too_few", "nothing"} or advice.against_the_guide
+    if harmful or not thumb.lines or not summary.largest_task:
+        return []
+    return ["To paste for that tier, by the rule of thumb:", *(f"    {line}" for line in thumb.lines)]
 
 
 def _headline(summary: Summary) -> list[str]:
@@ -72,11 +80,11 @@ def _headline(summary: Summary) -> list[str]:
     else:
         lines.append(f"Recommended limit: {advice.limit:,} characters")
         lines.append(f"Recommended tier: {advice.tier_name} ({advice.tier})")
-    if summary.truncated_tasks:
-        causes = [f"{n:,} by {_CAUSES[cause]}" for cause, n in summary.truncated_by.items() if n]
-        lines.insert(6, f"Truncated parts: {', '.join(causes)}")
     if summary.unmeasurable_tasks:
         lines.insert(6, f"Unmeasurable tasks: {summary.unmeasurable_tasks:,}")
+    if summary.truncated_tasks:
+        causes = [f"{n:,} by {_CAUSES[cause]}" for cause, n in summary.truncated_by.items() if n]
+        lines.append(f"Truncated parts: {', '.join(causes)}")
     return lines
 
 

@@ -206,10 +206,14 @@ class _Reader:
 
     def _token(self, token: str, at: int) -> int:
         self._stop(at)
-        if self.text.startswith(token, at):
-            self.matched += 1
-            return at + len(token)
-        return self._cut(token, at)
+        if not self.text.startswith(token, at):
+            return self._cut(token, at)
+        self.matched += 1
+        at += len(token)
+        if self.text.startswith("...", at):  # one that just fits gets dots all the same
+            self.size = True
+            at += 3
+        return at
 
     def _punctuation(self, token: str, at: int) -> int:
         self._stop(at)
