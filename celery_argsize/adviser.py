@@ -207,8 +207,8 @@ class _Adviser:
         most = self.broker.headers_max
         if tier is None or most is None or tier + OTHER_HEADERS <= most:
             return ""
-        harm = f"it lets headers grow over the {most:,} bytes that the broker takes, which closes the producer's connection"
-        return f"{harm} ({self.broker.source})"
+        harm = f"it lets headers grow over the {most:,} bytes that the broker takes"
+        return f"{harm}, which closes the producer's connection ({self.broker.source})"
 
     @staticmethod
     def _harmless(task: TaskAdvice, limits: ReprLimits) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 from scene import Scene
-from support import RedisServer
+from support import RabbitServer, RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +41,20 @@ def redis_url(redis_server: RedisServer) -> str:
     with redis_server.client() as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    server = RabbitServer(tmp_path_factory.mktemp("rabbit"))
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def amqp_scene(rabbit: RabbitServer, tmp_path: Path) -> Scene:
+    return Scene(tmp_path, rabbit.url, None)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ class Scene:
         self.backend = backend
         self.oracle_file = folder / "oracle.jsonl"
         self.producer = Celery("workload", broker=broker, backend=backend)
+        self.figures_url = broker  # where the figures are kept
 
     def env(self, settings: dict[str, Any] | None = None, conf: dict[str, Any] | None = None) -> dict[str, str]:
         env = {

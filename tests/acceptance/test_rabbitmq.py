@@ -4,30 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from celery.utils.saferepr import saferepr
-from scene import Scene, figures
-from support import RabbitServer, Worker, running, wait_until
+from scene import figures
+from support import Worker, running, wait_until
 
 import celery_argsize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
-    server = RabbitServer(tmp_path_factory.mktemp("rabbit"))
-    try:
-        yield server.start()
-    finally:
-        server.stop()
-
-
-@pytest.fixture
-def amqp_scene(rabbit: RabbitServer, tmp_path: Path) -> Scene:
-    return Scene(tmp_path, rabbit.url, None)
+    from scene import Scene
 
 
 def test_figures_go_to_the_redis_that_was_named(amqp_scene: Scene, redis_url: str) -> None:

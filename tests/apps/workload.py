@@ -20,6 +20,8 @@ app = Celery(
     os.environ.get("TEST_APP", "workload"), broker=os.environ["TEST_BROKER"], backend=os.environ.get("TEST_BACKEND")
 )
 app.conf.update(json.loads(os.environ.get("TEST_CONF", "{}")), broker_connection_retry_on_startup=True)
+for limit, characters in json.loads(os.environ.get("TEST_AMQP", "{}")).items():
+    setattr(app.amqp, limit, characters)
 celery_argsize.install(app, **json.loads(os.environ.get("TEST_SETTINGS", "{}")))
 
 

@@ -17,9 +17,10 @@ from celery_argsize.brokers import OTHER_HEADERS, broker_of
 from celery_argsize.limits import set_app_limits, set_repr_limits
 
 if TYPE_CHECKING:
+    from simulate import Call
+
     from celery_argsize.advice import Advice
     from celery_argsize.summary import Summary
-    from simulate import Call
 
 #: WORKLOADS=10000 make test ARGS="-k cures_all" takes its time.
 WORKLOADS = int(os.environ.get("WORKLOADS", "2000"))
@@ -129,7 +130,7 @@ def test_what_is_advised_cures_all_that_it_says(broker: str, capsys: pytest.Capt
         assert any(left.values()) or not any(after.values())
         guided += not any(truncated_parts(by_the_guide(summary), calls).values())
     with capsys.disabled():
-        print(
+        print(  # noqa: T201 - the rule of thumb beside it, for whoever reads the log
             f"\n{broker}: of {cases:,} workloads with truncated reprs, the advice leaves none truncated in {cured:,}"
             f" (named as not curable: {incurable:,}); the size guide's rule in {guided:,}"
         )
