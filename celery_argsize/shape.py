@@ -111,7 +111,7 @@ def measure_shape(part: object, header: str = "") -> tuple[Size, Shape] | None:
 
     ``None`` if it has no JSON form.
     """
-    odd = _ODD.search(header) is not None
+    odd = ("<" in header or ",)" in header) and _ODD.search(header) is not None
     chars = size = 0
     total = _Sum()
     try:

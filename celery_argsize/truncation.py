@@ -35,6 +35,8 @@ _OPENERS: Final = {list: "[(", tuple: "([", dict: "{", set: "{", frozenset: "{"}
 _MARK: Final = re.compile(r"\.\.\.(?:['\])},]|$)")
 #: A container that is empty, cut, or begins with a text, a number, a constant, an object or another container.
 _SAFEREPR: Final = re.compile(r"[(\[{]+(?:[\])},.'\"<\d-]|b'|None\b|True\b|False\b|nan\b|inf\b|[A-Za-z_][\w.]*\()")
+#: A quote that may be part of a text, or end one that ends in a backslash.
+_UNCLEAR: Final = re.compile(r"\\'(?:[,\])}]|: |$)")
 _QUOTED: Final = re.compile(r"'(?:\\'|[^'])*'")
 _TOKEN: Final = re.compile(r"'(?:\\'|[^'])*'|[(\[{](?:\.\.\.,?[)\]}])?|[)\]}]|, (?:\.\.\.)?|: |\.\.\.")
 #: What stands for a container below the last level; its opener is not the one of an object's repr.
@@ -72,9 +74,11 @@ def read_header(header: object, value: object) -> Reading:
         return _CUSTOM
     if _MARK.search(header) is None:
         return _INTACT
-    tail = header.rstrip(")]},")
-    if tail.endswith("...") and header.find("...") == len(tail) - 3:  # one mark, and outside quotes
-        return _at_end(header, len(tail)) if _SAFEREPR.match(header) else _CUSTOM
+    if _SAFEREPR.match(header) is None:
+        return _CUSTOM
+    reading = _glance(header)
+    if reading is not None:
+        return reading
     try:
         return _Reader(header).run(value)
     except Exception:  # noqa: BLE001 - foreign, too deep, or a value whose own code raises
@@ -99,12 +103,34 @@ def _begins_like(header: str, value: Any) -> bool:
     return beginning is None or header[1] in beginning or header.startswith(", ...", 1)
 
 
-def _at_end(header: str, end: int) -> Reading:
-    """The reading of a header whose only mark ends at *end*, with nothing but brackets behind it."""
-    found = _DEEP.search(header, end - 4)
-    if found is None:
-        return Reading("size", limit=_limit(header))
-    return Reading("depth", len(header[found.end() :].replace(",", "")))
+def _glance(header: str) -> Reading | None:
+    """The reading by the marks outside quotes, or ``None`` where that does not settle it.
+
+    That is where a quote may be part of a text, or where nothing but a text that ends in dots may be a cut by size.
+    """
+    texts, bare = "", header
+    if "'" in header:
+        if "b'" in header or ("\\'" in header and _UNCLEAR.search(header) is not None):
+            return None
+        pieces = (header.replace("\\'", "") if "\\" in header else header).split("'")
+        if not len(pieces) % 2:
+            return None
+        bare, texts = "'".join(pieces[::2]), "'".join(pieces[1::2]) + "'"
+    limit = _limit(header)
+    size, levels = limit > 0, 0
+    at = bare.find("...")
+    while at >= 0:
+        if _DEEP.match(bare, at - 1) is None:
+            size = True
+        elif not levels:
+            shown = bare[: at - 1]
+            levels = sum(map(shown.count, "([{")) - sum(map(shown.count, ")]}"))
+        at = bare.find("...", at + 3)
+    if size:
+        return Reading("both" if levels else "size", levels, limit)
+    if "...'" in texts:
+        return None
+    return Reading("depth", levels) if levels else _INTACT
 
 
 def _limit(header: str) -> int:
