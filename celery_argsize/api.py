@@ -94,7 +94,7 @@ class _Writer:
             if self._pid != os.getpid():
                 self._pid, self._name, self._sequence = os.getpid(), writer_name(""), 0
             self._sequence += 1
-            store.apply(Batch(self._name, self._sequence, book.tasks))
+            store.apply(Batch(self._name, self._sequence, book.tasks, book.origins.take()))
 
 
 _writer: Final = _Writer()

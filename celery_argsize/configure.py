@@ -16,6 +16,7 @@ from celery_argsize.api import get_size_summary
 from celery_argsize.cost import PublishTimer
 from celery_argsize.errors import ConfigError
 from celery_argsize.limits import limits_of, set_app_limits, set_repr_limits
+from celery_argsize.monitor import installed
 from celery_argsize.target import each_app, find_target, open_store
 from celery_argsize.tiers import TIERS
 from celery_argsize.verify import check_hosts
@@ -47,13 +48,15 @@ def get_advice(  # noqa: PLR0913 - where to look, and two settings
 ) -> Advice:
     """What to do about truncated reprs, from what was measured so far; see ``advise``.
 
-    *broker* is a kombu transport's name or a URL, by default that of *app*. The version of Celery is the installed one,
+    *broker* is a kombu transport's name or a URL, by default that of *app* (or of the only app in this process that
+    ``install`` was called for). The version of Celery is the installed one,
     and what publishing costs is measured on this machine, within about two seconds.
 
     Raises:
         ConfigError: it is not clear where to look.
         StoreError: Redis could not be read.
     """
+    app = app or (None if redis_url else _installed_app())
     summary = get_size_summary(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
     return advice_for(summary, app, broker, min_runs=min_runs, max_publish_seconds=max_publish_seconds)
 
@@ -69,10 +72,16 @@ def advice_for(summary: Summary, app: Celery | None, broker: str | None, **limit
     )
 
 
+def _installed_app() -> Celery | None:
+    monitor = installed()
+    return monitor and monitor.app
+
+
 def broker_name(app: Celery) -> str:
-    """The transport that *app* sends its messages by, as kombu calls it; nothing is connected to."""
-    with app.connection_for_write() as connection:
-        return str(connection.transport_cls)
+    """The transport that *app* sends its messages by, from its configuration; nothing is connected to, or imported."""
+    url: Any = app.conf.broker_write_url or app.conf.broker_url or "amqp://"  # Celery's default
+    first = url if isinstance(url, str) else next(iter(url))
+    return first.partition("://")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +130,8 @@ def auto_configure_celery_limits(
         ConfigError: it is not clear where to look, or, with *apply*, there is no *app*.
         StoreError: Redis could not be read.
     """
-    if (apply or force) and app is None:
+    app = app or _installed_app()
+    if apply and app is None:
         message = "apply=True needs the app whose limits to set: auto_configure_celery_limits(app, apply=True)"
         raise ConfigError(message)
     advice = get_advice(app, **where)

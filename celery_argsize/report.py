@@ -125,6 +125,7 @@ def _task_table(summary: Summary) -> list[str]:
         "Mean kwargs",
         "p95 args <=",
         "p95 kwargs <=",
+        "Max repr",
         "Truncated",
     )
     return _table([head, *map(_task_row, summary.tasks)], right=True)
@@ -152,6 +153,7 @@ def _task_row(task: TaskSummary) -> tuple[str, ...]:
         round(task.kwargs.mean),
         task.args.p95,
         task.kwargs.p95,
+        max(task.args.need.max, task.kwargs.need.max),
         task.truncated,
     )
     return (task.name, *(f"{number:,}" for number in numbers))

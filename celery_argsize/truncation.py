@@ -76,11 +76,8 @@ def read_header(header: object, value: object) -> Reading:
         return _INTACT
     if _SAFEREPR.match(header) is None:
         return _CUSTOM
-    reading = _glance(header)
-    if reading is not None:
-        return reading
     try:
-        return _Reader(header).run(value)
+        return _glance(header) or _Reader(header).run(value)
     except Exception:  # noqa: BLE001 - foreign, too deep, or a value whose own code raises
         return _by_look(header)
 

@@ -15,9 +15,10 @@ from support import RedisServer, free_port
 from celery_argsize import SchemaError, StoreError
 from celery_argsize.config import DEFAULT_BUCKETS, Settings
 from celery_argsize.measure import Size
+from celery_argsize.origins import Sighting
 from celery_argsize.stats import OTHER, Book, Measurement, Part, Rules, TaskStats
 from celery_argsize.stores.base import Batch
-from celery_argsize.stores.redis import WRITER_TTL, RedisStore, apps_in
+from celery_argsize.stores.redis import MAX_ORIGINS, ORIGIN_TTL, WRITER_TTL, RedisStore, apps_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,49 @@ def test_a_batch_that_is_sent_again_changes_nothing(store: RedisStore, settings:
     RedisStore(settings).apply(second)
     store.apply(batch(1, ["scan"], writer="another"))
     assert store.read().tasks["scan"].counts["count"] == 3
+
+
+def sighted(sequence: int, hosts: list[str], when: float = 1234.5, limit: int = 1030, writer: str = "w") -> Batch:
+    book = Book(10)
+    for host in hosts:
+        part = Part(Size(9000, 9000), "both", 1100, 3, limit)
+        book.add(Measurement("a:b", "id", part, Part(Size(0, 0), "intact", 2), when, host), RULES)
+    return Batch(writer, sequence, book.tasks, book.origins.take())
+
+
+def test_the_latest_sighting_of_a_host_is_kept(store: RedisStore) -> None:
+    store.apply(sighted(1, ["web-1", "web-2"]))
+    store.apply(sighted(2, ["web-2"], 1300.25, 2048))
+    seen = store.read_origins()
+    assert seen["web-1"]["size:args:a:b"] == Sighting(1030, 1234.5)
+    assert seen["web-2"] == {
+        "seen": Sighting(0, 1300.25),
+        "size:args:a:b": Sighting(2048, 1300.25),
+        "depth:args:a:b": Sighting(3, 1300.25),
+    }
+
+
+def test_hosts_are_bounded_and_forgotten(store: RedisStore, redis_server: RedisServer) -> None:
+    for sequence in range(1, 8):
+        store.apply(sighted(sequence, [f"pod-{sequence}-{n}" for n in range(200)]))
+    seen = store.read_origins()
+    assert len(seen) == MAX_ORIGINS
+    assert "pod-7-199" in seen
+    with redis_server.client() as client:
+        keys = client.keys("celery-argsize:{music}:origin:*")
+        assert len(keys) == MAX_ORIGINS, "what falls out of the list is deleted"
+        assert 0 < client.ttl(keys[0]) <= ORIGIN_TTL
+
+
+def test_a_reset_forgets_sightings_too(store: RedisStore, redis_server: RedisServer) -> None:
+    store.apply(sighted(1, ["web-1"]))
+    store.reset("a:b")
+    assert store.read_origins()["web-1"].keys() == {"seen"}
+    store.apply(sighted(2, ["web-1"]))
+    store.reset()
+    assert store.read_origins() == {}
+    with redis_server.client() as client:
+        assert not client.keys("*origin*")
 
 
 def test_portions_from_many_writers_at_once_add_up(settings: Settings) -> None:
