@@ -74,7 +74,7 @@ def advice_for(summary: Summary, app: Celery | None, broker: str | None, **limit
 
 def _installed_app() -> Celery | None:
     monitor = installed()
-    return monitor and monitor.app
+    return None if monitor is None else monitor.app
 
 
 def broker_name(app: Celery) -> str:

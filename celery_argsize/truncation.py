@@ -40,7 +40,7 @@ _UNCLEAR: Final = re.compile(r"\\'(?:[,\])}]|: |$)")
 _QUOTED: Final = re.compile(r"'(?:\\'|[^'])*'")
 _TOKEN: Final = re.compile(r"'(?:\\'|[^'])*'|[(\[{](?:\.\.\.,?[)\]}])?|[)\]}]|, (?:\.\.\.)?|: |\.\.\.")
 #: What stands for a container below the last level; its opener is not the one of an object's repr.
-_DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.\.\.(?:,\)|[)\]}])")
+_DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.{3,}(?:,\)|[)\]}])?")
 #: How the first member of a container begins, by its type.
 _DIGITS: Final = "0123456789-"
 _BEGINNINGS: Final = {str: "'", int: _DIGITS, float: _DIGITS + "ni", bool: "TF", list: "[(", tuple: "([", dict: "{"}
@@ -85,15 +85,13 @@ def read_header(header: object, value: object) -> Reading:
 def _begins_like(header: str, value: Any) -> bool:
     """Whether *header* has the brackets of *value*, and begins as its first member would."""
     if isinstance(value, dict):
-        if header[0] != "{" or header[-1] != "}":
-            return False
-        first = next(iter(value), None)
+        opener, closer, first = "{", "}", next(iter(value), None)
     elif isinstance(value, (list, tuple)):
-        if header[0] not in "([" or header[-1] not in ")]":
-            return False
-        first = value[0] if value else None
+        opener, closer, first = "([", ")]", value[0] if value else None
     else:
         return True
+    if header[0] not in opener or (header[-1] not in closer and not header.endswith("...")):
+        return False  # before Celery 5.7, a cut may take the last bracket too
     if not value:
         return len(header) == 2  # noqa: PLR2004 - "()": the outermost level is never left out
     beginning = _BEGINNINGS.get(type(first))
@@ -292,9 +290,9 @@ class _Reader:
                 end = ")"
         if at >= len(text) or text[at] not in openers:
             raise _Foreign
-        if text.startswith("...", at + 1):  # "[...]"
+        if text.startswith("...", at + 1):
             self._deep(level)
-            return self._close(at + 4) + len(end)
+            return self._left_out(at + 1, len(end))
         at += 1
         first = True
         for member in value.items() if isinstance(value, dict) else value:
@@ -303,6 +301,20 @@ class _Reader:
             first = False
             at = self._item(member, at, level + 1) if isinstance(value, dict) else self.match(member, at, level + 1)
         return self._close(at) + len(end)
+
+    def _left_out(self, at: int, end: int) -> int:
+        """The position behind "...]", which Celery before 5.7 also cuts by size, or gives more dots: "......", "...]..."."""
+        more = at
+        while self.text[more : more + 1] == ".":
+            more += 1
+        if more > at + 3:
+            self.size = True
+            return more + self.text.startswith((")", "]", "}"), more)
+        at = self._close(more) + end
+        if self.text.startswith("...", at):
+            self.size = True
+            at += 3
+        return at
 
     def _item(self, item: tuple[Any, Any], at: int, level: int) -> int:
         key, value = item

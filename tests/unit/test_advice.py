@@ -8,6 +8,7 @@ import random
 import string
 from typing import TYPE_CHECKING, Any
 
+import celery
 import pytest
 from simulate import fresh_app, observe, publish, receive
 
@@ -114,7 +115,7 @@ def test_what_is_advised_cures_all_that_it_says(broker: str, capsys: pytest.Capt
         app = fresh_app()
         summary = observe(app, calls)
         before = truncated_parts(app, calls)
-        advice = advise(summary, broker, "5.7.0", min_runs=RUNS)
+        advice = advise(summary, broker, celery.__version__, min_runs=RUNS)
         assert {task.name: task.truncated_parts for task in advice.tasks} == {k: n for k, n in before.items() if n}
         if not advice.tasks:
             continue
@@ -141,7 +142,7 @@ def test_what_is_advised_cures_all_that_it_says(broker: str, capsys: pytest.Capt
 @pytest.mark.parametrize("seed", range(60))
 def test_on_amqp_no_advised_limit_lets_headers_outgrow_a_frame(seed: int) -> None:
     calls = workload(seed)
-    advice = advise(observe(fresh_app(), calls), "amqp", "5.7.0", min_runs=1)
+    advice = advise(observe(fresh_app(), calls), "amqp", celery.__version__, min_runs=1)
     app = carry_out(advice)
     most = broker_of("amqp").headers_max or 0
     for task, seen in calls.items():
@@ -157,9 +158,9 @@ DEEP: Call = (([{"id": 1, "tags": ["rock"]}],), {})
 
 
 def advice_on(
-    *calls: Call, broker: str | None = "redis", celery: str = "5.7.0", times: int = RUNS, **more: Any
+    *calls: Call, broker: str | None = "redis", version: str = "5.7.0", times: int = RUNS, **more: Any
 ) -> Advice:
-    return advise(observe(fresh_app(), {"scan": [*calls] * times}), broker, celery, **more)
+    return advise(observe(fresh_app(), {"scan": [*calls] * times}), broker, version, **more)
 
 
 def records(count: int) -> Call:
@@ -180,11 +181,11 @@ def test_too_few_runs_are_the_answer() -> None:
 
 
 def test_depth_is_cured_by_levels_where_celery_has_them_and_by_task_where_not() -> None:
-    advice = advice_on(DEEP, celery="5.7.0")
+    advice = advice_on(DEEP, version="5.7.0")
     assert advice.verdict == "apply"
     assert advice.lines[1:] == ("app.conf.task_repr_maxlevels = 4",)
-    for celery in ("5.6.2", "5.3.6", "not a version"):
-        old = advice_on(DEEP, celery=celery)
+    for version in ("5.6.2", "5.3.6", "not a version"):
+        old = advice_on(DEEP, version=version)
         assert (old.verdict, old.limits) == ("apply_only", None)
         assert old.per_task["scan"].levels == 4
         assert "5.7" in old.reasons[0]

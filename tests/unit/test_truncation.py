@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import celery
 import pytest
 from celery import Celery
 from celery.utils.saferepr import saferepr
@@ -95,10 +96,13 @@ def truth(part: Any, limit: int, levels: int) -> str:
 @example(part=({"\\": ["[...]", "x" * 200], "": None},), limit=230, levels=0)
 @example(part=("[...]", "x" * 60, None), limit=77, levels=3)
 def test_the_verdict_is_what_celery_did(part: Any, limit: int, levels: int) -> None:
-    header = produced(part, limit, levels)
-    assert header == saferepr(part, limit, levels)
-    arrived = loads(dumps(part))  # as JSON brings it: tuples as lists
-    assert read_header(header, arrived).verdict == truth(part, limit, levels), header
+    header, expected = saferepr(part, limit, levels), truth(part, limit, levels)
+    verdict = read_header(header, loads(dumps(part))).verdict  # as JSON brings it: tuples as lists
+    if celery.VERSION >= (5, 7):
+        assert header == produced(part, limit, levels)
+        assert verdict == expected, header
+    else:  # the levels are fixed, and the brackets behind a cut by size depend on them too
+        assert verdict == expected or {verdict, expected} in ({"size", "both"}, {"depth", "both"}), header
 
 
 @settings(max_examples=500)
