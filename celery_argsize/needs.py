@@ -68,16 +68,16 @@ class Cuts:
     """All truncated parts that could be measured, added up."""
 
     buckets: tuple[CutBucket, ...]
-    header: int
-    """Characters of the reprs that came."""
-    commas: int
-    """Separators between members that whole reprs would have."""
-    keys: int
-    containers: int
+    bytes: int
+    """This and what follows: sums over whole reprs, see ``shape.Shape``."""
     escaped: int
-    """Characters of whole reprs as texts in JSON."""
+    sent_bytes: int
+    sent_escaped: int
+    commas: int
+    keys: int
+    texts: int
+    containers: int
     pile: int
-    """See ``shape.Shape``."""
 
     @property
     def count(self) -> int:
@@ -116,5 +116,5 @@ def cuts_of(part: str, stats: TaskStats) -> Cuts:
         for bound, count in buckets(f"{part}.{kind}_le.", stats.counts)
         if bound in needs
     ]
-    sums: Mapping[str, int] = {name: stats.counts.get(f"{part}.cut_{name}", 0) for name in ("header", *CUT_SUMS)}
+    sums: Mapping[str, int] = {name: stats.counts.get(f"{part}.cut_{name}", 0) for name in CUT_SUMS}
     return Cuts(tuple(sorted(found, key=lambda bucket: bucket.bound)), **sums)

@@ -32,6 +32,7 @@ class Load(NamedTuple):
     levels: int
     commas: int
     keys: int
+    texts: int
     containers: int
     pile: int
     """See ``shape.Shape``."""
@@ -105,7 +106,7 @@ class Planner:
 
     def _problems(self, task: TaskSummary, parts: dict[str, PartSummary], limits: ReprLimits, cost: Cost) -> list[str]:
         problems = []
-        extra = sum(min(getattr(limits, name), part.need.max) * self._wire(part) for name, part in parts.items())
+        extra = sum(min(getattr(limits, name), part.need.max) * self._wire(part)[0] for name, part in parts.items())
         largest = self.broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes) + extra
         if self.broker.message_max is not None and largest > self.broker.message_max:
             problems.append(
@@ -122,31 +123,33 @@ class Planner:
 
     # -- what it costs ---------------------------------------------------------------------------------------------
 
-    def _wire(self, part: PartSummary) -> float:
-        """Bytes that a character of a repr takes as the broker carries it."""
-        if self.broker.carries in {"json", "base64"} and part.cuts.need:
-            escaped = part.cuts.escaped / part.cuts.need
-            return escaped * 4 / 3 if self.broker.carries == "base64" else escaped
-        return part.total_bytes / (part.mean * part.count) if part.mean else 1.0
+    def _wire(self, part: PartSummary) -> tuple[float, float]:
+        """Bytes that a character of a whole repr takes as the broker carries it, and bytes that all sent ones take."""
+        cuts, need = part.cuts, max(1, part.cuts.need)
+        if self.broker.carries in {"json", "base64"}:
+            more = 4 / 3 if self.broker.carries == "base64" else 1.0
+            return cuts.escaped / need * more, cuts.sent_escaped * more
+        return cuts.bytes / need, float(cuts.sent_bytes)
 
     def _cost(self, task: TaskSummary, parts: dict[str, PartSummary], limits: ReprLimits) -> Cost:
         count = sum(part.cuts.count for part in parts.values())
-        extra, slower, slowest = 0.0, 0.0, 0.0
+        extra, sent, slower, slowest = 0.0, 0.0, 0.0, 0.0
         for name, part in parts.items():
             limit = getattr(limits, name)
-            extra += (_needed(part, limit) - part.cuts.header) * self._wire(part)
+            a_char, before = self._wire(part)
+            sent += before
+            extra += _needed(part, limit) * a_char - before
             if self.publish_time is not None:
                 slower += sum(
                     bucket.count * self._slower(part, bucket.mean, limit, limits.levels) for bucket in part.cuts.buckets
                 )
                 slowest += self._slower(part, part.need.max, limit, limits.levels)
         body = self.broker.body_bytes(sum(part.mean_bytes for part in (task.args, task.kwargs)))
-        header = sum(part.cuts.header * self._wire(part) for part in parts.values()) / max(1, task.truncated)
         runs = max(1, task.truncated)
         return Cost(
             extra_bytes=extra / runs,
             extra_bytes_a_day=extra / self.days if self.days else None,
-            message_bytes=body + header,
+            message_bytes=body + sent / runs,
             publish_seconds=slower / runs if self.publish_time else None,
             publish_seconds_max=slowest if self.publish_time else None,
             count=count,
@@ -163,6 +166,7 @@ class Planner:
             levels=part.need.levels,
             commas=round(cuts.commas * share),
             keys=round(cuts.keys * share),
+            texts=round(cuts.texts * share),
             containers=round(cuts.containers * share),
             pile=round(cuts.pile * need**2 / max(1, squares)),
         )

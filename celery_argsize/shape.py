@@ -23,20 +23,27 @@ __all__ = ["Shape", "measure_shape"]
 
 
 class Shape(NamedTuple):
-    """The repr that would be sent if nothing were cut."""
+    """The repr that would be sent if nothing were cut, and what was sent of it."""
 
     need: int
     """Its length in characters: the limit with which saferepr cuts nothing by size."""
     levels: int
     """Nested containers, the part itself included: the ``task_repr_maxlevels`` with which nothing is cut by depth."""
+    bytes: int
+    """Its length in UTF-8: what AMQP brokers carry."""
+    escaped: int
+    """Its length as a text in JSON (``json.dumps``, ASCII): what other brokers carry."""
+    sent_bytes: int
+    """The same of the repr that was sent."""
+    sent_escaped: int
     commas: int
     """Separators between members."""
     keys: int
     """Dict items."""
+    texts: int
+    """Members that are texts (or bytes, or shown like these); keys are not among them."""
     containers: int
     """Lists, tuples, dicts and sets, the part itself included."""
-    escaped: int
-    """Characters of the repr as a text in JSON (``json.dumps``, ASCII): what goes to brokers that carry JSON."""
     pile: int
     """How containers pile up: what makes saferepr slow, which reaches each member of a container through all the
     containers opened in it before. From the number of containers at each level, as if evenly spread."""
@@ -46,7 +53,7 @@ class _Sum:
     """What the pieces add up to."""
 
     def __init__(self) -> None:
-        self.need = self.commas = self.keys = self.escaped = self.levels = 0
+        self.need = self.commas = self.keys = self.texts = self.escaped = self.levels = 0
         self.heights: list[int] = []  # containers that hold none, those that hold these, …
         self.frames: Counter[int] = Counter()  # containers that were cut up, by level
 
@@ -54,6 +61,7 @@ class _Sum:
         self.need += piece.need
         self.commas += piece.commas
         self.keys += piece.keys
+        self.texts += piece.texts
         self.escaped += piece.escaped
         self.heights += [0] * (len(piece.heights) - len(self.heights))
         for height, count in enumerate(piece.heights):
@@ -62,19 +70,23 @@ class _Sum:
 
     def add_frame(self, members: int, level: int) -> None:
         """Add the brackets and separators of a container whose members come one by one."""
-        self.add(_Piece(2 * members, 1, members - 1, 0, 2 * members), level)
+        self.add(_Piece(2 * members, 1, members - 1, 0, 0, 2 * members), level)
         self.frames[level] += 1
 
-    def shape(self, more: int) -> Shape:
+    def shape(self, header: str, size: Size, more: int) -> Shape:
         heights = [*self.heights, *(self.frames[level] for level in sorted(self.frames, reverse=True))]
         return Shape(
-            self.need + more,
-            self.levels,
-            self.commas,
-            self.keys,
-            sum(heights),
-            self.escaped + more,
-            _pile(heights),
+            need=self.need + more,
+            levels=self.levels,
+            bytes=self.need + more + size.bytes - size.chars,
+            escaped=self.escaped + more,
+            sent_bytes=len(header.encode("utf-8", "surrogatepass")),
+            sent_escaped=len(encode_basestring_ascii(header)) - 2,
+            commas=self.commas,
+            keys=self.keys,
+            texts=self.texts,
+            containers=sum(heights),
+            pile=_pile(heights),
         )
 
 
@@ -85,6 +97,7 @@ class _Piece(NamedTuple):
     levels: int
     commas: int
     keys: int
+    texts: int
     escaped: int
     heights: tuple[int, ...] = ()
 
@@ -129,7 +142,8 @@ def measure_shape(part: object, header: str = "") -> tuple[Size, Shape] | None:
     except Exception:  # noqa: BLE001 - whatever a foreign object's own code raises means: no JSON form
         return None
     sent_as_tuple = isinstance(part, list) and len(part) == 1 and header.startswith("(")  # "(1,)"
-    return Size(chars, size), total.shape(int(sent_as_tuple))
+    measured = Size(chars, size)
+    return measured, total.shape(header, measured, int(sent_as_tuple))
 
 
 def _less(found: _Piece, piece: Any, frame: int) -> _Piece:
@@ -137,8 +151,8 @@ def _less(found: _Piece, piece: Any, frame: int) -> _Piece:
     if frame < 0:  # one byte stands for many: 4 characters in the JSON for 3 bytes, of which saferepr makes 6
         more = -frame * 3 // 2 + 4
         return found._replace(need=found.need + more, escaped=found.escaped + more)
-    if isinstance(piece, str):  # quotes
-        return found._replace(need=found.need - 2, escaped=found.escaped - 2)
+    if isinstance(piece, str):  # quotes, of a text that counts already
+        return found._replace(need=found.need - 2, escaped=found.escaped - 2, texts=0)
     around = frame + len(piece) - 1  # brackets, commas and the blanks behind them
     return found._replace(
         need=found.need - around,
@@ -161,7 +175,7 @@ def _counted(size: Size, data: bytes) -> _Piece:
         sequences = pairs + rest.count(b"\\")
         codes = rest.count(b"\\u")  # six characters for one
         rest = rest.replace(b'\\"', b"")
-    marks = _outside_texts(rest)
+    marks, quoted = _outside_texts(rest)
     commas, keys = marks.count(b","), marks.count(b":")
     heights, brackets = [], marks.translate(_BRACKETS, b",:")
     while brackets:  # the innermost containers first
@@ -170,13 +184,15 @@ def _counted(size: Size, data: bytes) -> _Piece:
         brackets = rest
     need = size.chars + commas + keys + apostrophes - sequences - 4 * codes
     escaped = need + sequences + 4 * codes + apostrophes + _escaped(data)
-    return _Piece(need, len(heights), commas, keys, escaped, tuple(heights))
+    return _Piece(need, len(heights), commas, keys, quoted - keys, escaped, tuple(heights))
 
 
-def _outside_texts(data: bytes) -> bytes:
-    """The punctuation of JSON without escaped quotes, less what is within texts."""
-    marks = data.translate(None, _OTHERS).replace(b'""', b"")
-    return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks
+def _outside_texts(data: bytes) -> tuple[bytes, int]:
+    """The punctuation of JSON without escaped quotes, less what is within texts; and how many texts there are."""
+    marks = data.translate(None, _OTHERS)
+    quoted = marks.count(b'"') // 2
+    marks = marks.replace(b'""', b"")
+    return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks, quoted
 
 
 def _escaped(data: bytes) -> int:
@@ -200,7 +216,7 @@ class _Walk:
 
     def __init__(self, *, tuples: bool) -> None:
         self._tuples = tuples
-        self.need = self.commas = self.keys = self.escaped = 0
+        self.need = self.commas = self.keys = self.texts = self.escaped = 0
         self._levels: list[int] = []
         self._todo: list[tuple[Any, int]] = []
 
@@ -210,7 +226,7 @@ class _Walk:
         while self._todo:
             self._step(*self._todo.pop())
         heights = tuple(reversed(self._levels))  # as if all branches went as deep
-        return _Piece(self.need, len(heights), self.commas, self.keys, self.escaped, heights)
+        return _Piece(self.need, len(heights), self.commas, self.keys, self.texts - self.keys, self.escaped, heights)
 
     def _step(self, obj: Any, level: int) -> None:
         if isinstance(obj, str):
@@ -223,6 +239,7 @@ class _Walk:
             self._text(str(obj) if isinstance(obj, Number) and not isinstance(obj, Decimal) else repr(obj), 0)
 
     def _text(self, text: str, more: int) -> None:
+        self.texts += more > 0
         self.need += len(text) + more
         # its apostrophes get a backslash, which gets another one
         self.escaped += len(encode_basestring_ascii(text)) - 2 + (more and 2 * more - 2)
@@ -232,6 +249,7 @@ class _Walk:
             shown = max(len(obj), len(obj.decode()))  # the limit is held against the bytes
         except UnicodeDecodeError:
             shown = 2 * len(obj)
+        self.texts += 1
         self.need += shown + 3
         self.escaped += 6 * shown + 3
 

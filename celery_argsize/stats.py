@@ -43,7 +43,9 @@ PARTS: Final = ("args", "kwargs")
 DEFAULT_LEVELS: Final = 3
 
 #: What is added up of the shape of truncated parts (see ``shape.Shape``).
-CUT_SUMS: Final = ("commas", "keys", "containers", "escaped", "pile")
+CUT_SUMS: Final = (
+    "bytes", "escaped", "sent_bytes", "sent_escaped", "commas", "keys", "texts", "containers", "pile"
+)  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -200,7 +202,6 @@ class TaskStats:
         kind = "deep" if shape.levels > DEFAULT_LEVELS else "flat"
         self._count(f"{name}.{kind}_le.{bucket}")
         self._count(f"{name}.{kind}_need_le.{bucket}", need)
-        self._count(f"{name}.cut_header", part.header)
         for what, by in zip(CUT_SUMS, shape[2:], strict=True):
             self._count(f"{name}.cut_{what}", by)
         self._raise(f"{name}.max_levels", Extreme(shape.levels, measurement.task_id, measurement.time))

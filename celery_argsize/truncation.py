@@ -303,7 +303,7 @@ class _Reader:
         return self._close(at) + len(end)
 
     def _left_out(self, at: int, end: int) -> int:
-        """The position behind "...]", which Celery before 5.7 also cuts by size, or gives more dots: "......", "...]..."."""
+        """The position behind "...]", which Celery before 5.7 also cuts by size: "......", or "...]..." if it just fits."""
         more = at
         while self.text[more : more + 1] == ".":
             more += 1

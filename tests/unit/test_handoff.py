@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RULES = Rules(1024, DEFAULT_BUCKETS)
 
 #: As long as names and ids get (recorder): the largest message there is.
-HUGE = Part(Size(2**40, 2**40), "custom", 2**31, 100, 2**31, Shape(2**40, 255, 2**31, 2**31, 2**31, 2**40, 2**50))
+HUGE = Part(Size(2**40, 2**40), "custom", 2**31, 100, 2**31, Shape(*[2**40] * 11))
 LONG = Measurement("n" * 160, "i" * 64, HUGE, HUGE, time.time(), "h" * 64)
 
 
