@@ -49,7 +49,7 @@ class Cost:
     extra_bytes: float
     """Bytes that a message gets longer as the broker carries it: the mean over those that were truncated."""
     extra_bytes_a_day: float | None
-    """At the rate that was seen; ``None`` if the period is not known."""
+    """At the rate that was seen; ``None`` if the period is not known, or under ten minutes."""
     message_bytes: float
     """About how many bytes a message of this task takes without that, the mean."""
     publish_seconds: float | None

@@ -41,6 +41,9 @@ MIN_RUNS: Final = 30
 #: takes about 1 ms by itself, and a web request waits for it.
 MAX_PUBLISH_SECONDS: Final = 0.01
 
+#: Seconds from which figures are extrapolated to a day.
+MIN_SECONDS: Final = 600
+
 #: Characters of JSON from which a payload is a burden by itself, whatever its repr: the guide's first tier.
 LARGE_PAYLOAD: Final = TIERS[0].limit
 
@@ -252,4 +255,5 @@ def _version(text: str) -> tuple[int, int]:
 def _days(summary: Summary) -> float:
     if summary.since is None or summary.updated is None:
         return 0.0
-    return max(0.0, summary.updated - summary.since) / 86_400
+    seconds = summary.updated - summary.since
+    return seconds / 86_400 if seconds >= MIN_SECONDS else 0.0

@@ -131,6 +131,9 @@ def auto_configure_celery_limits(
         StoreError: Redis could not be read.
     """
     app = app or _installed_app()
+    if force and not apply:
+        message = "force=True does nothing by itself: auto_configure_celery_limits(app, apply=True, force=True)"
+        raise ConfigError(message)
     if apply and app is None:
         message = "apply=True needs the app whose limits to set: auto_configure_celery_limits(app, apply=True)"
         raise ConfigError(message)

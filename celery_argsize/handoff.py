@@ -207,7 +207,7 @@ class PipeHandoff(PipeWriter):
     Forked children inherit the writing end; for spawned ones the pipe has a *path*, which ``PipeWriter`` opens there.
     """
 
-    #: Bytes the pipe holds (Linux): about 9,000 measurements. Elsewhere it is the system's default.
+    #: Bytes the pipe holds (Linux): about 4,000 measurements. Elsewhere it is the system's default.
     CAPACITY: Final = 1 << 20
 
     def __init__(self, rules: Rules, max_names: int, *, named: bool = False) -> None:

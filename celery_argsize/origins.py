@@ -19,15 +19,17 @@ __all__ = ["SEEN", "Origins", "Sighting"]
 #: The sighting that says no more than that a host has sent something.
 SEEN: Final = "seen"
 
-#: A header over this many characters that came whole tells something: it is more than Celery lets through by itself.
+#: What Celery lets through by itself: a header over this many characters, or levels, that came whole tells something.
 DEFAULT_LIMIT: Final = 1024
+DEFAULT_LEVELS: Final = 3
 
 
 class Sighting(NamedTuple):
     """One header that tells something."""
 
     value: int
-    """Characters that the limit is at most (cut by size) or at least (whole); levels that are shown (cut by depth)."""
+    """``size``: characters that the limit is at most. ``whole``: characters that it let through. ``depth``: levels that
+    are shown, and no more. ``deep``: levels that are."""
     time: float
     """When it was seen by a worker, in seconds since the epoch."""
 
@@ -88,6 +90,7 @@ class Origins:
 
 def _tells(part: Part) -> list[tuple[str, int]]:
     if part.verdict == "intact":
-        return [("whole", part.header)] if part.header > DEFAULT_LIMIT else []
-    told = [("size", part.limit), ("depth", part.levels)]
-    return [(kind, value) for kind, value in told if value]
+        told = [("whole", part.header, DEFAULT_LIMIT), ("deep", part.levels, DEFAULT_LEVELS)]
+    else:
+        told = [("size", part.limit, 0), ("depth", part.levels, 0)]
+    return [(kind, value) for kind, value, least in told if value > least]

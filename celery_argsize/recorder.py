@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import time
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.large_log import LargeTaskLog
 from celery_argsize.measure import measure_part
 from celery_argsize.shape import measure_shape
-from celery_argsize.stats import Measurement, Part
+from celery_argsize.stats import DEFAULT_LEVELS, Measurement, Part
 from celery_argsize.trouble import Trouble
-from celery_argsize.truncation import CUTS, read_header
+from celery_argsize.truncation import CUTS, read_header, shown_levels
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -30,6 +31,10 @@ __all__ = ["Recorder", "measure_celery_task_size"]
 NAME_BYTES: Final = 160
 ID_BYTES: Final = 64
 ORIGIN_BYTES: Final = 64
+
+#: Intact reprs are looked at for their levels in one run of these: ``argsize verify`` wants to know, and no more.
+SAMPLED: Final = 8
+_turns: Final = count()
 
 
 def measure_celery_task_size(
@@ -62,9 +67,17 @@ def _part(value: Any, header: Any) -> Part:
     reading = read_header(header, value)
     chars = len(header) if isinstance(header, str) else 0
     if reading.verdict not in CUTS:
-        return Part(measure_part(value), reading.verdict, chars)
+        levels = _sampled_levels(header) if reading.verdict == "intact" and value else 0
+        return Part(measure_part(value), reading.verdict, chars, levels)
     size, shape = measure_shape(value, header) or (None, None)
     return Part(size, reading.verdict, chars, reading.levels, reading.limit, shape)
+
+
+def _sampled_levels(header: str) -> int:
+    """Levels that *header* shows, in one run of ``SAMPLED``, and if there may be more than Celery's default."""
+    if next(_turns) % SAMPLED or sum(map(header.count, "([{")) <= DEFAULT_LEVELS:
+        return 0
+    return shown_levels(header)
 
 
 def clean(name: object, limit: int) -> str:

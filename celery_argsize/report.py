@@ -163,8 +163,9 @@ def report_json(summary: Summary, advice: Advice) -> dict[str, Any]:
     """The report as JSON-able data: docs/report-json.md."""
     thumb = recommend(summary)
     data = summary.to_json()
+    tasks = data.pop("tasks")
     recommended = {"recommended_limit": thumb.limit, "recommended_tier": thumb.tier}
-    return {**data, **recommended, "tasks": data.pop("tasks"), "advice": advice.to_json()}
+    return {**data, **recommended, "tasks": tasks, "advice": advice.to_json()}
 
 
 def shutdown_lines(hostname: str, summary: Summary) -> list[str]:

@@ -58,7 +58,7 @@ class Part(NamedTuple):
     header: int = 0
     """Characters of that repr; 0 where none came."""
     levels: int = 0
-    """Where that was cut by depth: the levels that it shows."""
+    """Levels that it shows, where it was cut by depth; where it is intact, in one run of some; else 0."""
     limit: int = 0
     """Where that was cut by size: the sender's limit in characters, at most; 0 where the cut does not tell."""
     shape: Shape | None = None

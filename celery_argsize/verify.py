@@ -81,20 +81,21 @@ def _finding(field: str, seen: Mapping[str, Sighting], wanted: Callable[[str], R
     value, when = seen[field]
     limits = wanted(task)
     limit: int = getattr(limits, part)
-    whole = seen.get(f"whole:{part}:{task}")
-    if kind == "whole":
-        return [Finding(task, part, agrees=True, text=f"a repr of {value:,} characters came whole", time=when)]
+    if kind in _WHOLE:
+        text = f"a repr of {value:,} {_WHOLE[kind]} came whole"
+        return [Finding(task, part, agrees=True, text=text, time=when)]
     if kind == "size":
-        if value >= limit or (whole is not None and whole.time > when and whole.value > value):
-            return []  # as wanted, or from before the limit was raised
-        text = f"cut at {value:,} characters, wanted is a limit of {limit:,}"
+        met, text = value >= limit, f"cut at {value:,} characters, wanted is a limit of {limit:,}"
+        later = seen.get(f"whole:{part}:{task}")
     else:
-        if limits.levels and value >= limits.levels:
-            return []
-        text = f"cut at {value} levels, wanted are {limits.levels or 'all'}"
+        met, text = 0 < limits.levels <= value, f"cut at {value} levels, wanted are {limits.levels or 'all'}"
+        later = seen.get(f"deep:{part}:{task}")
+    if met or (later is not None and later.time > when and later.value > value):
+        return []  # as wanted, or from before the limit was raised
     return [Finding(task, part, agrees=False, text=text, time=when)]
 
 
+_WHOLE: Final = {"whole": "characters", "deep": "levels"}
 _VERDICTS: Final = {"in_force": "in force", "not_in_force": "NOT IN FORCE", "no_evidence": "nothing seen that tells"}
 
 

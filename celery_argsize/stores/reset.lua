@@ -18,7 +18,7 @@ for _, host in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
   if #ARGV == 4 then
     redis.call('DEL', ARGV[4] .. host)
   else
-    for _, kind in ipairs({ 'size', 'depth', 'whole' }) do
+    for _, kind in ipairs({ 'size', 'depth', 'whole', 'deep' }) do
       redis.call('HDEL', ARGV[4] .. host, kind .. ':args:' .. ARGV[5], kind .. ':kwargs:' .. ARGV[5])
     end
   end

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from amqp.exceptions import FrameError
 from celery import Celery
+from celery.utils.saferepr import saferepr
 from support import BIN, Worker, run, running, wait_until
 
 import celery_argsize
@@ -76,6 +77,11 @@ def test_what_is_advised_cures_on_redis(on_redis: Scene) -> None:
     send(on_redis, app, "task_0", records(100))
     send(on_redis, app, "task_1", "short")
     assert truncated(on_redis) == {"task_0": 30, "task_1": 0}
+    seen = {task.name: task.args for task in celery_argsize.get_size_summary(redis_url=on_redis.figures_url).tasks}
+    assert seen["task_0"].truncated_by == {"size": 0, "depth": 0, "both": 30}
+    whole = len(saferepr((records(100),), None, 0))
+    assert (seen["task_0"].need.max, seen["task_0"].need.p99, seen["task_0"].need.levels) == (whole, whole, 4)
+    assert (seen["task_1"].need.max, seen["task_1"].need.levels) == (len("('short',)"), 0)
     done = celery_argsize.auto_configure_celery_limits(app, apply=True)
     assert (done.advice.verdict, done.app_limits, dict(done.refused)) == ("apply", ReprLimits(131_072, levels=4), {})
     assert (done.advice.truncated, done.advice.cured) == (30, 30)

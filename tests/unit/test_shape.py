@@ -107,6 +107,19 @@ def test_what_json_lacks_is_never_under(value: Any, times: int) -> None:
     assert len(saferepr(part, None, 0)) <= seen.need <= len(saferepr(part, None, 0)) * 1.5 + 10
 
 
+def test_what_is_walked_through_is_bounded_and_still_not_under() -> None:
+    part = [[{"id": n, "at": datetime(2026, 11, 21, 10, 30, n % 60)} for n in range(40_000)]]  # noqa: DTZ001 - naive ones
+    whole = len(saferepr(part, None, 0))
+    assert len(dumps(part)) > 20 * measure.SLICE
+    assert whole <= shape(part).need <= whole * 1.1
+
+
+def test_a_sign_within_a_text_is_no_sign() -> None:
+    part = [["a < b, <c>", ",) and so on"], ["x"]]
+    header = saferepr(part, None, 0)
+    assert shape(part, header).need == len(header)
+
+
 @pytest.mark.parametrize(
     "blob", ['it\'s, a: "text"\n\\' * 40_000, "é🎵'" * 60_000, b"bytes" * 60_000, b"\xff" * 200_000]
 )

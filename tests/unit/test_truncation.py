@@ -12,7 +12,7 @@ from celery.utils.saferepr import saferepr
 from hypothesis import example, given, settings, strategies as st
 from kombu.utils.json import dumps, loads
 
-from celery_argsize.truncation import CUTS, read_header
+from celery_argsize.truncation import CUTS, read_header, shown_levels
 
 tricky = st.sampled_from(
     [
@@ -110,6 +110,20 @@ def test_the_verdict_is_what_celery_did(part: Any, limit: int, levels: int) -> N
 def test_a_cut_by_depth_tells_the_levels_in_force(part: Any, limit: int, levels: int) -> None:
     reading = read_header(saferepr(part, limit, levels), loads(dumps(part)))
     assert reading.levels == (levels if reading.verdict in {"depth", "both"} else 0)
+
+
+@given(args | kwargs)
+def test_an_intact_header_shows_its_levels_or_nothing(part: Any) -> None:
+    def depth(value: Any) -> int:
+        inner = value.values() if isinstance(value, dict) else value
+        return 1 + max(map(depth, inner), default=0) if isinstance(value, (dict, list, tuple)) else 0
+
+    assert shown_levels(saferepr(part, None, 0)) in {0, depth(part)}
+
+
+def test_levels_are_clear_where_texts_are() -> None:
+    assert shown_levels("([{'id': 1, 'it\\'s': ['[[[', \"x\"]}],)") == 4
+    assert shown_levels("('a\\', 'b')") == 0
 
 
 @given(args | kwargs)

@@ -52,6 +52,15 @@ def test_the_newer_header_counts() -> None:
     assert check(seen(WHOLE, 2), seen(CUT, 1), seen(CUT, 3))["web-1"].verdict == "not_in_force"
 
 
+def test_levels_can_be_seen_to_have_arrived_too() -> None:
+    deep = Part(Size(90, 90), "intact", 120, 5)
+    assert check(seen(deep))["web-1"].verdict == "in_force"
+    assert check(seen(Part(Size(90, 90), "intact", 120, 3)))["web-1"].verdict == "no_evidence"
+    assert check(seen(DEEP, 1), seen(deep, 2))["web-1"].verdict == "in_force"
+    assert check(seen(deep, 1), seen(DEEP, 2))["web-1"].verdict == "not_in_force"
+    assert "a repr of 5 levels came whole" in hosts_text([*check(seen(deep)).values()])
+
+
 def test_each_host_by_itself_and_the_bad_ones_first() -> None:
     checks = check(seen(WHOLE, host="a"), seen(CUT, host="b"), seen(SHORT, host="c"))
     assert [(host, found.verdict) for host, found in checks.items()] == [
