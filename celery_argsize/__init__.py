@@ -40,6 +40,12 @@ if TYPE_CHECKING:
         measure_json_size as measure_json_size,
     )
     from celery_argsize.monitor import Monitor as Monitor, install as install, uninstall as uninstall
+    from celery_argsize.parse import (
+        CUT as CUT,
+        UNREADABLE as UNREADABLE,
+        ParsedRepr as ParsedRepr,
+        parse_repr as parse_repr,
+    )
     from celery_argsize.recorder import measure_celery_task_size as measure_celery_task_size
     from celery_argsize.reset import ResetResult as ResetResult, reset_metrics as reset_metrics
     from celery_argsize.stats import Measurement as Measurement, Part as Part
@@ -56,6 +62,7 @@ _HOMES: Final = {
     "limits": ["set_repr_limits"],
     "measure": ["UNMEASURABLE", "Size", "measure_json_size"],
     "monitor": ["Monitor", "install", "uninstall"],
+    "parse": ["CUT", "UNREADABLE", "ParsedRepr", "parse_repr"],
     "recorder": ["measure_celery_task_size"],
     "reset": ["ResetResult", "reset_metrics"],
     "stats": ["Measurement", "Part"],
