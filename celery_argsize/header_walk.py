@@ -72,22 +72,24 @@ class HeaderWalk:
             return self._skip(at, ", ", level)
 
     def _skip(self, at: int, stop: str, level: int) -> int:
-        depth = 0
+        opened: list[bool] = []  # brackets; whether of an object's repr, which a cut leaves open
         for found in _TOKEN.finditer(self.text, at):
             mark = found.group()
             if mark == ", ...":
                 raise _End
             if mark == "...":
                 self.size = True
+                while opened and opened[-1]:
+                    opened.pop()
             elif len(mark) > 2 and mark[0] in "([{":  # noqa: PLR2004 - "[...]"
-                self._deep(level + depth)
+                self._deep(level + len(opened))
             elif mark in "([{":
-                depth += 1
+                opened.append(self.text[max(0, found.start() - 1)].isalnum())
             elif mark in ")]}":
-                if not depth:
+                if not opened:
                     return found.start()
-                depth -= 1
-            elif mark == stop and not depth:
+                opened.pop()
+            elif mark == stop and not opened:
                 return found.start()
         raise Foreign
 

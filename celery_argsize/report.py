@@ -82,14 +82,14 @@ def _headline(summary: Summary) -> list[str]:
         lines.append(f"Recommended tier: {advice.tier_name} ({advice.tier})")
     if summary.unmeasurable_tasks:
         lines.insert(6, f"Unmeasurable tasks: {summary.unmeasurable_tasks:,}")
-    if summary.truncated_tasks:
-        causes = [f"{n:,} by {_CAUSES[cause]}" for cause, n in summary.truncated_by.items() if n]
-        lines.append(f"Truncated parts: {', '.join(causes)}")
     return lines
 
 
 def _period(summary: Summary) -> list[str]:
     lines = []
+    if summary.truncated_tasks:
+        causes = [f"{n:,} by {_CAUSES[cause]}" for cause, n in summary.truncated_by.items() if n]
+        lines.append(f"Truncated parts: {', '.join(causes)}")
     if summary.since is not None and summary.updated is not None:
         lines.append(f"Measured from {_when(summary.since)} to {_when(summary.updated)}.")
     if len(summary.apps) > 1:

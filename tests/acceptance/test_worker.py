@@ -66,7 +66,7 @@ def test_a_large_task_is_in_the_log_before_it_kills_its_process(scene: Scene) ->
     block = (
         "[CELERY MONITOR] Task: killed\n"
         f"[CELERY MONITOR] ID: {sent.id}\n"
-        "[CELERY MONITOR] Args: 45,678 characters (⚠ TRUNCATED)\n"
+        "[CELERY MONITOR] Args: 45,678 characters (⚠ TRUNCATED by size)\n"
         "[CELERY MONITOR] Kwargs: 0 characters (✓)\n"
         "[CELERY MONITOR] Current limit: 1,024 characters\n"
     )

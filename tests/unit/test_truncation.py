@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import celery
@@ -95,6 +96,7 @@ def truth(part: Any, limit: int, levels: int) -> str:
 @example(part=([[1, 2, 3]] * 30,), limit=50, levels=2)
 @example(part=({"\\": ["[...]", "x" * 200], "": None},), limit=230, levels=0)
 @example(part=("[...]", "x" * 60, None), limit=77, levels=3)
+@example(part=("\\", {"[...]": 1, "at": datetime(2026, 1, 1, 0, 0, fold=1)}), limit=62, levels=0)  # noqa: DTZ001
 def test_the_verdict_is_what_celery_did(part: Any, limit: int, levels: int) -> None:
     header, expected = saferepr(part, limit, levels), truth(part, limit, levels)
     verdict = read_header(header, loads(dumps(part))).verdict  # as JSON brings it: tuples as lists
