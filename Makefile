@@ -10,12 +10,13 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check clean redis
+.PHONY: help demo test check bench-advice clean redis
 
 help:
 	@echo "make demo    see it at work: a Redis, a worker, a few hundred tasks, the report"
 	@echo "make test    run the tests (ARGS=\"-k name -x\" for some of them)"
 	@echo "make check   lint, format and types"
+	@echo "make bench-advice   hold the advice against what happens, for 50 kinds of arguments: two minutes"
 	@echo "make clean   remove what these made, $(VENV) included"
 	@echo
 	@echo "PYTHON=python3.12 make demo chooses the Python for $(VENV); it needs 3.10 or later."
@@ -30,6 +31,11 @@ check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# Writes benchmarks/ADVICE.md and the results in docs/advice.md; its picture too, where matplotlib is installed.
+bench-advice: $(VENV)/.installed-dev redis
+	$(RUN) benchmarks/advice.py
+	$(RUN) benchmarks/publish_cost.py
 
 # A Redis of our own, where the machine has none. If that fails, whoever needs one says how to get it.
 redis: $(VENV)/.installed

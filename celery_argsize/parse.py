@@ -321,10 +321,9 @@ class _Reader:
                 missing_in_key: dict[_Path, None] = {}
                 name = self.plain(key, (), missing_in_key)
                 name = name if type(name) in {str, int} else json.dumps(name)
-                # Two keys may have become one: then neither member is the right one.
-                plain[name] = self.plain(_LOST if name in plain else member, (*path, name), missing)
-                if missing_in_key:
+                if missing_in_key or name in plain:  # two keys may have become one: the first stays, in doubt
                     self.plain(_LOST, (*path, name), missing)
+                plain[name] = plain[name] if name in plain else self.plain(member, (*path, name), missing)
             return plain
         if isinstance(value, (set, frozenset)):
             value = self._shown[id(value)][1] if value else []
