@@ -304,8 +304,8 @@ def machine(server: str) -> str:
     """What this ran on."""
     libraries = ", ".join(f"{name} {metadata.version(name)}" for name in ("celery", "kombu", "amqp", "redis"))
     return (
-        f"On {processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {libraries}, "
-        f"Redis server {server}."
+        f"On {processor()}, {os.cpu_count()} cores, with Python {platform.python_version()}.\n"
+        f"Versions: {libraries}, Redis server {server}."
     )
 
 

@@ -175,7 +175,7 @@ class _Adviser:
                 return "too_few", [f"no truncated task was seen {self.min_runs:,} times"], None
             return "nothing", [f"none of {self.summary.total_tasks:,} runs had a truncated repr"], None
         if not good:
-            return bad[0].verdict, ["no limit cures any of the tasks; see each"], None
+            return bad[0].verdict, ["no limit is advised for any of the tasks; see each"], None
         limits = ReprLimits(
             *(max(getattr(task.limits, name) for task in good) for name in ("args", "kwargs", "levels"))
         )

@@ -100,7 +100,7 @@ class Planner:
         """Whether reprs as long as *limits* fit the headers of one message; other parts are at the default limit."""
         if self.broker.headers_max is None:
             return True
-        # a character takes up to 4 bytes in UTF-8; of parts that are raised, what was seen tells
+        # a character takes up to 4 bytes in UTF-8; of parts that are raised, the most that was seen
         taken = sum(limits[name] * ratios[name] if name in limits else DEFAULT_LIMIT * 4 for name in PARTS)
         return taken + OTHER_HEADERS <= self.broker.headers_max
 
@@ -189,9 +189,8 @@ def _needed(part: PartSummary, limit: int) -> float:
 
 
 def bytes_a_char(part: PartSummary) -> float:
-    """Bytes in UTF-8 that a character of this part takes: the mean, or that of the largest if it is more."""
-    mean = part.total_bytes / (part.mean * part.count) if part.mean else 1.0
-    return max(1.0, mean, part.max_bytes / part.max if part.max else 1.0)
+    """Bytes in UTF-8 that a character of this part takes, the most of any that was seen: any may fill the limit."""
+    return max(1.0, part.max_density / 1000)
 
 
 def _too_slow(seconds: float, which: str, limit: float) -> str:

@@ -188,6 +188,9 @@ class TaskStats:
         self._count(f"{name}.bytes_le.{rules.bucket(size)}")
         self._raise(f"{name}.max_chars", Extreme(chars, measurement.task_id, measurement.time))
         self._raise(f"{name}.max_bytes", Extreme(size, measurement.task_id, measurement.time))
+        if chars:
+            density = -(-size * 1000 // chars)  # rounded up
+            self._raise(f"{name}.max_density", Extreme(density, measurement.task_id, measurement.time))
 
     def _add_need(self, name: str, part: Part, measurement: Measurement, rules: Rules) -> None:
         need, shape = part.need, part.shape

@@ -42,6 +42,8 @@ class PartSummary:
     large: int
     unmeasurable: int
     max_bytes: int
+    max_density: int
+    """UTF-8 bytes that 1,000 characters take, the most of any part: 1,000 where all was ASCII."""
     total_bytes: int
     largest_task_id: str
     largest_at: float
@@ -271,6 +273,7 @@ def _part(part: str, stats: TaskStats) -> PartSummary:
         large=count("large"),
         unmeasurable=count("unmeasurable"),
         max_bytes=stats.maxima.get(f"{part}.max_bytes", _NOTHING).value,
+        max_density=stats.maxima.get(f"{part}.max_density", _NOTHING).value,
         total_bytes=count("bytes"),
         largest_task_id=largest.task_id,
         largest_at=largest.time,

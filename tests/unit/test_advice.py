@@ -230,6 +230,15 @@ def test_characters_of_many_bytes_share_it_too() -> None:
     assert (ascii_only.verdict, cjk.verdict) == ("apply", "short_argsrepr")
 
 
+def test_a_rare_text_of_many_bytes_counts_for_the_limit_of_all() -> None:
+    calls: list[Call] = [(("x" * 10_000,), {})] * 95 + [(("語" * 60_000,), {})] * 4 + [(("x" * 200_000,), {})]
+    advice = advise(observe(fresh_app(), {"scan": calls}), "amqp", celery.__version__)
+    app = carry_out(advice)
+    for call in calls:
+        headers = publish(app, "scan", call).headers
+        assert len((headers["argsrepr"] + headers["kwargsrepr"]).encode()) + OTHER_HEADERS <= 131_064
+
+
 def test_the_guides_tier_is_kept_and_said_to_be_harmful_where_it_is() -> None:
     on_amqp, on_redis = advice_on(records(100), broker="amqp"), advice_on(records(100), broker="redis")
     assert on_amqp.rule_of_thumb == on_redis.rule_of_thumb
