@@ -231,7 +231,8 @@ def test_characters_of_many_bytes_share_it_too() -> None:
 
 
 def test_a_rare_text_of_many_bytes_counts_for_the_limit_of_all() -> None:
-    calls: list[Call] = [(("x" * 10_000,), {})] * 95 + [(("語" * 60_000,), {})] * 4 + [(("x" * 200_000,), {})]
+    texts = ["x" * 10_000] * 95 + ["語" * 60_000] * 4 + ["x" * 200_000]
+    calls: list[Call] = [((text,), {}) for text in texts]
     advice = advise(observe(fresh_app(), {"scan": calls}), "amqp", celery.__version__)
     app = carry_out(advice)
     for call in calls:
