@@ -190,7 +190,7 @@ class TaskStats:
         self._raise(f"{name}.max_bytes", Extreme(size, measurement.task_id, measurement.time))
         if chars:
             density = -(-size * 1000 // chars)  # rounded up
-            self._raise(f"{name}.max_density", Extreme(density, measurement.task_id, measurement.time))
+            self._raise(f"{name}.max_density", Extreme(density, "", 0.0))  # nobody asks where
 
     def _add_need(self, name: str, part: Part, measurement: Measurement, rules: Rules) -> None:
         need, shape = part.need, part.shape
