@@ -8,16 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from celery_argsize.stats import DEFAULT_LEVELS
+from celery_argsize.truncation import DEFAULT_LEVELS, DEFAULT_LIMIT
 
 if TYPE_CHECKING:
     from celery_argsize.brokers import Broker
     from celery_argsize.tiers import Recommendation
 
 __all__ = ["DEFAULT_LIMIT", "Advice", "Cost", "PartAdvice", "ReprLimits", "TaskAdvice"]
-
-#: Celery's ``argsrepr_maxsize`` and ``kwargsrepr_maxsize``, in characters (celery.app.amqp.AMQP).
-DEFAULT_LIMIT: Final = 1024
 
 #: ``apply``: for all tasks. ``apply_only``: for the tasks named. ``pass_reference`` and ``short_argsrepr``: raise
 #: nothing, do that. ``too_few``: not enough was seen. ``nothing``: nothing was cut.

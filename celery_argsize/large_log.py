@@ -17,6 +17,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.trouble import logger
+from celery_argsize.truncation import CAUSES
 
 if TYPE_CHECKING:
     from celery_argsize.stats import Measurement, Part
@@ -75,11 +76,8 @@ def _text(measurement: Measurement, limits: tuple[int, int], hidden: int) -> str
     return "\n".join(f"[CELERY MONITOR] {line}" for line in lines)
 
 
-_CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
-
-
 def _part(part: Part) -> str:
-    mark = f"⚠ TRUNCATED by {_CAUSES[part.verdict]}" if part.truncated else "✓"
+    mark = f"⚠ TRUNCATED by {CAUSES[part.verdict]}" if part.truncated else "✓"
     return f"not measurable ({mark})" if part.size is None else f"{part.size.chars:,} characters ({mark})"
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from celery_argsize.truncation import DEFAULT_LEVELS, DEFAULT_LIMIT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -18,10 +20,6 @@ __all__ = ["SEEN", "Origins", "Sighting"]
 
 #: The sighting that says no more than that a host has sent something.
 SEEN: Final = "seen"
-
-#: What Celery lets through by itself: a header over this many characters, or levels, that came whole tells something.
-DEFAULT_LIMIT: Final = 1024
-DEFAULT_LEVELS: Final = 3
 
 
 class Sighting(NamedTuple):
@@ -89,7 +87,7 @@ class Origins:
 
 
 def _tells(part: Part) -> list[tuple[str, int]]:
-    if part.verdict == "intact":
+    if part.verdict == "intact":  # more than Celery lets through by itself
         told = [("whole", part.header, DEFAULT_LIMIT), ("deep", part.levels, DEFAULT_LEVELS)]
     else:
         told = [("size", part.limit, 0), ("depth", part.levels, 0)]

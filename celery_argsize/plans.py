@@ -176,9 +176,7 @@ class Planner:
 
 def _levels(parts: dict[str, PartSummary]) -> int:
     """Levels to show: the default, unless something was cut by depth, or would be once it is not cut by size."""
-    deep = any(part.truncated_by["depth"] or part.truncated_by["both"] for part in parts.values())
-    most = max(part.need.levels for part in parts.values())
-    return max(most, DEFAULT_LEVELS) if deep else max(DEFAULT_LEVELS, most)
+    return max(DEFAULT_LEVELS, *(part.need.levels for part in parts.values()))
 
 
 def _needed(part: PartSummary, limit: int) -> float:

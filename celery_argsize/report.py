@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.advice_text import short_advice
 from celery_argsize.tiers import TIERS, recommend
+from celery_argsize.truncation import CAUSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,9 +45,6 @@ def report_text(summary: Summary, advice: Advice) -> str:
         _paste(summary, advice),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
-
-
-_CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
 
 
 def _paste(summary: Summary, advice: Advice) -> list[str]:
@@ -88,7 +86,7 @@ def _headline(summary: Summary) -> list[str]:
 def _period(summary: Summary) -> list[str]:
     lines = []
     if summary.truncated_tasks:
-        causes = [f"{n:,} by {_CAUSES[cause]}" for cause, n in summary.truncated_by.items() if n]
+        causes = [f"{n:,} by {CAUSES[cause]}" for cause, n in summary.truncated_by.items() if n]
         lines.append(f"Truncated parts: {', '.join(causes)}")
     if summary.since is not None and summary.updated is not None:
         lines.append(f"Measured from {_when(summary.since)} to {_when(summary.updated)}.")

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from celery_argsize.measure import FRAME, Size, encode, slices
 
-__all__ = ["Shape", "measure_shape"]
+__all__ = ["Shape", "measure_shape", "outside_quotes"]
 
 
 class Shape(NamedTuple):
@@ -166,7 +166,12 @@ def _guessed(size: Size, density: float) -> _Piece:
 
 def _is_odd(header: str) -> bool:
     """Whether *header* shows, outside texts, what the value's JSON does not."""
-    return _ODD.search("'".join(header.replace("\\'", "").split("'")[::2])) is not None
+    return _ODD.search(outside_quotes(header)) is not None
+
+
+def outside_quotes(header: str) -> str:
+    """*header* without its texts, each of which leaves one quote."""
+    return "'".join(header.replace("\\'", "").split("'")[::2])
 
 
 def _less(found: _Piece, piece: Any, frame: int) -> _Piece:

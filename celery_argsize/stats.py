@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from celery_argsize.origins import Origins
-from celery_argsize.truncation import CUTS
+from celery_argsize.truncation import CUTS, DEFAULT_LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,9 +38,6 @@ __all__ = [
 OTHER: Final = "__other__"
 
 PARTS: Final = ("args", "kwargs")
-
-#: Levels that a repr shows: Celery's default for ``task_repr_maxlevels``, and before 5.7 a fixed number.
-DEFAULT_LEVELS: Final = 3
 
 #: What is added up of the shape of truncated parts (see ``shape.Shape``).
 CUT_SUMS: Final = (

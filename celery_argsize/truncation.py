@@ -13,14 +13,30 @@ import re
 from typing import Any, Final, Literal, NamedTuple
 
 from celery_argsize.header_walk import HeaderWalk
-from celery_argsize.shape import measure_shape
+from celery_argsize.shape import measure_shape, outside_quotes
 
-__all__ = ["CUTS", "Reading", "Verdict", "read_header", "shown_levels"]
+__all__ = [
+    "CAUSES",
+    "CUTS",
+    "DEFAULT_LEVELS",
+    "DEFAULT_LIMIT",
+    "Reading",
+    "Verdict",
+    "read_header",
+    "shown_levels",
+]
 
 Verdict = Literal["intact", "size", "depth", "both", "custom", "unknown"]
 
-#: The verdicts that mean: Celery cut it.
-CUTS: Final = ("size", "depth", "both")
+#: The verdicts that mean: Celery cut it; and by what, in words.
+CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
+CUTS: Final = tuple(CAUSES)
+
+#: Celery's ``argsrepr_maxsize`` and ``kwargsrepr_maxsize``, in characters (celery.app.amqp.AMQP).
+DEFAULT_LIMIT: Final = 1024
+
+#: Levels that a repr shows: Celery's default for ``task_repr_maxlevels``, and before 5.7 a fixed number.
+DEFAULT_LEVELS: Final = 3
 
 #: Where a cut can be: dots with the end of a text, of a container or of the header behind them, or the next member.
 _MARK: Final = re.compile(r"\.\.\.(?:['\])},]|$)")
@@ -148,7 +164,7 @@ def shown_levels(header: str) -> int:
     if "'" in header:
         if _UNCLEAR.search(header) is not None:
             return 0
-        header = "".join(header.replace("\\'", "").split("'")[::2])
+        header = outside_quotes(header)
     if _CALL.search(header) is not None:
         return 0
     brackets = re.sub(r"[^(\[{)\]}]+", "", header).translate(_ROUND)
