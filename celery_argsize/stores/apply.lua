@@ -1,4 +1,5 @@
--- Adds one batch to the counters of an app, once: a batch that was seen before changes nothing.
+-- Adds one batch to the counters of an app, once and as a whole: a batch that was seen before changes nothing, and one
+-- that Redis refuses changes no counter.
 --
 -- KEYS  1 meta   2 names   3 the writer's last sequence   4 stats of __other__   5 hosts by when they were last seen
 --       6.. stats of each task in the batch, then sightings of each host in it
@@ -13,14 +14,14 @@ if schema and schema ~= ARGV[1] then
 end
 local last = redis.call('GET', KEYS[3])
 if last and tonumber(last) >= tonumber(ARGV[2]) then
+  redis.call('EXPIRE', KEYS[3], ARGV[5]) -- a write, so that WAIT on this connection waits for what was added before
   return 0
 end
 -- The first write: where Redis refuses writes (full, read-only) it refuses here, before anything has changed.
-redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[5])
+redis.call('HSET', KEYS[1], 'updated', ARGV[3])
 if not schema then
   redis.call('HSET', KEYS[1], 'schema', ARGV[1], 'since', ARGV[3])
 end
-redis.call('HSET', KEYS[1], 'updated', ARGV[3])
 
 local at = 11
 local function take()
@@ -28,6 +29,8 @@ local function take()
   return ARGV[at - 1]
 end
 
+-- First what may be done twice (names, maxima, hosts), as Redis does not undo a script that fails; then the counters.
+local counters = {}
 local cap = tonumber(ARGV[4])
 local last_task = 5 + tonumber(ARGV[6])
 for k = 6, last_task do
@@ -39,8 +42,7 @@ for k = 6, last_task do
     redis.call('SADD', KEYS[2], name)
   end
   for _ = 1, tonumber(take()) do
-    local field = take()
-    redis.call('HINCRBY', key, field, take())
+    counters[#counters + 1] = { key, take(), take() }
   end
   for _ = 1, tonumber(take()) do
     local field, value, id, seen = take(), take(), take(), take()
@@ -55,12 +57,16 @@ local now, remembered = tonumber(ARGV[3]), tonumber(ARGV[9])
 if #KEYS > last_task then
   redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - remembered)
 end
+local function moment(sighting)
+  return tonumber(sighting:match('%S+$'))
+end
 for k = last_task + 1, #KEYS do
   local host, key = take(), KEYS[k]
   redis.call('ZADD', KEYS[5], now, host)
   for _ = 1, tonumber(take()) do
     local field, sighting = take(), take()
-    if redis.call('HEXISTS', key, field) == 1 or redis.call('HLEN', key) < tonumber(ARGV[8]) then
+    local known = redis.call('HGET', key, field)
+    if known and moment(sighting) >= moment(known) or not known and redis.call('HLEN', key) < tonumber(ARGV[8]) then
       redis.call('HSET', key, field, sighting)
     end
   end
@@ -72,5 +78,17 @@ if over > 0 then
     redis.call('DEL', ARGV[10] .. host)
   end
   redis.call('ZREMRANGEBYRANK', KEYS[5], 0, over - 1)
+end
+
+redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[5])
+for n, counter in ipairs(counters) do
+  local done = redis.pcall('HINCRBY', counter[1], counter[2], counter[3])
+  if type(done) == 'table' and done.err then
+    for m = n - 1, 1, -1 do
+      redis.call('HINCRBY', counters[m][1], counters[m][2], '-' .. counters[m][3])
+    end
+    redis.call('SET', KEYS[3], last or '0', 'EX', ARGV[5])
+    return redis.error_reply(done.err .. ' (key ' .. counter[1] .. ', field ' .. counter[2] .. ')')
+  end
 end
 return 1
