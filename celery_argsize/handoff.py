@@ -5,7 +5,7 @@ what the main process does with what arrives is in ``flusher``.
 
 The pipe: one for all children, non-blocking. A message of up to PIPE_BUF bytes is written whole or not at all, so
 children need no lock, and what is in the pipe outlives the child that wrote it. When it is full (the main process is
-stopped), a child adds up what it cannot hand over, and hands the sums over later.
+stopped), a child adds up what it cannot hand over, and hands the sums over later, with its next task or when it ends.
 """
 
 from __future__ import annotations
@@ -25,13 +25,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from celery_argsize.measure import Size
+from celery_argsize.origins import Sighting
 from celery_argsize.shape import Shape
-from celery_argsize.stats import Book, Extreme, Measurement, Part, TaskStats
+from celery_argsize.stats import OTHER, Book, Extreme, Measurement, Part, TaskStats
+from celery_argsize.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeAlias
 
     from celery_argsize.stats import Rules
+
+    #: Counters of a task on their way.
+    _Sums: TypeAlias = tuple[str, TaskStats]
 
 __all__ = ["Handoff", "LocalHandoff", "PipeHandoff", "PipeWriter"]
 
@@ -42,8 +48,11 @@ class Handoff(Protocol):
     def put(self, measurement: Measurement) -> None:
         """Hand over one measurement. Called where the task runs: never blocks, never raises for want of room."""
 
-    def linger(self, timeout: float) -> None:
-        """Hand over what is still kept back, within *timeout* seconds. Called where no task waits."""
+    def add(self, task: str, stats: TaskStats) -> None:
+        """Hand over counters of *task*. As ``put``."""
+
+    def linger(self, timeout: float) -> int:
+        """Hand over what is still kept back, within *timeout* seconds; how many runs it could not. No task waits."""
 
     def drain(self, into: Book) -> None:
         """Move everything that was handed over *into* a book. Main process, flusher's thread only."""
@@ -58,6 +67,16 @@ class Handoff(Protocol):
         """Give back what it holds."""
 
 
+_trouble: Final = Trouble("what a task handed over could not be taken in, and is counted as an error")
+
+
+def _count_error(error: Exception, book: Book) -> None:
+    """Where one measurement could not be taken in: it is counted in *book*, and keeps none of the others back."""
+    _trouble.report(error)
+    counts = book.tasks.setdefault(OTHER, TaskStats()).counts
+    counts["errors"] = counts.get("errors", 0) + 1
+
+
 class LocalHandoff:
     """Within one process. ``deque.append`` is atomic: no lock is taken where a task runs."""
 
@@ -68,13 +87,19 @@ class LocalHandoff:
 
     def __init__(self, rules: Rules, max_names: int) -> None:
         self._rules = rules
-        self._queue: deque[Measurement] = deque()
+        self._queue: deque[Measurement | _Sums] = deque()
         self._folded = Book(max_names)
         self._folding = threading.Lock()
         self._woken = threading.Event()
 
     def put(self, measurement: Measurement) -> None:
-        self._queue.append(measurement)
+        self._append(measurement)
+
+    def add(self, task: str, stats: TaskStats) -> None:
+        self._append((task, stats))
+
+    def _append(self, content: Measurement | _Sums) -> None:
+        self._queue.append(content)
         # A lock that another thread holds is not waited for: that thread is folding already.
         if len(self._queue) > self.HIGH_WATER and self._folding.acquire(blocking=False):
             try:
@@ -85,10 +110,17 @@ class LocalHandoff:
     def _fold(self) -> None:
         with contextlib.suppress(IndexError):
             for _ in range(len(self._queue)):
-                self._folded.add(self._queue.popleft(), self._rules)
+                content = self._queue.popleft()
+                try:
+                    if isinstance(content, Measurement):
+                        self._folded.add(content, self._rules)
+                    else:
+                        self._folded.merge([content])
+                except Exception as exc:  # noqa: BLE001 - a fault of ours, whatever it is
+                    _count_error(exc, self._folded)
 
-    def linger(self, timeout: float) -> None:
-        """Nothing is kept back."""
+    def linger(self, timeout: float) -> int:  # noqa: ARG002 - nothing is kept back
+        return 0
 
     def drain(self, into: Book) -> None:
         with self._folding:
@@ -135,23 +167,31 @@ def _part(content: tuple[Any, ...]) -> Part:
     return Part(size and Size(*size), verdict, header, levels, limit, shape and Shape(*shape))
 
 
-def _unpack(content: tuple[Any, ...], into: Book, rules: Rules) -> None:
-    if len(content) == 3:  # noqa: PLR2004 - sums, see _chunks
+def _unpack(data: bytes, into: Book, rules: Rules) -> None:
+    content = marshal.loads(data)  # noqa: S302 - our own child's
+    if len(content) == 2:  # noqa: PLR2004 - sightings, see _chunks
+        host, sightings = content
+        into.origins.merge({host: {field: Sighting(*seen) for field, seen in sightings.items()}})
+    elif len(content) == 3:  # noqa: PLR2004 - sums, see _chunks
         name, counts, maxima = content
         into.merge([(name, TaskStats(counts, {field: Extreme(*seen) for field, seen in maxima.items()}))])
-        return
-    task, task_id, args, kwargs, when, origin = content
-    into.add(Measurement(task, task_id, _part(args), _part(kwargs), when, origin), rules)
+    else:
+        task, task_id, args, kwargs, when, origin = content
+        into.add(Measurement(task, task_id, _part(args), _part(kwargs), when, origin), rules)
 
 
-def _chunks(name: str, stats: TaskStats) -> Iterator[tuple[bytes, TaskStats]]:
-    """Messages that add up to *stats*, each with what it carries."""
-    for kind in ("counts", "maxima"):
-        items = iter(getattr(stats, kind).items())
-        while chunk := dict(islice(items, _FIELDS_A_MESSAGE)):
-            part = TaskStats(**{kind: chunk})
-            maxima = {field: tuple(seen) for field, seen in part.maxima.items()}
-            yield _message((name, part.counts, maxima)), part
+def _chunks(book: Book) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Messages that add up to *book*, each with the dict that it empties: delete its keys there once it is sent."""
+    for host, sightings in [*book.origins.hosts.items()]:
+        for field, seen in [*sightings.items()]:
+            yield _message((host, {field: tuple(seen)})), {field: sightings}
+    for name, stats in [*book.tasks.items()]:
+        counts, maxima = iter([*stats.counts.items()]), iter([*stats.maxima.items()])
+        while chunk := dict(islice(counts, _FIELDS_A_MESSAGE)):
+            yield _message((name, chunk, {})), dict.fromkeys(chunk, stats.counts)
+        while some := dict(islice(maxima, _FIELDS_A_MESSAGE)):
+            plain = {field: tuple(seen) for field, seen in some.items()}
+            yield _message((name, {}, plain)), dict.fromkeys(some, stats.maxima)
 
 
 class PipeWriter:
@@ -166,10 +206,15 @@ class PipeWriter:
         if (self._kept and not self._offer()) or not self._write(_pack(measurement)):
             self._kept.add(measurement, self._rules)
 
-    def linger(self, timeout: float) -> None:
+    def add(self, task: str, stats: TaskStats) -> None:
+        self._kept.merge([(task, stats)])
+        self._offer()
+
+    def linger(self, timeout: float) -> int:
         deadline = time.monotonic() + timeout
         while self._kept and not self._offer() and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._fd], [], left)
+        return self._kept.count
 
     def _write(self, message: bytes) -> bool:
         """Whether *message* went into the pipe; it does so whole or not at all."""
@@ -181,15 +226,12 @@ class PipeWriter:
 
     def _offer(self) -> bool:
         """Hand over what was kept, as far as the pipe has room; whether nothing is left."""
-        for name, stats in [*self._kept.tasks.items()]:
-            for message, carried in _chunks(name, TaskStats(stats.counts, stats.maxima)):
-                if not self._write(message):
-                    return False
-                for field in carried.counts:
-                    del stats.counts[field]
-                for field in carried.maxima:
-                    del stats.maxima[field]
-            self._kept.clear(name)
+        for message, emptied in _chunks(self._kept):
+            if not self._write(message):
+                return False
+            for field, holder in emptied.items():
+                del holder[field]
+        self._kept.clear()
         return True
 
 
@@ -242,7 +284,10 @@ class PipeHandoff(PipeWriter):
             end = at + _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
             if end > len(data):
                 break
-            _unpack(marshal.loads(data[at + _LENGTH.size : end]), into, self._rules)  # noqa: S302 - our own child's
+            try:
+                _unpack(data[at + _LENGTH.size : end], into, self._rules)
+            except Exception as exc:  # noqa: BLE001 - as above
+                _count_error(exc, into)
             at = end
         return data[at:]
 

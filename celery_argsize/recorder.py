@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.large_log import LargeTaskLog
 from celery_argsize.measure import measure_part
 from celery_argsize.shape import measure_shape
-from celery_argsize.stats import DEFAULT_LEVELS, Measurement, Part
-from celery_argsize.trouble import Trouble
+from celery_argsize.soft_limit import SoftLimit
+from celery_argsize.stats import DEFAULT_LEVELS, OTHER, Measurement, Part, TaskStats
+from celery_argsize.trouble import Trouble, logger
 from celery_argsize.truncation import CUTS, read_header, shown_levels
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def measure_celery_task_size(
         _part(args, getattr(request, "argsrepr", None)),
         _part(kwargs, getattr(request, "kwargsrepr", None)),
         time.time(),
-        clean((request.origin or "").rpartition("@")[2], ORIGIN_BYTES),
+        clean(str(request.origin or "").rpartition("@")[2], ORIGIN_BYTES),
     )
 
 
@@ -67,7 +69,7 @@ def _part(value: Any, header: Any) -> Part:
     reading = read_header(header, value)
     chars = len(header) if isinstance(header, str) else 0
     if reading.verdict not in CUTS:
-        levels = _sampled_levels(header) if reading.verdict == "intact" and value else 0
+        levels = _sampled_levels(header) if reading.verdict == "intact" else 0
         return Part(measure_part(value), reading.verdict, chars, levels)
     size, shape = measure_shape(value, header) or (None, None)
     return Part(size, reading.verdict, chars, reading.levels, reading.limit, shape)
@@ -82,15 +84,16 @@ def _sampled_levels(header: str) -> int:
 
 def clean(name: object, limit: int) -> str:
     """*name* for logs and Redis: printable, at most *limit* UTF-8 bytes, and still not mistaken for another."""
-    text = str(name)
-    if text.isprintable() and len(text) * 4 <= limit:
-        return text
+    whole = str(name)
+    if whole.isprintable() and len(whole) * 4 <= limit:
+        return whole
+    text = whole[: limit + 1]  # however long the rest
     if not text.isprintable():
         text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     data = text.encode()
-    if len(data) <= limit:
+    if len(data) <= limit and len(whole) <= limit:
         return text
-    digest = hashlib.sha256(data).hexdigest()[:12]
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{data[: limit - 16].decode('utf-8', 'ignore')}...{digest}"
 
 
@@ -103,23 +106,59 @@ class Recorder:
         self._large_chars = settings.large_task_chars
         self._log = LargeTaskLog() if settings.log_large_tasks else None
         self._handoff = handoff
+        self._soft_limit = SoftLimit()
+        self._missed: dict[str, int] = {}
         self._trouble = Trouble("a task could not be measured (it ran all the same)")
 
     def on_task_prerun(
         self, task: Any = None, task_id: str | None = None, args: Any = None, kwargs: Any = None, **_: Any
     ) -> None:
         """Measure and hand over one task run. Signature of ``celery.signals.task_prerun``."""
+        soft_limit = self._soft_limit
+        soft_limit.held = True
+        counted = False
         try:
             if task.app is not self._app or (task.request.is_eager and not self._include_eager):
                 return
+            if not soft_limit.watched:
+                soft_limit.watch()
             measurement = measure_celery_task_size(task, task_id, args, kwargs)
+            self._handoff.put(measurement)
+            counted = True
             if self._log is not None and measurement.is_large(self._large_chars):
                 amqp = self._app.amqp
                 self._log.write(measurement, (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
-            self._handoff.put(measurement)
+            if self._missed:
+                self._hand_over_missed()
         except Exception as exc:  # noqa: BLE001 - nothing of ours may reach the task
             self._trouble.report(exc)
+            if not counted:
+                self._miss(task)
+        finally:
+            soft_limit.held = False
+            if soft_limit.came:
+                soft_limit.raise_in_task()
+
+    def _miss(self, task: Any) -> None:
+        """Count a run that could not be measured, by its task's name if that can be had."""
+        name = OTHER
+        with suppress(Exception):
+            name = clean(task.name, NAME_BYTES)
+        self._missed[name] = self._missed.get(name, 0) + 1
+        with suppress(Exception):  # then with the next run
+            self._hand_over_missed()
+
+    def _hand_over_missed(self) -> None:
+        for name in [*self._missed]:
+            self._handoff.add(name, TaskStats({"errors": self._missed[name]}))
+            del self._missed[name]
 
     def on_child_exit(self, **_: Any) -> None:
         """Hand over what a full pipe kept back. Signature of ``celery.signals.worker_process_shutdown``."""
-        self._handoff.linger(1.0)
+        dropped = self._handoff.linger(1.0)
+        if dropped:
+            logger.error(
+                "celery_argsize: the main process did not take the figures of %d task runs within a second, as this "
+                "child ended; they are lost",
+                dropped,
+            )

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.advice_text import short_advice
+from celery_argsize.stats import OTHER
 from celery_argsize.tiers import TIERS, recommend
 from celery_argsize.truncation import CAUSES
 
@@ -38,7 +39,7 @@ def report_text(summary: Summary, advice: Advice) -> str:
         ["=== CELERY SIZE METRICS ===", *_headline(summary)],
         _period(summary),
         ["Tiers (characters, KB = 1,024), a rule of thumb:", *_tier_table(summary)],
-        ["Tasks, largest first (characters):", *_task_table(summary)],
+        ["Tasks, largest first (characters):", *_task_table(summary), *_other(summary)],
         [*short_advice(advice), "  needs, costs and lines to paste: celery -A proj argsize recommend"]
         if summary.truncated_tasks
         else [],
@@ -80,6 +81,11 @@ def _headline(summary: Summary) -> list[str]:
         lines.append(f"Recommended tier: {advice.tier_name} ({advice.tier})")
     if summary.unmeasurable_tasks:
         lines.insert(6, f"Unmeasurable tasks: {summary.unmeasurable_tasks:,}")
+    if summary.errors:
+        lines.insert(
+            1,
+            f"Not measured: {summary.errors:,}, for errors in celery_argsize; its lines in the workers' logs say which",
+        )
     return lines
 
 
@@ -127,6 +133,17 @@ def _task_table(summary: Summary) -> list[str]:
         "Truncated",
     )
     return _table([head, *map(_task_row, summary.tasks)], right=True)
+
+
+def _other(summary: Summary) -> list[str]:
+    """What ``__other__`` is, where there is one."""
+    if not summary.other_runs:
+        return []
+    runs = "1 run" if summary.other_runs == 1 else f"{summary.other_runs:,} runs"
+    return [
+        f"  Task names past max_task_names are added up as {OTHER}: {runs}, of how many names is not known.",
+        "  To see each, raise max_task_names where workers start, and then: celery -A proj argsize reset",
+    ]
 
 
 def _table(rows: Sequence[tuple[str, ...]], *, right: bool) -> list[str]:

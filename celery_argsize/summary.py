@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.histogram import buckets, label, quantile
 from celery_argsize.needs import Cuts, Need, cuts_of, need_of
-from celery_argsize.stats import PARTS, Extreme, Figures, TaskStats
+from celery_argsize.stats import OTHER, PARTS, Extreme, Figures, TaskStats
 from celery_argsize.truncation import CUTS
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class TaskSummary:
     """Runs with a truncated part."""
     unmeasurable: int
     """Runs with a part that has no JSON form."""
+    errors: int
+    """Runs that could not be measured because of an error in celery_argsize; not in *count*."""
     args: PartSummary
     kwargs: PartSummary
 
@@ -113,6 +115,7 @@ class TaskSummary:
             "large": self.large,
             "truncated": self.truncated,
             "unmeasurable": self.unmeasurable,
+            "errors": self.errors,
             "args": self.args.to_json(),
             "kwargs": self.kwargs.to_json(),
         }
@@ -170,6 +173,16 @@ class Summary:
         return sum(task.unmeasurable for task in self.tasks)
 
     @property
+    def errors(self) -> int:
+        """Task runs that could not be measured because of an error in celery_argsize; not in *total_tasks*."""
+        return sum(task.errors for task in self.tasks)
+
+    @property
+    def other_runs(self) -> int:
+        """Task runs whose names were past ``max_task_names``: those of ``__other__``; how many names is not known."""
+        return sum(task.count for task in self.tasks if task.name == OTHER)
+
+    @property
     def max_args_size(self) -> int:
         """Characters of the largest args."""
         return max((task.args.max for task in self.tasks), default=0)
@@ -216,6 +229,8 @@ class Summary:
             "truncated_by": self.truncated_by,
             "large_tasks": self.large_tasks,
             "unmeasurable_tasks": self.unmeasurable_tasks,
+            "errors": self.errors,
+            "other_runs": self.other_runs,
             "largest_task": None
             if largest is None
             else {"name": largest.name, "part": largest.part, "size": largest.size, "task_id": largest.task_id},
@@ -234,13 +249,17 @@ def summarize(*figures: Figures) -> Summary:
     total: dict[str, TaskStats] = {}
     for name, stats in chain.from_iterable(app.tasks.items() for app in figures):
         total.setdefault(name, TaskStats()).merge(stats)
-    tasks = [_task(name, stats) for name, stats in total.items() if stats.counts.get("count", 0)]
+    tasks = [_task(name, stats) for name, stats in total.items() if _runs(stats)]
     return Summary(
         tuple(sorted(tasks, key=lambda task: (-task.max, task.name))),
         since=min((app.since for app in figures if app.since is not None), default=None),
         updated=max((app.updated for app in figures if app.updated is not None), default=None),
         apps=tuple(app.app for app in figures),
     )
+
+
+def _runs(stats: TaskStats) -> int:
+    return stats.counts.get("count", 0) + stats.counts.get("errors", 0)
 
 
 def _task(name: str, stats: TaskStats) -> TaskSummary:
@@ -251,6 +270,7 @@ def _task(name: str, stats: TaskStats) -> TaskSummary:
         large=count("large", 0),
         truncated=count("truncated", 0),
         unmeasurable=count("unmeasurable", 0),
+        errors=count("errors", 0),
         args=_part("args", stats),
         kwargs=_part("kwargs", stats),
     )

@@ -10,6 +10,8 @@ import time
 import traceback
 from typing import Final
 
+from celery_argsize.errors import ArgsizeError
+
 __all__ = ["Trouble", "logger"]
 
 #: The one logger of this package.
@@ -37,7 +39,7 @@ class Trouble:
         more = f" ({self._unlogged} more since the last such line)" if self._unlogged else ""
         self._silent_until, self._unlogged = now + self.EVERY, 0
         # the error's own text may quote an argument, unless it is one of ours
-        said = str(error) if type(error).__module__.startswith("celery_argsize") else type(error).__name__
+        said = str(error) if isinstance(error, ArgsizeError) else type(error).__name__
         logger.warning("celery_argsize: %s: %s%s", self._what, said, more)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("celery_argsize: it happened here:\n%s", "".join(traceback.format_tb(error.__traceback__)))

@@ -56,6 +56,7 @@ def guide(redis_url: str) -> str:
     return redis_url
 
 
+@pytest.mark.smoke
 def test_the_guides_example(guide: str) -> None:
     done = script("--redis-url", guide)
     assert done.returncode == 0, done.stderr
@@ -66,6 +67,7 @@ def test_the_guides_example(guide: str) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.smoke
 def test_json(guide: str) -> None:
     done = script("--redis-url", guide, "--json")
     data = json.loads(done.stdout)
@@ -84,6 +86,7 @@ def test_json(guide: str) -> None:
         "truncated_by": {"size": 2, "depth": 0, "both": 0},
         "large_tasks": 15,
         "unmeasurable_tasks": 0,
+        "errors": 0,
         "largest_task": {
             "name": "extract_metadata_batch",
             "part": "args",
@@ -126,6 +129,7 @@ def test_bad_usage(options: list[str], said: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.smoke
 def test_redis_unreachable_says_where_and_never_the_password() -> None:
     port = free_port()
     done = script("--redis-url", f"redis://user:sesame@127.0.0.1:{port}/3")
@@ -141,6 +145,7 @@ def test_the_script_finds_the_redis_that_celery_is_told_of(guide: str, scene: Sc
     assert script(env=env).stdout.startswith(GUIDE)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("way", [["argsize", "report", "--redis-url"], ["-A", "workload", "argsize", "report"]])
 def test_the_command_shows_the_same(guide: str, scene: Scene, way: list[str]) -> None:
     options = ["--app-name", "celery"] + (["--redis-url", guide] if way[-1] != "--redis-url" else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.handoff import LocalHandoff, PipeHandoff, PipeWriter
 from celery_argsize.measure import Size
 from celery_argsize.shape import Shape
-from celery_argsize.stats import Book, Measurement, Part, Rules
+from celery_argsize.stats import OTHER, Book, Measurement, Part, Rules, TaskStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +107,54 @@ def test_the_longest_message_is_written_whole_or_not_at_all_on_any_system(
     pipe.drain(book)
     assert book.count == 10_000
     assert max(written) <= 512, "the least PIPE_BUF that POSIX allows"
+    pipe.close()
+
+
+def test_what_a_full_pipe_kept_back_says_of_hosts_comes_later_too(pipe: PipeHandoff) -> None:
+    cut = Part(Size(5000, 5000), "size", 1030, 0, 1024)
+    while not pipe._kept:
+        pipe.put(measurement(1))
+    pipe.put(Measurement("scan", "id", cut, cut, 7.5, "web-1"))
+    book = Book(10)
+    pipe.drain(book)
+    assert book.origins.hosts == {}
+    assert pipe.linger(0) == 0
+    pipe.drain(book)
+    seen = book.origins.hosts["web-1"]
+    assert seen == {"seen": (0, 7.5), "size:args:scan": (1024, 7.5), "size:kwargs:scan": (1024, 7.5)}
+    pipe.close()
+
+
+def test_counters_go_the_same_way_and_what_found_no_room_in_time_is_told(pipe: PipeHandoff) -> None:
+    pipe.add("scan", TaskStats({"errors": 2}))
+    while not pipe._kept:
+        pipe.put(measurement(1))
+    pipe.add("scan", TaskStats({"errors": 3}))
+    kept = pipe._kept.count
+    assert kept > 0
+    assert pipe.linger(0.01) == kept, "runs that are still kept back"
+    book = Book(10)
+    pipe.drain(book)
+    assert pipe.linger(1) == 0
+    pipe.drain(book)
+    assert book.tasks["scan"].counts["errors"] == 5
+    pipe.close()
+
+
+@pytest.mark.parametrize("damaged", [b"", b"no marshal", marshal.dumps((1, 2, 3, 4)), marshal.dumps(("a", "b"))])
+def test_a_message_that_cannot_be_read_is_an_error_and_those_around_it_count(
+    pipe: PipeHandoff, damaged: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2000):  # more than one read
+        pipe.put(measurement(1))
+    os.write(pipe._fd, len(damaged).to_bytes(2, "little") + damaged)
+    for _ in range(1000):
+        pipe.put(measurement(2))
+    book = Book(10)
+    pipe.drain(book)
+    assert book.tasks["scan"].counts["count"] == 3000
+    assert book.tasks[OTHER].counts == {"errors": 1}
+    assert "no marshal" not in caplog.text
     pipe.close()
 
 
