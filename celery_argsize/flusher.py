@@ -1,6 +1,7 @@
 """The main process's thread: drain what tasks handed over, add it up, write it in batches, and never give up on one.
 
-One thread does all of it, so that nothing here needs a lock: other threads leave a request and wait for its answer.
+One thread does all of it; other threads leave a request and wait for its answer. While that thread waits for a store
+that is slow or frozen, a second one keeps draining, so that children always find room. No task waits for either.
 How batches are kept from counting twice is the store's business (``stores``).
 """
 
@@ -13,7 +14,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.errors import StoreError
 from celery_argsize.stats import Book, Figures
 from celery_argsize.stores.base import Batch
 from celery_argsize.trouble import Trouble
@@ -47,7 +47,9 @@ class Flusher:
     GATHER: Final = 0.05
     #: Tasks in one batch: keeps one Lua call short.
     BATCH_TASKS: Final = 100
-    #: Longest wait between two attempts, in seconds; the first is the flush interval, each next one twice as long.
+    #: Seconds between two attempts while they fail: at least this, whoever asks for one; the first wait is the flush
+    #: interval, each next one twice as long, up to the longest.
+    MIN_BACKOFF: Final = 1.0
     MAX_BACKOFF: Final = 30.0
 
     def __init__(self, handoff: Handoff, store: Store, settings: Settings, writer: str) -> None:
@@ -64,19 +66,26 @@ class Flusher:
         self._sequence = 0
         self._failures = 0
         self._next_flush = 0.0
+        self._last_attempt = 0.0
         self._held_until = 0.0
         self._since = time.time()
         self._requests: deque[_Request] = deque()
         self._attention = threading.Event()
         self._deadline: float | None = None
+        #: Between this class's threads, for the handoff's reading end and what is pending. Never held while waiting.
+        self._lock = threading.Lock()
+        self._closed = False
+        self._writing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="celery-argsize", daemon=True)
+        self._relief = threading.Thread(target=self._relieve, name="celery-argsize-relief", daemon=True)
         self._trouble = Trouble("figures are not being written, they are kept and tried again")
 
     # -- for other threads -----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the threads."""
         self._thread.start()
+        self._relief.start()
 
     def flush(self, timeout: float, *, hold: float = 0.0) -> bool:
         """Write everything measured up to now; then, for *hold* seconds, nothing. Whether it was written in time."""
@@ -91,14 +100,19 @@ class Flusher:
         self._deadline = time.monotonic() + timeout
         self._call()
         self._thread.join(timeout + 0.5)
-        if not self._thread.is_alive():  # else it may still read from it
-            self._handoff.close()
-        return self._pending.count + (Book.count_of(self._batch.tasks) if self._batch else 0)
+        self._drain()
+        with self._lock:
+            self._closed = True  # so that nobody reads from descriptors that are another's by then
+            if not self._thread.is_alive():
+                self._handoff.close()
+            batch = self._batch
+            return self._pending.count + (Book.count_of(batch.tasks) if batch else 0)
 
     def own_figures(self) -> Figures:
         """What this worker measured. Once the thread has ended, or for a rough look."""
-        tasks = Book(len(self._own.tasks) + len(self._pending.tasks))
-        tasks.merge([*self._own.tasks.items(), *self._pending.tasks.items()])
+        with self._lock:
+            tasks = Book(len(self._own.tasks) + len(self._pending.tasks))
+            tasks.merge([*self._own.tasks.items(), *self._pending.tasks.items()])
         return Figures(self._app_name, tasks.tasks, self._since, time.time())
 
     def _ask(self, request: _Request, timeout: float) -> bool:
@@ -126,13 +140,35 @@ class Flusher:
     def _turn(self) -> None:
         idle = not self._pending and self._batch is None and not self._requests
         self._handoff.wait(None if idle else 0.0)
-        self._attention.wait(self.GATHER if idle else min(self._interval, 10 * self.GATHER))
+        due = max(self._next_flush, self._held_until) - time.monotonic()
+        self._attention.wait(self.GATHER if idle else min(max(due, 0.0), 10 * self.GATHER))
         self._attention.clear()
-        self._handoff.drain(self._pending)
+        self._drain()
         if time.monotonic() >= self._next_flush:
             self._deliver()
-        while self._requests:
+        while self._requests and (self._requests[0].release or time.monotonic() >= self._may_try_from):
             self._answer(self._requests.popleft())
+
+    def _drain(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._handoff.drain(self._pending)
+
+    def _relieve(self) -> None:
+        """Drain while the other thread writes, if that takes long."""
+        while self._deadline is None:
+            self._writing.wait()
+            time.sleep(2 * self.GATHER)  # nearly all writes are over by then
+            if self._writing.is_set() and self._deadline is None:
+                try:
+                    self._drain()
+                except Exception as exc:  # noqa: BLE001 - as in _run
+                    self._trouble.report(exc)
+
+    @property
+    def _may_try_from(self) -> float:
+        """When the next attempt may be made, at the earliest (monotonic)."""
+        return self._last_attempt + self.MIN_BACKOFF if self._failures else 0.0
 
     def _answer(self, request: _Request) -> None:
         if request.release:
@@ -160,44 +196,55 @@ class Flusher:
             return False
         self._next_flush = now + self._interval
         while batch := self._seal():
+            self._last_attempt = time.monotonic()
+            self._writing.set()
             try:
                 self._store.apply(batch)
-            except StoreError as exc:
-                self._failures += 1
-                backoff = min(self.MAX_BACKOFF, max(1.0, self._interval) * 2 ** min(self._failures - 1, 10))
-                self._next_flush = now + backoff * random.uniform(0.75, 1.25)  # noqa: S311 - spreads a fleet's retries
-                self._trouble.report(exc)
+            except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and no better
+                self._back_off(exc)
                 return False
+            finally:
+                self._writing.clear()
             self._batch = None
             if self._failures:
                 self._failures = 0
                 self._trouble.over("figures are being written again, nothing was lost")
         return True
 
+    def _back_off(self, error: Exception) -> None:
+        self._failures += 1
+        wait = min(self.MAX_BACKOFF, max(self.MIN_BACKOFF, self._interval) * 2 ** min(self._failures - 1, 10))
+        # the jitter spreads a fleet's attempts
+        self._next_flush = time.monotonic() + wait * random.uniform(1.0, 1.5)  # noqa: S311
+        self._trouble.report(error)
+
     def _seal(self) -> Batch | None:
         """The batch to write next: the one that has had no answer yet, else a new one; ``None`` when all is written."""
-        if self._batch is None and self._pending:
-            tasks = self._pending.take(self.BATCH_TASKS)
-            self._own.merge(tasks.items())
-            self._sequence += 1
-            self._batch = Batch(self._writer, self._sequence, tasks, self._pending.origins.take())
+        with self._lock:
+            if self._batch is None and self._pending:
+                self._sequence += 1
+                tasks, origins = self._pending.take(self.BATCH_TASKS), self._pending.origins.take()
+                self._batch = Batch(self._writer, self._sequence, tasks, origins)
+                self._own.merge(tasks.items())
         return self._batch
 
     def _finish(self, deadline: float) -> None:
         """Write what is left, until *deadline* (monotonic); a hold that outlasts it counts less than the figures."""
         self._held_until = min(self._held_until, deadline - 1.0)
         while True:
+            self._attention.clear()
+            now = time.monotonic()
+            self._attention.wait(max(0.0, min(self._may_try_from, deadline) - now))
             try:
-                self._handoff.drain(self._pending)
+                self._drain()
                 if self._deliver():
                     break
             except Exception as exc:  # noqa: BLE001 - as in _run
-                self._trouble.report(exc)
-            left = deadline - time.monotonic()
-            if left <= 0:
+                self._last_attempt = time.monotonic()
+                self._back_off(exc)
+            if time.monotonic() >= deadline:
                 break
-            self._attention.clear()
-            self._attention.wait(min(left, 1.0))
         while self._requests:
             self._requests.popleft().done.set()
+        self._writing.set()  # so that the other thread sees that it is over
         self._store.close()

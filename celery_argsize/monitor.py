@@ -27,7 +27,7 @@ from celery_argsize.report import shutdown_lines
 from celery_argsize.stats import Rules
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.summary import summarize
-from celery_argsize.trouble import logger
+from celery_argsize.trouble import Trouble, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,8 +258,7 @@ class Monitor:
             signal.disconnect(dispatch_uid=self._uid)
         left = flusher.stop(self._shutdown_timeout)
         if report and self.hostname:
-            for line in shutdown_lines(self.hostname, summarize(flusher.own_figures())):
-                logger.warning("%s", line)
+            self._report(flusher)
         if left:
             logger.error(
                 "celery_argsize: the figures of %d task runs could not be written within %g s and are lost",
@@ -268,6 +267,13 @@ class Monitor:
             )
         os.environ.pop(_HANDOFF_ENV, None)
         self._handoff = self._recorder = None
+
+    def _report(self, flusher: Flusher) -> None:
+        try:
+            for line in shutdown_lines(self.hostname, summarize(flusher.own_figures())):
+                logger.warning("%s", line)
+        except Exception as exc:  # noqa: BLE001 - the worker must stop as it would
+            Trouble("no report at shutdown").report(exc)
 
     # -- for the public functions ----------------------------------------------------------------------------------
 

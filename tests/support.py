@@ -80,11 +80,13 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self) -> RedisServer:
-        command = [redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self.options]
+    def start(self, *more: str, ready: bool = True) -> RedisServer:
+        """Start it, with options for this once; *ready*: wait until it answers."""
+        command = [redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self.options, *more]
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
-        wait_until(self._answers, what="redis-server")
+        if ready:
+            wait_until(self._answers, what="redis-server")
         return self
 
     def _answers(self) -> bool:
@@ -93,6 +95,14 @@ class RedisServer:
                 return bool(client.ping())
         except redis.RedisError:
             return False
+
+    @property
+    def pid(self) -> int:
+        """The process, while it runs."""
+        if self.process is None:
+            message = "this redis-server does not run"
+            raise RuntimeError(message)
+        return self.process.pid
 
     def client(self, **options: Any) -> redis.Redis:
         return redis.Redis.from_url(self.url, **options)

@@ -1,6 +1,7 @@
 """The app that acceptance tests run: ten task names, and an oracle that counts apart from what is tested.
 
-The oracle is a second ``task_prerun`` handler: it appends one line a task to a plain file, with sizes by json.dumps.
+The oracle is a second ``task_prerun`` handler: it appends one line a task to a plain file, with sizes by json.dumps. It
+comes before the handler that is tested; where TEST_ORACLE_AFTER names a file, one more comes after it, in children.
 """
 
 from __future__ import annotations
@@ -29,15 +30,28 @@ def _size(part: Any) -> int:
     return len(json.dumps(part, ensure_ascii=False, separators=(",", ":"))) if part else 0
 
 
-def oracle(task: Any, task_id: str, args: Any, kwargs: Any, **_: Any) -> None:
-    line = json.dumps([task.name, task_id, _size(args), _size(kwargs)]) + "\n"
-    fd = os.open(os.environ["TEST_ORACLE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(fd, line.encode())
+def _append(variable: str, line: list[Any]) -> None:
+    fd = os.open(os.environ[variable], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, json.dumps(line).encode() + b"\n")
     os.close(fd)
+
+
+def oracle(task: Any, task_id: str, args: Any, kwargs: Any, **_: Any) -> None:
+    _append("TEST_ORACLE", [task.name, task_id, _size(args), _size(kwargs)])
+
+
+def oracle_after(task: Any, task_id: str, **_: Any) -> None:
+    _append("TEST_ORACLE_AFTER", [task.name, task_id, time.time()])
+
+
+def _connect_after(**_: Any) -> None:
+    signals.task_prerun.connect(oracle_after, weak=False)
 
 
 if "TEST_ORACLE" in os.environ:
     signals.task_prerun.connect(oracle, weak=False)
+if "TEST_ORACLE_AFTER" in os.environ:
+    signals.worker_process_init.connect(_connect_after, weak=False)
 
 
 def body(*args: Any, **kwargs: Any) -> int:
@@ -62,6 +76,12 @@ def slow(seconds: float) -> None:
 @app.task(name="eager_inside")
 def eager_inside(*args: Any) -> None:
     app.tasks["task_0"].apply(args=args)
+
+
+@app.task(name="eager_many")
+def eager_many(count: int) -> None:
+    for number in range(count):
+        app.tasks["task_0"].apply(args=(number,))
 
 
 @app.task(name="summary_inside")

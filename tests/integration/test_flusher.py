@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def counted(store: Store) -> int:
 
 
 @pytest.mark.parametrize("kind", [PipeHandoff, LocalHandoff])
+@pytest.mark.smoke
 def test_figures_arrive_by_themselves_and_what_is_left_at_the_stop(
     kind: type[PipeHandoff | LocalHandoff], redis_url: str
 ) -> None:
@@ -55,6 +57,7 @@ def test_figures_arrive_by_themselves_and_what_is_left_at_the_stop(
     assert flusher.own_figures().tasks["scan"].counts["count"] == 501
 
 
+@pytest.mark.smoke
 def test_a_redis_that_arrives_later_gets_everything_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     server = RedisServer(tmp_path)
     settings = Settings(redis_url=server.url, flush_interval=0.05)
@@ -83,6 +86,36 @@ def test_a_stop_without_redis_ends_in_time_and_counts_what_is_lost(tmp_path: Pat
     begun = time.monotonic()
     assert flusher.stop(1) == 30
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.smoke
+def test_a_stop_while_a_write_hangs_counts_what_came_in_meanwhile() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = Settings(redis_url=f"redis://127.0.0.1:{silent.getsockname()[1]}/0", flush_interval=0.05)
+        flusher, handoff = start(RedisStore(settings), settings)
+        handoff.put(measurement())
+        connection, _ = silent.accept()
+        with connection:
+            for _ in range(20):
+                handoff.put(measurement())
+            assert flusher.stop(0.2) == 21
+
+
+def test_after_a_stop_nothing_reads_from_a_descriptor_that_is_anothers_by_then(redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url, flush_interval=0.05)
+    for _ in range(5):
+        flusher, handoff = start(RedisStore(settings), settings)
+        handoff.put(measurement())
+        assert flusher.stop(5) == 0
+        ends = [socket.socketpair() for _ in range(5)]
+        for ours, theirs in ends:
+            ours.sendall(b"still here")
+            theirs.settimeout(5)
+        time.sleep(0.25)  # as long as the second thread may take to look again
+        assert [theirs.recv(20) for _, theirs in ends] == [b"still here"] * 5
+        for pair in ends:
+            for end in pair:
+                end.close()
 
 
 def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
