@@ -13,8 +13,11 @@ from celery.worker.control import control_command
 
 from celery_argsize.monitor import installed
 from celery_argsize.reset import HOLD, RELEASE
+from celery_argsize.trouble import Trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery_argsize.flusher import Flusher
 
 __all__ = ["hold", "release"]
@@ -22,26 +25,28 @@ __all__ = ["hold", "release"]
 #: Seconds a worker's main loop may spend on one of these: the flusher's thread does the work.
 PATIENCE: Final = 0.8
 
+_trouble: Final = Trouble("this worker's part in a reset failed")
+
 
 @control_command(name=HOLD, visible=False)  # type: ignore[untyped-decorator, unused-ignore]
 def hold(state: Any, base: str, seconds: float = 5.0, **_: Any) -> dict[str, Any]:
     """Write all that was measured, then hold back for *seconds*; only workers whose figures are under *base*."""
-    flusher = _flusher(state, base)
-    return {"error": "other figures"} if flusher is None else {"ok": flusher.flush(PATIENCE, hold=seconds)}
+    return _ask(state, base, lambda flusher: flusher.flush(PATIENCE, hold=seconds))
 
 
 @control_command(name=RELEASE, visible=False)  # type: ignore[untyped-decorator, unused-ignore]
 def release(state: Any, base: str, task: str | None = None, **_: Any) -> dict[str, Any]:
     """Forget this worker's own figures, of *task* or all, and write again; only workers as above."""
-    flusher = _flusher(state, base)
-    if flusher is None:
-        return {"error": "other figures"}
-    return {"ok": flusher.release(PATIENCE, forget=True, task=task)}
+    return _ask(state, base, lambda flusher: flusher.release(PATIENCE, forget=True, task=task))
 
 
-def _flusher(state: Any, base: str) -> Flusher | None:
-    """This worker's flusher, if it writes under *base*: all apps on a broker hear the same commands."""
+def _ask(state: Any, base: str, what: Callable[[Flusher], bool]) -> dict[str, Any]:
+    """The answer of this worker's flusher, if it writes under *base*: all apps on a broker hear the same commands."""
     monitor = installed(state.app)
     if monitor is None or monitor.flusher is None or monitor.flusher.base != base:
-        return None
-    return monitor.flusher
+        return {"error": "other figures"}
+    try:
+        return {"ok": what(monitor.flusher)}
+    except Exception as exc:  # noqa: BLE001 - kombu would log it whole, each time
+        _trouble.report(exc)
+        return {"ok": False}

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -100,7 +101,10 @@ class Flusher:
         self._deadline = time.monotonic() + timeout
         self._call()
         self._thread.join(timeout + 0.5)
-        self._drain()
+        try:
+            self._drain()
+        except Exception as exc:  # noqa: BLE001 - as in _run
+            self._trouble.report(exc)
         with self._lock:
             self._closed = True  # so that nobody reads from descriptors that are another's by then
             if not self._thread.is_alive():
@@ -247,4 +251,5 @@ class Flusher:
         while self._requests:
             self._requests.popleft().done.set()
         self._writing.set()  # so that the other thread sees that it is over
-        self._store.close()
+        with suppress(Exception):  # all is written, or told
+            self._store.close()

@@ -125,9 +125,8 @@ class LocalHandoff:
     def drain(self, into: Book) -> None:
         with self._folding:
             self._fold()
-            into.merge(self._folded.tasks.items())
             into.origins.merge(self._folded.origins.take())
-            self._folded.clear()
+            into.merge(self._folded.take(len(self._folded.tasks)).items())
 
     def wait(self, timeout: float | None) -> None:
         self._woken.wait(self.TICK if timeout is None else timeout)

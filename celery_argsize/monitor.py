@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from billiard import get_start_method
@@ -158,16 +159,16 @@ class Monitor:
                 spawns = methods != {"fork"}
                 self.start(settings, sender.hostname, in_process=in_process, spawns=spawns)
         except ArgsizeError as exc:
-            self._say(logging.ERROR, f"celery_argsize is off, and the worker runs without it: {exc}")
+            self._say(partial(logger.error, "celery_argsize is off, and the worker runs without it: %s", exc))
         except Exception as exc:  # noqa: BLE001 - the worker must start
-            self._say(logging.ERROR, "celery_argsize could not start, and the worker runs without it", exc)
+            self._say(partial(Trouble("could not start, and the worker runs without it").report, exc, logging.ERROR))
 
-    def _say(self, level: int, message: str, exc: Exception | None = None) -> None:
-        """Log *message*, or, as ``worker_init`` comes before the worker sets up its log, do so once it has."""
+    def _say(self, log: Callable[[], None]) -> None:
+        """Call *log*, or, as ``worker_init`` comes before the worker sets up its log, do so once it has."""
 
         def say(**_: Any) -> None:
             signals.celeryd_after_setup.disconnect(dispatch_uid=self._uid)
-            logger.log(level, message, exc_info=exc)
+            log()
 
         if logger.hasHandlers():
             say()
@@ -184,9 +185,10 @@ class Monitor:
         try:
             settings = self.settings
             fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-            self._attend(app, settings, PipeWriter(fd, _rules(settings), settings.max_task_names))
-        except Exception:  # noqa: BLE001 - the child must start
-            logger.exception("celery_argsize cannot measure in this process, which runs without it")
+            handoff = PipeWriter(fd, _rules(settings), settings.max_task_names)
+            self._attend(Recorder(app, settings, handoff), handoff)
+        except Exception as exc:  # noqa: BLE001 - the child must start
+            Trouble("cannot measure in this process, which runs without it").report(exc, logging.ERROR)
 
     def _on_eager(self, task: Any = None, **arguments: Any) -> None:
         """The first eager run outside a worker: start what a worker's start does, if they are to be counted."""
@@ -197,8 +199,8 @@ class Monitor:
             settings = self.settings
             if settings.enabled and settings.include_eager:
                 self.start(settings, "", in_process=True)
-        except Exception:  # noqa: BLE001 - the task must run
-            logger.exception("celery_argsize cannot count eager tasks in this process")
+        except Exception as exc:  # noqa: BLE001 - the task must run
+            Trouble("cannot count eager tasks in this process").report(exc, logging.ERROR)
         if self._recorder is not None:
             self._recorder.on_task_prerun(task=task, **arguments)
 
@@ -231,21 +233,22 @@ class Monitor:
         self._shutdown_timeout = settings.shutdown_timeout
         self.store = _worker_store(settings)
         if not self.store.shared:
-            self._say(logging.WARNING, _NO_REDIS)
-        self.flusher = Flusher(handoff, self.store, settings, writer_name(hostname))
+            self._say(partial(logger.warning, _NO_REDIS))
+        recorder = Recorder(self.app, settings, handoff)
+        flusher = Flusher(handoff, self.store, settings, writer_name(hostname))
         if hostname:
             import celery_argsize.control  # noqa: F401, PLC0415 - registers our remote control commands, in workers only
-        self.flusher.start()
-        self._attend(self.app, settings, handoff)
+        flusher.start()
+        self.flusher = flusher
+        self._attend(recorder, handoff)
         self._listen(signals.worker_shutdown, self._on_worker_shutdown)
         atexit.register(self.stop)
 
-    def _attend(self, app: Celery, settings: Settings, handoff: Handoff | PipeWriter) -> None:
-        self._handoff = handoff
-        self._recorder = Recorder(app, settings, handoff)
+    def _attend(self, recorder: Recorder, handoff: Handoff | PipeWriter) -> None:
+        self._handoff, self._recorder = handoff, recorder
         signals.task_prerun.disconnect(dispatch_uid=self._uid)  # _on_eager
-        self._listen(signals.task_prerun, self._recorder.on_task_prerun)
-        self._listen(signals.worker_process_shutdown, self._recorder.on_child_exit)
+        self._listen(signals.task_prerun, recorder.on_task_prerun)
+        self._listen(signals.worker_process_shutdown, recorder.on_child_exit)
 
     def stop(self, *, report: bool = True) -> None:
         """Write what is left, report, and stop measuring. Harmless when not started, and in a child."""
@@ -256,7 +259,11 @@ class Monitor:
         atexit.unregister(self.stop)
         for signal in (signals.worker_shutdown, signals.task_prerun, signals.worker_process_shutdown):
             signal.disconnect(dispatch_uid=self._uid)
-        left = flusher.stop(self._shutdown_timeout)
+        left = 0
+        try:
+            left = flusher.stop(self._shutdown_timeout)
+        except Exception as exc:  # noqa: BLE001 - the worker must stop as it would
+            Trouble("could not stop as it should; what was not written yet may be lost").report(exc, logging.ERROR)
         if report and self.hostname:
             self._report(flusher)
         if left:

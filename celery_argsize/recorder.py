@@ -131,9 +131,10 @@ class Recorder:
             if self._missed:
                 self._hand_over_missed()
         except Exception as exc:  # noqa: BLE001 - nothing of ours may reach the task
-            self._trouble.report(exc)
             if not counted:
                 self._miss(task)
+            with suppress(Exception):
+                self._trouble.report(exc)
         finally:
             soft_limit.held = False
             if soft_limit.came:
@@ -155,7 +156,11 @@ class Recorder:
 
     def on_child_exit(self, **_: Any) -> None:
         """Hand over what a full pipe kept back. Signature of ``celery.signals.worker_process_shutdown``."""
-        dropped = self._handoff.linger(1.0)
+        try:
+            dropped = self._handoff.linger(1.0)
+        except Exception as exc:  # noqa: BLE001 - the child must end as it would
+            self._trouble.report(exc)
+            return
         if dropped:
             logger.error(
                 "celery_argsize: the main process did not take the figures of %d task runs within a second, as this "

@@ -6,7 +6,6 @@ receiver it would never reach the task, as ``Signal.send`` logs and swallows wha
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -40,22 +39,26 @@ class SoftLimit:
         """The limit came while it was held: call ``raise_in_task``."""
 
     def watch(self) -> None:
-        """Take over the signal in this process, if it is a pool child."""
+        """Take over the signal in this process, if it is a pool child; until it comes."""
         self.watched = True
         if _SIGNAL is None or threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(_SIGNAL) is soft_timeout_sighandler:
             signal.signal(_SIGNAL, self._on_signal)
 
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self.held:
-            self.came = True
-        else:
-            soft_timeout_sighandler(signum, frame)
+    def _on_signal(self, *_: Any) -> None:
+        self.came = True
+        if not self.held:
+            self.raise_in_task()
 
     def raise_in_task(self) -> None:
-        """Raise the limit that came, once all receivers are done; not if the task is over by then."""
-        self.came = False
+        """Raise the limit that came, once all receivers are done; not if the task is over by then.
+
+        It is billiard's own handler that raises it, so that the traceback is the one that it would be without us.
+        """
+        self.came = self.watched = False
+        if _SIGNAL is not None:
+            signal.signal(_SIGNAL, soft_timeout_sighandler)
         over = threading.Event()
 
         def on_task_postrun(task: Any = None, **_: Any) -> None:
@@ -71,7 +74,7 @@ class SoftLimit:
     def _signal_again(self, thread: int, over: threading.Event) -> None:
         while not over.wait(self.TICK):
             if not _sending(sys._current_frames().get(thread)):  # noqa: SLF001 - the only way to look
-                os.kill(os.getpid(), SIG_SOFT_TIMEOUT)
+                signal.pthread_kill(thread, SIG_SOFT_TIMEOUT)
                 break
         signals.task_postrun.disconnect(dispatch_uid=f"celery_argsize.{id(over)}")
 

@@ -155,8 +155,7 @@ class TaskStats:
             self.maxima[name] = extreme
 
     def add(self, measurement: Measurement, rules: Rules) -> None:
-        """Add one measurement."""
-        self._count("count")
+        """Add one measurement. Its ``count`` comes last: what could not be added is not counted."""
         if measurement.is_large(rules.large_task_chars):
             self._count("large")
         if measurement.truncated:
@@ -165,6 +164,7 @@ class TaskStats:
             self._count("unmeasurable")
         for name, part in zip(PARTS, (measurement.args, measurement.kwargs), strict=True):
             self._add_part(name, part, measurement, rules)
+        self._count("count")
 
     def _add_part(self, name: str, part: Part, measurement: Measurement, rules: Rules) -> None:
         if part.verdict != "intact":
@@ -246,8 +246,8 @@ class Book:
 
     def add(self, measurement: Measurement, rules: Rules) -> None:
         """Add one measurement."""
-        self._page(measurement.task).add(measurement, rules)
         self.origins.add(measurement)
+        self._page(measurement.task).add(measurement, rules)
 
     def merge(self, tasks: Iterable[tuple[str, TaskStats]]) -> None:
         """Add everything in *tasks*."""

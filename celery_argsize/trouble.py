@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from contextlib import suppress
 from typing import Final
 
 from celery_argsize.errors import ArgsizeError
@@ -29,9 +30,13 @@ class Trouble:
         self._unlogged = 0
         self.count = 0
 
-    def report(self, error: BaseException) -> None:
-        """Count *error*, and log it if none was logged lately; where it happened goes to DEBUG."""
+    def report(self, error: BaseException, level: int = logging.WARNING) -> None:
+        """Count *error*, and log it if none was logged lately; where it happened goes to DEBUG. Never raises."""
         self.count += 1
+        with suppress(Exception):  # a log handler or filter of the app's may raise
+            self._log(error, level)
+
+    def _log(self, error: BaseException, level: int) -> None:
         now = time.monotonic()
         if now < self._silent_until:
             self._unlogged += 1
@@ -40,7 +45,7 @@ class Trouble:
         self._silent_until, self._unlogged = now + self.EVERY, 0
         # the error's own text may quote an argument, unless it is one of ours
         said = str(error) if isinstance(error, ArgsizeError) else type(error).__name__
-        logger.warning("celery_argsize: %s: %s%s", self._what, said, more)
+        logger.log(level, "celery_argsize: %s: %s%s", self._what, said, more)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("celery_argsize: it happened here:\n%s", "".join(traceback.format_tb(error.__traceback__)))
 

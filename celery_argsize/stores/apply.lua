@@ -30,7 +30,7 @@ local function take()
 end
 
 -- First what may be done twice (names, maxima, hosts), as Redis does not undo a script that fails; then the counters.
-local counters = {}
+local counters = {} -- { key, where in ARGV its counters begin, where they end }
 local cap = tonumber(ARGV[4])
 local last_task = 5 + tonumber(ARGV[6])
 for k = 6, last_task do
@@ -41,9 +41,9 @@ for k = 6, last_task do
     end
     redis.call('SADD', KEYS[2], name)
   end
-  for _ = 1, tonumber(take()) do
-    counters[#counters + 1] = { key, take(), take() }
-  end
+  local n = tonumber(take())
+  counters[#counters + 1] = { key, at, at + 2 * n - 2 }
+  at = at + 2 * n
   for _ = 1, tonumber(take()) do
     local field, value, id, seen = take(), take(), take(), take()
     local known = redis.call('HGET', key, field)
@@ -80,15 +80,25 @@ if over > 0 then
   redis.call('ZREMRANGEBYRANK', KEYS[5], 0, over - 1)
 end
 
-redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[5])
-for n, counter in ipairs(counters) do
-  local done = redis.pcall('HINCRBY', counter[1], counter[2], counter[3])
-  if type(done) == 'table' and done.err then
-    for m = n - 1, 1, -1 do
-      redis.call('HINCRBY', counters[m][1], counters[m][2], '-' .. counters[m][3])
+local function undo(task, stop)
+  for t = task, 1, -1 do
+    local key, from, to = unpack(counters[t])
+    for i = (t == task and stop or to), from, -2 do
+      redis.call('HINCRBY', key, ARGV[i], '-' .. ARGV[i + 1])
     end
-    redis.call('SET', KEYS[3], last or '0', 'EX', ARGV[5])
-    return redis.error_reply(done.err .. ' (key ' .. counter[1] .. ', field ' .. counter[2] .. ')')
+  end
+  redis.call('SET', KEYS[3], last or '0', 'EX', ARGV[5])
+end
+redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[5])
+local pcall = redis.pcall
+for t, task in ipairs(counters) do
+  local key, from, to = unpack(task)
+  for i = from, to, 2 do
+    local done = pcall('HINCRBY', key, ARGV[i], ARGV[i + 1])
+    if type(done) == 'table' then -- an error, where a number should be
+      undo(t, i - 2)
+      return redis.error_reply(done.err .. ' (key ' .. key .. ', field ' .. ARGV[i] .. ')')
+    end
   end
 end
 return 1
