@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.errors import ConfigError
-from celery_argsize.redis_url import from_app, parse_redis_url, safe_url
+from celery_argsize.redis_url import cert_reqs, from_app, parse_redis_url, safe_url, with_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +24,8 @@ DEFAULT_BUCKETS: Final = (*(128 << step for step in range(15)), 8 << 20, 32 << 2
 
 #: Where a script looks when nobody says where Redis is: the same place as Celery's documentation.
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379/0"
+
+NO_MASTER_NAME: Final = "it does not say which primary the sentinels are to name: end it in ?master_name=…"
 
 ENV_PREFIX: Final = "CELERY_ARGSIZE_"
 CONF_PREFIX: Final = "argsize_"
@@ -76,12 +78,21 @@ def _buckets(value: object) -> tuple[int, ...]:
 def _url(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError  # noqa: TRY004 - told as a ConfigError by _parse
-    parse_redis_url(value)
+    place = parse_redis_url(value)
+    if place.kind == "sentinel" and not place.sentinel.get("master_name"):
+        raise ConfigError(NO_MASTER_NAME)
     return value
 
 
-def _setting(default: object, parse: Callable[[Any], object], allowed: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "allowed": allowed})
+def _path(value: object) -> str:
+    path = os.fspath(value)  # type: ignore[call-overload]
+    if not isinstance(path, str) or not path.strip():
+        raise ValueError
+    return path
+
+
+def _setting(default: object, parse: Callable[[Any], object], allowed: str, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"parse": parse, "allowed": allowed})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +100,20 @@ class Settings:
     """Every setting, checked. docs/configuration.md says what each does."""
 
     enabled: bool = _setting(True, _bool, "true or false")
-    redis_url: str | None = _setting(None, _url, "a redis://, rediss:// or unix:// URL")
+    redis_url: str | None = _setting(
+        None, _url, "a redis://, rediss://, unix://, sentinel:// or redis+cluster:// URL", secret=True
+    )
+    redis_ssl_cert_reqs: str | None = _setting(None, cert_reqs, "required, optional or none")
+    redis_ssl_ca_certs: str | None = _setting(None, _path, "the path of a file")
+    redis_ssl_certfile: str | None = _setting(None, _path, "the path of a file")
+    redis_ssl_keyfile: str | None = _setting(None, _path, "the path of a file")
+    redis_ssl_check_hostname: bool | None = _setting(None, _bool, "true or false")
+    require_redis_ssl: bool = _setting(False, _bool, "true or false")
     key_prefix: str = _setting("celery-argsize", _word, "a printable text without { or }")
     app_name: str = _setting("celery", _word, "a printable text without { or }")
     flush_interval: float = _setting(1.0, _number(0.05, 3600), "seconds from 0.05 to 3600")
     shutdown_timeout: float = _setting(5.0, _number(0, 600), "seconds from 0 to 600")
+    wait_replicas: int = _setting(0, _whole(0), "a whole number of replicas, 0 or more")
     large_task_chars: int = _setting(1024, _whole(0), "a whole number of characters, 0 or more")
     log_large_tasks: bool = _setting(True, _bool, "true or false")
     max_task_names: int = _setting(1000, _whole(1), "a whole number, 1 or more")
@@ -102,7 +122,7 @@ class Settings:
     )
     include_eager: bool = _setting(False, _bool, "true or false")
     redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Keywords for redis-py that came from the app (TLS); not a setting of its own."""
+    """Keywords for redis-py that came from the app (TLS, sentinels); not a setting of its own."""
 
     @property
     def base(self) -> str:
@@ -144,9 +164,22 @@ def resolve(
     check_names(overrides)
     values.update({name: _parse(name, value, name) for name, value in overrides.items() if value is not None})
     values.setdefault("app_name", _app_name(app))
-    if not values.get("redis_url") and app is not None:
-        values["redis_url"], values["redis_options"] = from_app(app)
+    if not values.get("redis_url"):
+        values.update(_found_redis(app, environ))
+    if environ.get("REQUIRE_REDIS_SSL"):
+        required = _parse("require_redis_ssl", environ["REQUIRE_REDIS_SSL"], "REQUIRE_REDIS_SSL")
+        values.setdefault("require_redis_ssl", required)
+    if values.get("require_redis_ssl") and values["redis_url"]:
+        values["redis_url"] = with_tls(values["redis_url"])
     return Settings(**values)
+
+
+def _found_redis(app: Any, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The Redis when nobody gave us one: the app's, else that of ``REDIS_URL``, as hosts leave it there."""
+    url, options = from_app(app) if app is not None else (None, {})
+    if url is None and environ.get("REDIS_URL"):
+        url = _parse("redis_url", environ["REDIS_URL"], "REDIS_URL")
+    return {"redis_url": url, "redis_options": options}
 
 
 def with_app(settings: Settings, name: str) -> Settings:

@@ -1,98 +1,256 @@
-"""Redis URLs: which one an app uses, in redis-py's spelling, and how to show one without its secrets.
+"""Redis URLs: which one an app uses, what it says in redis-py's spelling, and how to show one without its secrets.
 
 Pure: nothing is connected to. Celery, kombu and redis-py spell a few things differently; this is where they meet.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery_argsize.errors import ConfigError
 
-__all__ = ["from_app", "parse_redis_url", "safe_url"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from urllib.parse import SplitResult
 
-#: Schemes of Celery and kombu, to those of redis-py.
+__all__ = ["RedisPlace", "cert_reqs", "from_app", "is_redis_url", "parse_redis_url", "safe_url", "with_tls"]
+
+
+class _Scheme(NamedTuple):
+    kind: Literal["server", "sentinel", "cluster"]
+    redis_py: str
+    with_tls: str
+    port: int = 6379
+
+
+#: Every scheme that is understood: those of redis-py, of Celery and kombu, and ours for a cluster.
 _SCHEMES: Final = {
-    "redis": "redis",
-    "rediss": "rediss",
-    "unix": "unix",
-    "socket": "unix",
-    "redis+socket": "unix",
+    "redis": _Scheme("server", "redis", "rediss"),
+    "rediss": _Scheme("server", "rediss", "rediss"),
+    "unix": _Scheme("server", "unix", "unix"),
+    "socket": _Scheme("server", "unix", "socket"),
+    "redis+socket": _Scheme("server", "unix", "redis+socket"),
+    "sentinel": _Scheme("sentinel", "redis", "rediss+sentinel", 26379),
+    "redis+sentinel": _Scheme("sentinel", "redis", "rediss+sentinel", 26379),
+    "rediss+sentinel": _Scheme("sentinel", "rediss", "rediss+sentinel", 26379),
+    "redis+cluster": _Scheme("cluster", "redis", "rediss+cluster"),
+    "rediss+cluster": _Scheme("cluster", "rediss", "rediss+cluster"),
 }
-#: kombu's and Celery's names for certificate checks, to redis-py's.
-_CERT_REQS: Final = {"CERT_REQUIRED": "required", "CERT_OPTIONAL": "optional", "CERT_NONE": "none"}
+#: kombu's and Celery's names and numbers for certificate checks, to redis-py's.
+_CERT_REQS: Final = {
+    "cert_none": "none",
+    "cert_optional": "optional",
+    "cert_required": "required",
+    "none": "none",
+    "optional": "optional",
+    "required": "required",
+}
+_ENCODE: Final = (
+    "if the password has one of # / ? % [ ] in it, write that percent-encoded: %23 %2F %3F %25 %5B %5D "
+    "(urllib.parse.quote(password, safe='') does it)"
+)
+#: Options of a URL that are about the sentinels.
+_SENTINEL_OPTIONS: Final[tuple[str, ...]] = ("master_name", "sentinel_username", "sentinel_password", "sentinel_ssl")
 
 
-def parse_redis_url(url: str) -> str:
-    """*url* as redis-py takes it.
+@dataclass(frozen=True, slots=True)
+class RedisPlace:
+    """What a Redis URL says."""
+
+    kind: Literal["server", "sentinel", "cluster"]
+    urls: tuple[str, ...] = field(repr=False)
+    """One for each host, as redis-py takes them: ``redis://``, ``rediss://`` or ``unix://``."""
+    sentinel: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Options about the sentinels: ``master_name``, ``sentinel_username``, ``sentinel_password``, ``sentinel_ssl``."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether what travels is encrypted."""
+        return self.urls[0].startswith("rediss:")
+
+
+def parse_redis_url(url: str) -> RedisPlace:
+    """What *url* says: one server, or several sentinels or cluster nodes.
 
     Raises:
-        ConfigError: it is not the URL of one Redis server.
+        ConfigError: it is not the URL of a Redis; the message has no part of it that may be secret.
     """
-    parts = urlsplit(url)
-    scheme = _SCHEMES.get(parts.scheme)
+    try:
+        parts = [urlsplit(one) for one in _each(url)]
+    except ValueError:
+        raise ConfigError(f"it cannot be read; {_ENCODE}") from None  # noqa: EM102, TRY003 - as short as it gets
+    names = {part.scheme for part in parts}
+    scheme = _SCHEMES.get(parts[0].scheme)
     if scheme is None:
-        message = f"the scheme {parts.scheme!r} is not one of {', '.join(sorted(_SCHEMES))}"
+        message = f"the scheme {parts[0].scheme!r} is not one of {', '.join(sorted(_SCHEMES))}"
         raise ConfigError(message)
-    if scheme != "unix":
-        try:
-            port_works = parts.port is None or parts.port > 0
-        except ValueError:
-            port_works = False
-        if not port_works:
-            message = "the port is not a number from 1 to 65535"
-            raise ConfigError(message)
-        if (database := parts.path.strip("/")) and not database.isdecimal():
-            message = f"the database {database!r} is not a number"
-            raise ConfigError(message)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if "virtual_host" in query:  # kombu's name for the database in redis+socket:// URLs
-        query["db"] = query.pop("virtual_host").strip("/")
-    if "ssl_cert_reqs" in query:
-        query["ssl_cert_reqs"] = _CERT_REQS.get(query["ssl_cert_reqs"], query["ssl_cert_reqs"])
-    return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
-
-
-def from_app(app: Any) -> tuple[str | None, dict[str, Any]]:
-    """The Redis that *app* uses and its TLS options: that of its results, else that of its messages, else ``None``."""
-    conf = app.conf
-    candidates = (
-        (conf.result_backend, conf.get("redis_backend_use_ssl")),
-        (conf.broker_url, conf.get("broker_use_ssl")),
+    if len(names) > 1 or (len(parts) > 1 and scheme.kind == "server"):
+        message = "several URLs must all be those of sentinels, or of nodes of one cluster"
+        raise ConfigError(message)
+    query = _query(parts)
+    sentinel = {name: query.pop(name) for name in _SENTINEL_OPTIONS if name in query and scheme.kind == "sentinel"}
+    if scheme.redis_py == "unix":
+        return RedisPlace("server", (_join(scheme, parts[0], parts[0].netloc, query),))
+    user = parts[0].netloc.rpartition("@")
+    hosts = [host for part in parts for host in _hosts(part, scheme)]
+    if len(hosts) > 1 and scheme.kind == "server":
+        message = "several hosts are for sentinel:// and redis+cluster://"
+        raise ConfigError(message)
+    _check_database(parts[0].path.strip("/") or query.get("db", ""), scheme)
+    return RedisPlace(
+        scheme.kind, tuple(_join(scheme, parts[0], user[0] + user[1] + host, query) for host in hosts), sentinel
     )
-    for urls, use_ssl in candidates:
-        for url in _each(urls):
-            if urlsplit(url).scheme in _SCHEMES:
-                return _with_tls(url, use_ssl)
-    return None, {}
 
 
 def _each(urls: object) -> list[str]:
     """Celery takes one URL, several with ";" between, or a list of them; a result backend may also be a class."""
     if isinstance(urls, str):
-        return [url.strip() for url in urls.split(";")]
+        return [url.strip() for url in re.split(r";(?=\s*[a-z][a-z0-9+.-]*://)", urls)]
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, (list, tuple)) else []
 
 
-def _with_tls(url: str, use_ssl: object) -> tuple[str, dict[str, Any]]:
-    if not use_ssl or not url.startswith(("redis:", "rediss:")):
-        return url, {}
-    options = dict(use_ssl) if isinstance(use_ssl, dict) else {}
-    return "rediss" + url[url.index(":") :], options
+def _query(parts: list[SplitResult]) -> dict[str, str]:
+    """The options of all URLs together; of the same one, the first counts."""
+    query: dict[str, str] = {}
+    for part in reversed(parts):
+        query.update(parse_qsl(part.query, keep_blank_values=True))
+    if "virtual_host" in query:  # kombu's name for the database in redis+socket:// URLs
+        query["db"] = query.pop("virtual_host").strip("/")
+    if "ssl_cert_reqs" in query:
+        try:
+            query["ssl_cert_reqs"] = cert_reqs(query["ssl_cert_reqs"])
+        except ValueError:
+            message = "ssl_cert_reqs is not required, optional or none"
+            raise ConfigError(message) from None
+    return query
+
+
+def cert_reqs(value: object) -> str:
+    """How certificates are checked, in redis-py's words, out of those of Celery, ``ssl`` or redis-py.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    # ssl.CERT_REQUIRED is a number with a name; None is what redis-py itself takes for no checks.
+    found = _CERT_REQS.get(str(getattr(value, "name", value)).strip().lower())
+    if found is None:
+        raise ValueError
+    return found
+
+
+def _hosts(part: SplitResult, scheme: _Scheme) -> list[str]:
+    """The hosts of one URL, each with its port."""
+    if part.fragment or "@" in part.path or any("@" in pair.partition("=")[0] for pair in part.query.split("&")):
+        raise ConfigError(f"there is a # or / or ? before its @; {_ENCODE}")  # noqa: EM102, TRY003 - as above
+    return [_host(text, scheme) for text in part.netloc.rpartition("@")[2].split(",")]
+
+
+def _host(text: str, scheme: _Scheme) -> str:
+    try:
+        parts = urlsplit(f"//{text}")
+        port = scheme.port if parts.port is None else parts.port
+    except ValueError:
+        port = 0
+    if not port:
+        raise ConfigError(f"the port is not a number from 1 to 65535; {_ENCODE}")  # noqa: EM102, TRY003 - as above
+    name = parts.hostname or "localhost"
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        message = "the host's name cannot be one"
+        raise ConfigError(message) from None
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+def _check_database(database: str, scheme: _Scheme) -> None:
+    if database and not database.isdecimal():
+        message = f"the database {database!r} is not a number"
+        raise ConfigError(message)
+    if scheme.kind == "cluster" and int(database or 0):
+        message = f"a Redis Cluster has no database but 0, and this is {database}"
+        raise ConfigError(message)
+
+
+def _join(scheme: _Scheme, part: SplitResult, netloc: str, query: dict[str, str]) -> str:
+    return f"{scheme.redis_py}://{netloc}{part.path}" + (f"?{urlencode(query)}" if query else "")
+
+
+def is_redis_url(url: object) -> bool:
+    """Whether *url* has a scheme of a Redis."""
+    return isinstance(url, str) and url.partition("://")[0].strip().lower() in _SCHEMES and "://" in url
+
+
+def with_tls(url: str) -> str:
+    """*url*, but to be reached through TLS; that of a socket file as it is, as nothing travels there."""
+    return ";".join(_one_with_tls(one) for one in _each(url))
+
+
+def _one_with_tls(url: str) -> str:
+    name, separator, rest = url.partition("://")
+    scheme = _SCHEMES.get(name.lower())
+    return f"{scheme.with_tls}{separator}{rest}" if scheme else url
+
+
+def from_app(app: Any) -> tuple[str | None, dict[str, Any]]:
+    """The Redis that *app* uses: that of its results, else that of its messages, else ``None``.
+
+    With it come its options, in redis-py's words: for TLS, and ``master_name``, ``min_other_sentinels`` and
+    ``sentinel_kwargs`` where there are sentinels.
+    """
+    conf = app.conf
+    transports = (conf.get("result_backend_transport_options") or {}, conf.get("broker_transport_options") or {})
+    candidates = (
+        (conf.result_backend, conf.get("redis_backend_use_ssl"), transports),
+        (conf.broker_url, conf.get("broker_use_ssl"), transports[::-1]),
+    )
+    for urls, use_ssl, (transport, other) in candidates:
+        found = [url for url in _each(urls) if is_redis_url(url)]
+        if found:
+            return _of_app(found, use_ssl, {**other, **transport})
+    return None, {}
+
+
+def _of_app(found: list[str], use_ssl: object, transport: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    url = found[0]
+    options: dict[str, Any] = {}
+    if _is_sentinel(url):
+        url = ";".join(filter(_is_sentinel, found))
+        options = {key: transport[key] for key in ("master_name", "min_other_sentinels") if key in transport}
+        # As with Celery, what the primary is given is not what the sentinels are.
+        options["sentinel_kwargs"] = dict(transport.get("sentinel_kwargs") or {})
+    elif len(found) > 1 and _SCHEMES[urlsplit(url).scheme].kind == "cluster":
+        url = ";".join(found)
+    if not use_ssl or with_tls(url).startswith(("unix:", "socket:", "redis+socket:")):
+        return url, options
+    return with_tls(url), {**options, **(use_ssl if isinstance(use_ssl, dict) else {})}
+
+
+def _is_sentinel(url: str) -> bool:
+    return url.partition("://")[0].lower().endswith("sentinel")
 
 
 def safe_url(url: object) -> str:
     """*url* without user name, password and options, for people to read."""
-    try:
-        parts = urlsplit(str(url))
-        host = parts.hostname or ""
-        host = f"[{host}]" if ":" in host else host
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "(an unreadable URL)"
     if not url:
         return "(nothing)"
-    if not parts.scheme or "@" in parts.path:  # an unquoted "/" in a password moves the rest of it into the path
-        return "(an unreadable URL)"
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+    shown = [_safe_one(one) for one in _each(str(url))]
+    return "(an unreadable URL)" if None in shown else ";".join(filter(None, shown))
+
+
+def _safe_one(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        hosts = [urlsplit(f"//{text}") for text in parts.netloc.rpartition("@")[2].split(",")]
+        names = (
+            (f"[{host.hostname}]" if ":" in (host.hostname or "") else host.hostname or "", host) for host in hosts
+        )
+        shown = ",".join(f"{name}:{host.port}" if host.port else name for name, host in names)
+    except ValueError:
+        return None
+    # An unquoted "/", "?" or "#" in a password moves the rest of it behind the host.
+    if not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
+        return None
+    return f"{parts.scheme}://{shown}{parts.path}"

@@ -54,7 +54,7 @@ def find_target(app: Celery | None, **given: str | None) -> Target:
     if settings.redis_url is None:
         message = (
             "redis_url is not set and no single app has celery_argsize installed in this process: name an app "
-            "(app=, -A) or a Redis (redis_url=, --redis-url), or set CELERY_ARGSIZE_REDIS_URL"
+            "(app=, -A) or a Redis (redis_url=, --redis-url), or set CELERY_ARGSIZE_REDIS_URL or REDIS_URL"
         )
         raise ConfigError(message)
     return Target(settings, all_apps=not (named.get("app_name") or os.environ.get("CELERY_ARGSIZE_APP_NAME")))

@@ -13,6 +13,7 @@ import sys
 
 from celery_argsize.cli import show_report
 from celery_argsize.config import DEFAULT_REDIS_URL
+from celery_argsize.redis_url import is_redis_url
 
 #: Where Celery itself, and then the usual hosts, leave the URL. The order is that of an app: results, then messages.
 URL_VARIABLES = ("CELERY_ARGSIZE_REDIS_URL", "CELERY_RESULT_BACKEND", "CELERY_BROKER_URL", "REDIS_URL")
@@ -21,7 +22,7 @@ URL_VARIABLES = ("CELERY_ARGSIZE_REDIS_URL", "CELERY_RESULT_BACKEND", "CELERY_BR
 def main() -> int:
     """Parse the command line, print the report, and return the exit code."""
     found = [os.environ.get(name, "") for name in URL_VARIABLES]
-    default = next((url for url in found if url.startswith(("redis", "unix:"))), DEFAULT_REDIS_URL)
+    default = next(filter(is_redis_url, found), DEFAULT_REDIS_URL)
     parser = argparse.ArgumentParser(description="Show how big the arguments of Celery tasks are.")
     parser.add_argument(
         "--redis-url",

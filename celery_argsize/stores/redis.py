@@ -9,21 +9,21 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from functools import cached_property
-from importlib import metadata, resources
+from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-import redis
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from celery_argsize.errors import ConfigError, SchemaError, StoreError
 from celery_argsize.origins import Origins, Sighting
-from celery_argsize.redis_url import parse_redis_url, safe_url
+from celery_argsize.redis_url import safe_url
 from celery_argsize.stats import OTHER, Extreme, Figures, TaskStats
+from celery_argsize.stores.connection import connect, disconnect, explain, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import redis
 
     from celery_argsize.config import Settings
     from celery_argsize.stores.base import Batch
@@ -33,39 +33,15 @@ __all__ = ["SCHEMA", "RedisStore", "apps_in", "connect"]
 #: Version of what is in Redis (docs/redis-schema.md).
 SCHEMA: Final = 1
 
-#: Name of our connection in CLIENT LIST.
-CLIENT_NAME: Final = "celery-argsize"
-
-#: Seconds to wait for Redis, to connect and for each answer.
-TIMEOUT: Final = 5.0
-
 #: Seconds for which a writer's last batch is remembered after it last wrote: how late a retry may come.
 WRITER_TTL: Final = 24 * 60 * 60
+
+#: Seconds to wait for ``wait_replicas`` replicas to confirm a batch.
+WAIT_TIMEOUT: Final = 1.0
 
 #: Seconds for which a host that sends messages is remembered after its last one, and how many are.
 ORIGIN_TTL: Final = 7 * 24 * 60 * 60
 MAX_ORIGINS: Final = 1000
-
-
-def connect(url: str, options: dict[str, Any] | None = None) -> redis.Redis:
-    """A client for *url* that connects when first used, names its connection, and waits at most ``TIMEOUT`` seconds.
-
-    Raises:
-        ConfigError: redis-py does not take the URL or its options.
-    """
-    defaults = {
-        "socket_timeout": TIMEOUT,
-        "socket_connect_timeout": TIMEOUT,
-        "client_name": CLIENT_NAME,
-        # Once, at once: enough for a connection that an idle timeout closed. redis-py's own would take up to 20 s,
-        # and the flusher tries again by itself.
-        "retry": Retry(NoBackoff(), 1),
-    }
-    try:
-        return redis.Redis.from_url(parse_redis_url(url), **{**defaults, **(options or {})})
-    except (ValueError, TypeError, exceptions.RedisError) as exc:
-        message = f"redis_url = {safe_url(url)} cannot work ({exc})"
-        raise ConfigError(message) from None
 
 
 class RedisStore:
@@ -78,7 +54,7 @@ class RedisStore:
             message = "redis_url is not set; give the URL of the Redis that the workers use"
             raise ConfigError(message)
         self._settings = settings
-        self._client = client or connect(settings.redis_url or "", dict(settings.redis_options))
+        self._client = client or connect(settings)
         self._owns_client = client is None
         self._base = settings.base
         self._registered = False
@@ -104,8 +80,7 @@ class RedisStore:
         connects for the first time, what it would import by then is imported here.
         """
         assert self._scripts  # noqa: S101 - for its effect: the files are read
-        "localhost".encode("idna")  # encodings.idna, which resolving a host name takes
-        metadata.version("redis")  # email.parser, which redis-py telling Redis its version takes
+        prepare()
 
     def apply(self, batch: Batch) -> None:
         """Add *batch*, unless it was added before.
@@ -131,6 +106,21 @@ class RedisStore:
                 self._client.sadd(f"{settings.key_prefix}:apps", settings.app_name)
                 self._registered = True
             self._scripts["apply"](keys=keys, args=argv)
+            if settings.wait_replicas:
+                self._wait_for_replicas()
+
+    def _wait_for_replicas(self) -> None:
+        """Have what was written last confirmed, or raise: then it is sent again, perhaps to a new primary."""
+        wanted = self._settings.wait_replicas
+        confirmed = self._client.wait(wanted, round(WAIT_TIMEOUT * 1000))
+        if confirmed < wanted:
+            self._registered = False
+            disconnect(self._client)  # a primary without replicas may have been replaced
+            message = (
+                f"cannot be sure of what was written to Redis at {self.where}: {confirmed} of wait_replicas = {wanted} "
+                f"replicas confirmed it within {WAIT_TIMEOUT:g} s; are they running?"
+            )
+            raise StoreError(message)
 
     def read(self) -> Figures:
         """All figures, as of one moment, in one round trip.
@@ -176,8 +166,7 @@ class RedisStore:
     def close(self) -> None:
         """Close the connection; the next use opens it again."""
         if self._owns_client:
-            self._client.close()
-            self._client.connection_pool.disconnect()
+            disconnect(self._client)
 
     def _task_key(self, name: str) -> str:
         return f"{self._base}task:{name}"
@@ -198,9 +187,10 @@ class RedisStore:
             yield
         except exceptions.RedisError as exc:
             self._registered = False
+            disconnect(self._client)  # so that the next attempt finds a primary that has taken over
             if (found := str(exc)).startswith("ARGSIZE_SCHEMA "):
                 raise self._schema_error(found.split()[1]) from None
-            raise StoreError(_explain(what, self.where, exc)) from exc
+            raise StoreError(explain(what, self.where, exc)) from exc
 
 
 def apps_in(settings: Settings) -> list[str]:
@@ -210,37 +200,13 @@ def apps_in(settings: Settings) -> list[str]:
         StoreError: Redis could not be read.
     """
     where = safe_url(settings.redis_url)
-    client = connect(settings.redis_url or "", dict(settings.redis_options))
+    client = connect(settings)
     try:
         return sorted(map(_text, client.smembers(f"{settings.key_prefix}:apps")))
     except exceptions.RedisError as exc:
-        raise StoreError(_explain("read from", where, exc)) from exc
+        raise StoreError(explain("read from", where, exc)) from exc
     finally:
-        client.close()
-
-
-#: What an error asks for: by redis-py's class for it, or by the code that older servers leave in a script's error.
-_FIXES: Final = (
-    ("", "max number of clients", "it has no place for another client; raise its maxclients"),
-    ("OutOfMemoryError", "OOM ", "it is out of memory; raise its maxmemory or free some"),
-    ("ReadOnlyError", "READONLY", "it is a read-only replica; give the URL of the primary"),
-    ("BusyLoadingError", "LOADING", "it is still loading its data; this heals by itself"),
-    ("NoPermissionError", "NOPERM", "its user may not do this; docs/redis-schema.md has the rights it needs"),
-    ("", "The user executing the script", "its user may not do this; docs/redis-schema.md has the rights it needs"),
-    ("AuthenticationError", "NOAUTH", "it wants a user name and password other than the URL's"),
-    ("TimeoutError", "Timeout", f"no answer within {TIMEOUT:g} s; is it running, and is that the address?"),
-    ("ConnectionError", "", "no connection; is it running, and is that the address?"),
-)
-
-
-def _explain(what: str, where: str, exc: exceptions.RedisError) -> str:
-    kinds = {kind.__name__ for kind in type(exc).__mro__}
-    text = str(exc)
-    for kind, code, fix in _FIXES:
-        if kind in kinds or (code and code in text):
-            detail = f" ({text})" if kind == "ConnectionError" else ""
-            return f"cannot {what} Redis at {where}: {fix}{detail}"
-    return f"cannot {what} Redis at {where}: {type(exc).__name__}: {text}"
+        disconnect(client)
 
 
 def _flatten(name: str, stats: TaskStats) -> list[Any]:

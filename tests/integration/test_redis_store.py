@@ -47,6 +47,7 @@ def store(settings: Settings) -> Iterator[RedisStore]:
     store.close()
 
 
+@pytest.mark.smoke
 def test_what_is_read_is_what_was_written(store: RedisStore) -> None:
     sent = batch(1, ["scan", "scan", "insert", "nom à accents", "a:b{c}"], size=2**40)
     before = time.time()
@@ -61,6 +62,7 @@ def test_what_is_read_is_what_was_written(store: RedisStore) -> None:
     assert before <= figures.since <= figures.updated <= time.time()
 
 
+@pytest.mark.smoke
 def test_a_batch_that_is_sent_again_changes_nothing(store: RedisStore, settings: Settings) -> None:
     first, second = batch(1, ["scan"]), batch(2, ["scan"])
     store.apply(first)
@@ -80,6 +82,7 @@ def sighted(sequence: int, hosts: list[str], when: float = 1234.5, limit: int = 
     return Batch(writer, sequence, book.tasks, book.origins.take())
 
 
+@pytest.mark.smoke
 def test_the_latest_sighting_of_a_host_is_kept(store: RedisStore) -> None:
     store.apply(sighted(1, ["web-1", "web-2"]))
     store.apply(sighted(2, ["web-2"], 1300.25, 2048))
@@ -115,6 +118,7 @@ def test_a_reset_forgets_sightings_too(store: RedisStore, redis_server: RedisSer
         assert not client.keys("*origin*")
 
 
+@pytest.mark.smoke
 def test_portions_from_many_writers_at_once_add_up(settings: Settings) -> None:
     def write(writer: str) -> None:
         store = RedisStore(settings)
@@ -134,6 +138,7 @@ def test_portions_from_many_writers_at_once_add_up(settings: Settings) -> None:
     assert stats.maxima["args.max_bytes"].task_id == "id of 50"
 
 
+@pytest.mark.smoke
 def test_names_past_the_cap_are_added_up_for_all_writers_together(settings: Settings) -> None:
     settings = replace(settings, max_task_names=5)
     for writer in range(4):
@@ -184,6 +189,7 @@ def test_keys_are_named_and_expire_as_documented(store: RedisStore, redis_server
         assert client.ttl("celery-argsize:{music}:task:scan") == -1
 
 
+@pytest.mark.smoke
 def test_a_reset_forgets_one_or_all_but_not_the_writers(store: RedisStore) -> None:
     store.apply(batch(1, ["scan", "insert"]))
     since = store.read().since
@@ -206,6 +212,7 @@ def test_apps_and_prefixes_do_not_mix(settings: Settings) -> None:
     assert apps_in(replace(settings, key_prefix="elsewhere")) == ["music"]
 
 
+@pytest.mark.smoke
 def test_scripts_that_the_server_forgot_are_sent_again(store: RedisStore, redis_server: RedisServer) -> None:
     store.apply(batch(1, ["scan"]))
     with redis_server.client() as client:
@@ -214,6 +221,7 @@ def test_scripts_that_the_server_forgot_are_sent_again(store: RedisStore, redis_
     assert store.read().tasks["scan"].counts["count"] == 2
 
 
+@pytest.mark.smoke
 def test_another_schema_is_refused_and_left_alone(store: RedisStore, redis_server: RedisServer) -> None:
     store.apply(batch(1, ["scan"]))
     with redis_server.client() as client:
@@ -225,6 +233,7 @@ def test_another_schema_is_refused_and_left_alone(store: RedisStore, redis_serve
             refused()
 
 
+@pytest.mark.smoke
 def test_its_connection_opens_when_first_used_and_has_a_name(settings: Settings, redis_server: RedisServer) -> None:
     def ours() -> list[Any]:
         with redis_server.client() as client:
@@ -241,6 +250,7 @@ def test_its_connection_opens_when_first_used_and_has_a_name(settings: Settings,
     assert len(ours()) == before
 
 
+@pytest.mark.smoke
 def test_the_flushers_thread_imports_nothing(redis_url: str) -> None:
     """A fork while a thread imports would leave that import locked in the child."""
     code = f"""
@@ -276,6 +286,7 @@ for url in ({redis_url!r}, "redis://localhost:1/0"):
         ({"requirepass": "sesame"}, "it wants a user name and password"),
     ],
 )
+@pytest.mark.smoke
 def test_errors_name_the_fix_and_nothing_is_half_written(tmp_path: Path, config: dict[str, str], said: str) -> None:
     server = RedisServer(tmp_path).start()
     try:
@@ -294,6 +305,7 @@ def test_errors_name_the_fix_and_nothing_is_half_written(tmp_path: Path, config:
         server.stop()
 
 
+@pytest.mark.smoke
 def test_an_absent_server_is_a_store_error_that_names_it() -> None:
     port = free_port()
     store = RedisStore(Settings(redis_url=f"redis://user:sesame@127.0.0.1:{port}/2"))
@@ -302,6 +314,7 @@ def test_an_absent_server_is_a_store_error_that_names_it() -> None:
     assert "sesame" not in str(caught.value)
 
 
+@pytest.mark.smoke
 def test_a_user_without_the_rights_is_told_where_they_are_listed(redis_url: str, redis_server: RedisServer) -> None:
     with redis_server.client() as client:
         client.execute_command("ACL SETUSER", "narrow", "on", "nopass", "~*", "+@all", "-hincrby")

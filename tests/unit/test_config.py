@@ -29,6 +29,7 @@ def test_defaults() -> None:
     assert settings.key_prefix == "celery-argsize"
 
 
+@pytest.mark.smoke
 def test_a_keyword_wins_over_the_app_over_the_environment_over_the_default() -> None:
     app = Celery("music")
     environ = {"CELERY_ARGSIZE_LARGE_TASK_CHARS": "1"}
@@ -60,6 +61,10 @@ def test_a_keyword_wins_over_the_app_over_the_environment_over_the_default() -> 
         ("redis_url", "amqp://localhost"),
         ("redis_url", "localhost:6379"),
         ("redis_url", 6379),
+        ("redis_ssl_cert_reqs", "perhaps"),
+        ("redis_ssl_ca_certs", " "),
+        ("redis_ssl_check_hostname", "perhaps"),
+        ("require_redis_ssl", "perhaps"),
         ("enabled", None.__class__),
     ],
 )
@@ -116,16 +121,21 @@ def test_environment_words() -> None:
         ({"broker_url": "amqp://a//"}, None),
         ({"broker_url": "memory://"}, None),
         ({"broker_url": ["amqp://a//", "rediss://c/3"]}, "rediss://c/3"),
-        ({"broker_url": "sentinel://a;redis://b"}, "redis://b"),
+        ({"broker_url": "sentinel://a;redis://b"}, "sentinel://a"),
+        ({"broker_url": "sentinel://a:26379/1;sentinel://b"}, "sentinel://a:26379/1;sentinel://b"),
+        ({"broker_url": ["amqp://h", "sentinel://a", "sentinel://b"]}, "sentinel://a;sentinel://b"),
+        ({"broker_url": "amqp://h//;redis://:se%3Bsame@b"}, "redis://:se%3Bsame@b"),
         ({"broker_url": "redis://a/1", "argsize_redis_url": "redis://c/9"}, "redis://c/9"),
     ],
 )
+@pytest.mark.smoke
 def test_the_redis_of_the_app_is_found(conf: dict[str, Any], url: str | None) -> None:
     app = Celery("music")
     app.conf.update(conf)
     assert resolve({}, app, {}).redis_url == url
 
 
+@pytest.mark.smoke
 def test_tls_options_come_along() -> None:
     app = Celery("music", broker="redis://a/1")
     app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "ca.pem"}
@@ -134,16 +144,114 @@ def test_tls_options_come_along() -> None:
     assert settings.redis_options == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "ca.pem"}
 
 
+def test_what_sentinels_need_comes_along() -> None:
+    app = Celery("music", broker="sentinel://a;sentinel://b", set_as_current=False)
+    app.conf.broker_transport_options = {"master_name": "m", "sentinel_kwargs": {"password": "sesame"}, "queue": 1}
+    app.conf.broker_use_ssl = {"ssl_cert_reqs": "none"}
+    settings = resolve({}, app, {})
+    assert settings.redis_url == "rediss+sentinel://a;rediss+sentinel://b"
+    assert settings.redis_options == {
+        "master_name": "m",
+        "sentinel_kwargs": {"password": "sesame"},
+        "ssl_cert_reqs": "none",
+    }
+    assert "sesame" not in repr(settings)
+
+
+def test_the_environments_redis_url_comes_last() -> None:
+    app = Celery("music", broker="amqp://h", set_as_current=False)
+    environ = {"REDIS_URL": "redis://last/5"}
+    assert resolve({}, app, environ).redis_url == "redis://last/5"
+    assert resolve({}, None, environ).redis_url == "redis://last/5"
+    assert resolve({}, app, {"REDIS_URL": ""}).redis_url is None
+    app.conf.update(result_backend="redis://results/4")
+    assert resolve({}, app, environ).redis_url == "redis://results/4"
+    environ["CELERY_ARGSIZE_REDIS_URL"] = "redis://named/3"
+    assert resolve({}, app, environ).redis_url == "redis://named/3"
+    app.conf.argsize_redis_url = "redis://conf/2"
+    assert resolve({}, app, environ).redis_url == "redis://conf/2"
+    assert resolve({"redis_url": "redis://keyword/1"}, app, environ).redis_url == "redis://keyword/1"
+    with pytest.raises(ConfigError, match=r"REDIS_URL = http://h/x cannot work \(the scheme 'http' is not one of"):
+        resolve({}, None, {"REDIS_URL": "http://user:sesame@h/x"})
+
+
 @pytest.mark.parametrize(
-    ("url", "parsed"),
+    ("url", "raised"),
     [
-        ("redis://h", "redis://h"),
-        ("redis+socket:///tmp/r.sock?virtual_host=3", "unix:///tmp/r.sock?db=3"),
-        ("rediss://h/0?ssl_cert_reqs=CERT_NONE", "rediss://h/0?ssl_cert_reqs=none"),
+        ("redis://u:p@h:1/2?db=3", "rediss://u:p@h:1/2?db=3"),
+        ("rediss://h", "rediss://h"),
+        ("unix:///r.sock", "unix:///r.sock"),
+        ("redis+socket:///r.sock", "redis+socket:///r.sock"),
+        ("redis+cluster://a,b", "rediss+cluster://a,b"),
+        ("sentinel://a?master_name=m;sentinel://b", "rediss+sentinel://a?master_name=m;rediss+sentinel://b"),
     ],
 )
-def test_celerys_spelling_becomes_redis_pys(url: str, parsed: str) -> None:
-    assert parse_redis_url(url) == parsed
+def test_a_plain_url_is_raised_where_tls_is_required(url: str, raised: str) -> None:
+    app = Celery("music", broker=url, set_as_current=False)
+    for environ in ({"REQUIRE_REDIS_SSL": "true"}, {"CELERY_ARGSIZE_REQUIRE_REDIS_SSL": "1"}):
+        assert resolve({}, app, environ).redis_url == raised
+        assert resolve({"redis_url": url}, None, environ).redis_url == raised
+        assert resolve({}, None, {**environ, "REDIS_URL": url}).redis_url == raised
+    assert resolve({"require_redis_ssl": False}, app, {"REQUIRE_REDIS_SSL": "true"}).redis_url == url
+    with pytest.raises(ConfigError, match="REQUIRE_REDIS_SSL = 'perhaps' cannot work; allowed: true or false"):
+        resolve({}, app, {"REQUIRE_REDIS_SSL": "perhaps"})
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "urls"),
+    [
+        ("redis://h", "server", ["redis://h:6379"]),
+        ("redis://:p@ss@[::1]/3", "server", ["redis://:p@ss@[::1]:6379/3"]),
+        ("redis+socket:///tmp/r.sock?virtual_host=3", "server", ["unix:///tmp/r.sock?db=3"]),
+        ("rediss://h/0?ssl_cert_reqs=CERT_NONE", "server", ["rediss://h:6379/0?ssl_cert_reqs=none"]),
+        (
+            "sentinel://u:p@a/2;sentinel://b:1?master_name=m",
+            "sentinel",
+            ["redis://u:p@a:26379/2", "redis://u:p@b:1/2"],
+        ),
+        ("rediss+sentinel://a,b:1?master_name=m", "sentinel", ["rediss://a:26379", "rediss://b:1"]),
+        ("redis+cluster://u:p@a:1,b:2", "cluster", ["redis://u:p@a:1", "redis://u:p@b:2"]),
+        ("rediss+cluster://a;rediss+cluster://b", "cluster", ["rediss://a:6379", "rediss://b:6379"]),
+    ],
+)
+def test_every_spelling_becomes_redis_pys(url: str, kind: str, urls: list[str]) -> None:
+    place = parse_redis_url(url)
+    assert (place.kind, list(place.urls)) == (kind, urls)
+    assert place.tls == urls[0].startswith("rediss")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://:se#same@h/0", "percent-encoded: %23"),
+        ("redis://:se/same@h/0", "percent-encoded: %23"),
+        ("redis://:se?same@h/0", "percent-encoded: %23"),
+        ("redis://:[same@h/0", "percent-encoded: %23"),
+        ("redis://:12/same@h/0", "percent-encoded: %23"),
+        ("redis://:12#same@h/0", "percent-encoded: %23"),
+        ("redis://:12?same@h/0", "percent-encoded: %23"),
+        ("redis://h:99999", "the port is not a number from 1 to 65535"),
+        ("redis://h/three", "the database 'three' is not a number"),
+        ("redis+cluster://h/3", "has no database but 0"),
+        ("redis://a,b", "several hosts are for"),
+        ("redis://a;redis://b", "several URLs must all be"),
+        ("sentinel://a;redis+cluster://b", "several URLs must all be"),
+        ("sentinel://a", r"end it in \?master_name="),
+        ("rediss://h?ssl_cert_reqs=perhaps", "ssl_cert_reqs is not required, optional or none"),
+        (f"redis://{'x' * 70}/0", "the host's name cannot be one"),
+    ],
+)
+def test_a_url_that_cannot_work_is_told_why_without_secrets(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        resolve({"redis_url": url}, environ={})
+    assert "same" not in str(caught.value)
+
+
+def test_certificate_checks_are_named_as_anyone_names_them() -> None:
+    for value in ("none", "CERT_NONE", ssl.CERT_NONE):
+        assert resolve({"redis_ssl_cert_reqs": value}, environ={}).redis_ssl_cert_reqs == "none"
+    assert resolve({"redis_ssl_cert_reqs": ssl.CERT_REQUIRED}, environ={}).redis_ssl_cert_reqs == "required"
+    assert resolve({}, environ={"CELERY_ARGSIZE_REDIS_SSL_CHECK_HOSTNAME": "no"}).redis_ssl_check_hostname is False
 
 
 @pytest.mark.parametrize(
@@ -156,6 +264,10 @@ def test_celerys_spelling_becomes_redis_pys(url: str, parsed: str) -> None:
         "redis://:sesame@[::1]:6379/0",
         "://:sesame@host",
         "redis://:sesame@host:port/0",
+        "redis://:12#same@host/0",
+        "redis://same:12?34@host/0",
+        "sentinel://:sesame@a;sentinel://:sesame@b?sentinel_password=sesame",
+        "redis+cluster://:sesame@a,b",
     ],
 )
 def test_a_shown_url_has_no_secret(url: str) -> None:

@@ -44,6 +44,7 @@ def test_without_apply_nothing_is_changed(app: Celery) -> None:
     assert limits_of(app, "scan") == ReprLimits()
 
 
+@pytest.mark.smoke
 def test_apply_sets_it_for_all_tasks_and_never_lowers(app: Celery) -> None:
     measure(app, {"scan": [records(100)] * 30})
     app.amqp.kwargsrepr_maxsize = 9999
@@ -85,6 +86,7 @@ def test_apply_needs_an_app() -> None:
         auto_configure_celery_limits(apply=True, redis_url="redis://localhost")
 
 
+@pytest.mark.smoke
 def test_verify_in_this_process(app: Celery) -> None:
     measure(app, {"scan": [records(100)]})
     assert [check.verdict for check in celery_argsize.verify_limits(app)] == ["no_evidence"]
