@@ -7,14 +7,20 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 # More words for pytest: make test ARGS="-k pools -x"
 ARGS ?=
+# Some of tests/matrix.txt: make test-matrix CELERY="5.3 newest"
+CELERY ?=
+MATRIX := .venv-matrix
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3.10 or later; this is " \
+	+ sys.version.split()[0] + ". Try: make PYTHON=python3.12 ..." if sys.version_info < (3, 10) else 0)'
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench-advice clean redis
+.PHONY: help demo test test-matrix check bench-advice clean redis
 
 help:
 	@echo "make demo    see it at work: a Redis, a worker, a few hundred tasks, the report"
 	@echo "make test    run the tests (ARGS=\"-k name -x\" for some of them)"
+	@echo "make test-matrix   run the smoke tests on each Celery from 5.3 on (CELERY=\"5.3 newest\" for some)"
 	@echo "make check   lint, format and types"
 	@echo "make bench-advice   hold the advice against what happens, for 50 kinds of arguments: two minutes"
 	@echo "make clean   remove what these made, $(VENV) included"
@@ -26,6 +32,11 @@ demo: $(VENV)/.installed redis
 
 test: $(VENV)/.installed-dev redis
 	$(RUN) -m pytest $(ARGS)
+
+# In virtual environments of their own, under $(MATRIX).
+test-matrix:
+	@$(CHECK_PYTHON)
+	@$(PYTHON) scripts/matrix.py --pytest="$(ARGS)" $(CELERY)
 
 check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
@@ -54,11 +65,10 @@ $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.made:
-	@$(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3.10 or later; this is " + sys.version.split()[0] \
-		+ ". Try: make PYTHON=python3.12 ..." if sys.version_info < (3, 10) else 0)'
+	@$(CHECK_PYTHON)
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(MATRIX) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -46,7 +46,7 @@ def test_five_thousand_tasks_over_ten_names_at_concurrency_four(scene: Scene) ->
     assert len(scene.truth()) == 10
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads", "gevent", "eventlet"])
+@pytest.mark.parametrize("pool", ["solo", pytest.param("threads", marks=pytest.mark.smoke), "gevent", "eventlet"])
 def test_pools_without_children(scene: Scene, pool: str) -> None:
     if pool in {"gevent", "eventlet"} and find_spec(pool) is None:  # not imported here: they mind forks
         missing(pool)
@@ -57,6 +57,7 @@ def test_a_new_child_for_each_task(scene: Scene) -> None:
     run_and_compare(scene, 60, "-c", "3", "--max-tasks-per-child", "1")
 
 
+@pytest.mark.smoke
 def test_autoscale(scene: Scene) -> None:
     run_and_compare(scene, 1000, "--autoscale", "6,1")
 
@@ -67,6 +68,7 @@ def test_spawned_children(scene: Scene) -> None:
     run_and_compare(scene, 100, "-c", "2", "--pool-start-method", "spawn")
 
 
+@pytest.mark.smoke
 def test_children_that_are_killed_right_after_prerun_lose_nothing(scene: Scene) -> None:
     send_many(scene, 200)
     for number in range(25):

@@ -6,6 +6,7 @@ import json
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
 from celery import Celery
 from support import BIN, Worker, run, running, wait_until
 
@@ -19,6 +20,7 @@ def total(scene: Scene) -> int:
     return celery_argsize.get_size_summary(redis_url=scene.broker).total_tasks
 
 
+@pytest.mark.smoke
 def test_nothing_from_before_comes_back(scene: Scene) -> None:
     # an interval in which nothing would be written by itself: what is not flushed first would come back at the end
     with running(Worker(scene.folder, scene.env({"flush_interval": 600}), "-c", "2", "-l", "WARNING")) as worker:
@@ -67,6 +69,7 @@ def test_what_is_before_and_what_is_after_add_up_to_all_under_load(scene: Scene)
     assert everything - seen_after_reset <= total(scene) <= everything - seen_before_reset
 
 
+@pytest.mark.smoke
 def test_one_task(scene: Scene) -> None:
     with running(Worker(scene.folder, scene.env({"flush_interval": 0.1}), "-c", "1")):
         for name in ("task_0", "task_1", "task_2"):

@@ -58,6 +58,7 @@ def test_one_more_connection_for_a_worker_with_eight_children(scene: Scene, redi
     assert len(with_us) == len(without) + 1
 
 
+@pytest.mark.smoke
 def test_a_large_task_is_in_the_log_before_it_kills_its_process(scene: Scene) -> None:
     with running(Worker(scene.folder, scene.env(), "-c", "1")) as worker:
         sent = scene.send("killed", "x" * 45_674)
@@ -183,6 +184,7 @@ def test_eager_runs_count_only_when_asked(scene: Scene, include_eager: bool) -> 
     assert names == ({"eager_inside", "task_0"} if include_eager else {"eager_inside"})
 
 
+@pytest.mark.smoke
 def test_messages_without_the_headers_are_measured(scene: Scene) -> None:
     scene.producer.conf.task_protocol = 1
     scene.send("task_0", "x" * 5000)

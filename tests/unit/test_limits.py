@@ -46,6 +46,7 @@ def sent(app: Celery) -> dict[str, str]:
     return found
 
 
+@pytest.mark.smoke
 def test_only_the_task_that_needs_it(app: Celery) -> None:
     assert publish(app, "scan", ((BIG,), {})).headers["argsrepr"] == WHOLE
     assert publish(app, "other", ((BIG,), {})).headers["argsrepr"] == saferepr((BIG,), 1024)
@@ -63,16 +64,19 @@ WAYS: list[Any] = [
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.smoke
 def test_every_way_of_sending(app: Celery, way: Any) -> None:
     way(app)
     assert sent(app)["scan"] == WHOLE
 
 
+@pytest.mark.smoke
 def test_a_repr_that_the_caller_gives_is_left_alone(app: Celery) -> None:
     app.send_task("scan", (BIG,), argsrepr="300 records")
     assert sent(app)["scan"] == "300 records"
 
 
+@pytest.mark.smoke
 def test_limits_set_after_a_message_was_sent_hold_for_the_next(app: Celery) -> None:
     app.send_task("other", (BIG,))
     assert len(sent(app)["other"]) < 1100
@@ -90,6 +94,7 @@ def test_two_apps_do_not_mix(app: Celery) -> None:
     assert limits_of(app, "scan") == ReprLimits(131_072, levels=9)
 
 
+@pytest.mark.smoke
 def test_limits_for_all() -> None:
     app = fresh_app()
     set_app_limits(app, ReprLimits(131_072, 2048, 9))

@@ -129,6 +129,7 @@ def test_levels_are_clear_where_texts_are() -> None:
 
 
 @given(args | kwargs)
+@pytest.mark.smoke
 def test_the_header_that_was_not_cut(part: Any) -> None:
     assert read_header(saferepr(part, None, 0), part).verdict == "intact"
 
@@ -155,6 +156,7 @@ def test_no_header_is_unknown(header: Any) -> None:
         "('nothing', 'of', 'the', 'kind', 'Loading...')",
     ],
 )
+@pytest.mark.smoke
 def test_what_the_caller_wrote_is_custom(header: str) -> None:
     part = (["whatever"], {"it": "is"})
     assert produced(part, 1024, 3, argsrepr=header) == header
@@ -178,6 +180,7 @@ def test_any_text_of_the_callers_is_read_without_an_error(header: str, part: Any
         (({"a": {"b": {"c": ["..."]}}},), 1024, 9),
     ],
 )
+@pytest.mark.smoke
 def test_types_that_json_changes(sent: Any, limit: int, levels: int) -> None:
     arrived = json.loads(json.dumps(sent))
     assert read_header(saferepr(sent, limit, levels), arrived).verdict == truth(sent, limit, levels)
