@@ -7,6 +7,8 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 # More words for pytest: make test ARGS="-k pools -x"
 ARGS ?=
+# Tests at a time: they wait more than they work. JOBS=0 runs them in one process, as a debugger wants it.
+JOBS ?= 3
 # Some of tests/matrix.txt: make test-matrix CELERY="5.3 newest"
 CELERY ?=
 MATRIX := .venv-matrix
@@ -15,7 +17,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-matrix check bench-advice clean redis
+.PHONY: help demo test test-matrix check bench-advice bench-reliability clean redis
 
 help:
 	@echo "make demo    see it at work: a Redis, a worker, a few hundred tasks, the report"
@@ -23,6 +25,7 @@ help:
 	@echo "make test-matrix   run the smoke tests on each Celery from 5.3 on (CELERY=\"5.3 newest\" for some)"
 	@echo "make check   lint, format and types"
 	@echo "make bench-advice   hold the advice against what happens, for 50 kinds of arguments: two minutes"
+	@echo "make bench-reliability   what docs/reliability.md states, measured again: six minutes"
 	@echo "make clean   remove what these made, $(VENV) included"
 	@echo
 	@echo "PYTHON=python3.12 make demo chooses the Python for $(VENV); it needs 3.10 or later."
@@ -31,7 +34,7 @@ demo: $(VENV)/.installed redis
 	@$(RUN) scripts/demo.py
 
 test: $(VENV)/.installed-dev redis
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 # In virtual environments of their own, under $(MATRIX).
 test-matrix:
@@ -47,6 +50,12 @@ check: $(VENV)/.installed-dev
 bench-advice: $(VENV)/.installed-dev redis
 	$(RUN) benchmarks/advice.py
 	$(RUN) benchmarks/publish_cost.py
+
+# Prints what docs/reliability.md states.
+bench-reliability: $(VENV)/.installed-dev redis
+	$(RUN) benchmarks/frozen.py
+	$(RUN) benchmarks/slot.py
+	$(RUN) benchmarks/bounds.py
 
 # A Redis of our own, where the machine has none. If that fails, whoever needs one says how to get it.
 redis: $(VENV)/.installed

@@ -85,7 +85,9 @@ def parse_redis_url(url: str) -> RedisPlace:
     names = {part.scheme for part in parts}
     scheme = _SCHEMES.get(parts[0].scheme)
     if scheme is None:
-        message = f"the scheme {parts[0].scheme!r} is not one of {', '.join(sorted(_SCHEMES))}"
+        # without "//" behind it, what looks like a scheme may be a user's name, or a password
+        found = f"the scheme {parts[0].scheme!r}" if parts[0].netloc else "what it begins with"
+        message = f"{found} is not one of {', '.join(sorted(_SCHEMES))}"
         raise ConfigError(message)
     if len(names) > 1 or (len(parts) > 1 and scheme.kind == "server"):
         message = "several URLs must all be those of sentinels, or of nodes of one cluster"

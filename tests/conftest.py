@@ -23,7 +23,10 @@ settings.load_profile("ours")
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith(("CELERY_", "REDIS_", "REQUIRE_REDIS_", "DJANGO_")) or name in {"APP", "_CELERY_ARGSIZE_HANDOFF"}:
+        if name.startswith(("CELERY_", "REDIS_", "REQUIRE_REDIS_", "DJANGO_")) or name in {
+            "APP",
+            "_CELERY_ARGSIZE_HANDOFF",
+        }:
             monkeypatch.delenv(name)
 
 

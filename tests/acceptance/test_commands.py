@@ -87,6 +87,7 @@ def test_json(guide: str) -> None:
         "large_tasks": 15,
         "unmeasurable_tasks": 0,
         "errors": 0,
+        "other_runs": 0,
         "largest_task": {
             "name": "extract_metadata_batch",
             "part": "args",
