@@ -167,10 +167,7 @@ def test_children_keep_what_a_stopped_main_process_does_not_take(scene: Scene) -
         wait_for_runs(scene, 20_002)  # that nobody takes
         assert sum(counts(scene).values()) < 10_000, "the main process stood still, and the pipe was full"
         worker.process.send_signal(signal.SIGCONT)
-        for _ in range(20):
-            scene.send("task_1")
-        wait_for_runs(scene, 20_022)
-        log = worker.stop()
+        log = worker.stop()  # and no task comes that it could be handed over with
     assert counts(scene) == runs(scene)
     assert "lost" not in log
 

@@ -107,15 +107,14 @@ def test_after_a_stop_nothing_reads_from_a_descriptor_that_is_anothers_by_then(r
         flusher, handoff = start(RedisStore(settings), settings)
         handoff.put(measurement())
         assert flusher.stop(5) == 0
-        ends = [socket.socketpair() for _ in range(5)]
-        for ours, theirs in ends:
-            ours.sendall(b"still here")
-            theirs.settimeout(5)
+        ends = [end for _ in range(5) for end in socket.socketpair()]
+        for end in ends:
+            end.sendall(b"still here")
+            end.settimeout(5)
         time.sleep(0.25)  # as long as the second thread may take to look again
-        assert [theirs.recv(20) for _, theirs in ends] == [b"still here"] * 5
-        for pair in ends:
-            for end in pair:
-                end.close()
+        assert [end.recv(20) for end in ends] == [b"still here"] * 10
+        for end in ends:
+            end.close()
 
 
 def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
