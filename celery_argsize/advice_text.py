@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from celery_argsize.stats import OTHER
+
 if TYPE_CHECKING:
     from celery_argsize.advice import Advice, Cost, PartAdvice, TaskAdvice
 
@@ -47,8 +49,12 @@ def short_advice(advice: Advice) -> list[str]:
     lines += [f"  {reason}" for reason in advice.reasons]
     if advice.against_the_guide:
         lines.append(f"  not the tier above: {advice.against_the_guide}")
-    lines += [f"  {task.name}: {_TASK[task.verdict]}{_first(task)}" for task in advice.tasks]
+    lines += [f"  {task.name}: {_said(task)}{_first(task)}" for task in advice.tasks]
     return lines
+
+
+def _said(task: TaskAdvice) -> str:
+    return "no advice of its own" if task.name == OTHER else _TASK[task.verdict]
 
 
 def _first(task: TaskAdvice) -> str:
@@ -77,7 +83,7 @@ def _thumb(advice: Advice) -> list[str]:
 
 
 def _task(task: TaskAdvice) -> list[str]:
-    lines = [f"{task.name}: {_TASK[task.verdict]}"]
+    lines = [f"{task.name}: {_said(task)}"]
     lines += [f"  {reason}" for reason in task.reasons]
     lines.append(f"  runs: {task.count:,}, of which {task.truncated:,} with a truncated repr")
     lines += [line for part in task.parts for line in _part(part, sure=task.limits is not None)]

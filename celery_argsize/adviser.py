@@ -22,7 +22,7 @@ from celery_argsize.advice import (
 )
 from celery_argsize.brokers import OTHER_HEADERS, broker_of
 from celery_argsize.plans import Plan, Planner, bytes_a_char
-from celery_argsize.stats import DEFAULT_LEVELS, PARTS
+from celery_argsize.stats import DEFAULT_LEVELS, OTHER, PARTS
 from celery_argsize.tiers import TIERS, recommend
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def advise(  # noqa: PLR0913 - two things to know, and four to tune
     verdict, reasons, limits = adviser.app(tasks)
     if verdict != "apply":
         tasks = [_only(task) for task in tasks]
+    tasks = [_many(task) if task.name == OTHER else task for task in tasks]
     thumb = recommend(summary)
     return Advice(
         verdict=verdict,
@@ -89,6 +90,18 @@ def advise(  # noqa: PLR0913 - two things to know, and four to tune
         since=summary.since,
         updated=summary.updated,
     )
+
+
+#: Why there is no advice for what is added up of tasks past the cap on names.
+_MANY: Final = f"{OTHER} is many tasks, whose names are past max_task_names; raise that for advice on each"
+
+
+def _many(task: TaskAdvice) -> TaskAdvice:
+    """*task* is ``__other__``: nothing can be set for it, but it may be among all tasks that something is set for."""
+    reasons = (_MANY, *task.reasons)
+    if task.verdict == "apply":
+        return _replace(task, reasons=reasons)
+    return _replace(task, verdict="too_few", reasons=reasons, limits=None, lines=())
 
 
 def _only(task: TaskAdvice) -> TaskAdvice:
@@ -175,12 +188,16 @@ class _Adviser:
                 return "too_few", [f"no truncated task was seen {self.min_runs:,} times"], None
             return "nothing", [f"none of {self.summary.total_tasks:,} runs had a truncated repr"], None
         if not good:
-            return bad[0].verdict, ["no limit is advised for any of the tasks; see each"], None
+            first = next((task for task in bad if task.name != OTHER), None)
+            verdict: Verdict = first.verdict if first else "too_few"
+            return verdict, ["no limit is advised for any of the tasks; see each"], None
         limits = ReprLimits(
             *(max(getattr(task.limits, name) for task in good) for name in ("args", "kwargs", "levels"))
         )
         against = self._against(limits, tasks, bad)
-        return ("apply_only", against, None) if against else ("apply", [], limits)
+        if not against:
+            return "apply", [], limits
+        return "apply_only" if any(task.name != OTHER for task in good) else "too_few", against, None
 
     def _against(self, limits: ReprLimits, tasks: list[TaskAdvice], bad: list[TaskAdvice]) -> list[str]:
         """Reasons not to set *limits* for all tasks."""

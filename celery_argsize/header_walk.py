@@ -1,8 +1,8 @@
 """Reads a header side by side with the value that it describes: for headers whose looks do not settle what was cut.
 
-Pure, and linear in the header. The value is the one the worker got, and a serializer changes types on the way (JSON
-turns tuples into lists and int keys into text); a member that cannot be matched for such reasons is passed over, and
-judged by its look.
+Pure, and linear in the header, whatever it is: a walk that comes back too often gives up (``Foreign``). The value is
+the one the worker got, and a serializer changes types on the way (JSON turns tuples into lists and int keys into text);
+a member that cannot be matched for such reasons is passed over, and judged by its look.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from numbers import Number
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Foreign", "HeaderWalk"]
 
@@ -21,7 +24,11 @@ _REPR_TYPES: Final = (Decimal, UUID, datetime, date, time, timedelta)
 #: Types that no serializer changes.
 _PLAIN: Final = (str, int, float, bool, type(None))
 _OPENERS: Final = {list: "[(", tuple: "([", dict: "{", set: "{", frozenset: "{"}
-_TOKEN: Final = re.compile(r"'(?:\\'|[^'])*'|[(\[{](?:\.\.\.,?[)\]}])?|[)\]}]|, (?:\.\.\.)?|: |\.\.\.")
+_TOKEN: Final = re.compile(r"'|[(\[{](?:\.\.\.,?[)\]}])?|[)\]}]|, (?:\.\.\.)?|: |\.\.\.")
+
+
+#: How often each character may be passed over, on average.
+PASSES: Final = 4
 
 
 class _End(Exception):  # noqa: N818 - control flow, never leaves this module
@@ -42,6 +49,7 @@ class HeaderWalk:
         self.depth = 0
         """The least number of levels at which a container was left out."""
         self.matched = self.foreign = 0  # members that look as they should, and plain ones that do not
+        self._left = PASSES * len(header) + 1000  # characters that may still be passed over
 
     def run(self, value: Any) -> None:
         """Read all of it; what was found is in ``size``, ``depth`` and ``custom`` then.
@@ -73,8 +81,7 @@ class HeaderWalk:
 
     def _skip(self, at: int, stop: str, level: int) -> int:
         opened: list[bool] = []  # brackets; whether of an object's repr, which a cut leaves open
-        for found in _TOKEN.finditer(self.text, at):
-            mark = found.group()
+        for mark, start in self._tokens(at):
             if mark == ", ...":
                 raise _End
             if mark == "...":
@@ -84,14 +91,29 @@ class HeaderWalk:
             elif len(mark) > 2 and mark[0] in "([{":  # noqa: PLR2004 - "[...]"
                 self._deep(level + len(opened))
             elif mark in "([{":
-                opened.append(self.text[max(0, found.start() - 1)].isalnum())
+                opened.append(self.text[max(0, start - 1)].isalnum())
             elif mark in ")]}":
                 if not opened:
-                    return found.start()
+                    return start
                 opened.pop()
             elif mark == stop and not opened:
-                return found.start()
+                return start
         raise Foreign
+
+    def _tokens(self, at: int) -> Iterator[tuple[str, int]]:
+        """Punctuation from *at* on, and where it stands; of a text, the quote that opens it."""
+        while self._left > 0 and (found := _TOKEN.search(self.text, at)):
+            mark, before = found.group(), at
+            at = self._behind_text(found.start()) if mark == "'" else found.end()
+            self._left -= at - before
+            yield mark, found.start()
+
+    def _behind_text(self, at: int) -> int:
+        """The position behind the text that begins at *at*: a quote with a backslash ends it only if no other does."""
+        last, end = at, self.text.find("'", at + 1)
+        while end > at + 1 and self.text[end - 1] == "\\":
+            last, end = end, self.text.find("'", end + 1)
+        return (last if end < 0 else end) + 1
 
     def read(self, value: Any, at: int, level: int) -> int:
         """The position behind *value*, which stands at *at* within *level* containers."""

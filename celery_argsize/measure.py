@@ -12,14 +12,12 @@ for a datetime or a UUID.
 from __future__ import annotations
 
 import codecs
-import json
 import marshal
 import re
-from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from kombu.utils.json import JSONEncoder as _KombuEncoder
+from celery_argsize.foreign import encode_exactly, kombu_form
 
 try:
     import orjson
@@ -27,11 +25,12 @@ except ImportError:  # PyPy has no orjson: everything is measured by json, slowe
     orjson = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
     "EMPTY",
     "FRAME",
+    "MOST",
     "UNMEASURABLE",
     "Size",
     "encode",
@@ -53,8 +52,15 @@ SLICE_MEMBERS: Final = 2048
 #: Characters of a long string that are encoded at once: orjson sets aside 8 times the UTF-8 length of a string.
 STRING_SLICE: Final = 32 * 1024
 
+#: Characters from which on a value counts as unmeasurable. No broker takes a message as long; such a value holds one
+#: container many times over, as pickle and YAML can send it, and could be without end.
+MOST: Final = 512 * 1024 * 1024
+
 #: Levels down to which containers are cut up. Deeper ones, and cycles, are left to the encoder, which ends them.
 SLICE_DEPTH: Final = 16
+
+#: Estimated bytes up to which a member beside big ones is encoded together with its neighbors.
+SMALL_MEMBER: Final = 64
 
 #: Containers of up to this many members may be mixed: each text in them is looked at, each member cut up if need be.
 SAMPLE: Final = 16
@@ -107,6 +113,8 @@ def measure(obj: object) -> Size | None:
                 size += piece_bytes
             chars -= frame
             size -= frame
+            if chars > MOST:
+                return None
     except Exception:  # noqa: BLE001 - whatever a foreign object's own code raises means: no JSON form
         return None
     return Size(chars, size)
@@ -190,9 +198,8 @@ def _bytes_slices(obj: bytes, level: int) -> Iterator[tuple[Any, int, int]]:
 
 def _list_slices(obj: Any, depth: int, level: int) -> Iterator[tuple[Any, int, int]]:
     step = _members_a_slice(obj, depth)
-    for start in range(0, len(obj), step):
-        chunk = obj[start : start + step]
-        if step == 1:
+    for chunk in _few(obj, depth) if step == 1 else (obj[start : start + step] for start in range(0, len(obj), step)):
+        if len(chunk) == 1:
             yield from slices(chunk[0], level + 1)
         else:
             yield chunk, len(chunk) + 1, level
@@ -201,13 +208,42 @@ def _list_slices(obj: Any, depth: int, level: int) -> Iterator[tuple[Any, int, i
 def _dict_slices(obj: dict[Any, Any], depth: int, level: int) -> Iterator[tuple[Any, int, int]]:
     step = _members_a_slice(obj, depth)
     items = iter(obj.items())
-    while chunk := dict(islice(items, step)):
-        if step == 1:
-            ((key, value),) = chunk.items()
-            yield {key: 0}, 3, level  # "{" + key + ":0}"
-            yield from slices(value, level + 1)
+    if step == 1:
+        for pairs in _few(items, depth):
+            if len(pairs) == 1:
+                ((key, value),) = pairs
+                yield {key: 0}, 3, level  # "{" + key + ":0}"
+                yield from slices(value, level + 1)
+            else:
+                yield _checked(dict(pairs), len(pairs)), len(pairs) + 1, level
+        return
+    for start in range(0, len(obj), step):
+        count = min(step, len(obj) - start)
+        yield _checked(dict(islice(items, count)), count), count + 1, level
+
+
+def _checked(chunk: dict[Any, Any], count: int) -> dict[Any, Any]:
+    if len(chunk) != count:  # keys that were not equal when they were put there
+        raise ValueError
+    return chunk
+
+
+def _few(members: Iterable[Any], depth: int) -> Iterator[list[Any]]:
+    """Runs of small *members* (or dict items), and the others one by one."""
+    run: list[Any] = []
+    for member in members:
+        if _estimate(member, depth) > SMALL_MEMBER:
+            if run:
+                yield run
+            yield [member]
+            run = []
         else:
-            yield chunk, len(chunk) + 1, level
+            run.append(member)
+            if len(run) == SLICE_MEMBERS:
+                yield run
+                run = []
+    if run:
+        yield run
 
 
 def _members_a_slice(obj: Any, depth: int) -> int:
@@ -219,39 +255,25 @@ def _members_a_slice(obj: Any, depth: int) -> int:
 
 # -- one slice ----------------------------------------------------------------------------------------------------
 
-_EXACT: Final = {"ensure_ascii": False, "separators": (",", ":")}
-
-
-class _Encoder(_KombuEncoder):
-    """kombu's encoder, plus the two kinds that only pickle or yaml bring: a set as an array, an Enum as its value."""
-
-    def default(self, o: object) -> object:
-        if isinstance(o, (set, frozenset)):
-            return list(o)
-        if isinstance(o, Enum):
-            return o.value
-        return super().default(o)
-
-
-_default: Final = _Encoder().default
-
 if orjson is not None:
     _OPTIONS: Final = (
         orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
     )
 
-    def encode(obj: object, default: Callable[[Any], object] | None = _default) -> tuple[Size, bytes | None]:
+    def encode(obj: object, default: Callable[[Any], object] | None = kombu_form) -> tuple[Size, bytes | None]:
         """Size of *obj*, encoded in one go, and its JSON; that is ``None`` where json had to tell.
 
         Without *default*, that is also for all that JSON lacks. Raises whatever the encoding raises.
         """
         try:
             data = orjson.dumps(obj, default, _OPTIONS)
-        except Exception:  # noqa: BLE001 - more than orjson takes (big ints, surrogates, int keys, …): json decides
-            return _encode_exactly(obj), None
+        except Exception as exc:  # noqa: BLE001 - more than orjson takes (big ints, surrogates, int keys, …): json decides
+            if not isinstance(exc.__cause__ or exc, Exception):  # an interrupt that came within default
+                raise exc.__cause__ from None  # type: ignore[misc]
+            return _exactly(obj), None
         extra = 0 if type(obj) is str else _doubt(data, obj)
         if extra is None:
-            return _encode_exactly(obj), None
+            return _exactly(obj), None
         size = len(data)
         return Size((size if data.isascii() else len(data.decode())) + extra, size + extra), data
 
@@ -297,9 +319,9 @@ def _is_plain(obj: object) -> bool:
     return not any(last in data and pattern.search(data) for last, pattern in _NOT_FINITE)
 
 
-def _encode_exactly(obj: object) -> Size:
+def _exactly(obj: object) -> Size:
     """Size by json and kombu's encoder: slower, and the definition of right."""
-    text = json.dumps(obj, cls=_Encoder, **_EXACT)  # type: ignore[arg-type]
+    text = encode_exactly(obj)
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     return Size(len(text), size)
 
@@ -311,4 +333,4 @@ if orjson is None:
         default: object = None,  # noqa: ARG001 - as above
     ) -> tuple[Size, bytes | None]:
         """As above, by json alone."""
-        return _encode_exactly(obj), None
+        return _exactly(obj), None

@@ -18,7 +18,7 @@ from json.encoder import encode_basestring_ascii
 from numbers import Number
 from typing import Any, Final, NamedTuple
 
-from celery_argsize.measure import FRAME, Size, encode, slices
+from celery_argsize.measure import FRAME, MOST, Size, encode, measure, slices
 
 __all__ = ["Shape", "measure_shape", "outside_quotes"]
 
@@ -112,9 +112,10 @@ def _pile(heights: list[int]) -> int:
     return min(round(pile), 1 << 40)  # sums stay within 64 bits
 
 
-#: Pieces that are walked through, at most: about 10 ms each. Longer values are taken to go on as they began.
-WALKED: Final = 4
-SMALL: Final = 16 * 1024
+#: Characters that are walked through, about 50 ms. Longer values are taken to go on as they began, but for pieces so
+#: small that a walk takes no longer than encoding them did.
+WALKED: Final = 512 * 1024
+SMALL: Final = 256
 
 #: Signs in a header of what the value's JSON does not show: objects, and tuples of one member.
 _ODD: Final = re.compile(r"[ (\[{]<|,\)(?!$)")
@@ -124,36 +125,43 @@ _OTHERS: Final = bytes(set(range(256)) - set(_PUNCTUATION))
 _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 
 
-def measure_shape(part: object, header: str = "") -> tuple[Size, Shape] | None:
+def measure_shape(part: object, header: str = "") -> tuple[Size, Shape | None] | None:
     """Size of *part* as compact JSON and the shape of its repr, of which *header* is what was sent.
 
-    ``None`` if it has no JSON form.
+    ``None`` if it has no JSON form; without a shape if an object in it has a JSON form, but no repr.
     """
+    try:
+        return _measure_shape(part, header)
+    except Exception:  # noqa: BLE001 - whatever a foreign object's own code raises means: no JSON form, or no repr
+        size = measure(part)
+        return size and (size, None)
+
+
+def _measure_shape(part: object, header: str) -> tuple[Size, Shape] | None:
     odd = ("<" in header or ",)" in header) and _is_odd(header)
     chars = size = walked = 0
     density, total = 0.0, _Sum()
-    try:
-        for piece, frame, level in slices(part):
-            chars -= frame
-            size -= frame
-            if piece is FRAME:
-                total.add_frame(-frame - 1, level)
-                continue
-            counted, data = encode(piece, None)
-            chars += counted.chars
-            size += counted.bytes
-            if data is not None and not odd:
-                found = _counted(counted, data)
-            elif walked < WALKED or counted.chars < SMALL:
-                found = _Walk(tuples=odd).through(piece)
-                walked += counted.chars >= SMALL
-                density = max(density, found.need / max(1, counted.chars))
-            else:
-                found = _guessed(counted, density)
-            total.add(_less(found, piece, frame) if frame else found, level)
-    except Exception:  # noqa: BLE001 - whatever a foreign object's own code raises means: no JSON form
-        return None
-    sent_as_tuple = isinstance(part, list) and len(part) == 1 and header.startswith("(")  # "(1,)"
+    for piece, frame, level in slices(part):
+        chars -= frame
+        size -= frame
+        if piece is FRAME:
+            total.add_frame(-frame - 1, level)
+            continue
+        counted, data = encode(piece, None)
+        chars += counted.chars
+        size += counted.bytes
+        if chars > MOST:
+            return None
+        if data is not None and not odd:
+            found = _counted(counted, data)
+        elif walked < WALKED or counted.chars < SMALL:
+            found = _Walk(tuples=odd).through(piece)
+            walked += counted.chars
+            density = max(density, found.need / max(1, counted.chars))
+        else:
+            found = _guessed(counted, density)
+        total.add(_less(found, piece, frame) if frame else found, level)
+    sent_as_tuple = type(part) is list and len(part) == 1 and header.startswith("(")  # "(1,)"
     measured = Size(chars, size)
     return measured, total.shape(header, measured, int(sent_as_tuple))
 
@@ -257,14 +265,15 @@ class _Walk:
         return _Piece(self.need, len(heights), self.commas, self.keys, self.texts - self.keys, self.escaped, heights)
 
     def _step(self, obj: Any, level: int) -> None:
-        if isinstance(obj, str):
-            self._text(obj, 2 + obj.count("'"))
-        elif isinstance(obj, bytes):
+        kind = type(obj)  # an object's __class__ may lie
+        if issubclass(kind, str):
+            self._text(obj, 2 + str.count(obj, "'"))
+        elif issubclass(kind, bytes):
             self._bytes(obj)
-        elif isinstance(obj, (dict, list, tuple, set, frozenset)):
-            self._container(obj, level)
+        elif issubclass(kind, (dict, list, tuple, set, frozenset)):
+            self._container(obj, kind, level)
         else:
-            self._text(str(obj) if isinstance(obj, Number) and not isinstance(obj, Decimal) else repr(obj), 0)
+            self._text(str(obj) if issubclass(kind, Number) and not issubclass(kind, Decimal) else repr(obj), 0)
 
     def _text(self, text: str, more: int) -> None:
         self.texts += more > 0
@@ -281,22 +290,23 @@ class _Walk:
         self.need += shown + 3
         self.escaped += 6 * shown + 3
 
-    def _container(self, obj: Any, level: int) -> None:
-        count = len(obj)
-        around = 2 + (count == 1 and (isinstance(obj, tuple) or (self._tuples and isinstance(obj, list))))
-        if isinstance(obj, (set, frozenset)) and (type(obj) is not set or not obj):
-            around += len(type(obj).__name__) + 2
+    def _container(self, obj: Any, kind: type, level: int) -> None:
+        base: Any = next(base for base in (dict, list, tuple, set, frozenset) if issubclass(kind, base))
+        count = base.__len__(obj)  # what a subclass of its own says may be without end
+        around = 2 + (count == 1 and (base is tuple or (self._tuples and base is list)))
+        if base in {set, frozenset} and (kind is not set or not count):
+            around += len(kind.__name__) + 2
         commas = max(0, count - 1)
         self._levels += [0] * (level - len(self._levels))
         self._levels[level - 1] += 1
         self.commas += commas
         self.need += around + 2 * commas
         self.escaped += around + 2 * commas
-        if isinstance(obj, dict):
+        if base is dict:
             self.keys += count
             self.need += 2 * count
             self.escaped += 2 * count
-            self._todo += ((key, 1) for key in obj)
-            self._todo += ((value, level + 1) for value in obj.values())
+            self._todo += ((key, 1) for key in dict.__iter__(obj))
+            self._todo += ((value, level + 1) for value in dict.values(obj))
         else:
-            self._todo += ((member, level + 1) for member in obj)
+            self._todo += ((member, level + 1) for member in base.__iter__(obj))

@@ -26,6 +26,11 @@ __all__ = [
     "shown_levels",
 ]
 
+#: Characters of a header that is read: twice the highest tier. A longer one counts as unknown.
+MOST_READ: Final = 4 * 1024 * 1024
+#: Levels that an intact header may show.
+MOST_LEVELS: Final = 32
+
 Verdict = Literal["intact", "size", "depth", "both", "custom", "unknown"]
 
 #: The verdicts that mean: Celery cut it; and by what, in words.
@@ -46,7 +51,6 @@ _SAFEREPR: Final = re.compile(r"[(\[{]+(?:[\])},.'\"<\d-]|b'|None\b|True\b|False
 _UNCLEAR: Final = re.compile(r"\\'(?:[,\])}]|: |$)|(?:[(\[{]|, |: )b'")
 _CALL: Final = re.compile(r"\w\(")  # an object's repr has brackets of its own
 _ROUND: Final = str.maketrans("[]{}", "()()")
-_QUOTED: Final = re.compile(r"'(?:\\'|[^'])*'")
 #: What stands for a container below the last level; its opener is not the one of an object's repr.
 _DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.{3,}(?:,\)|[)\]}])?")
 #: How the first member of a container begins, by its type.
@@ -77,21 +81,25 @@ def read_header(header: object, value: object) -> Reading:
     A text that the caller wrote itself (``argsrepr=`` of ``apply_async``) is known as such unless it begins and ends
     as the repr of *value* would: without a cut in it, such a one counts as intact.
     """
-    if type(header) is not str or not header:
+    if type(header) is not str or not header or len(header) > MOST_READ:
         return _UNKNOWN
+    try:
+        return _read(header, value)
+    except Exception:  # noqa: BLE001 - foreign, too deep, or a value whose own code raises
+        return _by_look(header)
+
+
+def _read(header: str, value: object) -> Reading:
     if not _begins_like(header, value):
         return _CUSTOM
     if _MARK.search(header) is None:
         return _INTACT
     if _SAFEREPR.match(header) is None:
         return _CUSTOM
-    try:
-        reading = _glance(header)
-        if reading is _DOTTED:
-            reading = _INTACT if _is_as_long_as_whole(header, value) else None
-        return reading or _side_by_side(header, value)
-    except Exception:  # noqa: BLE001 - foreign, too deep, or a value whose own code raises
-        return _by_look(header)
+    reading = _glance(header)
+    if reading is _DOTTED:
+        reading = _INTACT if _is_as_long_as_whole(header, value) else None
+    return reading or _side_by_side(header, value)
 
 
 def _begins_like(header: str, value: Any) -> bool:
@@ -124,13 +132,14 @@ def _glance(header: str) -> Reading | None:
             return None
         bare, texts = "'".join(pieces[::2]), "'".join(pieces[1::2]) + "'"
     limit = _limit(header)
-    size, levels = limit > 0, 0
+    size, deep = limit > 0, False
+    levels = 0
     at = bare.find("...")
     while at >= 0:
         if _DEEP.match(bare, at - 1) is None:
             size = True
-        elif not levels:
-            shown = bare[: at - 1]
+        elif not deep:
+            deep, shown = True, bare[: at - 1]
             levels = sum(map(shown.count, "([{")) - sum(map(shown.count, ")]}"))
         at = bare.find("...", at + 3)
     if size:
@@ -155,8 +164,8 @@ def _is_as_long_as_whole(header: str, value: object) -> bool:
 
     A text that is cut gets shorter, or, if it loses just as much as the dots take, nothing but brackets follows it.
     """
-    found = measure_shape(value, header)
-    return found is not None and found[1].need == len(header) and not header.rstrip(")]},").endswith("...'")
+    _, shape = measure_shape(value, header) or (None, None)
+    return shape is not None and shape.need == len(header) and not header.rstrip(")]},").endswith("...'")
 
 
 def shown_levels(header: str) -> int:
@@ -169,7 +178,7 @@ def shown_levels(header: str) -> int:
         return 0
     brackets = re.sub(r"[^(\[{)\]}]+", "", header).translate(_ROUND)
     levels = 0
-    while "()" in brackets:
+    while "()" in brackets and levels < MOST_LEVELS:
         brackets = brackets.replace("()", "")
         levels += 1
     return 0 if brackets else levels
@@ -183,7 +192,7 @@ def _limit(header: str) -> int:
 
 def _by_look(header: str) -> Reading:
     """The reading by the header alone: marks outside quotes, in something that looks like saferepr's work."""
-    bare = _QUOTED.sub("", header)
+    bare = outside_quotes(header)
     if _SAFEREPR.match(header) is None or "..." not in bare:
         return _CUSTOM
     deep = len(_DEEP.findall(bare))

@@ -39,6 +39,7 @@ def shape(part: Any, header: str = "") -> Shape:
     found = measure_shape(part, header)
     assert found is not None
     assert found[0] == measure.measure(part)
+    assert found[1] is not None
     return found[1]
 
 

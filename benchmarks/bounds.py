@@ -1,0 +1,354 @@
+"""How much memory it takes, and where that ends: a million names, a million runs, 100 MB arguments, hostile names.
+
+``make bench-reliability`` runs it, in about twenty minutes, on Linux with 8 GB free. It prints the tables of
+docs/reliability.md. Each load goes the whole way: a main process with its pipe, its thread and a real Redis, and a
+forked child that sends Celery's ``task_prerun`` for light tasks. Main process, child and Redis are weighed before and
+at their peak.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import gc
+import itertools
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+HERE: Final = Path(__file__).resolve().parent
+sys.path += [str(HERE.parent / "tests"), str(HERE.parent / "scripts")]
+
+import redis  # noqa: E402 - from here on, what is ours is found too
+import redis_server  # noqa: E402
+from celery import Celery, signals  # noqa: E402
+from celery.utils.saferepr import saferepr  # noqa: E402
+
+import celery_argsize  # noqa: E402
+from celery_argsize.measure import measure  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+MB: Final = 1 << 20
+#: Runs of a load; ``SCALE=0.01`` makes it shorter, for a look.
+SCALE: Final = float(os.environ.get("SCALE", "1"))
+RUNS: Final = round(1_000_000 * SCALE)
+#: Runs before anything is weighed: modules, caches and pages that are touched once.
+WARM: Final = 2000
+#: Characters of JSON of the big arguments.
+BIG: Final = round(100 * MB * SCALE)
+LIMITS: Final = (1024, 131_072)
+REPRS: Final = ("whole", *map(str, LIMITS))
+
+
+class Run(NamedTuple):
+    """One task run of a load."""
+
+    name: str
+    task_id: str
+    args: Any
+    argsrepr: str
+    origin: str
+
+
+def _runs(**given: Callable[[int], Any]) -> Iterator[Run]:
+    usual: dict[str, Callable[[int], Any]] = {
+        "name": lambda _: "music.scan",
+        "task_id": lambda n: f"4711-{n:032}",
+        "args": lambda n: (n,),
+        "argsrepr": lambda n: f"({n},)",
+        "origin": lambda _: "gen1@web-1",
+    }
+    makers = {**usual, **given}
+    return (Run(**{field: make(n) for field, make in makers.items()}) for n in range(RUNS))
+
+
+#: A repr that is cut between members tells the sender's limit.
+CUT_ARGS: Final = ([*range(400)],)
+CUT: Final = saferepr(CUT_ARGS, 1024)
+
+
+def _hosts_and_names() -> Iterator[Run]:
+    """Every host with every name, each header telling a limit: the most that is kept of hosts."""
+    return _runs(
+        origin=lambda n: f"gen1@{'h' * 50}{n // 250 % 1000}",
+        name=lambda n: f"{'n' * 150}{n % 250}",
+        args=lambda _: CUT_ARGS,
+        argsrepr=lambda _: CUT,
+    )
+
+
+#: By what is too much of: the runs.
+LOADS: Final[Mapping[str, Callable[[], Iterator[Run]]]] = {
+    "distinct task names": lambda: _runs(name=lambda n: f"music.task_{n}"),
+    "runs of one task, each with its own id": _runs,
+    "distinct sending hosts": lambda: _runs(origin=lambda n: f"gen1@host-{n}"),
+    "hosts and names, with cut reprs": _hosts_and_names,
+    "ids of 10 KB": lambda: _runs(task_id=lambda n: f"{n}" + "i" * 10_240),
+    "names of 10 KB": lambda: _runs(name=lambda n: "x" * 10_240 + str(n)),
+    "names of 4-byte characters": lambda: _runs(name=lambda n: "🎵" * 200 + str(n)),
+    "names with newlines and control characters": lambda: _runs(name=lambda n: f"a\n[CELERY]\x1b[31m\x00\r{n}"),
+    "names with lone surrogates": lambda: _runs(name=lambda n: f"\ud800{n}\udfff"),
+}
+
+
+def _record(number: int) -> dict[str, Any]:
+    return {"id": number, "title": "A song of some length", "tags": ["rock", "pop"], "year": 1999, "none": None}
+
+
+#: Arguments of about so many characters.
+SHAPES: Final[Mapping[str, Callable[[int], Any]]] = {
+    "records": lambda size: ([_record(n) for n in range(size // 92)],),
+    "tiny dicts": lambda size: ([{"a": n % 10} for n in range(size // 8)],),
+    "empty lists": lambda size: ([[] for _ in range(size // 3)],),
+    "ints": lambda size: ([*range(10_000_000, 10_000_000 + size // 9)],),
+    "floats": lambda size: ([n / 7 for n in range(size // 18)],),
+    "dict of dicts": lambda size: ({f"track-{n}": _record(n) for n in range(size // 106)},),
+    "nested 14 levels deep": lambda size: ([_chain(n) for n in range(size // 40)],),
+    "one text": lambda size: ("x" * size,),
+    "one text in Chinese": lambda size: ("长" * size,),
+    "short texts with quotes": lambda size: (['it\'s "so"'] * (size // 14),),
+    "a blob, then small ones": lambda size: (["x" * (size // 2), *range(size // 16), "x"],),
+    "datetimes": lambda size: ([dt.datetime(2026, 11, 21, 10, n // 60 % 60, n % 60) for n in range(size // 60)],),  # noqa: DTZ001
+    "int keys": lambda size: ([{n: n} for n in range(size // 21)],),
+}
+
+
+def _chain(number: int) -> Any:
+    value: Any = number
+    for _ in range(12):
+        value = [value]
+    return value
+
+
+# -- weighing -----------------------------------------------------------------------------------------------------
+
+
+def _status(field: str) -> float:
+    """MB: ``VmRSS`` is what this process has in memory, ``VmHWM`` the most that it had."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise LookupError(field)
+
+
+class Weighed:
+    """This process's memory from here on."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        self.before = _status("VmRSS")
+
+    def more(self) -> float:
+        """MB that it took more at its peak."""
+        return max(0.0, _status("VmHWM") - self.before)
+
+
+class _Task:
+    """What of a task the signal's receivers look at."""
+
+    app: Celery
+    name: str
+    request: Any
+
+
+_task: Final = _Task()
+
+
+def _send(app: Celery, run: Run) -> None:
+    _task.app, _task.name = app, run.name
+    _task.request = SimpleNamespace(
+        id=run.task_id,
+        args=run.args,
+        kwargs={},
+        argsrepr=run.argsrepr,
+        kwargsrepr="{}",
+        origin=run.origin,
+        is_eager=False,
+    )
+    signals.task_prerun.send(sender=_task, task=_task, task_id=run.task_id, args=run.args, kwargs={})
+
+
+def _warm(app: Celery) -> None:
+    for number in range(WARM):
+        _send(app, Run("warm", f"{number:036}", (number,), f"({number},)", "gen1@warm"))
+
+
+def _in_child(work: Callable[[], Any]) -> Any:
+    """What *work* gives, done in a forked child."""
+    out, into = os.pipe()
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            found = work()
+            signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)  # as a child's end does
+            os.write(into, json.dumps(found).encode())
+            code = 0
+        except Exception:  # noqa: BLE001 - a child has nobody to raise to
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(into)
+    with os.fdopen(out) as pipe:
+        text = pipe.read()
+    if os.waitpid(pid, 0)[1]:
+        message = "the child failed"
+        raise RuntimeError(message)
+    return json.loads(text)
+
+
+def _start(url: str) -> tuple[Celery, Any]:
+    logging.getLogger("celery_argsize").setLevel(logging.ERROR)
+    app = Celery("bounds", broker="memory://", set_as_current=False)
+    monitor: Any = celery_argsize.install(app, redis_url=url, flush_interval=1)
+    monitor.start(monitor.settings, "bounds@host", in_process=False)
+    return app, monitor
+
+
+# -- loads --------------------------------------------------------------------------------------------------------
+
+
+def load(name: str, url: str) -> dict[str, Any]:
+    """Send one load; what it took."""
+    app, monitor = _start(url)
+
+    def work() -> tuple[float, float]:
+        _warm(app)
+        weighed, began = Weighed(), time.perf_counter()
+        for run in LOADS[name]():
+            _send(app, run)
+        return weighed.more(), (time.perf_counter() - began) / RUNS * 1e6
+
+    # the main process imports and connects before it is weighed
+    _in_child(lambda: _warm(app))
+    monitor.flusher.flush(10.0)
+    weighed = Weighed()
+    child, micros = _in_child(work)
+    monitor.flusher.flush(60.0)
+    main = weighed.more()
+    summary = celery_argsize.get_size_summary(redis_url=url, app_name="bounds")
+    monitor.stop(report=False)
+    return {
+        "main": main,
+        "child": child,
+        "micros": micros,
+        **_in_redis(url),
+        "runs": summary.total_tasks,
+        "names": sum(task.name != "__other__" for task in summary.tasks),
+        "other": sum(task.count for task in summary.tasks if task.name == "__other__"),
+        "longest": max(len(task.name.encode()) for task in summary.tasks),
+    }
+
+
+def _in_redis(url: str) -> dict[str, Any]:
+    with redis.Redis.from_url(url) as client:
+        keys = [*client.scan_iter("celery-argsize*", count=1000)]
+        return {"keys": len(keys), "redis": sum(client.memory_usage(key, samples=0) or 0 for key in keys) / MB}
+
+
+# -- big arguments ------------------------------------------------------------------------------------------------
+
+
+def _beginning(value: Any) -> Any:
+    """More of *value* than a limit shows: for all of it, saferepr would take hours, and give the same."""
+    if isinstance(value, dict):
+        return dict(itertools.islice(value.items(), 50_000))
+    return value[: 200_000 if isinstance(value, str) else 50_000]
+
+
+def _header(args: Any, what: str) -> str:
+    """What Celery would send for *args*: the repr cut at *what*, or one that looks whole."""
+    if what != "whole":
+        return saferepr((_beginning(args[0]),), int(what))
+    return "([],)" if isinstance(args[0], list) else "({},)" if isinstance(args[0], dict) else "('',)"
+
+
+def shape(name: str, url: str) -> dict[str, Any]:
+    """Measure one shape of big arguments, with headers that Celery made of it."""
+    app, monitor = _start(url)
+    _in_child(lambda: _warm(app))
+    found: dict[str, Any] = {}
+    for what in REPRS:
+
+        def work(what: str = what) -> tuple[float, float, int, int]:
+            _warm(app)
+            args = SHAPES[name](BIG)  # as a child does, and not shared with the main process
+            header = _header(args, what)
+            weighed, began = Weighed(), time.perf_counter()
+            _send(app, Run("big", "1", args, header, "gen1@web-1"))
+            seconds, more = time.perf_counter() - began, weighed.more()
+            size = measure(args)
+            if size is None:
+                raise ValueError(name)
+            return seconds * 1e3, more, *size
+
+        found[what] = _in_child(work)
+    monitor.flusher.flush(10.0)
+    summary = celery_argsize.get_size_summary(redis_url=url, app_name="bounds")
+    monitor.stop(report=False)
+    (task,) = [task for task in summary.tasks if task.name == "big"]
+    _, _, chars, size = found["whole"]
+    return {**found, "mb": size / MB, "right": task.count == len(REPRS) and task.args.max == chars}
+
+
+# -- all of it ----------------------------------------------------------------------------------------------------
+
+
+def _alone(kind: str, name: str) -> dict[str, Any]:
+    """One load or shape, in a process and with a Redis of its own."""
+    with tempfile.TemporaryDirectory() as folder, redis_server.run(Path(folder)) as url:
+        work = {"load": load, "shape": shape}[kind]
+        found: dict[str, Any] = _in_child(lambda: work(name, url))
+        return found
+
+
+def main(*words: str) -> None:
+    """Print the tables; with *words*, only of what has one of them in its name. ``--json``: as lines of JSON."""
+    as_json = "--json" in words
+    words = tuple(word for word in words if word != "--json")
+
+    def chosen(names: Iterable[str]) -> list[str]:
+        return [name for name in names if not words or any(word in name for word in words)]
+
+    if not as_json:
+        print(f"| {RUNS:,} … | kept under their name | `__other__` | main process | child | Redis | keys | a run |")
+        print("|---|---|---|---|---|---|---|---|")
+    for name in chosen(LOADS):
+        found = _alone("load", name)
+        if as_json:
+            print(json.dumps({"name": name, **found}), flush=True)
+            continue
+        if found["runs"] != RUNS + 2 * WARM:
+            message = f"{name}: {found['runs']:,} runs were counted"
+            raise RuntimeError(message)
+        print(
+            f"| {name} | {found['names']:,} | {found['other']:,} runs | +{found['main']:.1f} MB | "
+            f"+{found['child']:.1f} MB | {found['redis']:.1f} MB | {found['keys']:,} | {found['micros']:.0f} µs |",
+            flush=True,
+        )
+    if not as_json:
+        print()
+        heads = " | ".join(["repr whole", *(f"cut at {limit:,}" for limit in LIMITS)])
+        print(f"| {BIG / MB:.0f} million characters of … | JSON | {heads} |")
+        print("|---|---|---|---|---|")
+    for name in chosen(SHAPES):
+        found = _alone("shape", name)
+        if as_json:
+            print(json.dumps({"name": name, **found}), flush=True)
+            continue
+        cells = [f"{ms:,.0f} ms, +{mb:.1f} MB" for ms, mb, *_ in (found[what] for what in REPRS)]
+        wrong = "" if found["right"] else " WRONG"
+        print(f"| {name} | {found['mb']:.0f} MB{wrong} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
