@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.monitor import writer_name
+from celery_argsize.recorder import fit
 from celery_argsize.stats import Book, Rules
 from celery_argsize.stores.base import Batch
 from celery_argsize.summary import Summary, summarize
@@ -71,6 +72,7 @@ def update_size_metrics(
         StoreError: Redis could not be written.
     """
     target = find_target(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
+    measurement = fit(measurement)
     if target.monitor is not None and target.monitor.put(measurement):
         return
     settings = target.settings

@@ -46,8 +46,9 @@ class Flusher:
 
     #: Seconds for which measurements gather before they are drained.
     GATHER: Final = 0.05
-    #: Tasks in one batch: keeps one Lua call short.
+    #: Tasks and hosts in one batch: keeps one Lua call short.
     BATCH_TASKS: Final = 100
+    BATCH_HOSTS: Final = 20
     #: Seconds between two attempts while they fail: at least this, whoever asks for one; the first wait is the flush
     #: interval, each next one twice as long, up to the longest.
     MIN_BACKOFF: Final = 1.0
@@ -128,7 +129,9 @@ class Flusher:
 
     def _call(self) -> None:
         self._attention.set()
-        self._handoff.wake()
+        with self._lock:
+            if not self._closed:
+                self._handoff.wake()
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -142,7 +145,7 @@ class Flusher:
         self._finish(self._deadline)
 
     def _turn(self) -> None:
-        idle = not self._pending and self._batch is None and not self._requests
+        idle = not self._anything and self._batch is None and not self._requests
         self._handoff.wait(None if idle else 0.0)
         due = max(self._next_flush, self._held_until) - time.monotonic()
         self._attention.wait(self.GATHER if idle else min(max(due, 0.0), 10 * self.GATHER))
@@ -152,6 +155,10 @@ class Flusher:
             self._deliver()
         while self._requests and (self._requests[0].release or time.monotonic() >= self._may_try_from):
             self._answer(self._requests.popleft())
+
+    @property
+    def _anything(self) -> bool:
+        return bool(self._pending or self._pending.origins.hosts)
 
     def _drain(self) -> None:
         with self._lock:
@@ -225,9 +232,10 @@ class Flusher:
     def _seal(self) -> Batch | None:
         """The batch to write next: the one that has had no answer yet, else a new one; ``None`` when all is written."""
         with self._lock:
-            if self._batch is None and self._pending:
+            if self._batch is None and self._anything:
                 self._sequence += 1
-                tasks, origins = self._pending.take(self.BATCH_TASKS), self._pending.origins.take()
+                tasks = self._pending.take(self.BATCH_TASKS)
+                origins = self._pending.origins.take(self.BATCH_HOSTS)
                 self._batch = Batch(self._writer, self._sequence, tasks, origins)
                 self._own.merge(tasks.items())
         return self._batch
@@ -238,7 +246,8 @@ class Flusher:
         while True:
             self._attention.clear()
             now = time.monotonic()
-            self._attention.wait(max(0.0, min(self._may_try_from, deadline) - now))
+            may_try_from = max(self._may_try_from, self._held_until)
+            self._attention.wait(max(0.0, min(may_try_from, deadline) - now))
             try:
                 self._drain()
                 if self._deliver():

@@ -209,6 +209,10 @@ class PipeWriter:
         self._kept.merge([(task, stats)])
         self._offer()
 
+    def after_fork(self) -> None:
+        """In a child: what the parent kept is the parent's to hand over."""
+        self._kept.clear()
+
     def linger(self, timeout: float) -> int:
         deadline = time.monotonic() + timeout
         while self._kept and not self._offer() and (left := deadline - time.monotonic()) > 0:
@@ -217,6 +221,8 @@ class PipeWriter:
 
     def _write(self, message: bytes) -> bool:
         """Whether *message* went into the pipe; it does so whole or not at all."""
+        if len(message) > select.PIPE_BUF:
+            raise ValueError(len(message))
         try:
             os.write(self._fd, message)
         except OSError:  # full, or the main process is gone
@@ -250,6 +256,8 @@ class PipeHandoff(PipeWriter):
 
     #: Bytes the pipe holds (Linux): about 4,000 measurements. Elsewhere it is the system's default.
     CAPACITY: Final = 1 << 20
+    #: Reads of up to 64 KB in one drain: children that write all the time do not keep it from ending.
+    READS: Final = 64
 
     def __init__(self, rules: Rules, max_names: int, *, named: bool = False) -> None:
         self._folder = tempfile.mkdtemp(prefix="celery-argsize-") if named else None
@@ -273,7 +281,10 @@ class PipeHandoff(PipeWriter):
         return read_fd, os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
 
     def drain(self, into: Book) -> None:
-        while data := self._read(self._read_fd):
+        for _ in range(self.READS):
+            data = self._read(self._read_fd)
+            if not data:
+                break
             self._rest = self._take(self._rest + data, into)
 
     def _take(self, data: bytes, into: Book) -> bytes:
@@ -310,5 +321,9 @@ class PipeHandoff(PipeWriter):
         for fd in (self._read_fd, self._fd, self._wake_read, self._wake_write):
             with contextlib.suppress(OSError):
                 os.close(fd)
+        self.hide()
+
+    def hide(self) -> None:
+        """Remove the path: who has the pipe open keeps it."""
         if self._folder is not None and Path(self._folder).is_dir():
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -11,6 +11,7 @@ import atexit
 import logging
 import os
 import platform
+import threading
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -102,7 +103,7 @@ class Monitor:
     def __init__(self, app: Celery) -> None:
         self.app = app
         self.overrides: dict[str, Any] = {}
-        self.flusher: Flusher | None = None
+        self._flusher: Flusher | None = None
         self.store: Store | None = None
         self._handoff: Handoff | PipeWriter | None = None
         self._recorder: Recorder | None = None
@@ -110,6 +111,12 @@ class Monitor:
         self.hostname = ""
         """The worker's node name while it runs; empty outside workers."""
         self._shutdown_timeout = 0.0
+        self._starting = threading.Lock()
+
+    @property
+    def flusher(self) -> Flusher | None:
+        """What writes the figures, in the process that does; a child has a dead copy of it."""
+        return self._flusher if self._pid == os.getpid() else None
 
     @property
     def settings(self) -> Settings:
@@ -194,22 +201,32 @@ class Monitor:
         """The first eager run outside a worker: start what a worker's start does, if they are to be counted."""
         if task.app is not self.app or not task.request.is_eager:
             return
-        signals.task_prerun.disconnect(dispatch_uid=self._uid)
+        with self._starting:  # first runs in other threads wait for the one that starts
+            if self._recorder is None:
+                self._start_for_eager()
+        if self._recorder is not None:
+            self._recorder.on_task_prerun(task=task, **arguments)
+
+    def _start_for_eager(self) -> None:
         try:
             settings = self.settings
             if settings.enabled and settings.include_eager:
                 self.start(settings, "", in_process=True)
+                return
         except Exception as exc:  # noqa: BLE001 - the task must run
             Trouble("cannot count eager tasks in this process").report(exc, logging.ERROR)
-        if self._recorder is not None:
-            self._recorder.on_task_prerun(task=task, **arguments)
+        signals.task_prerun.disconnect(dispatch_uid=self._uid)
 
     def after_fork(self) -> None:
-        """In the child of a process that counted eager runs: leave the parent's thread and store alone, begin anew."""
-        if self.flusher is not None and not self.hostname:
-            self.flusher = self.store = self._handoff = self._recorder = None
+        """In a child: leave what is the parent's alone. Where tasks ran in the parent itself, begin anew."""
+        self._starting = threading.Lock()
+        if isinstance(self._handoff, PipeWriter):
+            self._handoff.after_fork()
+        elif self._handoff is not None:
+            self._flusher = self.store = self._handoff = self._recorder = None
             signals.task_prerun.disconnect(dispatch_uid=self._uid)
-            self._listen(signals.task_prerun, self._on_eager)
+            if not self.hostname:
+                self._listen(signals.task_prerun, self._on_eager)
 
     def _on_worker_shutdown(self, sender: Any = None, **_: Any) -> None:
         if _bare(sender.app) is self.app:
@@ -221,17 +238,15 @@ class Monitor:
         """Start measuring in this process (*in_process*), or in the children it will have."""
         if self.flusher is not None:
             return
+        self._pid, self.hostname = os.getpid(), hostname
+        self._shutdown_timeout = settings.shutdown_timeout
+        self.store = _worker_store(settings)
         rules = _rules(settings)
         handoff: Handoff
         if in_process:
             handoff = LocalHandoff(rules, settings.max_task_names)
         else:
             handoff = PipeHandoff(rules, settings.max_task_names, named=spawns)
-            if handoff.path is not None:
-                os.environ[_HANDOFF_ENV] = handoff.path
-        self._pid, self.hostname = os.getpid(), hostname
-        self._shutdown_timeout = settings.shutdown_timeout
-        self.store = _worker_store(settings)
         if not self.store.shared:
             self._say(partial(logger.warning, _NO_REDIS))
         recorder = Recorder(self.app, settings, handoff)
@@ -239,8 +254,10 @@ class Monitor:
         if hostname:
             import celery_argsize.control  # noqa: F401, PLC0415 - registers our remote control commands, in workers only
         flusher.start()
-        self.flusher = flusher
+        self._flusher = flusher
         self._attend(recorder, handoff)
+        if isinstance(handoff, PipeHandoff) and handoff.path is not None:
+            os.environ[_HANDOFF_ENV] = handoff.path
         self._listen(signals.worker_shutdown, self._on_worker_shutdown)
         atexit.register(self.stop)
 
@@ -252,10 +269,10 @@ class Monitor:
 
     def stop(self, *, report: bool = True) -> None:
         """Write what is left, report, and stop measuring. Harmless when not started, and in a child."""
-        flusher = self.flusher
-        if flusher is None or self._pid != os.getpid():
+        flusher, handoff = self.flusher, self._handoff
+        if flusher is None:
             return
-        self.flusher = None
+        self._flusher = self._handoff = self._recorder = None  # nobody hands over to what is closing
         atexit.unregister(self.stop)
         for signal in (signals.worker_shutdown, signals.task_prerun, signals.worker_process_shutdown):
             signal.disconnect(dispatch_uid=self._uid)
@@ -273,7 +290,8 @@ class Monitor:
                 self._shutdown_timeout,
             )
         os.environ.pop(_HANDOFF_ENV, None)
-        self._handoff = self._recorder = None
+        if isinstance(handoff, PipeHandoff):
+            handoff.hide()  # also where a thread that hangs keeps it open
 
     def _report(self, flusher: Flusher) -> None:
         try:

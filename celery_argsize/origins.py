@@ -71,10 +71,9 @@ class Origins:
             for field, sighting in sightings.items():
                 self._note(host, field, sighting)
 
-    def take(self) -> dict[str, dict[str, Sighting]]:
-        """Remove and return all."""
-        taken, self.hosts = self.hosts, {}
-        return taken
+    def take(self, hosts: int | None = None) -> dict[str, dict[str, Sighting]]:
+        """Remove and return up to *hosts* hosts, or all."""
+        return {host: self.hosts.pop(host) for host in [*self.hosts][:hosts]}
 
     def clear(self, task: str | None = None) -> None:
         """Forget one task, or all."""

@@ -97,6 +97,15 @@ def clean(name: object, limit: int) -> str:
     return f"{data[: limit - 16].decode('utf-8', 'ignore')}...{digest}"
 
 
+def fit(measurement: Measurement) -> Measurement:
+    """*measurement* with names of which as much is kept as of those that are measured here."""
+    return measurement._replace(
+        task=clean(measurement.task, NAME_BYTES),
+        task_id=clean(measurement.task_id, ID_BYTES),
+        origin=clean(measurement.origin, ORIGIN_BYTES),
+    )
+
+
 class Recorder:
     """The ``task_prerun`` receiver of one app."""
 
@@ -106,53 +115,38 @@ class Recorder:
         self._large_chars = settings.large_task_chars
         self._log = LargeTaskLog() if settings.log_large_tasks else None
         self._handoff = handoff
-        self._soft_limit = SoftLimit()
-        self._missed: dict[str, int] = {}
+        self._soft_limit = SoftLimit(Recorder.on_task_prerun.__code__)
         self._trouble = Trouble("a task could not be measured (it ran all the same)")
 
     def on_task_prerun(
         self, task: Any = None, task_id: str | None = None, args: Any = None, kwargs: Any = None, **_: Any
     ) -> None:
         """Measure and hand over one task run. Signature of ``celery.signals.task_prerun``."""
-        soft_limit = self._soft_limit
-        soft_limit.held = True
         counted = False
         try:
             if task.app is not self._app or (task.request.is_eager and not self._include_eager):
                 return
-            if not soft_limit.watched:
-                soft_limit.watch()
+            if not self._soft_limit.watched:
+                self._soft_limit.watch()
             measurement = measure_celery_task_size(task, task_id, args, kwargs)
             self._handoff.put(measurement)
             counted = True
             if self._log is not None and measurement.is_large(self._large_chars):
                 amqp = self._app.amqp
                 self._log.write(measurement, (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
-            if self._missed:
-                self._hand_over_missed()
         except Exception as exc:  # noqa: BLE001 - nothing of ours may reach the task
             if not counted:
                 self._miss(task)
             with suppress(Exception):
                 self._trouble.report(exc)
-        finally:
-            soft_limit.held = False
-            if soft_limit.came:
-                soft_limit.raise_in_task()
 
     def _miss(self, task: Any) -> None:
         """Count a run that could not be measured, by its task's name if that can be had."""
         name = OTHER
         with suppress(Exception):
             name = clean(task.name, NAME_BYTES)
-        self._missed[name] = self._missed.get(name, 0) + 1
-        with suppress(Exception):  # then with the next run
-            self._hand_over_missed()
-
-    def _hand_over_missed(self) -> None:
-        for name in [*self._missed]:
-            self._handoff.add(name, TaskStats({"errors": self._missed[name]}))
-            del self._missed[name]
+        with suppress(Exception):
+            self._handoff.add(name, TaskStats({"errors": 1}))
 
     def on_child_exit(self, **_: Any) -> None:
         """Hand over what a full pipe kept back. Signature of ``celery.signals.worker_process_shutdown``."""

@@ -74,6 +74,7 @@ class RedisServer:
         self.port = free_port()
         self.folder = folder
         self.options = options
+        self.password: str | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -91,7 +92,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            with self.client() as client:
+            with self.client(password=self.password, protocol=2) as client:
                 return bool(client.ping())
         except redis.RedisError:
             return False

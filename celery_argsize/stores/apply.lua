@@ -7,7 +7,7 @@
 --       cap on sightings of a host, seconds a host is remembered, what the key of a host begins with, then for each task:
 --       name, n, n times (field, by), m, m times (field, value, task id, time); and for each host:
 --       host, n, n times (field, value and time)
--- Returns 1 when it added, 0 when the batch had been added before.
+-- Returns 2 when it added, and was the first to, 1 when it added, 0 when the batch had been added before.
 local schema = redis.call('HGET', KEYS[1], 'schema')
 if schema and schema ~= ARGV[1] then
   return redis.error_reply('ARGSIZE_SCHEMA ' .. schema)
@@ -48,7 +48,11 @@ for k = 6, last_task do
     local field, value, id, seen = take(), take(), take(), take()
     local known = redis.call('HGET', key, field)
     if not known or tonumber(value) > tonumber(known) then
-      redis.call('HSET', key, field, value, field .. '_id', id, field .. '_time', seen)
+      if seen == '0.0' then -- nobody asks where
+        redis.call('HSET', key, field, value)
+      else
+        redis.call('HSET', key, field, value, field .. '_id', id, field .. '_time', seen)
+      end
     end
   end
 end
@@ -101,4 +105,4 @@ for t, task in ipairs(counters) do
     end
   end
 end
-return 1
+return schema and 1 or 2

@@ -55,7 +55,10 @@ class ClusterClient:
                 # script_load() would load it everywhere
                 cluster.execute_command("SCRIPT LOAD", text, target_nodes=cluster.get_node_from_key(keys[0]))
                 found = cluster.evalsha(sha, len(keys), *keys, *args)
-            self._node = cluster.get_node_from_key(keys[0])
+            node = cluster.get_node_from_key(keys[0])
+            if node is not self._node:  # the slot has moved
+                _close_connections(cluster, but=node)
+            self._node = node
             return found
 
     def sadd(self, key: str, *members: str) -> int:
@@ -105,7 +108,7 @@ class ClusterClient:
         return cluster
 
 
-def _close_connections(cluster: Any) -> None:
+def _close_connections(cluster: Any, but: Any = None) -> None:
     for node in cluster.get_nodes():
-        if node.redis_connection is not None:
+        if node is not but and node.redis_connection is not None:
             node.redis_connection.connection_pool.disconnect()

@@ -189,6 +189,8 @@ def prepare() -> None:
 _FIXES: Final = tuple(
     (re.compile(pattern), fix)
     for pattern, fix in (
+        ("unknown command '?`?HELLO", "it does not know RESP3; add ?protocol=2 to the URL"),
+        ("TTL exhausted", "a slot of the cluster is on its way to another node; this heals by itself"),
         ("max number of clients", "it has no place for another client; raise its maxclients"),
         ("OutOfMemoryError|OOM ", "it is out of memory; raise its maxmemory or free some"),
         ("NOREPLICAS|good replicas", "too few of its replicas are up to date; look at min-replicas-to-write"),
@@ -248,7 +250,7 @@ _FIXES: Final = tuple(
         ),
         ("No such file or directory", "there is no such socket; is it running, and is that its unixsocket?"),
         ("Permission denied", "this process may not open its socket; see its setting unixsocketperm"),
-        ("TimeoutError|Timeout", f"no answer within {TIMEOUT:g} s; is it running, and is that the address?{{tls}}"),
+        ("TimeoutError|Timeout", "no answer in time; is it running, and is that the address?{tls}"),
         ("(?i)closed by server|connection reset|broken pipe", "it closed the connection.{tls}"),
         ("ConnectionError", "no connection; is it running, and is that the address? ({text})"),
         ("", "{kind}: {text}"),
@@ -260,7 +262,8 @@ _TLS_HINT: Final = " If it wants TLS, write rediss:// in redis_url, or set requi
 
 def explain(what: str, where: str, exc: Exception) -> str:
     """One line for people: that *what* (such as "read from") failed for the Redis at *where*, and what to do."""
-    text = " ".join(str(exc).split())
+    # what a server quotes of a command that it does not know may be the password
+    text = " ".join(str(exc).split()).partition(", with args beginning with")[0]
     seen = " ".join(kind.__name__ for kind in type(exc).__mro__) + f": {text}"
     found, fix = next((found, fix) for pattern, fix in _FIXES if (found := pattern.search(seen)))
     words = {

@@ -33,6 +33,9 @@ __all__ = ["SCHEMA", "RedisStore", "apps_in", "connect"]
 #: Version of what is in Redis (docs/redis-schema.md).
 SCHEMA: Final = 1
 
+#: What apply.lua answers where nothing was known of the app.
+FIRST: Final = 2
+
 #: Seconds for which a writer's last batch is remembered after it last wrote: how late a retry may come.
 WRITER_TTL: Final = 24 * 60 * 60
 
@@ -102,12 +105,16 @@ class RedisStore:
                 argv += (field, f"{sighting.value} {sighting.time}")
         with self._errors("write to"):
             # Before the script, so that an error always means: not counted, or counted once it is sent again.
-            if not self._registered:
-                self._client.sadd(f"{settings.key_prefix}:apps", settings.app_name)
-                self._registered = True
-            self._scripts["apply"](keys=keys, args=argv)
+            if new := not self._registered:
+                self._register()
+            if self._scripts["apply"](keys=keys, args=argv) == FIRST and not new:  # Redis has lost all it had
+                self._register()
             if settings.wait_replicas:
                 self._wait_for_replicas()
+
+    def _register(self) -> None:
+        self._client.sadd(f"{self._settings.key_prefix}:apps", self._settings.app_name)
+        self._registered = True
 
     def _wait_for_replicas(self) -> None:
         """Have what was written last confirmed, or raise: then it is sent again, perhaps to a new primary."""
@@ -190,7 +197,7 @@ class RedisStore:
             disconnect(self._client)  # so that the next attempt finds a primary that has taken over
             if (found := str(exc)).startswith("ARGSIZE_SCHEMA "):
                 raise self._schema_error(found.split()[1]) from None
-            raise StoreError(explain(what, self.where, exc)) from exc
+            raise StoreError(explain(what, self.where, exc)) from None
 
 
 def apps_in(settings: Settings) -> list[str]:
@@ -204,7 +211,7 @@ def apps_in(settings: Settings) -> list[str]:
     try:
         return sorted(map(_text, client.smembers(f"{settings.key_prefix}:apps")))
     except exceptions.RedisError as exc:
-        raise StoreError(explain("read from", where, exc)) from exc
+        raise StoreError(explain("read from", where, exc)) from None
     finally:
         disconnect(client)
 

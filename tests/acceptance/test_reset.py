@@ -151,6 +151,18 @@ def test_from_within_a_task_of_a_worker_that_cannot_answer_meanwhile(scene: Scen
     assert [task.name for task in celery_argsize.get_size_summary(redis_url=scene.broker).tasks] == ["task_1"]
 
 
+def test_from_within_a_task_of_a_child_it_asks_its_own_worker(scene: Scene) -> None:
+    with running(Worker(scene.folder, scene.env({"flush_interval": 600}), "-c", "1", "-l", "WARNING")) as worker:
+        for _ in range(20):
+            scene.send("task_0", "before")
+        scene.send("reset_inside")
+        scene.send("task_1", "after")
+        wait_until(lambda: len(scene.oracle()) >= 22, what="22 tasks")
+        log = worker.stop()
+    assert "[WORKER SHUTDOWN] Tasks analyzed: 1\n" in log
+    assert [task.name for task in celery_argsize.get_size_summary(redis_url=scene.broker).tasks] == ["task_1"]
+
+
 def test_a_name_that_nothing_is_known_of_is_said(scene: Scene) -> None:
     env = scene.env()
     done = run(str(BIN / "celery"), "-A", "workload", "argsize", "reset", "--task", "nope", "--yes", env=env)

@@ -412,6 +412,7 @@ def test_a_slot_that_moves_is_followed(cluster: Cluster) -> None:
         store.apply(batch(2))
         store.apply(batch(2))
         assert store.read().tasks["scan"].counts["count"] == 2
+        assert cluster.clients(connection.CLIENT_NAME) == 1, "that to the node before is closed"
 
 
 def test_a_cluster_taken_for_a_server_and_a_server_for_a_cluster(cluster: Cluster, redis_server: RedisServer) -> None:
@@ -576,6 +577,20 @@ def test_what_a_server_refuses_is_said_with_the_fix(tmp_path: Path, config: dict
         with closing(RedisStore(Settings(redis_url=server.url))) as store, pytest.raises(StoreError) as caught:
             store.apply(batch(1))
         assert said in str(caught.value)
+
+
+def test_a_server_that_quotes_what_it_does_not_know_gives_no_password_away(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, "--requirepass", "sesame", "--rename-command", "HELLO", "nobody")
+    server.password = "sesame"
+    server.start()
+    try:
+        settings = Settings(redis_url=server.url.replace("://", "://:sesame@"))
+        said = refusal(settings)
+        assert said.endswith("it does not know RESP3; add ?protocol=2 to the URL")
+        assert "sesame" not in said
+        assert written(replace(settings, redis_url=f"{settings.redis_url}?protocol=2")) == 1
+    finally:
+        server.stop()
 
 
 def test_an_unknown_host_and_a_wrong_password_are_told_without_secrets(redis_server: RedisServer) -> None:

@@ -117,6 +117,16 @@ def test_after_a_stop_nothing_reads_from_a_descriptor_that_is_anothers_by_then(r
             end.close()
 
 
+def test_many_hosts_go_in_small_portions_until_all_are_written(redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url, flush_interval=0.05)
+    flusher, handoff = start(RedisStore(settings), settings)
+    for number in range(3 * Flusher.BATCH_HOSTS):
+        handoff.put(measurement()._replace(origin=f"web-{number}"))
+    wait_until(lambda: len(RedisStore(settings).read_origins()) == 3 * Flusher.BATCH_HOSTS, timeout=5, what="all hosts")
+    assert flusher.stop(5) == 0
+    assert counted(RedisStore(settings)) == 3 * Flusher.BATCH_HOSTS
+
+
 def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, flush_interval=0.05)
     flusher, handoff = start(RedisStore(settings), settings)
@@ -152,10 +162,12 @@ def test_releasing_with_a_store_that_nobody_else_sees_clears_it() -> None:
     flusher.stop(5)
 
 
-def test_a_stop_during_a_hold_writes_all_the_same(redis_url: str) -> None:
+def test_a_stop_during_a_hold_writes_all_the_same_and_does_not_spin(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url)
     flusher, handoff = start(RedisStore(settings), settings)
     assert flusher.flush(5, hold=60)
     handoff.put(measurement())
-    assert flusher.stop(2) == 0
+    before = time.process_time()
+    assert flusher.stop(3) == 0
+    assert time.process_time() - before < 1, "seconds of CPU, in two of waiting"
     assert counted(RedisStore(settings)) == 1

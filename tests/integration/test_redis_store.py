@@ -213,6 +213,17 @@ def test_apps_and_prefixes_do_not_mix(settings: Settings) -> None:
 
 
 @pytest.mark.smoke
+def test_where_redis_has_lost_all_it_had_the_app_is_listed_again(
+    store: RedisStore, settings: Settings, redis_server: RedisServer
+) -> None:
+    store.apply(batch(1, ["scan"]))
+    with redis_server.client() as client:
+        client.flushall()
+    store.apply(batch(2, ["scan"]))
+    assert apps_in(settings) == ["music"]
+    assert store.read().tasks["scan"].counts["count"] == 1
+
+
 def test_scripts_that_the_server_forgot_are_sent_again(store: RedisStore, redis_server: RedisServer) -> None:
     store.apply(batch(1, ["scan"]))
     with redis_server.client() as client:

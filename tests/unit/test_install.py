@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +15,8 @@ from celery import Celery, signals
 
 import celery_argsize
 from celery_argsize import ConfigError, monitor as monitors
+from celery_argsize.measure import Size
+from celery_argsize.stats import Measurement, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +32,10 @@ def app() -> Iterator[Celery]:
 def receivers() -> int:
     found = (signals.worker_init, signals.worker_process_init, signals.worker_shutdown, signals.task_prerun)
     return sum(len(signal.receivers) for signal in found)
+
+
+def descriptors() -> int:
+    return len([*Path("/dev/fd").iterdir()])
 
 
 def in_a_new_process(code: str) -> str:
@@ -119,6 +128,7 @@ class FakeWorker:
     """What ``worker_init`` and ``worker_shutdown`` are sent by."""
 
     pool_cls = "solo"
+    pool_start_method = "fork"
     hostname = "tested@host"
 
     def __init__(self, app: Celery) -> None:
@@ -166,6 +176,43 @@ def test_eager_runs_outside_a_worker_count_when_asked_in_any_way(app: Celery, as
     else:
         with pytest.raises(ConfigError):  # nothing was started
             celery_argsize.get_size_summary(app)
+
+
+def test_first_eager_runs_of_many_threads_at_once_all_count(app: Celery) -> None:
+    celery_argsize.install(app, include_eager=True)
+    task = app.task(name="work")(work)
+    app.finalize()
+    barrier = threading.Barrier(16)
+
+    def run() -> None:
+        barrier.wait()
+        task.apply(("x",))
+
+    threads = [threading.Thread(target=run) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert celery_argsize.get_size_summary(app).total_tasks == 16
+
+
+def test_a_start_that_fails_leaves_nothing_behind(app: Celery, tmp_path: Path) -> None:
+    celery_argsize.install(app, redis_url="rediss://127.0.0.1/0", redis_ssl_ca_certs=str(tmp_path / "none.pem"))
+    worker = FakeWorker(app)
+    worker.pool_cls, worker.pool_start_method = "prefork", "spawn"
+    before = descriptors()
+    signals.worker_init.send(sender=worker)
+    assert descriptors() == before
+    assert "_CELERY_ARGSIZE_HANDOFF" not in os.environ
+
+
+def test_a_measurement_of_the_callers_own_is_made_to_fit(app: Celery) -> None:
+    celery_argsize.install(app, include_eager=True)
+    app.task(name="work")(work).apply(("x",))
+    part = Part(Size(1, 1))
+    celery_argsize.update_size_metrics(Measurement("n" * 100_000, "i" * 100_000, part, part, 1.0, "h" * 100_000), app)
+    names = {task.name for task in celery_argsize.get_size_summary(app).tasks}
+    assert max(map(len, names)) <= 160
 
 
 def test_a_wrong_setting_is_said_once_and_eager_tasks_run(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
