@@ -6,7 +6,8 @@ import datetime as dt
 import re
 import socket
 import subprocess
-from contextlib import ExitStack, contextmanager
+import time
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,9 +15,16 @@ import redis
 import trustme
 from support import ROOT, RedisServer, free_port, missing, redis_binary, wait_until
 
+from celery_argsize import StoreError
+from celery_argsize.stats import TaskStats
+from celery_argsize.stores.base import Batch
+from celery_argsize.stores.redis import RedisStore
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from celery_argsize.config import Settings
 
 
 class Authority:
@@ -227,3 +235,22 @@ def started(*servers: Any) -> Iterator[None]:
             stack.callback(server.stop)
             server.start()
         yield
+
+
+def batch(sequence: int, writer: str = "w") -> Batch:
+    return Batch(writer, sequence, {"scan": TaskStats({"count": 1}, {})})
+
+
+def written(settings: Settings) -> int:
+    """How many runs there are after one more was written, over a connection of its own."""
+    with closing(RedisStore(settings)) as store:
+        store.apply(batch(1, writer=str(time.monotonic_ns())))
+        return store.read().tasks["scan"].counts["count"]
+
+
+def refusal(settings: Settings) -> str:
+    """What is said when nothing can be read."""
+    with closing(RedisStore(settings)) as store, pytest.raises(StoreError) as caught:
+        store.read()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

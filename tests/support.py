@@ -49,7 +49,8 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def stop(process: subprocess.Popen[Any], sig: int = signal.SIGTERM, timeout: float = 30) -> int:
+def stop(process: subprocess.Popen[Any], sig: int = signal.SIGTERM, timeout: float = 60) -> int:
+    """End *process*. A pool child may wait 30 s for a result to be taken, by a parent that no longer does (billiard)."""
     if process.poll() is None:
         process.send_signal(sig)
     try:

@@ -45,13 +45,14 @@ def test_nothing_from_before_comes_back(scene: Scene) -> None:
 def test_what_is_before_and_what_is_after_add_up_to_all_under_load(scene: Scene) -> None:
     """Each worker has one cut between before and after: resets under load lose or repeat no task."""
     with running(Worker(scene.folder, scene.env({"flush_interval": 0.05}), "-c", "2", "-l", "CRITICAL")) as worker:
-        stopping = threading.Event()
+        stopping, sent = threading.Event(), [0]
 
         def produce() -> None:
             with scene.producer.connection_for_write() as connection:
                 producer = scene.producer.amqp.Producer(connection)
                 while not stopping.wait(0.002):
                     scene.producer.send_task("task_0", ["x"], producer=producer, ignore_result=True)
+                    sent.append(1)
 
         thread = threading.Thread(target=produce)
         thread.start()
@@ -64,6 +65,7 @@ def test_what_is_before_and_what_is_after_add_up_to_all_under_load(scene: Scene)
         finally:
             stopping.set()
             thread.join()
+        wait_until(lambda: len(scene.oracle()) == sum(sent), what="the rest")
         worker.stop()
     everything = len(scene.oracle())
     assert everything - seen_after_reset <= total(scene) <= everything - seen_before_reset
@@ -137,8 +139,9 @@ def test_with_nothing_to_reset_it_says_so(scene: Scene) -> None:
     assert "set argsize_redis_url" in done.stderr
 
 
-def test_from_within_a_task_of_a_worker_that_cannot_answer_meanwhile(scene: Scene) -> None:
-    with running(Worker(scene.folder, scene.env({"flush_interval": 600}), "-P", "solo", "-l", "WARNING")) as worker:
+@pytest.mark.parametrize("options", [("-P", "solo"), ("-c", "1")], ids=["which cannot answer meanwhile", "in a child"])
+def test_from_within_a_task_of_the_worker(scene: Scene, options: tuple[str, ...]) -> None:
+    with running(Worker(scene.folder, scene.env({"flush_interval": 600}), *options, "-l", "WARNING")) as worker:
         scene.send("task_9")
         wait_until(lambda: total(scene) == 1, what="the first flush")
         for _ in range(20):
@@ -148,18 +151,6 @@ def test_from_within_a_task_of_a_worker_that_cannot_answer_meanwhile(scene: Scen
         wait_until(lambda: len(scene.oracle()) >= 23, what="23 tasks")
         log = worker.stop()
     assert "[WORKER SHUTDOWN] Tasks analyzed: 1" in log
-    assert [task.name for task in celery_argsize.get_size_summary(redis_url=scene.broker).tasks] == ["task_1"]
-
-
-def test_from_within_a_task_of_a_child_it_asks_its_own_worker(scene: Scene) -> None:
-    with running(Worker(scene.folder, scene.env({"flush_interval": 600}), "-c", "1", "-l", "WARNING")) as worker:
-        for _ in range(20):
-            scene.send("task_0", "before")
-        scene.send("reset_inside")
-        scene.send("task_1", "after")
-        wait_until(lambda: len(scene.oracle()) >= 22, what="22 tasks")
-        log = worker.stop()
-    assert "[WORKER SHUTDOWN] Tasks analyzed: 1\n" in log
     assert [task.name for task in celery_argsize.get_size_summary(redis_url=scene.broker).tasks] == ["task_1"]
 
 

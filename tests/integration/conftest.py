@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from redis_kinds import add_user, as_user
+import redis
+from redis_kinds import Authority, Cluster, Sentinels, TlsServer, add_user, as_user, started
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from support import RedisServer
 
 
@@ -17,3 +20,33 @@ def redis_url(redis_server: RedisServer) -> str:
         client.flushall()
         add_user(client, "argsize", "~elsewhere:*")  # the other key_prefix that a test has
     return as_user(redis_server.url, "argsize")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[TlsServer]:
+    server = TlsServer(tmp_path_factory.mktemp("tls"), authority)
+    with started(server):
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    nodes = Cluster(tmp_path_factory.mktemp("cluster"))
+    with started(nodes):
+        for node in nodes.nodes:
+            with node.client() as client:
+                more = ["+info"] if redis.__version__.startswith("5.0") else []
+                add_user(client, "argsize", "+command", "+cluster|slots", *more)
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    servers = Sentinels(tmp_path_factory.mktemp("sentinels"))
+    with started(servers):
+        yield servers
