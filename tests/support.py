@@ -50,7 +50,7 @@ def free_port() -> int:
 
 
 def stop(process: subprocess.Popen[Any], sig: int = signal.SIGTERM, timeout: float = 60) -> int:
-    """End *process*. A pool child may wait 30 s for a result to be taken, by a parent that no longer does (billiard)."""
+    """End *process*. In billiard, a child may wait 30 s for a result to be taken by a parent that no longer does."""
     if process.poll() is None:
         process.send_signal(sig)
     try:
