@@ -189,6 +189,7 @@ class Flusher:
             request.written = True
         else:
             self._held_until = 0.0
+            self._drain()  # what came since this turn began was handed over before the request, too
             request.written = self._deliver()
             self._held_until = time.monotonic() + request.hold if request.hold else 0.0
         request.done.set()

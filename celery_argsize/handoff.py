@@ -18,7 +18,6 @@ import shutil
 import struct
 import tempfile
 import threading
-import time
 from collections import deque
 from itertools import islice
 from pathlib import Path
@@ -52,7 +51,10 @@ class Handoff(Protocol):
         """Hand over counters of *task*. As ``put``."""
 
     def linger(self, timeout: float) -> int:
-        """Hand over what is still kept back, within *timeout* seconds; how many runs it could not. No task waits."""
+        """Hand over what is still kept back, until there is no room for *timeout* seconds; how many runs are left.
+
+        Called where no task waits.
+        """
 
     def drain(self, into: Book) -> None:
         """Move everything that was handed over *into* a book. Main process, flusher's thread only."""
@@ -214,9 +216,9 @@ class PipeWriter:
         self._kept.clear()
 
     def linger(self, timeout: float) -> int:
-        deadline = time.monotonic() + timeout
-        while self._kept and not self._offer() and (left := deadline - time.monotonic()) > 0:
-            select.select([], [self._fd], [], left)
+        while self._kept and not self._offer():
+            if not select.select([], [self._fd], [], timeout)[1]:
+                break
         return self._kept.count
 
     def _write(self, message: bytes) -> bool:

@@ -157,7 +157,7 @@ class Recorder:
             return
         if dropped:
             logger.error(
-                "celery_argsize: the main process did not take the figures of %d task runs within a second, as this "
-                "child ended; they are lost",
+                "celery_argsize: the main process took nothing for a second, as this child ended; the figures of %d "
+                "task runs are lost",
                 dropped,
             )

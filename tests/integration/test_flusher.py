@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from celery_argsize.handoff import Handoff
-    from celery_argsize.stores.base import Store
+    from celery_argsize.stores.base import Batch, Store
 
 RULES = Rules(1024, DEFAULT_BUCKETS)
 
@@ -140,6 +141,27 @@ def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
     wait_until(lambda: set(RedisStore(settings).read().tasks) == {"before", "after"}, what="the release")
     assert flusher.stop(5) == 0
     assert set(flusher.own_figures().tasks) == {"after"}
+
+
+def test_a_flush_writes_what_was_handed_over_before_it_also_in_the_middle_of_a_turn() -> None:
+    """What is in the pipe then must not come after a reset."""
+    settings, asked = Settings(flush_interval=0.05), threading.Event()
+
+    class Store(MemoryStore):
+        def apply(self, batch: Batch) -> None:
+            if batch.sequence == 1:
+                handoff.put(measurement("second"))
+                asked.set()
+                wait_until(lambda: flusher._requests, what="the request")
+            super().apply(batch)
+
+    store = Store(settings)
+    flusher, handoff = start(store, settings)
+    handoff.put(measurement("first"))
+    assert asked.wait(5)
+    assert flusher.flush(5, hold=60)
+    assert set(store.read().tasks) == {"first", "second"}
+    flusher.stop(5)
 
 
 def test_a_hold_that_nobody_releases_ends_by_itself(redis_url: str) -> None:
