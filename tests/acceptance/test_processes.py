@@ -101,7 +101,7 @@ def test_children_killed_at_random_lose_nothing_and_leave_nothing_behind(scene: 
         worker.stop()
     counted, least = counts(scene), Counter(name for name, *_ in after.lines())
     most = runs(scene)
-    assert sum(most.values()) - sum(least.values()) <= KILLS / 4
+    assert sum(most.values()) - sum(least.values()) <= KILLS / 2, "that it is hardly ever in question"
     assert all(least[name] <= counted[name] <= most[name] for name in most), (least, counted, most)
     assert counted.keys() == most.keys()
     assert our_files() == files
