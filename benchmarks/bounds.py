@@ -311,6 +311,16 @@ def _alone(kind: str, name: str) -> dict[str, Any]:
         return found
 
 
+def _all(kind: str, names: list[str], *, as_json: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What each took, for a table; as JSON, it is printed here."""
+    for name in names:
+        found = _alone(kind, name)
+        if as_json:
+            print(json.dumps({"name": name, **found}), flush=True)
+        else:
+            yield name, found
+
+
 def main(*words: str) -> None:
     """Print the tables; with *words*, only of what has one of them in its name. ``--json``: as lines of JSON."""
     as_json = "--json" in words
@@ -322,11 +332,7 @@ def main(*words: str) -> None:
     if not as_json:
         print(f"| {RUNS:,} … | kept under their name | `__other__` | main process | child | Redis | keys | a run |")
         print("|---|---|---|---|---|---|---|---|")
-    for name in chosen(LOADS):
-        found = _alone("load", name)
-        if as_json:
-            print(json.dumps({"name": name, **found}), flush=True)
-            continue
+    for name, found in _all("load", chosen(LOADS), as_json=as_json):
         if found["runs"] != RUNS + 2 * WARM:
             message = f"{name}: {found['runs']:,} runs were counted"
             raise RuntimeError(message)
@@ -340,11 +346,7 @@ def main(*words: str) -> None:
         heads = " | ".join(["repr whole", *(f"cut at {limit:,}" for limit in LIMITS)])
         print(f"| {BIG / MB:.0f} million characters of … | JSON | {heads} |")
         print("|---|---|---|---|---|")
-    for name in chosen(SHAPES):
-        found = _alone("shape", name)
-        if as_json:
-            print(json.dumps({"name": name, **found}), flush=True)
-            continue
+    for name, found in _all("shape", chosen(SHAPES), as_json=as_json):
         cells = [f"{ms:,.0f} ms, +{mb:.1f} MB" for ms, mb, *_ in (found[what] for what in REPRS)]
         wrong = "" if found["right"] else " WRONG"
         print(f"| {name} | {found['mb']:.0f} MB{wrong} | {' | '.join(cells)} |", flush=True)

@@ -102,10 +102,7 @@ class Flusher:
         self._deadline = time.monotonic() + timeout
         self._call()
         self._thread.join(timeout + 0.5)
-        try:
-            self._drain()
-        except Exception as exc:  # noqa: BLE001 - as in _run
-            self._trouble.report(exc)
+        self._try_to_drain()
         with self._lock:
             self._closed = True  # so that nobody reads from descriptors that are another's by then
             if not self._thread.is_alive():
@@ -165,16 +162,19 @@ class Flusher:
             if not self._closed:
                 self._handoff.drain(self._pending)
 
+    def _try_to_drain(self) -> None:
+        try:
+            self._drain()
+        except Exception as exc:  # noqa: BLE001 - as in _run
+            self._trouble.report(exc)
+
     def _relieve(self) -> None:
         """Drain while the other thread writes, if that takes long."""
         while self._deadline is None:
             self._writing.wait()
             time.sleep(2 * self.GATHER)  # nearly all writes are over by then
             if self._writing.is_set() and self._deadline is None:
-                try:
-                    self._drain()
-                except Exception as exc:  # noqa: BLE001 - as in _run
-                    self._trouble.report(exc)
+                self._try_to_drain()
 
     @property
     def _may_try_from(self) -> float:

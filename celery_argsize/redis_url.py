@@ -39,15 +39,6 @@ _SCHEMES: Final = {
     "redis+cluster": _Scheme("cluster", "redis", "rediss+cluster"),
     "rediss+cluster": _Scheme("cluster", "rediss", "rediss+cluster"),
 }
-#: kombu's and Celery's names and numbers for certificate checks, to redis-py's.
-_CERT_REQS: Final = {
-    "cert_none": "none",
-    "cert_optional": "optional",
-    "cert_required": "required",
-    "none": "none",
-    "optional": "optional",
-    "required": "required",
-}
 _ENCODE: Final = (
     "if the password has one of # / ? % [ ] in it, write that percent-encoded: %23 %2F %3F %25 %5B %5D "
     "(urllib.parse.quote(password, safe='') does it)"
@@ -137,8 +128,8 @@ def cert_reqs(value: object) -> str:
         ValueError: it is none of them.
     """
     # ssl.CERT_REQUIRED is a number with a name; None is what redis-py itself takes for no checks.
-    found = _CERT_REQS.get(str(getattr(value, "name", value)).strip().lower())
-    if found is None:
+    found = str(getattr(value, "name", value)).strip().lower().removeprefix("cert_")
+    if found not in {"none", "optional", "required"}:
         raise ValueError
     return found
 

@@ -116,13 +116,17 @@ class RedisStore:
         self._client.sadd(f"{self._settings.key_prefix}:apps", self._settings.app_name)
         self._registered = True
 
+    def _begin_anew(self) -> None:
+        """Have the next attempt connect, so that it finds a primary that has taken over, and list the app there."""
+        self._registered = False
+        disconnect(self._client)
+
     def _wait_for_replicas(self) -> None:
         """Have what was written last confirmed, or raise: then it is sent again, perhaps to a new primary."""
         wanted = self._settings.wait_replicas
         confirmed = self._client.wait(wanted, round(WAIT_TIMEOUT * 1000))
         if confirmed < wanted:
-            self._registered = False
-            disconnect(self._client)  # a primary without replicas may have been replaced
+            self._begin_anew()
             message = (
                 f"cannot be sure of what was written to Redis at {self.where}: {confirmed} of wait_replicas = {wanted} "
                 f"replicas confirmed it within {WAIT_TIMEOUT:g} s; are they running?"
@@ -193,8 +197,7 @@ class RedisStore:
         try:
             yield
         except exceptions.RedisError as exc:
-            self._registered = False
-            disconnect(self._client)  # so that the next attempt finds a primary that has taken over
+            self._begin_anew()
             if (found := str(exc)).startswith("ARGSIZE_SCHEMA "):
                 raise self._schema_error(found.split()[1]) from None
             raise StoreError(explain(what, self.where, exc)) from None

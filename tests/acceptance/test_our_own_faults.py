@@ -150,8 +150,8 @@ def test_what_raises_where_a_task_runs_is_counted_as_an_error_of_that_task(patie
     assert patient.counted() == expected
 
 
-#: What breaks in the main process, and what else is done to the worker.
-ANYWHERE: Final = [
+#: The way of a measurement through the main process.
+WAY: Final = (
     "handoff:PipeHandoff.wait",
     "handoff:PipeHandoff.drain",
     "handoff:_unpack",
@@ -159,6 +159,11 @@ ANYWHERE: Final = [
     "flusher:Flusher._deliver",
     "flusher:Flusher._seal",
     "stores.redis:RedisStore.apply",
+)
+
+#: What breaks in the main process, and what else is done to the worker.
+ANYWHERE: Final = [
+    *WAY,
     "stores.redis:RedisStore.prepare",
     "stores.redis:RedisStore.close",
     "stats:TaskStats.add",
@@ -226,13 +231,7 @@ def test_a_fault_that_stays_harms_no_task_and_no_worker(tmp_path: Path, redis_se
 
 #: Faults of the main process that pass: each breaks for a moment, and all at once.
 PASSING: Final = (
-    "handoff:PipeHandoff.wait",
-    "handoff:PipeHandoff.drain",
-    "handoff:_unpack",
-    "flusher:Flusher._turn",
-    "flusher:Flusher._deliver",
-    "flusher:Flusher._seal",
-    "stores.redis:RedisStore.apply",
+    *WAY,
     "stats:TaskStats.add",
     "stats:Book.merge",
     "origins:Origins.add",
