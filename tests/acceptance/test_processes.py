@@ -12,10 +12,8 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -24,6 +22,8 @@ from support import Worker, running, wait_until
 import celery_argsize
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from scene import Scene
 
 #: Tasks and kills of children at random; KILLS=200 for the full number.
@@ -68,13 +68,19 @@ def held(process: psutil.Process) -> tuple[int, int]:
     return process.num_fds(), process.num_threads()
 
 
-def our_files() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).iterdir() if "argsize" in path.name}
+def own_temp(scene: Scene) -> Path:
+    """A folder for this worker's temporary files: others run beside it."""
+    (folder := scene.folder / "temp").mkdir()
+    return folder
+
+
+def our_files(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if "argsize" in path.name]
 
 
 def test_children_killed_at_random_lose_nothing_and_leave_nothing_behind(scene: Scene) -> None:
-    after, rng, files = After(scene), random.Random(7), our_files()
-    env = {**scene.env({"log_large_tasks": False}), **after.env()}
+    after, rng, temp = After(scene), random.Random(7), own_temp(scene)
+    env = {**scene.env({"log_large_tasks": False}), **after.env(), "TMPDIR": str(temp)}
     with running(Worker(scene.folder, env, "-c", "3", "-l", "CRITICAL")) as worker:
         main = psutil.Process(worker.process.pid)
         send(scene, 30)
@@ -104,11 +110,12 @@ def test_children_killed_at_random_lose_nothing_and_leave_nothing_behind(scene: 
     assert sum(most.values()) - sum(least.values()) <= KILLS / 2, "that it is hardly ever in question"
     assert all(least[name] <= counted[name] <= most[name] for name in most), (least, counted, most)
     assert counted.keys() == most.keys()
-    assert our_files() == files
+    assert our_files(temp) == []
 
 
 def test_children_that_live_for_one_task_leave_nothing_behind(scene: Scene) -> None:
-    env, files = scene.env({"log_large_tasks": False}), our_files()
+    temp = own_temp(scene)
+    env = {**scene.env({"log_large_tasks": False}), "TMPDIR": str(temp)}
     with running(Worker(scene.folder, env, "-l", "CRITICAL", "-c", "3", "--max-tasks-per-child", "1")) as worker:
         main = psutil.Process(worker.process.pid)
 
@@ -125,7 +132,7 @@ def test_children_that_live_for_one_task_leave_nothing_behind(scene: Scene) -> N
         wait_until(lambda: held(main) <= before, timeout=10, what=f"what was held before, {before}, not {held(main)}")
         worker.stop()
     assert counts(scene) == runs(scene)
-    assert our_files() == files
+    assert our_files(temp) == []
 
 
 def test_the_main_process_killed_loses_one_interval_at_most_and_leaves_no_orphan(scene: Scene) -> None:
