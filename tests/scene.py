@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def json_lines(file: Path) -> list[Any]:
+    """The lines of *file*, as tuples. One that is being written may be seen in part: it is not there yet."""
+    whole, _, _ = file.read_text().rpartition("\n")
+    return [tuple(json.loads(line)) for line in whole.splitlines()]
+
+
 class Scene:
     """One app's world: where its broker is, what its oracle saw."""
 
@@ -39,9 +45,7 @@ class Scene:
         return self.producer.send_task(name, args, kwargs, ignore_result=True)
 
     def oracle(self) -> list[tuple[str, str, int, int]]:
-        if not self.oracle_file.exists():
-            return []
-        return [tuple(json.loads(line)) for line in self.oracle_file.read_text().splitlines()]
+        return json_lines(self.oracle_file) if self.oracle_file.exists() else []
 
     def truth(self) -> dict[str, tuple[int, int, int, int, int]]:
         """By task name: runs, sum and max of args, sum and max of kwargs."""

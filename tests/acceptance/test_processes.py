@@ -6,7 +6,6 @@ one before it, one after it. What is counted lies between them, and they are nea
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -17,6 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from scene import json_lines
 from support import Worker, running, wait_until
 
 import celery_argsize
@@ -53,7 +53,7 @@ class After:
         return {"TEST_ORACLE_AFTER": str(self.file)}
 
     def lines(self) -> list[tuple[str, str, float]]:
-        return [tuple(json.loads(line)) for line in self.file.read_text().splitlines()]
+        return json_lines(self.file)
 
 
 def send(scene: Scene, count: int) -> None:
