@@ -145,7 +145,7 @@ class Flusher:
         idle = not self._anything and self._batch is None and not self._requests
         self._handoff.wait(None if idle else 0.0)
         due = max(self._next_flush, self._held_until) - time.monotonic()
-        self._attention.wait(self.GATHER if idle else min(max(due, 0.0), 10 * self.GATHER))
+        self._attention.wait(self.GATHER if idle else min(max(due, 0.0), 2 * self.GATHER))
         self._attention.clear()
         self._drain()
         if time.monotonic() >= self._next_flush:

@@ -23,17 +23,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from celery_argsize.measure import Size
 from celery_argsize.origins import Sighting
-from celery_argsize.shape import Shape
-from celery_argsize.stats import OTHER, Book, Extreme, Measurement, Part, TaskStats
+from celery_argsize.stats import OTHER, Book, Extreme, TaskStats
 from celery_argsize.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TypeAlias
 
-    from celery_argsize.stats import Rules
+    from celery_argsize.stats import Plain, PlainPart, Rules
 
     #: Counters of a task on their way.
     _Sums: TypeAlias = tuple[str, TaskStats]
@@ -44,8 +42,11 @@ __all__ = ["Handoff", "LocalHandoff", "PipeHandoff", "PipeWriter"]
 class Handoff(Protocol):
     """Both sides of the way from a task to the main process."""
 
-    def put(self, measurement: Measurement) -> None:
-        """Hand over one measurement. Called where the task runs: never blocks, never raises for want of room."""
+    def put(self, measurement: Plain) -> None:
+        """Hand over one measurement: a ``Measurement``, or plain tuples of the same, which is faster.
+
+        Called where the task runs: never blocks, never raises for want of room.
+        """
 
     def add(self, task: str, stats: TaskStats) -> None:
         """Hand over counters of *task*. As ``put``."""
@@ -89,18 +90,18 @@ class LocalHandoff:
 
     def __init__(self, rules: Rules, max_names: int) -> None:
         self._rules = rules
-        self._queue: deque[Measurement | _Sums] = deque()
+        self._queue: deque[Plain | _Sums] = deque()
         self._folded = Book(max_names)
         self._folding = threading.Lock()
         self._woken = threading.Event()
 
-    def put(self, measurement: Measurement) -> None:
+    def put(self, measurement: Plain) -> None:
         self._append(measurement)
 
     def add(self, task: str, stats: TaskStats) -> None:
         self._append((task, stats))
 
-    def _append(self, content: Measurement | _Sums) -> None:
+    def _append(self, content: Plain | _Sums) -> None:
         self._queue.append(content)
         # A lock that another thread holds is not waited for: that thread is folding already.
         if len(self._queue) > self.HIGH_WATER and self._folding.acquire(blocking=False):
@@ -114,10 +115,10 @@ class LocalHandoff:
             for _ in range(len(self._queue)):
                 content = self._queue.popleft()
                 try:
-                    if isinstance(content, Measurement):
-                        self._folded.add(content, self._rules)
-                    else:
+                    if len(content) == 2:  # noqa: PLR2004 - sums
                         self._folded.merge([content])
+                    else:
+                        self._folded.add(content, self._rules)
                 except Exception as exc:  # noqa: BLE001 - a fault of ours, whatever it is
                     _count_error(exc, self._folded)
 
@@ -144,28 +145,20 @@ class LocalHandoff:
 # -- messages: a length, then a tuple in marshal's format (both ends are the same Python) ------------------------------
 
 _LENGTH: Final = struct.Struct("<H")
+_FORMAT: Final = 2  # later ones look for what comes twice, which takes longer than it saves
 #: Counters or maxima in one message of sums; with names and ids bounded (recorder), it stays under PIPE_BUF anywhere.
 _FIELDS_A_MESSAGE: Final = 2
 
 
-def _message(content: tuple[Any, ...]) -> bytes:
-    data = marshal.dumps(content)
-    return _LENGTH.pack(len(data)) + data
-
-
-def _pack(measurement: Measurement) -> bytes:
+def _plain(measurement: Plain) -> Plain:
+    """*measurement* as marshal takes it: it refuses tuples with names."""
     task, task_id, args, kwargs, when, origin = measurement
-    return _message((task, task_id, _plain(args), _plain(kwargs), when, origin))
+    return task, task_id, _plain_part(args), _plain_part(kwargs), when, origin
 
 
-def _plain(part: Part) -> tuple[Any, ...]:
-    size, verdict, header, levels, limit, shape = part  # marshal takes plain tuples only
-    return size and tuple(size), verdict, header, levels, limit, shape and tuple(shape)
-
-
-def _part(content: tuple[Any, ...]) -> Part:
-    size, verdict, header, levels, limit, shape = content
-    return Part(size and Size(*size), verdict, header, levels, limit, shape and Shape(*shape))
+def _plain_part(part: PlainPart) -> PlainPart:
+    size, verdict, header, levels, limit, shape = part
+    return size and (size[0], size[1]), verdict, header, levels, limit, shape and (*shape,)
 
 
 def _unpack(data: bytes, into: Book, rules: Rules) -> None:
@@ -177,22 +170,21 @@ def _unpack(data: bytes, into: Book, rules: Rules) -> None:
         name, counts, maxima = content
         into.merge([(name, TaskStats(counts, {field: Extreme(*seen) for field, seen in maxima.items()}))])
     else:
-        task, task_id, args, kwargs, when, origin = content
-        into.add(Measurement(task, task_id, _part(args), _part(kwargs), when, origin), rules)
+        into.add(content, rules)
 
 
-def _chunks(book: Book) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Messages that add up to *book*, each with the dict that it empties: delete its keys there once it is sent."""
+def _chunks(book: Book) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """What messages must say to add up to *book*, each with the dict that it empties: delete its keys there then."""
     for host, sightings in [*book.origins.hosts.items()]:
         for field, seen in [*sightings.items()]:
-            yield _message((host, {field: tuple(seen)})), {field: sightings}
+            yield (host, {field: tuple(seen)}), {field: sightings}
     for name, stats in [*book.tasks.items()]:
         counts, maxima = iter([*stats.counts.items()]), iter([*stats.maxima.items()])
         while chunk := dict(islice(counts, _FIELDS_A_MESSAGE)):
-            yield _message((name, chunk, {})), dict.fromkeys(chunk, stats.counts)
+            yield (name, chunk, {}), dict.fromkeys(chunk, stats.counts)
         while some := dict(islice(maxima, _FIELDS_A_MESSAGE)):
             plain = {field: tuple(seen) for field, seen in some.items()}
-            yield _message((name, {}, plain)), dict.fromkeys(some, stats.maxima)
+            yield (name, {}, plain), dict.fromkeys(some, stats.maxima)
 
 
 class PipeWriter:
@@ -203,8 +195,10 @@ class PipeWriter:
         self._rules = rules
         self._kept = Book(max_names)
 
-    def put(self, measurement: Measurement) -> None:
-        if (self._kept and not self._offer()) or not self._write(_pack(measurement)):
+    def put(self, measurement: Plain) -> None:
+        if type(measurement) is not tuple:
+            measurement = _plain(measurement)
+        if (self._kept.tasks and not self._offer()) or not self._write(measurement):
             self._kept.add(measurement, self._rules)
 
     def add(self, task: str, stats: TaskStats) -> None:
@@ -221,10 +215,12 @@ class PipeWriter:
                 break
         return self._kept.count
 
-    def _write(self, message: bytes) -> bool:
-        """Whether *message* went into the pipe; it does so whole or not at all."""
-        if len(message) > select.PIPE_BUF:
-            raise ValueError(len(message))
+    def _write(self, content: tuple[Any, ...]) -> bool:
+        """Whether a message with *content* went into the pipe; it does so whole or not at all."""
+        message = marshal.dumps(content, _FORMAT)
+        message = _LENGTH.pack(len(message)) + message
+        if len(message) > select.PIPE_BUF:  # the longest, on some systems: what they add up to is handed over in parts
+            return False
         try:
             os.write(self._fd, message)
         except OSError:  # full, or the main process is gone
@@ -233,8 +229,8 @@ class PipeWriter:
 
     def _offer(self) -> bool:
         """Hand over what was kept, as far as the pipe has room; whether nothing is left."""
-        for message, emptied in _chunks(self._kept):
-            if not self._write(message):
+        for content, emptied in _chunks(self._kept):
+            if not self._write(content):
                 return False
             for field, holder in emptied.items():
                 del holder[field]

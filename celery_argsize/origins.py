@@ -14,7 +14,7 @@ from celery_argsize.truncation import DEFAULT_LEVELS, DEFAULT_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_argsize.stats import Measurement, Part
+    from celery_argsize.stats import Plain, PlainPart
 
 __all__ = ["SEEN", "Origins", "Sighting"]
 
@@ -42,15 +42,15 @@ class Origins:
     def __init__(self) -> None:
         self.hosts: dict[str, dict[str, Sighting]] = {}
 
-    def add(self, measurement: Measurement) -> None:
+    def add(self, measurement: Plain) -> None:
         """Note what the headers of *measurement* tell of the host that it came from."""
-        if not measurement.origin:
+        task, _, args, kwargs, when, origin = measurement
+        if not origin:
             return
-        self._note(measurement.origin, SEEN, Sighting(0, measurement.time))
-        for name, part in (("args", measurement.args), ("kwargs", measurement.kwargs)):
+        self._note(origin, SEEN, Sighting(0, when))
+        for name, part in (("args", args), ("kwargs", kwargs)):
             for kind, value in _tells(part):
-                sighting = Sighting(value, measurement.time)
-                self._note(measurement.origin, f"{kind}:{name}:{measurement.task}", sighting)
+                self._note(origin, f"{kind}:{name}:{task}", Sighting(value, when))
 
     def _note(self, host: str, field: str, sighting: Sighting) -> None:
         known = self.hosts.get(host)
@@ -85,9 +85,10 @@ class Origins:
                 del sightings[field]
 
 
-def _tells(part: Part) -> list[tuple[str, int]]:
-    if part.verdict == "intact":  # more than Celery lets through by itself
-        told = [("whole", part.header, DEFAULT_LIMIT), ("deep", part.levels, DEFAULT_LEVELS)]
+def _tells(part: PlainPart) -> list[tuple[str, int]]:
+    _, verdict, header, levels, limit, _ = part
+    if verdict == "intact":  # more than Celery lets through by itself
+        told = [("whole", header, DEFAULT_LIMIT), ("deep", levels, DEFAULT_LEVELS)]
     else:
-        told = [("size", part.limit, 0), ("depth", part.levels, 0)]
+        told = [("size", limit, 0), ("depth", levels, 0)]
     return [(kind, value) for kind, value, least in told if value > least]

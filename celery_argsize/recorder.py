@@ -13,18 +13,21 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.large_log import LargeTaskLog
-from celery_argsize.measure import measure_part
+from celery_argsize.measure import EMPTY, measure_part, measure_plain
 from celery_argsize.shape import measure_shape
 from celery_argsize.soft_limit import SoftLimit
-from celery_argsize.stats import DEFAULT_LEVELS, OTHER, Measurement, Part, TaskStats
+from celery_argsize.stats import DEFAULT_LEVELS, OTHER, TaskStats, is_large, named
 from celery_argsize.trouble import Trouble, logger
 from celery_argsize.truncation import CUTS, read_header, shown_levels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery import Celery
 
     from celery_argsize.config import Settings
     from celery_argsize.handoff import Handoff, PipeWriter
+    from celery_argsize.stats import Measurement, Plain, PlainPart
 
 __all__ = ["Recorder", "measure_celery_task_size"]
 
@@ -50,42 +53,51 @@ def measure_celery_task_size(
     What is not given is taken from ``task.request``, and so are the ``argsrepr`` and ``kwargsrepr`` that came with
     the message. Never raises for what the arguments are: an unmeasurable part has the size ``None``.
     """
-    request = task.request
-    args = request.args if args is None else args
-    kwargs = request.kwargs if kwargs is None else kwargs
+    return named(_measure(task, task.request, task_id, args, kwargs))
+
+
+def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: Any) -> Plain:
+    """As above; plain tuples, as making others would take longer than all the rest."""
     # A request has no such attributes where the message had no such headers (eager, protocol 1, other languages).
-    return Measurement(
+    return (
         clean(task.name, NAME_BYTES),
         clean(task_id or request.id or "", ID_BYTES),
-        _part(args, getattr(request, "argsrepr", None)),
-        _part(kwargs, getattr(request, "kwargsrepr", None)),
+        _part(request.args if args is None else args, getattr(request, "argsrepr", None)),
+        _part(request.kwargs if kwargs is None else kwargs, getattr(request, "kwargsrepr", None)),
         time.time(),
         clean(str(request.origin or "").rpartition("@")[2], ORIGIN_BYTES),
     )
 
 
-def _part(value: Any, header: Any) -> Part:
+#: Most runs have a part without anything in it: its reprs, by type, and what it comes to.
+_EMPTY_REPRS: Final[Mapping[type, tuple[str, ...]]] = {tuple: ("()", "[]"), list: ("()", "[]"), dict: ("{}",)}
+_EMPTY: Final[PlainPart] = (EMPTY, "intact", 2, 0, 0, None)
+
+
+def _part(value: Any, header: Any) -> PlainPart:
     """One part: its repr is looked at first, as only that of a cut one has to be worked out."""
-    reading = read_header(header, value)
+    if header in _EMPTY_REPRS.get(type(value), ()) and not value:
+        return _EMPTY
+    verdict, shown, limit = read_header(header, value)
+    if verdict == "intact":  # so what is deeper than its members is no longer than the repr
+        levels = 0 if next(_turns) % SAMPLED else _levels(header)
+        return measure_plain(value, 1), verdict, len(header), levels, 0, None
     chars = len(header) if isinstance(header, str) else 0
-    if reading.verdict not in CUTS:
-        levels = _sampled_levels(header) if reading.verdict == "intact" else 0
-        return Part(measure_part(value), reading.verdict, chars, levels)
+    if verdict not in CUTS:
+        return measure_part(value), verdict, chars, 0, 0, None
     size, shape = measure_shape(value, header) or (None, None)
-    return Part(size, reading.verdict, chars, reading.levels, reading.limit, shape)
+    return size and (size[0], size[1]), verdict, chars, shown, limit, shape and (*shape,)
 
 
-def _sampled_levels(header: str) -> int:
-    """Levels that *header* shows, in one run of ``SAMPLED``, and if there may be more than Celery's default."""
-    if next(_turns) % SAMPLED or sum(map(header.count, "([{")) <= DEFAULT_LEVELS:
-        return 0
-    return shown_levels(header)
+def _levels(header: str) -> int:
+    """Levels that *header* shows, if there may be more than Celery's default."""
+    return shown_levels(header) if sum(map(header.count, "([{")) > DEFAULT_LEVELS else 0
 
 
 def clean(name: object, limit: int) -> str:
     """*name* for logs and Redis: printable, at most *limit* UTF-8 bytes, and still not mistaken for another."""
     whole = str(name)
-    if whole.isprintable() and len(whole) * 4 <= limit:
+    if len(whole) <= limit and whole.isascii() and whole.isprintable():
         return whole
     text = whole[: limit + 1]  # however long the rest
     if not text.isprintable():
@@ -124,16 +136,17 @@ class Recorder:
         """Measure and hand over one task run. Signature of ``celery.signals.task_prerun``."""
         counted = False
         try:
-            if task.app is not self._app or (task.request.is_eager and not self._include_eager):
+            request = task.request
+            if task.app is not self._app or (request.is_eager and not self._include_eager):
                 return
             if not self._soft_limit.watched:
                 self._soft_limit.watch()
-            measurement = measure_celery_task_size(task, task_id, args, kwargs)
+            measurement = _measure(task, request, task_id, args, kwargs)
             self._handoff.put(measurement)
             counted = True
-            if self._log is not None and measurement.is_large(self._large_chars):
+            if self._log is not None and is_large(measurement, self._large_chars):
                 amqp = self._app.amqp
-                self._log.write(measurement, (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
+                self._log.write(named(measurement), (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
         except Exception as exc:  # noqa: BLE001 - nothing of ours may reach the task
             if not counted:
                 self._miss(task)

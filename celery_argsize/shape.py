@@ -18,7 +18,8 @@ from json.encoder import encode_basestring_ascii
 from numbers import Number
 from typing import Any, Final, NamedTuple
 
-from celery_argsize.measure import FRAME, MOST, Size, encode, measure, slices
+from celery_argsize.measure import MOST, Size, encode, measure
+from celery_argsize.slicing import FRAME, slices
 
 __all__ = ["Shape", "measure_shape", "outside_quotes"]
 
@@ -74,21 +75,11 @@ class _Sum:
         self.add(_Piece(2 * members, 1, members - 1, 0, 0, 2 * members), level)
         self.frames[level] += 1
 
-    def shape(self, header: str, size: Size, more: int) -> Shape:
-        heights = [*self.heights, *(self.frames[level] for level in sorted(self.frames, reverse=True))]
-        return Shape(
-            need=self.need + more,
-            levels=self.levels,
-            bytes=self.need + more + size.bytes - size.chars,
-            escaped=self.escaped + more,
-            sent_bytes=len(header.encode("utf-8", "surrogatepass")),
-            sent_escaped=len(encode_basestring_ascii(header)) - 2,
-            commas=self.commas,
-            keys=self.keys,
-            texts=self.texts,
-            containers=sum(heights),
-            pile=_pile(heights),
-        )
+    @property
+    def piece(self) -> _Piece:
+        """All of it."""
+        heights = (*self.heights, *(self.frames[level] for level in sorted(self.frames, reverse=True)))
+        return _Piece(self.need, self.levels, self.commas, self.keys, self.texts, self.escaped, heights)
 
 
 class _Piece(NamedTuple):
@@ -103,9 +94,9 @@ class _Piece(NamedTuple):
     heights: tuple[int, ...] = ()
 
 
-def _pile(heights: list[int]) -> int:
+def _pile(heights: tuple[int, ...]) -> int:
     """The sum over all containers of how many were opened before them within the one that holds them."""
-    pile, below, above = 0.0, 0, [*heights[1:], 1]
+    pile, below, above = 0.0, 0, (*heights[1:], 1)
     for count, holders in zip(heights, above, strict=True):
         below += count
         pile += count / max(1, holders) * below
@@ -120,9 +111,14 @@ SMALL: Final = 256
 #: Signs in a header of what the value's JSON does not show: objects, and tuples of one member.
 _ODD: Final = re.compile(r"[ (\[{]<|,\)(?!$)")
 
+APOSTROPHE, BACKSLASH, DEL = b"'\\\x7f"  # as numbers, they are found faster
+
 _PUNCTUATION: Final = b',:[]{}"'
 _OTHERS: Final = bytes(set(range(256)) - set(_PUNCTUATION))
 _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+_NOT_ASCII: Final = bytes(range(0x80, 0x100))
+#: What characters beyond the basic plane begin with in UTF-8.
+_BEYOND: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
 
 
 def measure_shape(part: object, header: str = "") -> tuple[Size, Shape | None] | None:
@@ -138,7 +134,7 @@ def measure_shape(part: object, header: str = "") -> tuple[Size, Shape | None] |
 
 
 def _measure_shape(part: object, header: str) -> tuple[Size, Shape] | None:
-    odd = ("<" in header or ",)" in header) and _is_odd(header)
+    odd = _is_odd(header)
     chars = size = walked = 0
     density, total = 0.0, _Sum()
     for piece, frame, level in slices(part):
@@ -147,33 +143,56 @@ def _measure_shape(part: object, header: str) -> tuple[Size, Shape] | None:
         if piece is FRAME:
             total.add_frame(-frame - 1, level)
             continue
-        counted, data = encode(piece, None)
-        chars += counted.chars
-        size += counted.bytes
+        (more_chars, more_bytes), data = encode(piece, None)
+        chars += more_chars
+        size += more_bytes
         if chars > MOST:
             return None
         if data is not None and not odd:
-            found = _counted(counted, data)
-        elif walked < WALKED or counted.chars < SMALL:
+            text = type(piece) is str
+            found = _counted_text(piece, more_chars, data) if text else _counted(more_chars, data)
+        elif walked < WALKED or more_chars < SMALL:
             found = _Walk(tuples=odd).through(piece)
-            walked += counted.chars
-            density = max(density, found.need / max(1, counted.chars))
+            walked += more_chars
+            density = max(density, found.need / max(1, more_chars))
         else:
-            found = _guessed(counted, density)
+            found = _guessed(more_chars, density)
+        if piece is part:
+            return Size(chars, size), _shape(found, part, header, size - chars)
         total.add(_less(found, piece, frame) if frame else found, level)
+    return Size(chars, size), _shape(total.piece, part, header, size - chars)
+
+
+def _shape(piece: _Piece, part: object, header: str, wide: int) -> Shape:
+    """The shape of *part*, which *piece* says, and of *header*; *wide*: bytes that it has more than characters."""
+    need, levels, commas, keys, texts, escaped, heights = piece
     sent_as_tuple = type(part) is list and len(part) == 1 and header.startswith("(")  # "(1,)"
-    measured = Size(chars, size)
-    return measured, total.shape(header, measured, int(sent_as_tuple))
+    need += sent_as_tuple
+    return Shape(
+        need,
+        levels,
+        need + wide,
+        escaped + sent_as_tuple,
+        len(header) if header.isascii() else len(header.encode("utf-8", "surrogatepass")),
+        len(encode_basestring_ascii(header)) - 2,
+        commas,
+        keys,
+        texts,
+        sum(heights),
+        _pile(heights),
+    )
 
 
-def _guessed(size: Size, density: float) -> _Piece:
+def _guessed(chars: int, density: float) -> _Piece:
     """A piece that is not looked at, as dense as the densest that was, and then some."""
-    need = round(size.chars * density * 1.05)
-    return _Piece(need, 1, size.chars // 20, 0, 0, need, (size.chars // 100, 1))
+    need = round(chars * density * 1.05)
+    return _Piece(need, 1, chars // 20, 0, 0, need, (chars // 100, 1))
 
 
 def _is_odd(header: str) -> bool:
     """Whether *header* shows, outside texts, what the value's JSON does not."""
+    if "<" not in header and header.find(",)") in {-1, len(header) - 2}:
+        return False
     return _ODD.search(outside_quotes(header)) is not None
 
 
@@ -201,11 +220,11 @@ def _less(found: _Piece, piece: Any, frame: int) -> _Piece:
 # -- counted in the JSON ------------------------------------------------------------------------------------------
 
 
-def _counted(size: Size, data: bytes) -> _Piece:
-    """A value, by its JSON."""
-    apostrophes = data.count(b"'")  # the one character that saferepr escapes, and JSON does not
+def _counted(chars: int, data: bytes) -> _Piece:
+    """A value, by its JSON, which is ``chars`` long. What a byte is found for is rare, and counted only then."""
+    apostrophes = data.count(b"'") if APOSTROPHE in data else 0  # the one that saferepr escapes, and JSON does not
     rest, sequences, codes = data, 0, 0
-    if b"\\" in data:
+    if BACKSLASH in data:
         rest = data.replace(b"\\\\", b"")
         pairs = (len(data) - len(rest)) // 2
         sequences = pairs + rest.count(b"\\")
@@ -218,9 +237,16 @@ def _counted(size: Size, data: bytes) -> _Piece:
         rest = brackets.replace(b"[]", b"")
         heights.append((len(brackets) - len(rest)) // 2)
         brackets = rest
-    need = size.chars + commas + keys + apostrophes - sequences - 4 * codes
-    escaped = need + sequences + 4 * codes + apostrophes + _escaped(data)
+    need = chars + commas + keys + apostrophes - sequences - 4 * codes
+    escaped = need + sequences + 4 * codes + apostrophes + _escaped(chars, data)
     return _Piece(need, len(heights), commas, keys, quoted - keys, escaped, tuple(heights))
+
+
+def _counted_text(text: str, chars: int, data: bytes) -> _Piece:
+    """The same for one text."""
+    apostrophes = text.count("'") if "'" in text else 0
+    need = len(text) + 2 + apostrophes
+    return _Piece(need, 0, 0, 0, 1, chars + 2 * apostrophes + _escaped(chars, data))
 
 
 def _outside_texts(data: bytes) -> tuple[bytes, int]:
@@ -231,17 +257,13 @@ def _outside_texts(data: bytes) -> tuple[bytes, int]:
     return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks, quoted
 
 
-def _escaped(data: bytes) -> int:
+def _escaped(chars: int, data: bytes) -> int:
     """Characters that JSON in ASCII has more: an escape of six, two of them beyond the basic plane, one for DEL."""
-    more = 5 * data.count(b"\x7f")
+    more = 5 * data.count(b"\x7f") if DEL in data else 0
     if data.isascii():
         return more
-    text = data.decode()
-    return (
-        more
-        + 5 * (len(text) - len(text.encode("ascii", "ignore")))
-        + 6 * (len(text.encode("utf-16-le")) // 2 - len(text))
-    )
+    beyond = sum(data.count(lead) for lead in _BEYOND)
+    return more + 5 * (chars - len(data.translate(None, _NOT_ASCII))) + 6 * beyond
 
 
 # -- walked through -----------------------------------------------------------------------------------------------

@@ -8,17 +8,19 @@ only operation there is. The typed, readable side is ``Summary``; ``advice`` and
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from celery_argsize.measure import Size
 from celery_argsize.origins import Origins
-from celery_argsize.truncation import CUTS, DEFAULT_LEVELS
+from celery_argsize.shape import Shape
+from celery_argsize.truncation import CUTS, DEFAULT_LEVELS, VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import TypeAlias
 
-    from celery_argsize.measure import Size
-    from celery_argsize.shape import Shape
     from celery_argsize.truncation import Verdict
 
 __all__ = [
@@ -99,7 +101,30 @@ class Measurement(NamedTuple):
 
     def is_large(self, limit: int) -> bool:
         """Whether either part is over *limit* characters."""
-        return any(part.size is not None and part.size.chars > limit for part in (self.args, self.kwargs))
+        return is_large(self, limit)
+
+
+if TYPE_CHECKING:
+    #: A ``Part`` and a ``Measurement``, or plain tuples of the same: names cost a task more than its measuring.
+    PlainPart: TypeAlias = tuple[tuple[int, int] | None, Verdict, int, int, int, tuple[int, ...] | None]
+    Plain: TypeAlias = tuple[str, str, PlainPart, PlainPart, float, str]
+
+
+def is_large(measurement: Plain, limit: int) -> bool:
+    """Whether either part of *measurement* is over *limit* characters."""
+    args, kwargs = measurement[2][0], measurement[3][0]
+    return (args is not None and args[0] > limit) or (kwargs is not None and kwargs[0] > limit)
+
+
+def named(measurement: Plain) -> Measurement:
+    """The same with names."""
+    task, task_id, args, kwargs, when, origin = measurement
+    return Measurement(task, task_id, _named_part(args), _named_part(kwargs), when, origin)
+
+
+def _named_part(part: PlainPart) -> Part:
+    size, verdict, header, levels, limit, shape = part
+    return Part(size and Size(*size), verdict, header, levels, limit, None if shape is None else Shape(*shape))
 
 
 class Extreme(NamedTuple):
@@ -111,6 +136,28 @@ class Extreme(NamedTuple):
     """Seconds since the epoch."""
 
 
+class _Fields:
+    """Names of the fields of one part, made once; those of a histogram by the number of the bucket."""
+
+    def __init__(self, part: str, buckets: tuple[str, ...]) -> None:
+        self.verdicts = {
+            verdict: f"{part}.by_{verdict}" if verdict in CUTS else f"{part}.{verdict}" for verdict in VERDICTS
+        }
+        self.truncated, self.unmeasurable = f"{part}.truncated", f"{part}.unmeasurable"
+        self.count, self.chars, self.bytes, self.large = (
+            f"{part}.{name}" for name in ("count", "chars", "bytes", "large")
+        )
+        self.max_chars, self.max_bytes, self.max_density = (
+            f"{part}.max_{name}" for name in ("chars", "bytes", "density")
+        )
+        self.chars_le, self.bytes_le, self.need_le, self.flat_le, self.deep_le, self.flat_need_le, self.deep_need_le = (
+            tuple(f"{part}.{name}_le.{bucket}" for bucket in buckets)
+            for name in ("chars", "bytes", "need", "flat", "deep", "flat_need", "deep_need")
+        )
+        self.need, self.max_need, self.max_levels = f"{part}.need", f"{part}.max_need", f"{part}.max_levels"
+        self.cut = tuple(f"{part}.cut_{name}" for name in CUT_SUMS)
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How measurements become counters."""
@@ -120,13 +167,13 @@ class Rules:
     bounds: tuple[int, ...]
     """Upper bounds (inclusive) of the histogram buckets, rising; bytes in one histogram, characters in the other."""
     buckets: tuple[str, ...] = field(init=False, repr=False)
+    """Their labels."""
+    fields: tuple[_Fields, ...] = field(init=False, repr=False, compare=False)
+    """Of args and of kwargs."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "buckets", (*map(str, self.bounds), "+Inf"))
-
-    def bucket(self, value: int) -> str:
-        """The label of the bucket that *value* falls in: its upper bound, or ``+Inf``."""
-        return self.buckets[bisect_left(self.bounds, value)]
+        object.__setattr__(self, "fields", tuple(_Fields(part, self.buckets) for part in PARTS))
 
 
 class TaskStats:
@@ -135,7 +182,7 @@ class TaskStats:
     __slots__ = ("counts", "maxima")
 
     def __init__(self, counts: Mapping[str, int] | None = None, maxima: Mapping[str, Extreme] | None = None) -> None:
-        self.counts: dict[str, int] = dict(counts or {})
+        self.counts: dict[str, int] = defaultdict(int, counts or {})
         self.maxima: dict[str, Extreme] = dict(maxima or {})
 
     def __eq__(self, other: object) -> bool:
@@ -144,74 +191,77 @@ class TaskStats:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"TaskStats({self.counts!r}, {self.maxima!r})"
+        return f"TaskStats({dict(self.counts)!r}, {self.maxima!r})"
 
-    def _count(self, name: str, by: int = 1) -> None:
-        self.counts[name] = self.counts.get(name, 0) + by
-
-    def _raise(self, name: str, extreme: Extreme) -> None:
+    def _raise(self, name: str, value: int, task_id: str, when: float) -> None:
         known = self.maxima.get(name)
-        if known is None or extreme.value > known.value:
-            self.maxima[name] = extreme
+        if known is None or value > known[0]:
+            self.maxima[name] = Extreme(value, task_id, when)
 
-    def add(self, measurement: Measurement, rules: Rules) -> None:
+    def add(self, measurement: Plain, rules: Rules) -> None:
         """Add one measurement. Its ``count`` comes last: what could not be added is not counted."""
-        if measurement.is_large(rules.large_task_chars):
-            self._count("large")
-        if measurement.truncated:
-            self._count("truncated")
-        if measurement.unmeasurable:
-            self._count("unmeasurable")
-        for name, part in zip(PARTS, (measurement.args, measurement.kwargs), strict=True):
-            self._add_part(name, part, measurement, rules)
-        self._count("count")
+        _, task_id, args, kwargs, when, _ = measurement
+        counts = self.counts
+        if is_large(measurement, rules.large_task_chars):
+            counts["large"] += 1
+        if args[1] in CUTS or kwargs[1] in CUTS:
+            counts["truncated"] += 1
+        if args[0] is None or kwargs[0] is None:
+            counts["unmeasurable"] += 1
+        self._add_part(args, rules.fields[0], task_id, when, rules)
+        self._add_part(kwargs, rules.fields[1], task_id, when, rules)
+        counts["count"] += 1
 
-    def _add_part(self, name: str, part: Part, measurement: Measurement, rules: Rules) -> None:
-        if part.verdict != "intact":
-            self._count(f"{name}.by_{part.verdict}" if part.truncated else f"{name}.{part.verdict}")
-        if part.truncated:
-            self._count(f"{name}.truncated")
-        self._add_need(name, part, measurement, rules)
-        if part.size is None:
-            self._count(f"{name}.unmeasurable")
+    def _add_part(self, part: PlainPart, fields: _Fields, task_id: str, when: float, rules: Rules) -> None:
+        counts = self.counts
+        size, verdict, header, _, _, shape = part
+        if verdict == "intact":
+            self._add_need(header, fields, task_id, when, rules)
+        else:
+            counts[fields.verdicts[verdict]] += 1
+            if verdict in CUTS:
+                counts[fields.truncated] += 1
+            if shape is not None:
+                self._add_shape(Shape(*shape), fields, task_id, when, rules)
+        if size is None:
+            counts[fields.unmeasurable] += 1
             return
-        chars, size = part.size
-        self._count(f"{name}.count")
-        self._count(f"{name}.chars", chars)
-        self._count(f"{name}.bytes", size)
+        chars, in_bytes = size
+        counts[fields.count] += 1
+        counts[fields.chars] += chars
+        counts[fields.bytes] += in_bytes
         if chars > rules.large_task_chars:
-            self._count(f"{name}.large")
-        self._count(f"{name}.chars_le.{rules.bucket(chars)}")
-        self._count(f"{name}.bytes_le.{rules.bucket(size)}")
-        self._raise(f"{name}.max_chars", Extreme(chars, measurement.task_id, measurement.time))
-        self._raise(f"{name}.max_bytes", Extreme(size, measurement.task_id, measurement.time))
+            counts[fields.large] += 1
+        bucket = bisect_left(rules.bounds, chars)
+        counts[fields.chars_le[bucket]] += 1
+        counts[fields.bytes_le[bucket if in_bytes == chars else bisect_left(rules.bounds, in_bytes)]] += 1
+        self._raise(fields.max_chars, chars, task_id, when)
+        self._raise(fields.max_bytes, in_bytes, task_id, when)
         if chars:
-            density = -(-size * 1000 // chars)  # rounded up
-            self._raise(f"{name}.max_density", Extreme(density, "", 0.0))  # nobody asks where
+            self._raise(fields.max_density, -(-in_bytes * 1000 // chars), "", 0.0)  # rounded up; nobody asks where
 
-    def _add_need(self, name: str, part: Part, measurement: Measurement, rules: Rules) -> None:
-        need, shape = part.need, part.shape
-        if need is None:
-            return
-        bucket = rules.bucket(need)
-        self._count(f"{name}.need", need)
-        self._count(f"{name}.need_le.{bucket}")
-        self._raise(f"{name}.max_need", Extreme(need, measurement.task_id, measurement.time))
-        if shape is None:
-            return
-        kind = "deep" if shape.levels > DEFAULT_LEVELS else "flat"
-        self._count(f"{name}.{kind}_le.{bucket}")
-        self._count(f"{name}.{kind}_need_le.{bucket}", need)
-        for what, by in zip(CUT_SUMS, shape[2:], strict=True):
-            self._count(f"{name}.cut_{what}", by)
-        self._raise(f"{name}.max_levels", Extreme(shape.levels, measurement.task_id, measurement.time))
+    def _add_need(self, need: int, fields: _Fields, task_id: str, when: float, rules: Rules) -> int:
+        bucket = bisect_left(rules.bounds, need)
+        self.counts[fields.need] += need
+        self.counts[fields.need_le[bucket]] += 1
+        self._raise(fields.max_need, need, task_id, when)
+        return bucket
+
+    def _add_shape(self, shape: Shape, fields: _Fields, task_id: str, when: float, rules: Rules) -> None:
+        bucket = self._add_need(shape.need, fields, task_id, when, rules)
+        deep = shape.levels > DEFAULT_LEVELS
+        self.counts[(fields.deep_le if deep else fields.flat_le)[bucket]] += 1
+        self.counts[(fields.deep_need_le if deep else fields.flat_need_le)[bucket]] += shape.need
+        for name, by in zip(fields.cut, shape[2:], strict=True):
+            self.counts[name] += by
+        self._raise(fields.max_levels, shape.levels, task_id, when)
 
     def merge(self, other: TaskStats) -> None:
         """Add everything that *other* counted."""
         for name, by in other.counts.items():
-            self._count(name, by)
+            self.counts[name] += by
         for name, extreme in other.maxima.items():
-            self._raise(name, extreme)
+            self._raise(name, *extreme)
 
 
 class Book:
@@ -244,10 +294,10 @@ class Book:
             stats = self.tasks.setdefault(task, TaskStats())
         return stats
 
-    def add(self, measurement: Measurement, rules: Rules) -> None:
+    def add(self, measurement: Plain, rules: Rules) -> None:
         """Add one measurement."""
         self.origins.add(measurement)
-        self._page(measurement.task).add(measurement, rules)
+        self._page(measurement[0]).add(measurement, rules)
 
     def merge(self, tasks: Iterable[tuple[str, TaskStats]]) -> None:
         """Add everything in *tasks*."""

@@ -10,7 +10,7 @@ Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate`
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from celery_argsize.header_walk import HeaderWalk
 from celery_argsize.shape import measure_shape, outside_quotes
@@ -20,6 +20,7 @@ __all__ = [
     "CUTS",
     "DEFAULT_LEVELS",
     "DEFAULT_LIMIT",
+    "VERDICTS",
     "Reading",
     "Verdict",
     "read_header",
@@ -32,6 +33,7 @@ MOST_READ: Final = 4 * 1024 * 1024
 MOST_LEVELS: Final = 32
 
 Verdict = Literal["intact", "size", "depth", "both", "custom", "unknown"]
+VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
 #: The verdicts that mean: Celery cut it; and by what, in words.
 CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
@@ -84,22 +86,31 @@ def read_header(header: object, value: object) -> Reading:
     if type(header) is not str or not header or len(header) > MOST_READ:
         return _UNKNOWN
     try:
-        return _read(header, value)
+        if not _begins_like(header, value):
+            return _CUSTOM
+        return _INTACT if _MARK.search(header) is None else _read_marks(header, value)
     except Exception:  # noqa: BLE001 - foreign, too deep, or a value whose own code raises
         return _by_look(header)
 
 
-def _read(header: str, value: object) -> Reading:
-    if not _begins_like(header, value):
-        return _CUSTOM
-    if _MARK.search(header) is None:
-        return _INTACT
+def _read_marks(header: str, value: object) -> Reading:
     if _SAFEREPR.match(header) is None:
         return _CUSTOM
+    limit, first = _limit(header), header.find("...")
+    if limit and first >= limit - 4 and header[first - 1] not in "([{":
+        return Reading("size", 0, limit)  # the only dots are behind the last member that is shown, or at its end
     reading = _glance(header)
     if reading is _DOTTED:
+        if _has_longer_text(value, len(header)):
+            return Reading("size")
         reading = _INTACT if _is_as_long_as_whole(header, value) else None
     return reading or _side_by_side(header, value)
+
+
+def _has_longer_text(value: Any, length: int) -> bool:
+    """Whether a member of *value* is a text of more characters than *length*."""
+    members = value.values() if type(value) is dict else value if type(value) in {list, tuple} else ()
+    return any(type(member) is str and len(member) > length for member in members)
 
 
 def _begins_like(header: str, value: Any) -> bool:
@@ -132,14 +143,13 @@ def _glance(header: str) -> Reading | None:
             return None
         bare, texts = "'".join(pieces[::2]), "'".join(pieces[1::2]) + "'"
     limit = _limit(header)
-    size, deep = limit > 0, False
-    levels = 0
+    size, levels = limit > 0, 0
     at = bare.find("...")
-    while at >= 0:
+    while at >= 0 and not (size and levels):
         if _DEEP.match(bare, at - 1) is None:
             size = True
-        elif not deep:
-            deep, shown = True, bare[: at - 1]
+        elif not levels:
+            shown = bare[: at - 1]
             levels = sum(map(shown.count, "([{")) - sum(map(shown.count, ")]}"))
         at = bare.find("...", at + 3)
     if size:
@@ -164,8 +174,10 @@ def _is_as_long_as_whole(header: str, value: object) -> bool:
 
     A text that is cut gets shorter, or, if it loses just as much as the dots take, nothing but brackets follows it.
     """
+    if header.rstrip(")]},").endswith("...'"):
+        return False
     _, shape = measure_shape(value, header) or (None, None)
-    return shape is not None and shape.need == len(header) and not header.rstrip(")]},").endswith("...'")
+    return shape is not None and shape.need == len(header)
 
 
 def shown_levels(header: str) -> int:

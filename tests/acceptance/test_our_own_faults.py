@@ -119,14 +119,14 @@ def patient(tmp_path: Path, redis_server: RedisServer) -> Patient:
 
 #: What breaks while a task of some name is measured, and how its runs are counted: measured, or as errors.
 WHERE_A_TASK_RUNS: Final = {
-    "task_0": ("recorder:measure_celery_task_size", "errors"),
+    "task_0": ("recorder:_measure", "errors"),
     "task_1": ("recorder:clean", "errors"),
     "task_2": ("recorder:_part", "errors"),
-    "task_3": ("measure:measure_part", "errors"),
+    "task_3": ("measure:measure_plain", "errors"),
     "task_4": ("truncation:read_header", "errors"),
     "task_5": ("shape:measure_shape", "errors"),
     "task_6": ("large_log:LargeTaskLog.write", "count"),
-    "task_7": ("handoff:_pack", "errors"),
+    "task_7": ("handoff:PipeWriter._write", "errors"),
     "task_8": ("handoff:PipeWriter.put", "errors"),
     "task_9": ("handoff:PipeWriter.linger", "count"),
 }
@@ -179,8 +179,8 @@ ANYWHERE: Final = [
     "summary:summarize",
     "config:resolve",
     "soft_limit:SoftLimit.watch",
-    "recorder:measure_celery_task_size,trouble:Trouble.report",
-    "recorder:measure_celery_task_size,handoff:PipeWriter.add",
+    "recorder:_measure,trouble:Trouble.report",
+    "recorder:_measure,handoff:PipeWriter.add",
 ]
 #: Where these break, nothing is measured or nothing can be written.
 NOTHING_ARRIVES: Final = {
@@ -195,7 +195,7 @@ NOTHING_ARRIVES: Final = {
     "handoff:PipeHandoff.__init__",
     "flusher:Flusher.start",
     "config:resolve",
-    "recorder:measure_celery_task_size,handoff:PipeWriter.add",
+    "recorder:_measure,handoff:PipeWriter.add",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import json
 import logging
+import marshal
 import os
 import time
 from collections import Counter
@@ -31,11 +32,12 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from kombu.utils.json import JSONEncoder
 from support import compact
 
-from celery_argsize import config, handoff, measure as measuring
+from celery_argsize import config, measure as measuring, slicing
 from celery_argsize.foreign import MOST_YIELDED
 from celery_argsize.measure import Size, measure
 from celery_argsize.recorder import Recorder
 from celery_argsize.shape import measure_shape
+from celery_argsize.stats import named
 from celery_argsize.truncation import MOST_READ, read_header, shown_levels
 
 FUZZ = int(os.environ.get("FUZZ", "3000"))
@@ -45,7 +47,7 @@ BATCH = 25
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery_argsize.stats import Measurement
+    from celery_argsize.stats import Measurement, Plain
 
 # -- what is tested against ---------------------------------------------------------------------------------------
 
@@ -142,9 +144,9 @@ class Caught:
         self.measurements: list[Measurement] = []
         self.errors = 0
 
-    def put(self, measurement: Measurement) -> None:
-        assert MARK.encode() not in handoff._pack(measurement)
-        self.measurements.append(measurement)
+    def put(self, measurement: Plain) -> None:
+        assert MARK.encode() not in marshal.dumps(measurement)
+        self.measurements.append(named(measurement))
 
     def add(self, *_: Any) -> None:
         self.errors += 1
@@ -353,7 +355,7 @@ def test_small_members_beside_big_ones_are_not_measured_one_by_one() -> None:
     part = (["x" * 300_000, *range(50_000), "y" * 300_000, {"a": 1}, *range(50_000)],)
     mapping = {"blob": "x" * 300_000, **{str(n): n for n in range(50_000)}, "last": "y" * 300_000}
     for value in (part, mapping):
-        pieces = sum(1 for _ in measuring.slices(value))
+        pieces = sum(1 for _ in slicing.slices(value))
         assert measure(value) == oracle(value)
         assert pieces < 300
 

@@ -20,7 +20,7 @@ from hypothesis import example, given, settings, strategies as st
 from kombu.utils.json import dumps as kombu_dumps
 from support import compact
 
-from celery_argsize import UNMEASURABLE, measure as measuring, measure_json_size
+from celery_argsize import UNMEASURABLE, measure as measuring, measure_json_size, slicing
 from celery_argsize.measure import EMPTY, Size, measure, measure_part
 
 texts = st.text() | st.text("\"\\\x00\n\x7fé€😀'-e0.null") | st.uuids().map(str)
@@ -55,8 +55,9 @@ def test_every_json_value_has_the_size_that_json_dumps_gives(value: Any) -> None
 def test_cutting_up_changes_no_size(value: Any, cut: int, members: int, text: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "SLICE", cut)
-        patch.setattr(measuring, "SLICE_MEMBERS", members)
-        patch.setattr(measuring, "STRING_SLICE", text)
+        patch.setattr(slicing, "SLICE", cut)
+        patch.setattr(slicing, "SLICE_MEMBERS", members)
+        patch.setattr(slicing, "STRING_SLICE", text)
         assert measure([value, value]) == size_of(compact([value, value]))
 
 

@@ -14,7 +14,7 @@ from celery.utils.saferepr import saferepr
 from hypothesis import example, given, settings, strategies as st
 from kombu.utils.json import dumps, loads
 
-from celery_argsize import measure
+from celery_argsize import measure, slicing
 from celery_argsize.shape import Shape, measure_shape
 
 texts = st.text(max_size=40) | st.sampled_from(
@@ -66,10 +66,10 @@ def test_the_need_is_the_length_of_the_whole_repr_and_no_less_would_do(part: Any
 def test_slices_change_nothing(part: Any) -> None:
     whole = shape(part)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "SLICE", 8)
-        patch.setattr(measure, "STRING_SLICE", 4)
-        patch.setattr(measure, "SAMPLE", 2)
-        patch.setattr(measure, "SLICE_MEMBERS", 2)
+        patch.setattr(slicing, "SLICE", 8)
+        patch.setattr(slicing, "STRING_SLICE", 4)
+        patch.setattr(slicing, "SAMPLE", 2)
+        patch.setattr(slicing, "SLICE_MEMBERS", 2)
         assert shape(part)._replace(pile=0) == whole._replace(pile=0)  # the one that is an estimate
 
 
@@ -111,7 +111,7 @@ def test_what_json_lacks_is_never_under(value: Any, times: int) -> None:
 def test_what_is_walked_through_is_bounded_and_still_not_under() -> None:
     part = [[{"id": n, "at": datetime(2026, 11, 21, 10, 30, n % 60)} for n in range(40_000)]]  # noqa: DTZ001 - naive ones
     whole = len(saferepr(part, None, 0))
-    assert len(dumps(part)) > 20 * measure.SLICE
+    assert len(dumps(part)) > 20 * slicing.SLICE
     assert whole <= shape(part).need <= whole * 1.1
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.measure import Size
 from celery_argsize.shape import Shape
-from celery_argsize.stats import OTHER, Book, Figures, Measurement, Part, Rules
+from celery_argsize.stats import OTHER, Book, Figures, Measurement, Part, Rules, TaskStats
 from celery_argsize.summary import summarize
 from celery_argsize.truncation import CUTS
 
@@ -74,8 +74,11 @@ def test_percentiles_are_upper_estimates_within_the_right_bucket(chars: list[int
 
 
 def test_buckets_are_inclusive_above() -> None:
-    rules = Rules(0, (10, 100))
-    assert [rules.bucket(value) for value in (0, 10, 11, 100, 101)] == ["10", "10", "100", "100", "+Inf"]
+    stats = TaskStats()
+    for value in (0, 10, 11, 100, 101):
+        stats.add(Measurement("scan", "id", Part(Size(value, value)), Part(None), 1), Rules(0, (10, 100)))
+    found = {name: count for name, count in stats.counts.items() if name.startswith("args.bytes_le.")}
+    assert found == {"args.bytes_le.10": 2, "args.bytes_le.100": 2, "args.bytes_le.+Inf": 1}
 
 
 def test_large_is_over_the_limit_not_at_it() -> None:
