@@ -4,11 +4,15 @@
 -- KEYS  1 meta   2 names   3 the writer's last sequence   4 stats of __other__   5 hosts by when they were last seen
 --       6.. stats of each task in the batch, then sightings of each host in it
 -- ARGV  schema, sequence, now, cap on names, seconds a writer is remembered, tasks in the batch, cap on hosts,
---       cap on sightings of a host, seconds a host is remembered, what the key of a host begins with, then for each task:
---       name, n, n times (field, by), m, m times (field, value, task id, time); and for each host:
---       host, n, n times (field, value and time)
+--       cap on sightings of a host, seconds a host is remembered, what the key of a host begins with,
+--       then the name of each task; then for each task:
+--         n, n times (counter, by),
+--         m, of these p with a place, m maxima, p times (value, task id, time), m - p times value;
+--       and for each host: host, n, n fields, n times (value and time)
 -- Returns 2 when it added, and was the first to, 1 when it added, 0 when the batch had been added before.
-local schema = redis.call('HGET', KEYS[1], 'schema')
+--
+-- A call costs Redis about a microsecond, whatever it does: so what can be asked or written at once is.
+local schema = redis.call('HMGET', KEYS[1], 'schema')[1]
 if schema and schema ~= ARGV[1] then
   return redis.error_reply('ARGSIZE_SCHEMA ' .. schema)
 end
@@ -23,72 +27,96 @@ if not schema then
   redis.call('HSET', KEYS[1], 'schema', ARGV[1], 'since', ARGV[3])
 end
 
-local at = 11
+local at = 11 -- where in ARGV
 local function take()
   at = at + 1
   return ARGV[at - 1]
 end
+local function ask(key, n) -- the n fields that come next
+  at = at + n
+  return n > 0 and redis.call('HMGET', key, unpack(ARGV, at - n, at - 1)) or {}
+end
+local function push(list, ...)
+  for _, word in ipairs({ ... }) do
+    list[#list + 1] = word
+  end
+end
+local function set(key, fields)
+  if #fields > 0 then
+    redis.call('HSET', key, unpack(fields))
+  end
+end
 
 -- First what may be done twice (names, maxima, hosts), as Redis does not undo a script that fails; then the counters.
+local tasks, cap = tonumber(ARGV[6]), tonumber(ARGV[4])
+at = at + tasks
+local listed = tasks > 0 and redis.call('SMISMEMBER', KEYS[2], unpack(ARGV, 11, 10 + tasks))
 local counters = {} -- { key, where in ARGV its counters begin, where they end }
-local cap = tonumber(ARGV[4])
-local last_task = 5 + tonumber(ARGV[6])
-for k = 6, last_task do
-  local name, key = take(), KEYS[k]
-  if redis.call('SISMEMBER', KEYS[2], name) == 0 then
-    if redis.call('SCARD', KEYS[2]) - redis.call('SISMEMBER', KEYS[2], '__other__') >= cap then
+for t = 1, tasks do
+  local name, key = ARGV[10 + t], KEYS[5 + t]
+  if listed[t] == 0 then
+    if redis.call('SCARD', KEYS[2]) - redis.call('SMISMEMBER', KEYS[2], '__other__')[1] >= cap then
       name, key = '__other__', KEYS[4]
     end
     redis.call('SADD', KEYS[2], name)
   end
   local n = tonumber(take())
-  counters[#counters + 1] = { key, at, at + 2 * n - 2 }
+  counters[t] = { key, at, at + 2 * n - 2 }
   at = at + 2 * n
-  for _ = 1, tonumber(take()) do
-    local field, value, id, seen = take(), take(), take(), take()
-    local known = redis.call('HGET', key, field)
+  local m, placed = tonumber(take()), tonumber(take())
+  local maxima, grown = at, {}
+  for i, known in ipairs(ask(key, m)) do
+    local field, value = ARGV[maxima + i - 1], take()
+    local id, seen
+    if i <= placed then
+      id, seen = take(), take()
+    end
     if not known or tonumber(value) > tonumber(known) then
-      if seen == '0.0' then -- nobody asks where
-        redis.call('HSET', key, field, value)
-      else
-        redis.call('HSET', key, field, value, field .. '_id', id, field .. '_time', seen)
+      push(grown, field, value)
+      if id then
+        push(grown, field .. '_id', id, field .. '_time', seen)
       end
     end
   end
+  set(key, grown)
 end
 
-local now, remembered = tonumber(ARGV[3]), tonumber(ARGV[9])
-if #KEYS > last_task then
-  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - remembered)
-end
 local function moment(sighting)
   return tonumber(sighting:match('%S+$'))
 end
-for k = last_task + 1, #KEYS do
-  local host, key = take(), KEYS[k]
-  redis.call('ZADD', KEYS[5], now, host)
-  for _ = 1, tonumber(take()) do
-    local field, sighting = take(), take()
-    local known = redis.call('HGET', key, field)
-    if known and moment(sighting) >= moment(known) or not known and redis.call('HLEN', key) < tonumber(ARGV[8]) then
-      redis.call('HSET', key, field, sighting)
+if #KEYS > 5 + tasks then
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', tonumber(ARGV[3]) - tonumber(ARGV[9]))
+  for k = 6 + tasks, #KEYS do
+    local host, key, n = take(), KEYS[k], tonumber(take())
+    redis.call('ZADD', KEYS[5], ARGV[3], host)
+    local fields, newer, room = at, {}, nil
+    for i, known in ipairs(ask(key, n)) do
+      local sighting = take()
+      if not known then
+        room = (room or tonumber(ARGV[8]) - redis.call('HLEN', key)) - 1
+      end
+      if known and moment(sighting) >= moment(known) or not known and room >= 0 then
+        push(newer, ARGV[fields + i - 1], sighting)
+      end
     end
+    set(key, newer)
+    redis.call('EXPIRE', key, ARGV[9])
   end
-  redis.call('EXPIRE', key, ARGV[9])
-end
-local over = redis.call('ZCARD', KEYS[5]) - tonumber(ARGV[7])
-if over > 0 then
-  for _, host in ipairs(redis.call('ZRANGE', KEYS[5], 0, over - 1)) do
-    redis.call('DEL', ARGV[10] .. host)
+  local over = redis.call('ZCARD', KEYS[5]) - tonumber(ARGV[7])
+  if over > 0 then
+    for _, host in ipairs(redis.call('ZRANGE', KEYS[5], 0, over - 1)) do
+      redis.call('DEL', ARGV[10] .. host)
+    end
+    redis.call('ZREMRANGEBYRANK', KEYS[5], 0, over - 1)
   end
-  redis.call('ZREMRANGEBYRANK', KEYS[5], 0, over - 1)
 end
 
 local function undo(task, stop)
   for t = task, 1, -1 do
     local key, from, to = unpack(counters[t])
     for i = (t == task and stop or to), from, -2 do
-      redis.call('HINCRBY', key, ARGV[i], '-' .. ARGV[i + 1])
+      local by = ARGV[i + 1]
+      redis.call('HINCRBY', key, ARGV[i], by:sub(1, 1) == '-' and by:sub(2) or '-' .. by)
     end
   end
   redis.call('SET', KEYS[3], last or '0', 'EX', ARGV[5])

@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import resources
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from redis import exceptions
@@ -17,8 +18,9 @@ from redis import exceptions
 from celery_argsize.errors import ConfigError, SchemaError, StoreError
 from celery_argsize.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
-from celery_argsize.stats import OTHER, Extreme, Figures, TaskStats
+from celery_argsize.stats import OTHER, Figures
 from celery_argsize.stores.connection import connect, disconnect, explain, prepare
+from celery_argsize.stores.fields import pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import redis
 
     from celery_argsize.config import Settings
+    from celery_argsize.stats import TaskStats
     from celery_argsize.stores.base import Batch
 
 __all__ = ["SCHEMA", "RedisStore", "apps_in", "connect"]
@@ -95,14 +98,14 @@ class RedisStore:
         keys = [base + "meta", base + "names", f"{base}writer:{batch.writer}", self._task_key(OTHER), base + "origins"]
         argv: list[Any] = [SCHEMA, batch.sequence, time.time(), settings.max_task_names, WRITER_TTL]
         argv += (len(batch.tasks), MAX_ORIGINS, Origins.MAX_SIGHTINGS, ORIGIN_TTL, self._origin_key(""))
-        for name, stats in batch.tasks.items():
-            keys.append(self._task_key(name))
-            argv += _flatten(name, stats)
+        keys += map(self._task_key, batch.tasks)
+        argv += batch.tasks
+        for stats in batch.tasks.values():
+            argv += _flatten(stats)
+        keys += map(self._origin_key, batch.origins)
         for host, sightings in batch.origins.items():
-            keys.append(self._origin_key(host))
-            argv += (host, len(sightings))
-            for field, sighting in sightings.items():
-                argv += (field, f"{sighting.value} {sighting.time}")
+            argv += (host, len(sightings), *sightings)
+            argv += (f"{sighting.value} {sighting.time}" for sighting in sightings.values())
         with self._errors("write to"):
             # Before the script, so that an error always means: not counted, or counted once it is sent again.
             if new := not self._registered:
@@ -148,7 +151,7 @@ class RedisStore:
             raise self._schema_error(known["schema"])
         return Figures(
             self._settings.app_name,
-            {_text(name): _unflatten(_pairs(fields)) for name, fields in tasks},
+            {_text(name): unpack(_pairs(fields)) for name, fields in tasks},
             since=float(known["since"]) if "since" in known else None,
             updated=float(known["updated"]) if "updated" in known else None,
         )
@@ -219,31 +222,14 @@ def apps_in(settings: Settings) -> list[str]:
         disconnect(client)
 
 
-def _flatten(name: str, stats: TaskStats) -> list[Any]:
+def _flatten(stats: TaskStats) -> list[Any]:
     """One task as apply.lua takes it."""
-    counts = [(field, by) for field, by in stats.counts.items() if by]
-    flat: list[Any] = [name, len(counts)]
-    for pair in counts:
-        flat += pair
-    flat.append(len(stats.maxima))
-    for field, extreme in stats.maxima.items():
-        flat += (field, *extreme)
-    return flat
-
-
-def _unflatten(fields: dict[str, str]) -> TaskStats:
-    """The stats in one task's hash; fields of a later version are passed over."""
-    maxima = {
-        field: Extreme(int(value), fields.get(f"{field}_id", ""), float(fields.get(f"{field}_time", 0)))
-        for field, value in fields.items()
-        if ".max_" in field and not field.endswith(("_id", "_time"))
-    }
-    numbers = {
-        field: int(value)
-        for field, value in fields.items()
-        if field not in maxima and not field.endswith(("_id", "_time")) and value.lstrip("-").isdecimal()
-    }
-    return TaskStats(numbers, maxima)
+    counts, maxima = pack(stats)
+    placed = {field: seen for field, seen in maxima.items() if seen.time}
+    bare = {field: seen.value for field, seen in maxima.items() if not seen.time}
+    pairs = chain.from_iterable(counts.items())
+    places = chain.from_iterable(placed.values())
+    return [len(counts), *pairs, len(maxima), len(placed), *placed, *bare, *places, *bare.values()]
 
 
 def _sightings(fields: dict[str, str]) -> dict[str, Sighting]:

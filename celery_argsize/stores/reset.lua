@@ -4,7 +4,7 @@
 -- ARGV  schema, what the key of a task's stats begins with, now, what the key of a host begins with,
 --       a task or nothing for all
 -- Returns how many tasks were forgotten.
-local schema = redis.call('HGET', KEYS[1], 'schema')
+local schema = redis.call('HMGET', KEYS[1], 'schema')[1]
 if schema and schema ~= ARGV[1] then
   return redis.error_reply('ARGSIZE_SCHEMA ' .. schema)
 end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import subprocess
 import sys
 import threading
@@ -10,19 +12,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import RedisServer, free_port
+from support import ROOT, RedisServer, free_port
 
 from celery_argsize import SchemaError, StoreError
 from celery_argsize.config import DEFAULT_BUCKETS, Settings
 from celery_argsize.measure import Size
-from celery_argsize.origins import Sighting
-from celery_argsize.stats import OTHER, Book, Measurement, Part, Rules, TaskStats
+from celery_argsize.origins import Origins, Sighting
+from celery_argsize.shape import Shape
+from celery_argsize.stats import OTHER, Book, Extreme, Measurement, Part, Rules, TaskStats
 from celery_argsize.stores.base import Batch
 from celery_argsize.stores.redis import MAX_ORIGINS, ORIGIN_TTL, WRITER_TTL, RedisStore, apps_in
+from celery_argsize.summary import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from celery_argsize.truncation import Verdict
 
 RULES = Rules(1024, DEFAULT_BUCKETS)
 
@@ -47,19 +53,86 @@ def store(settings: Settings) -> Iterator[RedisStore]:
     store.close()
 
 
+def kept(stats: TaskStats) -> TaskStats:
+    """What is kept of *stats*: no counters that are 0, and where the largest was, of characters only."""
+    counts = {field: by for field, by in stats.counts.items() if by}
+    return TaskStats(
+        counts,
+        {
+            field: seen if field.endswith(".max_chars") else Extreme(seen.value, "", 0.0)
+            for field, seen in stats.maxima.items()
+        },
+    )
+
+
 @pytest.mark.smoke
 def test_what_is_read_is_what_was_written(store: RedisStore) -> None:
     sent = batch(1, ["scan", "scan", "insert", "nom à accents", "a:b{c}"], size=2**40)
     before = time.time()
     store.apply(sent)
     figures = store.read()
-    assert dict(figures.tasks) == {
-        name: TaskStats({field: by for field, by in stats.counts.items() if by}, stats.maxima)
-        for name, stats in sent.tasks.items()
-    }
+    assert dict(figures.tasks) == {name: kept(stats) for name, stats in sent.tasks.items()}
     assert figures.since is not None
     assert figures.updated is not None
     assert before <= figures.since <= figures.updated <= time.time()
+
+
+VERDICTS: tuple[Verdict, ...] = ("intact", "size", "depth", "both", "custom", "unknown")
+
+
+def any_part(rng: random.Random, most: float) -> Part:
+    """A part of any verdict, and any size up to 2 to the power of *most*; one in ten has no JSON form."""
+    verdict = rng.choice(VERDICTS)
+    if rng.random() < 0.1:
+        return Part(None, verdict)
+    chars = int(2 ** rng.uniform(0, most)) - 1
+    need = int(chars * rng.uniform(0.9, 1.3))
+    cut = verdict in {"size", "depth", "both"} and rng.random() < 0.9
+    sums = [rng.randrange(2 * chars + 1) for _ in range(9)]
+    shape = Shape(need, rng.randrange(1, 7), *sums) if cut else None
+    return Part(Size(chars, int(chars * rng.choice((1, 1, 1.2, 3)))), verdict, need, shape=shape)
+
+
+def any_task(rng: random.Random, runs: int, most: float = 30) -> TaskStats:
+    stats = TaskStats({"errors": rng.randrange(2)})
+    for number in range(runs):
+        parts = any_part(rng, most), any_part(rng, most)
+        stats.add(Measurement("scan", f"id {number}", *parts, rng.uniform(1e9, 2e9)), RULES)
+    return stats
+
+
+def test_any_figures_are_read_as_they_were_added_up(store: RedisStore) -> None:
+    rng = random.Random(5)
+    total: dict[str, TaskStats] = {}
+    for sequence in range(1, 101):
+        tasks = {f"task {rng.randrange(9)}": any_task(rng, rng.randrange(1, 30)) for _ in range(3)}
+        store.apply(Batch("w", sequence, tasks))
+        for name, stats in tasks.items():
+            total.setdefault(name, TaskStats()).merge(stats)
+    figures = store.read()
+    assert dict(figures.tasks) == {name: kept(stats) for name, stats in total.items()}
+    assert summarize(figures).tasks == summarize(replace(figures, tasks=total)).tasks
+
+
+def test_figures_that_come_in_pieces_add_up(store: RedisStore) -> None:
+    """As from a child whose pipe was full: a field at a time."""
+    stats = any_task(random.Random(6), 50)
+    pieces = [TaskStats({field: by}) for field, by in stats.counts.items()]
+    pieces += [TaskStats({}, {field: seen}) for field, seen in stats.maxima.items()]
+    for sequence, piece in enumerate(pieces, 1):
+        store.apply(Batch("w", sequence, {"scan": piece}))
+    assert dict(store.read().tasks) == {"scan": kept(stats)}
+
+
+def test_other_buckets_add_up_beside_those_that_are_there(store: RedisStore) -> None:
+    measurement = Measurement("scan", "id", Part(Size(3000, 3000), "intact", 3000), Part(Size(9, 9), "intact", 9), 1.0)
+    total = TaskStats()
+    for sequence, bounds in enumerate([DEFAULT_BUCKETS, (1, 1000, 1500, 4096, 1 << 20), (7,)], 1):
+        stats = TaskStats()
+        stats.add(measurement, Rules(1024, bounds))
+        store.apply(Batch("w", sequence, {"scan": stats}))
+        total.merge(stats)
+    assert dict(store.read().tasks) == {"scan": kept(total)}
 
 
 @pytest.mark.smoke
@@ -86,6 +159,7 @@ def sighted(sequence: int, hosts: list[str], when: float = 1234.5, limit: int = 
 def test_the_latest_sighting_of_a_host_is_kept(store: RedisStore) -> None:
     store.apply(sighted(1, ["web-1", "web-2"]))
     store.apply(sighted(2, ["web-2"], 1300.25, 2048))
+    store.apply(sighted(1, ["web-2"], 1299.5, 4096, writer="late"))
     seen = store.read_origins()
     assert seen["web-1"]["size:args:a:b"] == Sighting(1030, 1234.5)
     assert seen["web-2"] == {
@@ -105,6 +179,16 @@ def test_hosts_are_bounded_and_forgotten(store: RedisStore, redis_server: RedisS
         keys = client.keys("celery-argsize:{music}:origin:*")
         assert len(keys) == MAX_ORIGINS, "what falls out of the list is deleted"
         assert 0 < client.ttl(keys[0]) <= ORIGIN_TTL
+
+
+def test_sightings_of_a_host_are_bounded_and_those_that_are_there_go_on(store: RedisStore) -> None:
+    for sequence, names in enumerate([range(150), range(100, 250)], 1):
+        sightings = {f"size:args:task {n}": Sighting(1030, float(sequence)) for n in names}
+        store.apply(Batch("w", sequence, {}, {"web-1": sightings}))
+    seen = store.read_origins()["web-1"]
+    assert len(seen) == Origins.MAX_SIGHTINGS
+    assert seen["size:args:task 99"].time == 1.0
+    assert seen["size:args:task 149"].time == seen["size:args:task 150"].time == 2.0
 
 
 def test_a_reset_forgets_sightings_too(store: RedisStore, redis_server: RedisServer) -> None:
@@ -135,7 +219,7 @@ def test_portions_from_many_writers_at_once_add_up(settings: Settings) -> None:
     assert stats.counts["count"] == 400
     assert stats.counts["args.chars"] == 8 * sum(range(1, 51))
     assert stats.maxima["args.max_bytes"].value == 100
-    assert stats.maxima["args.max_bytes"].task_id == "id of 50"
+    assert stats.maxima["args.max_chars"] == Extreme(50, "id of 50", 1234.5)
 
 
 @pytest.mark.smoke
@@ -149,6 +233,72 @@ def test_names_past_the_cap_are_added_up_for_all_writers_together(settings: Sett
     assert len(tasks) == 6
     assert tasks[OTHER].counts["count"] == 7
     assert tasks["task 0"].counts["count"] == 2
+
+
+def filled(rng: random.Random) -> TaskStats:
+    """Every counter and bucket there can be, with figures as after millions of runs."""
+    stats = any_task(rng, 500)
+    for part in ("args", "kwargs"):
+        for kind, most in (("chars_le", 7), ("bytes_le", 7), ("need_le", 7), ("flat_le", 7), ("deep_le", 7)):
+            stats.counts |= {f"{part}.{kind}.{bound}": rng.randrange(10**most) for bound in RULES.buckets}
+        for kind in ("flat_need_le", "deep_need_le"):
+            stats.counts |= {f"{part}.{kind}.{bound}": rng.randrange(10**12) for bound in RULES.buckets}
+    stats.maxima = {field: Extreme(seen.value, "x" * 64, seen.time) for field, seen in stats.maxima.items()}
+    return stats
+
+
+def test_a_name_takes_little_memory(store: RedisStore, redis_server: RedisServer) -> None:
+    rng = random.Random(7)
+    big = 17.6  # 200,000 characters
+    store.apply(
+        Batch("w", 1, {"every field": filled(rng), "much": any_task(rng, 3000, big), "little": any_task(rng, 1)})
+    )
+    with redis_server.client() as client:
+        key = "celery-argsize:{music}:task:"
+        sizes = {name: client.memory_usage(key + name, samples=0) for name in ("every field", "much", "little")}
+        assert client.object("encoding", key + "every field") in {b"listpack", b"ziplist"}
+    assert sizes["little"] < 1024
+    assert sizes["much"] < 4096
+    assert sizes["every field"] < 5632
+
+
+def test_fields_are_named_as_documented(store: RedisStore, redis_server: RedisServer) -> None:
+    stats = filled(random.Random(8))
+    stats.merge(TaskStats({"errors": 1, "args.cut_keys": 1}))
+    store.apply(Batch("w", 1, {"scan": stats}))
+    with redis_server.client(decode_responses=True) as client:
+        names = set(client.hkeys("celery-argsize:{music}:task:scan"))
+    assert {"ac128", "kn64K", "aD2M", "kb128M", "af+Inf", "a.chars", "k.max_chars_id", "count"} <= names
+    documented = set(re.findall(r"`([^`]+)`", (ROOT / "docs" / "redis-schema.md").read_text(encoding="utf-8")))
+    for name in names:
+        bucket = re.fullmatch(r"[ak](\w)(\d+[KM]?|\+Inf)", name)
+        assert (bucket[1] if bucket else re.sub(r"^[ak]\.", "part.", name)) in documented
+    assert f"has at most {len(names)} fields" in (ROOT / "docs" / "redis-schema.md").read_text(encoding="utf-8")
+
+
+def test_a_name_costs_redis_one_look_and_what_changed(store: RedisStore, redis_server: RedisServer) -> None:
+    """How often the script calls Redis, for 50 names that are known, plain ASCII in two sizes."""
+    names = [f"task {n}" for n in range(50)]
+    store.apply(ascii_batch(1, names, [300, 3000]))
+    with redis_server.client() as client:
+        client.config_resetstat()
+        store.apply(ascii_batch(2, names, [200, 2500]))
+        calls = {name[8:]: seen["calls"] for name, seen in client.info("commandstats").items()}
+    assert calls["smismember"] == 1
+    assert calls["hmget"] == 50 + 1, "the maxima of each, and the schema"
+    assert calls["hset"] == 1, "updated; no maximum grew"
+    # args: chars and two of its buckets; kwargs: chars and one; runs, large, args.large
+    assert calls["hincrby"] == 50 * 8
+    assert sum(calls.values()) < 50 * 9 + 15
+
+
+def ascii_batch(sequence: int, names: list[str], sizes: list[int]) -> Batch:
+    book = Book(len(names))
+    for name in names:
+        for size in sizes:
+            parts = Part(Size(size, size), "intact", size), Part(Size(3, 3), "intact", 3)
+            book.add(Measurement(name, "id", *parts, 1234.5), RULES)
+    return Batch("w", sequence, book.tasks)
 
 
 def test_its_size_does_not_grow_with_the_number_of_tasks(store: RedisStore, redis_server: RedisServer) -> None:

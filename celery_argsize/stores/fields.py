@@ -1,0 +1,115 @@
+"""A task's counters and maxima as the fields of its hash in Redis (docs/redis-schema.md), and back.
+
+Pure. Memory in Redis goes by the length of names, and its CPU time by the number of counters that a batch changes. So
+names are short there, and what follows from others is left out: most sizes in bytes and most needs are in the same
+bucket as the size in characters, so only the difference is counted, which is nothing where all is ASCII. Differences
+add up as counters do: what is read is what was counted, whoever wrote which piece of it.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from celery_argsize.stats import Extreme, TaskStats
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["pack", "unpack"]
+
+_PARTS: Final = {"args": "a", "kwargs": "k"}
+#: Histograms: what stands between the part and the bound.
+_BUCKETS: Final = {
+    "chars_le": "c", "bytes_le": "b", "need_le": "n",
+    "flat_le": "f", "deep_le": "d", "flat_need_le": "F", "deep_need_le": "D",
+}  # fmt: skip
+_UNITS: Final = {"M": 1 << 20, "K": 1 << 10, "": 1}
+
+#: Counters of a part that count towards others of it.
+_TOWARDS: Final = {
+    "chars": ("bytes", "need"),
+    "chars_le": ("bytes_le", "need_le", "count"),
+    **dict.fromkeys(("by_size", "by_depth", "by_both"), ("truncated",)),
+}
+#: Those among them that nothing else counts towards: nothing is left to be written.
+_SUMS: Final = ("count", "truncated")
+
+#: The maximum of which it is kept where it was seen: the one that people are shown.
+_PLACED: Final = ".max_chars"
+
+_BUCKET: Final = re.compile(rf"([ak])([{''.join(_BUCKETS.values())}])(?:(\d+)([KM]?)|\+Inf)")
+_OTHER: Final = re.compile(r"([ak])\.(\w+)")
+_LONG: Final = {short: name for name, short in (*_PARTS.items(), *_BUCKETS.items())}
+
+
+@lru_cache(maxsize=4096)
+def _short_name(field: str) -> str:
+    """The name in Redis of *field*."""
+    part, _, rest = field.partition(".")
+    kind, _, bound = rest.partition(".")
+    if part not in _PARTS:
+        return field
+    if kind not in _BUCKETS:
+        return f"{_PARTS[part]}.{rest}"
+    if bound.isdecimal():
+        unit, size = next(pair for pair in _UNITS.items() if int(bound) % pair[1] == 0)
+        bound = f"{int(bound) // size}{unit}"
+    return f"{_PARTS[part]}{_BUCKETS[kind]}{bound}"
+
+
+@lru_cache(maxsize=4096)
+def _long_name(name: str) -> str:
+    """The field that has *name* in Redis; one of a later version keeps its name."""
+    if found := _BUCKET.fullmatch(name):
+        part, kind, bound, unit = found.groups()
+        return f"{_LONG[part]}.{_LONG[kind]}.{int(bound) * _UNITS[unit] if bound else '+Inf'}"
+    if found := _OTHER.fullmatch(name):
+        return f"{_LONG[found[1]]}.{found[2]}"
+    return name
+
+
+@lru_cache(maxsize=4096)
+def _fields_of(field: str) -> tuple[str, ...]:
+    """*field*, and those that it counts towards."""
+    part, _, rest = field.partition(".")
+    kind, dot, bound = rest.partition(".")
+    others = _TOWARDS.get(kind, ())
+    return (field, *(f"{part}.{other}{dot + bound if other in _BUCKETS else ''}" for other in others))
+
+
+@lru_cache(maxsize=4096)
+def _names_of(field: str) -> tuple[tuple[str, int], ...]:
+    """What is written for *field*: names in Redis, and how often each counts."""
+    each = ((other, 1 if other == field else -1) for other in _fields_of(field))
+    return tuple((_short_name(other), sign) for other, sign in each if other.partition(".")[2] not in _SUMS)
+
+
+def pack(stats: TaskStats) -> tuple[dict[str, int], dict[str, Extreme]]:
+    """What *stats* add to the counters in Redis, nothing that is 0; and the maxima that they have for it."""
+    counts: dict[str, int] = {}
+    for field, by in stats.counts.items():
+        for name, sign in _names_of(field):
+            counts[name] = counts.get(name, 0) + sign * by
+    maxima = {
+        _short_name(field): seen if field.endswith(_PLACED) else Extreme(seen.value, "", 0.0)
+        for field, seen in stats.maxima.items()
+    }
+    return {name: by for name, by in counts.items() if by}, maxima
+
+
+def unpack(fields: Mapping[str, str]) -> TaskStats:
+    """The stats in a task's hash. What is no number is passed over."""
+    counts: dict[str, int] = {}
+    maxima: dict[str, Extreme] = {}
+    for name, value in fields.items():
+        if name.endswith(("_id", "_time")) or not value.lstrip("-").isdecimal():
+            continue
+        field = _long_name(name)
+        if ".max_" in field:
+            maxima[field] = Extreme(int(value), fields.get(f"{name}_id", ""), float(fields.get(f"{name}_time", 0)))
+            continue
+        for each in _fields_of(field):
+            counts[each] = counts.get(each, 0) + int(value)
+    return TaskStats({field: by for field, by in counts.items() if by}, maxima)
