@@ -1,8 +1,8 @@
 """What is kept of many measurements: counters that add up, maxima that win, and the summary that people read.
 
-Pure. A ``TaskStats`` is two flat dicts whose field names are the ones in Redis (docs/redis-schema.md), so that a
-child's backlog, a batch on its way to Redis and the hash in Redis are one and the same thing, and adding up is the
-only operation there is. The typed, readable side is ``Summary``; ``advice`` and ``report`` work from that.
+Pure. A ``TaskStats`` is two flat dicts, so that a child's backlog, a batch on its way to Redis and what is read from
+there are one and the same thing, and adding up is the only operation there is. ``stores.fields`` says how they are
+kept in Redis. The typed, readable side is ``Summary``; ``advice`` and ``report`` work from that.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _named_part(part: PlainPart) -> Part:
 
 
 class Extreme(NamedTuple):
-    """The largest value seen, and where."""
+    """The largest value seen, and where; that is kept of the most characters only, as nobody asks for the others."""
 
     value: int
     task_id: str
@@ -193,7 +193,7 @@ class TaskStats:
     def __repr__(self) -> str:
         return f"TaskStats({dict(self.counts)!r}, {self.maxima!r})"
 
-    def _raise(self, name: str, value: int, task_id: str, when: float) -> None:
+    def _raise(self, name: str, value: int, task_id: str = "", when: float = 0.0) -> None:
         known = self.maxima.get(name)
         if known is None or value > known[0]:
             self.maxima[name] = Extreme(value, task_id, when)
@@ -216,13 +216,13 @@ class TaskStats:
         counts = self.counts
         size, verdict, header, _, _, shape = part
         if verdict == "intact":
-            self._add_need(header, fields, task_id, when, rules)
+            self._add_need(header, fields, rules)
         else:
             counts[fields.verdicts[verdict]] += 1
             if verdict in CUTS:
                 counts[fields.truncated] += 1
             if shape is not None:
-                self._add_shape(Shape(*shape), fields, task_id, when, rules)
+                self._add_shape(Shape(*shape), fields, rules)
         if size is None:
             counts[fields.unmeasurable] += 1
             return
@@ -236,25 +236,25 @@ class TaskStats:
         counts[fields.chars_le[bucket]] += 1
         counts[fields.bytes_le[bucket if in_bytes == chars else bisect_left(rules.bounds, in_bytes)]] += 1
         self._raise(fields.max_chars, chars, task_id, when)
-        self._raise(fields.max_bytes, in_bytes, task_id, when)
+        self._raise(fields.max_bytes, in_bytes)
         if chars:
-            self._raise(fields.max_density, -(-in_bytes * 1000 // chars), "", 0.0)  # rounded up; nobody asks where
+            self._raise(fields.max_density, -(-in_bytes * 1000 // chars))  # rounded up
 
-    def _add_need(self, need: int, fields: _Fields, task_id: str, when: float, rules: Rules) -> int:
+    def _add_need(self, need: int, fields: _Fields, rules: Rules) -> int:
         bucket = bisect_left(rules.bounds, need)
         self.counts[fields.need] += need
         self.counts[fields.need_le[bucket]] += 1
-        self._raise(fields.max_need, need, task_id, when)
+        self._raise(fields.max_need, need)
         return bucket
 
-    def _add_shape(self, shape: Shape, fields: _Fields, task_id: str, when: float, rules: Rules) -> None:
-        bucket = self._add_need(shape.need, fields, task_id, when, rules)
+    def _add_shape(self, shape: Shape, fields: _Fields, rules: Rules) -> None:
+        bucket = self._add_need(shape.need, fields, rules)
         deep = shape.levels > DEFAULT_LEVELS
         self.counts[(fields.deep_le if deep else fields.flat_le)[bucket]] += 1
         self.counts[(fields.deep_need_le if deep else fields.flat_need_le)[bucket]] += shape.need
         for name, by in zip(fields.cut, shape[2:], strict=True):
             self.counts[name] += by
-        self._raise(fields.max_levels, shape.levels, task_id, when)
+        self._raise(fields.max_levels, shape.levels)
 
     def merge(self, other: TaskStats) -> None:
         """Add everything that *other* counted."""

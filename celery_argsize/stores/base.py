@@ -45,8 +45,8 @@ class Store(Protocol):
             StoreError: it could not be; send the same batch again.
         """
 
-    def read(self) -> Figures:
-        """All figures.
+    def read(self, fields: tuple[str, ...] = ...) -> Figures:
+        """All figures; with *fields*, perhaps only those whose names begin with one of them, which takes less time.
 
         Raises:
             StoreError: they could not be read.

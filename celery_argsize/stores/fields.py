@@ -17,7 +17,10 @@ from celery_argsize.stats import Extreme, TaskStats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["pack", "unpack"]
+__all__ = ["ANY", "pack", "unpack"]
+
+#: Fields that begin with this: all.
+ANY: Final = ("",)
 
 _PARTS: Final = {"args": "a", "kwargs": "k"}
 #: Histograms: what stands between the part and the bound.
@@ -99,17 +102,56 @@ def pack(stats: TaskStats) -> tuple[dict[str, int], dict[str, Extreme]]:
     return {name: by for name, by in counts.items() if by}, maxima
 
 
-def unpack(fields: Mapping[str, str]) -> TaskStats:
-    """The stats in a task's hash. What is no number is passed over."""
-    counts: dict[str, int] = {}
-    maxima: dict[str, Extreme] = {}
-    for name, value in fields.items():
-        if name.endswith(("_id", "_time")) or not value.lstrip("-").isdecimal():
-            continue
+class _Meanings(dict[str, tuple[str, tuple[str, ...], tuple[str, str] | None]]):
+    """What is in Redis by a name there: a field, the fields that count with it, and the names of a maximum's place.
+
+    No field where it is not *wanted*, or a place itself; no fields count with a maximum. A dict, as it is asked for
+    each field of each task, and ``lru_cache`` takes longer.
+    """
+
+    def __init__(self, wanted: tuple[str, ...]) -> None:
+        super().__init__()
+        self._wanted = wanted
+
+    def __missing__(self, name: str) -> tuple[str, tuple[str, ...], tuple[str, str] | None]:
+        if len(self) >= 4096:  # noqa: PLR2004 - as above; they are of other versions, or not ours
+            self.clear()
+        self[name] = found = self._meaning(name)
+        return found
+
+    def _meaning(self, name: str) -> tuple[str, tuple[str, ...], tuple[str, str] | None]:
         field = _long_name(name)
+        if field.endswith(("_id", "_time")):
+            return "", (), None
         if ".max_" in field:
-            maxima[field] = Extreme(int(value), fields.get(f"{name}_id", ""), float(fields.get(f"{name}_time", 0)))
+            place = (f"{name}_id", f"{name}_time") if field.endswith(_PLACED) else None
+            return field if field.startswith(self._wanted) else "", (), place
+        counted = tuple(each for each in _fields_of(field) if each.startswith(self._wanted))
+        return field if counted else "", counted, None
+
+
+_meanings: Final = lru_cache(maxsize=8)(_Meanings)
+
+
+def unpack(fields: Mapping[str, str], wanted: tuple[str, ...] = ANY) -> TaskStats:
+    """The stats in a task's hash, of fields that begin with one of those *wanted*. What is no number is passed over."""
+    stats, meanings = TaskStats(), _meanings(wanted)
+    counts, maxima = stats.counts, stats.maxima
+    for name, value in fields.items():
+        field, counted, place = meanings[name]
+        if not field:
             continue
-        for each in _fields_of(field):
-            counts[each] = counts.get(each, 0) + int(value)
-    return TaskStats({field: by for field, by in counts.items() if by}, maxima)
+        try:
+            number = int(value)
+        except ValueError:  # of a later version
+            continue
+        if counted:
+            for each in counted:
+                counts[each] = counts.get(each, 0) + number
+        elif place:
+            maxima[field] = Extreme(number, fields.get(place[0], ""), float(fields.get(place[1], 0)))
+        else:
+            maxima[field] = Extreme(number, "", 0.0)
+    if 0 in counts.values():
+        stats.counts = {field: by for field, by in counts.items() if by}
+    return stats

@@ -43,7 +43,7 @@ class MemoryStore:
             self._book.merge(batch.tasks.items())
             self._book.origins.merge(batch.origins)
 
-    def read(self) -> Figures:
+    def read(self, fields: tuple[str, ...] = ()) -> Figures:  # noqa: ARG002 - all are at hand
         """All figures."""
         with self._lock:
             tasks = {name: TaskStats(stats.counts, stats.maxima) for name, stats in self._book.tasks.items()}

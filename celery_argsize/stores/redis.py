@@ -20,7 +20,7 @@ from celery_argsize.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
 from celery_argsize.stats import OTHER, Figures
 from celery_argsize.stores.connection import connect, disconnect, explain, prepare
-from celery_argsize.stores.fields import pack, unpack
+from celery_argsize.stores.fields import ANY, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,8 +136,8 @@ class RedisStore:
             )
             raise StoreError(message)
 
-    def read(self) -> Figures:
-        """All figures, as of one moment, in one round trip.
+    def read(self, fields: tuple[str, ...] = ANY) -> Figures:
+        """All figures, as of one moment, in one round trip; only those *fields*, where some are given.
 
         Raises:
             StoreError: they could not be read.
@@ -151,7 +151,7 @@ class RedisStore:
             raise self._schema_error(known["schema"])
         return Figures(
             self._settings.app_name,
-            {_text(name): unpack(_pairs(fields)) for name, fields in tasks},
+            {_text(name): unpack(_lines(text), fields) for name, text in zip(tasks[::2], tasks[1::2], strict=True)},
             since=float(known["since"]) if "since" in known else None,
             updated=float(known["updated"]) if "updated" in known else None,
         )
@@ -241,6 +241,12 @@ def _pairs(flat: list[Any] | dict[Any, Any]) -> dict[str, str]:
     """A flat reply (a map, with RESP3) as a dict of texts."""
     items = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
     return {_text(field): _text(value) for field, value in items}
+
+
+def _lines(text: Any) -> dict[str, str]:
+    """The fields of a task, as read.lua gives them."""
+    lines = _text(text).split("\n") if text else []
+    return dict(zip(lines[::2], lines[1::2], strict=True))
 
 
 def _text(value: Any) -> str:

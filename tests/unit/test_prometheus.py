@@ -1,0 +1,235 @@
+"""What Prometheus gets: as prometheus_client reads and writes it, as the summary has it, and nothing that is not so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from celery_argsize import StoreError
+from celery_argsize.config import DEFAULT_BUCKETS, Settings
+from celery_argsize.measure import Size
+from celery_argsize.prometheus import ArgsizeCollector, exposition, metrics
+from celery_argsize.shape import Shape
+from celery_argsize.stats import PARTS, Book, Figures, Measurement, Part, Rules
+from celery_argsize.stores.base import Batch
+from celery_argsize.stores.memory import MemoryStore
+from celery_argsize.summary import summarize
+from celery_argsize.truncation import CUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client.core import Metric
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+sizes = st.builds(lambda chars, extra: Size(chars, chars + extra), st.integers(0, 10**9), st.integers(0, 1000))
+shapes = st.builds(Shape, *[st.integers(1, 10**6)] * 11)
+cuts = st.builds(Part, st.none() | sizes, st.sampled_from(CUTS), st.just(1024), shape=shapes)
+parts = cuts | st.builds(Part, st.none() | sizes, st.sampled_from(["intact", "custom"]), st.integers(2, 10**6))
+names = st.sampled_from(["scan", "insert", 'a "name"', "å\\n\n%d{}"]) | st.text(max_size=5)
+measurements = st.lists(st.builds(Measurement, names, st.just("id"), parts, parts, st.floats(1, 2e9)), max_size=20)
+bounds = st.just(DEFAULT_BUCKETS) | st.sets(st.integers(1, 10**7), min_size=1, max_size=9).map(sorted).map(tuple)
+
+
+def figures_of(seen: Iterable[Measurement], buckets: tuple[int, ...] = DEFAULT_BUCKETS) -> Figures:
+    book = Book(1000)
+    for measurement in seen:
+        book.add(measurement, Rules(1024, buckets))
+    return Figures("app", book.tasks)
+
+
+def one(name: str = "scan", args: int | None = 300, kwargs: int | None = 2) -> Measurement:
+    both = [Part(None if size is None else Size(size, size), "intact", 9) for size in (args, kwargs)]
+    return Measurement(name, "id", both[0], both[1], 1234.5)
+
+
+def parsed(text: bytes) -> Samples:
+    families = [*text_string_to_metric_families(text.decode())]
+    found = [
+        ((sample.name, tuple(sorted(sample.labels.items()))), sample.value)
+        for family in families
+        for sample in family.samples
+    ]
+    assert len(found) == len(dict(found)), "no series twice"
+    assert all(family.documentation and family.type != "unknown" for family in families)
+    return dict(found)
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[f"celery_task_args_{name}", tuple(sorted(labels.items()))]
+
+
+class Given:
+    """A store with the figures that a test gives, or an error."""
+
+    def __init__(self, *answers: Figures | Exception) -> None:
+        self.answers = [*answers]
+
+    def read(self, *_: object) -> Figures:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def collector(*answers: Figures | Exception, **more: Any) -> ArgsizeCollector:
+    store: Any = Given(*answers)
+    return ArgsizeCollector(store, **more)
+
+
+def latest(figures: Figures | Exception, buckets: tuple[int, ...] = DEFAULT_BUCKETS) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(collector(figures, bounds=buckets))
+    return generate_latest(registry)
+
+
+@settings(max_examples=60)
+@given(measurements, bounds, bounds)
+def test_our_text_is_that_of_prometheus_client(
+    seen: list[Measurement], workers: tuple[int, ...], ours: tuple[int, ...]
+) -> None:
+    figures = figures_of(seen, workers)
+    text = exposition(figures, ours)
+    theirs = latest(figures, ours)
+    assert parsed(text) == parsed(theirs)
+
+    def but_values(lines: bytes) -> list[bytes]:
+        return [line if line.startswith(b"#") else line.rpartition(b" ")[0] for line in lines.split(b"\n")]
+
+    assert but_values(text) == but_values(theirs)
+
+
+@settings(max_examples=60)
+@given(measurements)
+def test_it_says_what_the_summary_says(seen: list[Measurement]) -> None:
+    figures = figures_of(seen)
+    samples = parsed(exposition(figures))
+    summary = summarize(figures)
+    for task in summary.tasks:
+        assert value(samples, "large_total", task=task.name) == task.large
+        assert value(samples, "unmeasurable_total", task=task.name) == task.unmeasurable
+        for name in PARTS:
+            part, labels = getattr(task, name), {"task": task.name, "part": name}
+            assert value(samples, "size_bytes_count", **labels) == part.count
+            assert value(samples, "size_bytes_sum", **labels) == part.total_bytes
+            if part.count:
+                assert value(samples, "max_size_bytes", **labels) == part.max_bytes
+            for cause, number in part.truncated_by.items():
+                assert value(samples, "truncated_total", **labels, cause=cause) == number
+    tasks = {dict(labels)["task"] for _, labels in samples if labels}
+    assert tasks == {task.name for task in summary.tasks}
+
+
+def reached(samples: Samples, **labels: str) -> dict[float, float]:
+    """The buckets by their bounds, rising."""
+    found = [(dict(key[1]), n) for key, n in samples.items() if key[0] == "celery_task_args_size_bytes_bucket"]
+    return dict(sorted((float(of["le"]), n) for of, n in found if labels.items() <= of.items()))
+
+
+@settings(max_examples=60)
+@given(measurements, bounds, bounds)
+def test_buckets_add_up_to_all_whatever_those_of_the_workers_are(
+    seen: list[Measurement], workers: tuple[int, ...], ours: tuple[int, ...]
+) -> None:
+    samples = parsed(exposition(figures_of(seen, workers), ours))
+    for task in {measurement.task for measurement in seen}:
+        measured = [m.args.size.bytes for m in seen if m.task == task and m.args.size is not None]
+        filled = reached(samples, task=task, part="args")
+        assert [*filled] == [*ours, float("inf")]
+        assert all(before <= after for before, after in pairwise(filled.values()))
+        assert filled[float("inf")] == len(measured)
+        for bound, number in filled.items():
+            assert number <= sum(size <= bound for size in measured)
+            if bound in workers:
+                assert number == sum(size <= bound for size in measured)
+
+
+@pytest.mark.parametrize(
+    "name", ['say "hi"', "a\nb", "a\\nb\\", "100%d %s %", "{task}", "å\U0001f3b5", "\0", "", "__other__"]
+)
+def test_any_task_name_comes_back_as_it_was(name: str) -> None:
+    samples = parsed(exposition(figures_of([one(name), one("scan", 700)])))
+    assert value(samples, "size_bytes_sum", task=name, part="args") == 300
+    assert value(samples, "size_bytes_sum", task="scan", part="args") == 700
+
+
+def test_what_could_not_be_measured_has_no_largest_size() -> None:
+    samples = parsed(exposition(figures_of([one(args=None, kwargs=7)])))
+    assert value(samples, "unmeasurable_total", task="scan") == 1
+    assert value(samples, "max_size_bytes", task="scan", part="kwargs") == 7
+    assert value(samples, "size_bytes_count", task="scan", part="args") == 0
+    with pytest.raises(KeyError):
+        value(samples, "max_size_bytes", task="scan", part="args")
+
+
+def test_empty_arguments_are_sizes_too() -> None:
+    samples = parsed(exposition(figures_of([one(args=0, kwargs=0)])))
+    assert value(samples, "max_size_bytes", task="scan", part="args") == 0
+    assert set(reached(samples, task="scan", part="args").values()) == {1}
+
+
+def test_large_sums_are_exact() -> None:
+    figures = figures_of([one(args=2**53 + 1)])
+    assert f'size_bytes_sum{{part="args",task="scan"}} {2**53 + 1}\n' in exposition(figures).decode()
+
+
+@pytest.mark.parametrize("text", [latest, exposition])
+def test_no_names_yet(text: Callable[[Figures], bytes]) -> None:
+    assert parsed(text(Figures("app", {}))) == {("celery_task_args_up", ()): 1}
+
+
+def test_to_register_it_reads_nothing() -> None:
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(collector(AssertionError("read")))
+
+
+def described(families: Iterable[Metric]) -> list[tuple[str, str, str]]:
+    return [(family.name, family.type, family.documentation) for family in families]
+
+
+def test_what_it_describes_is_what_it_collects() -> None:
+    figures = figures_of([one()])
+    assert described(collector().describe()) == described(metrics(figures))
+    assert not any(family.samples for family in collector().describe())
+
+
+def test_two_of_them_in_one_registry_are_refused() -> None:
+    registry = CollectorRegistry()
+    registry.register(collector())
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        registry.register(collector())
+
+
+def test_what_was_known_is_not_passed_off_as_fresh() -> None:
+    figures = figures_of([one()])
+    scraped = collector(figures, StoreError("away"), StoreError("away"), figures)
+    before = scraped.exposition()
+    assert parsed(before)["celery_task_args_up", ()] == 1
+    assert parsed(scraped.exposition()) == {("celery_task_args_up", ()): 0}
+    assert [sample.value for family in scraped.collect() for sample in family.samples] == [0]
+    assert scraped.exposition() == before
+
+
+def test_it_takes_the_store_of_a_worker_without_redis() -> None:
+    store = MemoryStore(Settings())
+    store.apply(Batch("w", 1, figures_of([one()]).tasks))
+    assert value(parsed(ArgsizeCollector(store).exposition()), "size_bytes_sum", task="scan", part="args") == 300
+
+
+def imports(code: str, *names: str) -> str:
+    """Which of *names* a fresh interpreter has imported after *code*."""
+    code = f"import sys; {code}; print(*sorted({set(names)!r} & set(sys.modules)))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_only_who_wants_it_imports_prometheus_client() -> None:
+    assert not imports("import celery_argsize.monitor, celery_argsize.cli", "prometheus_client", "redis")
+    assert imports("import celery_argsize.prometheus", "prometheus_client", "celery", "redis") == "prometheus_client"
