@@ -54,7 +54,7 @@ bench-advice: $(VENV)/.installed-dev redis
 # Prints what docs/reliability.md states.
 bench-reliability: $(VENV)/.installed-dev redis
 	$(RUN) benchmarks/frozen.py
-	$(RUN) benchmarks/slot.py
+	$(RUN) benchmarks/fleet.py
 	$(RUN) benchmarks/bounds.py
 
 # A Redis of our own, where the machine has none. If that fails, whoever needs one says how to get it.

@@ -9,8 +9,6 @@ limits, and weighed and timed.
 from __future__ import annotations
 
 import math
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -26,6 +24,7 @@ import redis  # noqa: E402 - from here on, what is ours is found too
 import redis_server  # noqa: E402
 from amqp.serialization import dumps  # noqa: E402
 from celery import Celery  # noqa: E402
+from harness import machine, versions  # noqa: E402
 from shapes import SHAPES, Shape  # noqa: E402
 from simulate import fresh_app, observe, publish  # noqa: E402
 
@@ -194,12 +193,16 @@ def longer(weigh: Callable[[ReprLimits], list[int]], limits: ReprLimits) -> list
 
 def slower(task: str, calls: list[Call], limits: ReprLimits) -> list[float]:
     """By how many seconds *limits* make the making of each message longer: medians, taken by turns."""
-    apps = (fresh_app(), limited(fresh_app(), task, limits))
+    found = by_turns((fresh_app(), limited(fresh_app(), task, limits)), task, calls)
+    return [statistics.median(after) - statistics.median(before) for before, after in found]
+
+
+def by_turns(apps: Sequence[Celery], task: str, calls: Sequence[Call]) -> list[list[tuple[float, ...]]]:
+    """For each message, and each of *apps*, the times that it takes to make it."""
     spent = sum(timed(app, task, call) for call in calls for app in apps)
     rounds = min(ROUNDS[1], max(ROUNDS[0], round(TIMING / spent)))
     taken = [[[timed(app, task, call) for app in apps] for _ in range(rounds)] for call in calls]
-    medians = [[statistics.median(times) for times in zip(*rounds, strict=True)] for rounds in taken]
-    return [after - before for before, after in medians]
+    return [[*zip(*times, strict=True)] for times in taken]
 
 
 def timed(app: Celery, task: str, call: Call) -> float:
@@ -261,7 +264,8 @@ def main() -> None:
             info: Any = client.info("server")
     found = results(rows)
     print("", *found, sep="\n")
-    where = machine(info["redis_version"])
+    libraries = versions(["celery", "kombu", "amqp", "redis"])
+    where = f"On {machine()}.\nVersions: {libraries}, Redis server {info['redis_version']}."
     REPORT.write_text(document(rows, found, where), encoding="utf-8")
     text = DOC.read_text(encoding="utf-8")
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
@@ -298,25 +302,6 @@ def results(rows: list[Row]) -> list[str]:
 def _result(what: str, target: str, figures: Sequence[Bytes | Seconds]) -> str:
     held = sum(figure.holds for figure in figures)
     return f"| {what} | {target} | {held} of {len(figures)} | {max(figures, key=lambda figure: figure.off)} |"
-
-
-def machine(server: str) -> str:
-    """What this ran on."""
-    libraries = ", ".join(f"{name} {metadata.version(name)}" for name in ("celery", "kombu", "amqp", "redis"))
-    return (
-        f"On {processor()}, {os.cpu_count()} cores, with Python {platform.python_version()}.\n"
-        f"Versions: {libraries}, Redis server {server}."
-    )
-
-
-def processor() -> str:
-    """The processor's name, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return " ".join([platform.machine(), *names[:1]])
 
 
 def document(rows: list[Row], found: list[str], where: str) -> str:

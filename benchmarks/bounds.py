@@ -9,15 +9,12 @@ at their peak.
 from __future__ import annotations
 
 import datetime as dt
-import gc
-import itertools
 import json
 import logging
 import os
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -29,6 +26,7 @@ import redis  # noqa: E402 - from here on, what is ours is found too
 import redis_server  # noqa: E402
 from celery import Celery, signals  # noqa: E402
 from celery.utils.saferepr import saferepr  # noqa: E402
+from weigh import Weighed, cut_header, in_child  # noqa: E402
 
 import celery_argsize  # noqa: E402
 from celery_argsize.measure import measure  # noqa: E402
@@ -128,28 +126,7 @@ def _chain(number: int) -> Any:
     return value
 
 
-# -- weighing -----------------------------------------------------------------------------------------------------
-
-
-def _status(field: str) -> float:
-    """MB: ``VmRSS`` is what this process has in memory, ``VmHWM`` the most that it had."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    raise LookupError(field)
-
-
-class Weighed:
-    """This process's memory from here on."""
-
-    def __init__(self) -> None:
-        gc.collect()
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
-        self.before = _status("VmRSS")
-
-    def more(self) -> float:
-        """MB that it took more at its peak."""
-        return max(0.0, _status("VmHWM") - self.before)
+# -- sending ------------------------------------------------------------------------------------------------------
 
 
 class _Task:
@@ -183,27 +160,14 @@ def _warm(app: Celery) -> None:
 
 
 def _in_child(work: Callable[[], Any]) -> Any:
-    """What *work* gives, done in a forked child."""
-    out, into = os.pipe()
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            found = work()
-            signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)  # as a child's end does
-            os.write(into, json.dumps(found).encode())
-            code = 0
-        except Exception:  # noqa: BLE001 - a child has nobody to raise to
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(into)
-    with os.fdopen(out) as pipe:
-        text = pipe.read()
-    if os.waitpid(pid, 0)[1]:
-        message = "the child failed"
-        raise RuntimeError(message)
-    return json.loads(text)
+    """What *work* gives, done in a forked child that ends as a worker's does."""
+
+    def whole() -> Any:
+        found = work()
+        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+        return found
+
+    return in_child(whole)
 
 
 def _start(url: str) -> tuple[Celery, Any]:
@@ -258,17 +222,10 @@ def _in_redis(url: str) -> dict[str, Any]:
 # -- big arguments ------------------------------------------------------------------------------------------------
 
 
-def _beginning(value: Any) -> Any:
-    """More of *value* than a limit shows: for all of it, saferepr would take hours, and give the same."""
-    if isinstance(value, dict):
-        return dict(itertools.islice(value.items(), 50_000))
-    return value[: 200_000 if isinstance(value, str) else 50_000]
-
-
 def _header(args: Any, what: str) -> str:
     """What Celery would send for *args*: the repr cut at *what*, or one that looks whole."""
     if what != "whole":
-        return saferepr((_beginning(args[0]),), int(what))
+        return cut_header(args, int(what))
     return "([],)" if isinstance(args[0], list) else "({},)" if isinstance(args[0], dict) else "('',)"
 
 
@@ -307,7 +264,7 @@ def _alone(kind: str, name: str) -> dict[str, Any]:
     """One load or shape, in a process and with a Redis of its own."""
     with tempfile.TemporaryDirectory() as folder, redis_server.run(Path(folder)) as url:
         work = {"load": load, "shape": shape}[kind]
-        found: dict[str, Any] = _in_child(lambda: work(name, url))
+        found: dict[str, Any] = in_child(lambda: work(name, url))
         return found
 
 

@@ -12,6 +12,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from arguments import KB, MB, SHAPES
 from celery.utils.saferepr import saferepr
 
 from celery_argsize.brokers import broker_of
@@ -23,23 +24,19 @@ if TYPE_CHECKING:
 PICTURE: Final = Path(__file__).resolve().parent.parent / "docs" / "images" / "publish-cost.svg"
 
 #: Characters: 1 KB, Celery's default, to 2 MB, the guide's last tier.
-LIMITS: Final = [1024 << step for step in range(12)]
+LIMITS: Final = [KB << step for step in range(12)]
 #: Seconds. The first time over it is the last for that shape.
 ENOUGH: Final = 10.0
 #: Times under so many seconds are taken so often, and the best counts.
 STEADY: Final = 0.2
 ROUNDS: Final = 3
 
-MB: Final = 1 << 20
 #: About 1 MB of JSON each.
-SHAPES: Final[Mapping[str, Any]] = {
-    "tiny dicts": [{"a": number % 10} for number in range(MB // 8)],
-    "records of 6 keys": [
-        {"id": number, "title": "Adagio", "artist": "Ensemble", "year": 1987, "length": 412.5, "explicit": False}
-        for number in range(100_000, 100_000 + MB // 90)
-    ],
-    "ids": list(range(100_000, 100_000 + MB // 7)),
-    "one text": "la " * (MB // 3),
+ARGS: Final[Mapping[str, tuple[Any, ...]]] = {
+    "tiny dicts": ([{"a": number % 10} for number in range(MB // 8)],),
+    "records of 6 keys": SHAPES["records"](MB),
+    "ids": SHAPES["ids"](MB),
+    "one text": SHAPES["one long text"](MB),
 }
 COLORS: Final = {"tiny dicts": "#b3362c", "records of 6 keys": "#c77700", "ids": "#1f6fb2", "one text": "#2f7d4f"}
 #: Where the line is named: the limit, and points to the right and up from there.
@@ -54,21 +51,21 @@ GRAY: Final = "#666666"
 SHADE: Final = "#f4efe6"
 
 
-def cost(value: object, limit: int) -> float:
+def cost(args: tuple[Any, ...], limit: int) -> float:
     """Seconds of this thread that one repr takes."""
     times: list[float] = []
     while not times or (len(times) < ROUNDS and times[0] < STEADY):
         began = time.thread_time()
-        saferepr((value,), limit)
+        saferepr(args, limit)
         times.append(time.thread_time() - began)
     return min(times)
 
 
-def costs(value: object) -> list[tuple[int, float]]:
+def costs(args: tuple[Any, ...]) -> list[tuple[int, float]]:
     """Limits, and the seconds that each costs."""
     found: list[tuple[int, float]] = []
     for limit in LIMITS:
-        found.append((limit, cost(value, limit)))
+        found.append((limit, cost(args, limit)))
         if found[-1][1] > ENOUGH:
             break
     return found
@@ -76,7 +73,7 @@ def costs(value: object) -> list[tuple[int, float]]:
 
 def chars(count: int) -> str:
     """A number of characters, as people say it."""
-    return f"{count // MB} MB" if count >= MB else f"{count // 1024} KB"
+    return f"{count // MB} MB" if count >= MB else f"{count // KB} KB"
 
 
 def seconds(number: float) -> str:
@@ -109,7 +106,12 @@ def draw(lines: Mapping[str, list[tuple[int, float]]]) -> None:
     frame = broker_of("amqp").headers_max or 0
     axes.axvspan(frame, LIMITS[-1] * 1.05, color=SHADE, zorder=0, linewidth=0)
     axes.text(frame * 1.08, 6e-6, f"over RabbitMQ's {frame:,} bytes", color="#8a6d3b", fontsize=9.5, bbox=behind)
-    above = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "color": GRAY, "fontsize": 9.5}
+    above: dict[str, Any] = {
+        "xycoords": axes.get_xaxis_transform(),
+        "textcoords": "offset points",
+        "color": GRAY,
+        "fontsize": 9.5,
+    }
     for tier in TIERS:
         axes.axvline(tier.limit, color="#b9b9b9", linewidth=0.9, linestyle=(0, (3, 3)), zorder=1)
         axes.annotate(chars(tier.limit), (tier.limit, 1), xytext=(0, 4), ha="center", **above)
@@ -119,7 +121,7 @@ def draw(lines: Mapping[str, list[tuple[int, float]]]) -> None:
         color = COLORS[name]
         axes.plot(*zip(*line, strict=True), color=color, linewidth=2.2, marker="o", markersize=3.5)
         at, offset, side = LABELS[name]
-        where = {"textcoords": "offset points", "color": color}
+        where: dict[str, Any] = {"textcoords": "offset points", "color": color}
         axes.annotate(name, (at, dict(line)[at]), xytext=offset, ha=side, fontsize=12, fontweight="bold", **where)
         end = seconds(line[-1][1]) + (", not run beyond" if line[-1][0] < LIMITS[-1] else "")
         axes.annotate(end, line[-1], xytext=(9, -4), ha="left", bbox=behind if "," in end else None, **where)
@@ -143,8 +145,8 @@ def main() -> None:
         print(f"matplotlib is not installed, so {PICTURE.name} was not drawn anew: pip install matplotlib")
         return
     lines = {}
-    for name, value in SHAPES.items():
-        lines[name] = costs(value)
+    for name, args in ARGS.items():
+        lines[name] = costs(args)
         print(name, *(f"{chars(limit)}: {seconds(taken)}" for limit, taken in lines[name]), sep="  ", flush=True)
     draw(lines)
 

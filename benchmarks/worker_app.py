@@ -1,0 +1,91 @@
+"""The app of the workers that ``worker`` starts: without a monitor, with this package, or with OpenTelemetry.
+
+Each child notes how many tasks it has run, and when the last one ended, in a file that is mapped into memory: that
+costs less than a microsecond, the same for all, and asks nothing of Redis.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from billiard import current_process
+from celery import Celery, signals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: What a child notes: runs, and the time of the last one (monotonic, which all processes share).
+NOTE: Final = struct.Struct("=qd")
+#: Task names.
+NAMES: Final = [f"catalog.task_{number}" for number in range(10)]
+
+app: Final = Celery("benchmark", broker=os.environ.get("BENCH_BROKER"))
+app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)
+
+
+class Notes:
+    """One process's place in the file."""
+
+    def __init__(self) -> None:
+        with Path(os.environ["BENCH_NOTES"]).open("r+b") as file:
+            self.memory = mmap.mmap(file.fileno(), 0)
+        self.at = 0
+        self.runs = 0
+
+    def take_place(self, **_: Any) -> None:
+        """In a child: the place after those of the children before it."""
+        child: Any = current_process()
+        self.at = child.index * NOTE.size
+
+
+def task(*_: Any, **__: Any) -> None:
+    """A short task: nothing but the note."""
+    notes.runs += 1
+    NOTE.pack_into(notes.memory, notes.at, notes.runs, time.monotonic())
+
+
+def tell_ready(**_: Any) -> None:
+    """Say that the worker consumes."""
+    Path(os.environ["BENCH_READY"]).touch()
+
+
+def with_argsize() -> None:
+    """This package, with its defaults: figures go to the broker's Redis."""
+    import celery_argsize  # noqa: PLC0415 - a worker has what it uses, and no more
+
+    celery_argsize.install(app)
+
+
+def with_otel() -> None:
+    """OpenTelemetry's tracing of Celery, as its documentation has it, with an exporter that throws spans away."""
+    from opentelemetry import trace  # noqa: PLC0415
+    from opentelemetry.instrumentation.celery import CeleryInstrumentor  # noqa: PLC0415
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult  # noqa: PLC0415
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002
+            return SpanExportResult.SUCCESS
+
+    def start(**_: Any) -> None:
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+        trace.set_tracer_provider(provider)
+        instrumentor: Any = CeleryInstrumentor
+        instrumentor().instrument()
+
+    signals.worker_process_init.connect(start, weak=False)
+
+
+for name in NAMES:
+    app.task(name=name)(task)
+if "BENCH_NOTES" in os.environ:  # a worker: who publishes has none
+    notes: Final = Notes()
+    signals.worker_process_init.connect(notes.take_place, weak=False)
+    signals.worker_ready.connect(tell_ready, weak=False)
+    {"plain": lambda: None, "argsize": with_argsize, "otel": with_otel}[os.environ["BENCH_MONITOR"]]()
