@@ -11,13 +11,10 @@ import os
 import struct
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from billiard import current_process
 from celery import Celery, signals
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 #: What a child notes: runs, and the time of the last one (monotonic, which all processes share).
 NOTE: Final = struct.Struct("=qd")
@@ -65,19 +62,15 @@ def with_otel() -> None:
     """OpenTelemetry's tracing of Celery, as its documentation has it, with an exporter that throws spans away."""
     from opentelemetry import trace  # noqa: PLC0415
     from opentelemetry.instrumentation.celery import CeleryInstrumentor  # noqa: PLC0415
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult  # noqa: PLC0415
 
-    class Nowhere(SpanExporter):
-        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002
-            return SpanExportResult.SUCCESS
-
     def start(**_: Any) -> None:
+        nowhere = type("Nowhere", (SpanExporter,), {"export": lambda *_: SpanExportResult.SUCCESS})
         provider = TracerProvider()
-        provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+        provider.add_span_processor(BatchSpanProcessor(nowhere()))
         trace.set_tracer_provider(provider)
-        instrumentor: Any = CeleryInstrumentor
-        instrumentor().instrument()
+        CeleryInstrumentor().instrument()
 
     signals.worker_process_init.connect(start, weak=False)
 

@@ -77,7 +77,7 @@ def _scaled(load: Load, scale: float) -> Load:
 
 
 def payload(load: Load) -> Any:
-    """A part whose whole repr is about like *load*: as many containers, dict items, texts and numbers, and as long.
+    """A part whose repr is about like *load*: as many containers, dict items, texts and numbers, as long, as wide.
 
     The deepest containers hold all scalars; they are spread over as many groups as pile up in the same way.
     """
@@ -103,7 +103,8 @@ def _scalars(load: Load) -> list[Any]:
     texts = min(load.texts, count)
     left = load.need - 2 * (load.containers + load.commas + load.keys)
     digits = min(7, max(1, round(left / (count + load.keys))))
-    text = "x" * max(0, round((left - digits * (count - texts)) / max(1, texts + load.keys)) - 2)
+    size = max(0, round((left - digits * (count - texts)) / max(1, texts + load.keys)) - 2)
+    text = load.widest.rjust(size, "x")[:size]  # one wide character is enough to make all of it wide
     return [text] * texts + [10 ** (digits - 1)] * (count - texts)
 
 

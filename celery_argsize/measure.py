@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from celery_argsize.foreign import encode_exactly, kombu_form
 from celery_argsize.search import has_word
-from celery_argsize.slicing import FRAME, PARTS, SLICE, SLICE_DEPTH, estimate, slices
+from celery_argsize.slicing import FRAME, PARTS, SLICE, estimate, slices
 
 try:
     import orjson
@@ -37,6 +37,7 @@ __all__ = [
     "measure_json_size",
     "measure_part",
     "measure_plain",
+    "measure_small",
 ]
 
 #: What ``measure_json_size`` answers for a value that has no JSON form. Never a size: sizes are >= 0.
@@ -82,11 +83,19 @@ def measure_part(part: object) -> tuple[int, int] | None:
     return measure_plain(part)
 
 
-def measure_plain(obj: object, depth: int = SLICE_DEPTH) -> tuple[int, int] | None:
-    """As ``measure``, without names. *depth*: levels to look down for what is so big that *obj* must be cut up."""
+def measure_plain(obj: object) -> tuple[int, int] | None:
+    """As ``measure``, without names."""
     try:
-        return encode(obj)[0] if estimate(obj, depth) <= SLICE else _measure_slices(obj)
+        return encode(obj)[0] if estimate(obj) <= SLICE else _measure_slices(obj)
     except Exception:  # noqa: BLE001 - whatever a foreign object's own code raises means: no JSON form
+        return None
+
+
+def measure_small(obj: object) -> tuple[int, int] | None:
+    """The same in one go, of what is known to be small."""
+    try:
+        return encode(obj)[0]
+    except Exception:  # noqa: BLE001 - as above
         return None
 
 

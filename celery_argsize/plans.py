@@ -16,6 +16,7 @@ from celery_argsize.stats import DEFAULT_LEVELS, PARTS
 from celery_argsize.tiers import TIERS
 
 if TYPE_CHECKING:
+    from celery_argsize.needs import Cuts
     from celery_argsize.summary import PartSummary, TaskSummary
 
 __all__ = ["Load", "Plan", "Planner", "PublishTime", "bytes_a_char"]
@@ -36,6 +37,8 @@ class Load(NamedTuple):
     containers: int
     pile: int
     """See ``shape.Shape``."""
+    widest: str
+    """A character as wide as any in its texts: Python stores the others of that text as wide; copying takes longer."""
 
 
 class PublishTime(Protocol):
@@ -169,9 +172,20 @@ class Planner:
             texts=round(cuts.texts * share),
             containers=round(cuts.containers * share),
             pile=round(cuts.pile * need**2 / max(1, squares)),
+            widest=_widest(cuts),
         )
         before = self.publish_time(load, DEFAULT_LIMIT, DEFAULT_LEVELS)
         return max(0.0, self.publish_time(load, limit, levels) - before)
+
+
+def _widest(cuts: Cuts) -> str:
+    """A character as wide as any in *cuts*, as far as sums tell."""
+    more, escapes = cuts.bytes - cuts.need, cuts.escaped - cuts.need
+    if more <= 0:
+        return "x"
+    # "é" has 1 byte more, and 5 characters more as JSON's escape: fewer for each byte come from wider characters.
+    # In no Latin script does it add a quarter: Greek and Cyrillic do, with as many bytes, and Python stores them wider.
+    return "é" if more <= min(escapes / 5, cuts.need / 4) else "🎵"
 
 
 def _levels(parts: dict[str, PartSummary]) -> int:

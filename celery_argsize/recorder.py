@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import time
 from contextlib import suppress
+from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.large_log import LargeTaskLog
-from celery_argsize.measure import EMPTY, measure_part, measure_plain
+from celery_argsize.measure import EMPTY, measure_part, measure_small
 from celery_argsize.shape import measure_shape
 from celery_argsize.soft_limit import SoftLimit
-from celery_argsize.stats import DEFAULT_LEVELS, OTHER, TaskStats, is_large, named
+from celery_argsize.stats import OTHER, TaskStats, is_large, named
 from celery_argsize.trouble import Trouble, logger
-from celery_argsize.truncation import CUTS, read_header, shown_levels
+from celery_argsize.truncation import CUTS, levels_of, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,8 +38,10 @@ NAME_BYTES: Final = 160
 ID_BYTES: Final = 64
 ORIGIN_BYTES: Final = 64
 
-#: Intact reprs are looked at for their levels in one run of these: ``argsize verify`` wants to know, and no more.
+#: Values of intact reprs are looked at for their levels in one run of 8, and in fewer the longer the repr, one more for
+#: so many characters: ``argsize verify`` wants to know, and no more.
 SAMPLED: Final = 8
+SAMPLED_CHARS: Final = 256
 _turns: Final = count()
 
 
@@ -60,12 +63,12 @@ def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: An
     """As above; plain tuples, as making others would take longer than all the rest."""
     # A request has no such attributes where the message had no such headers (eager, protocol 1, other languages).
     return (
-        clean(task.name, NAME_BYTES),
+        _known_name(task.name),
         clean(task_id or request.id or "", ID_BYTES),
         _part(request.args if args is None else args, getattr(request, "argsrepr", None)),
         _part(request.kwargs if kwargs is None else kwargs, getattr(request, "kwargsrepr", None)),
         time.time(),
-        clean(str(request.origin or "").rpartition("@")[2], ORIGIN_BYTES),
+        _known_host(request.origin),
     )
 
 
@@ -79,9 +82,9 @@ def _part(value: Any, header: Any) -> PlainPart:
     if header in _EMPTY_REPRS.get(type(value), ()) and not value:
         return _EMPTY
     verdict, shown, limit = read_header(header, value)
-    if verdict == "intact":  # so what is deeper than its members is no longer than the repr
-        levels = 0 if next(_turns) % SAMPLED else _levels(header)
-        return measure_plain(value, 1), verdict, len(header), levels, 0, None
+    if verdict == "intact" and type(value) in _EMPTY_REPRS:  # so it is no bigger than its repr
+        levels = 0 if next(_turns) % (SAMPLED + len(header) // SAMPLED_CHARS) else levels_of(value)
+        return measure_small(value), verdict, len(header), levels, 0, None
     chars = len(header) if isinstance(header, str) else 0
     if verdict not in CUTS:
         return measure_part(value), verdict, chars, 0, 0, None
@@ -89,9 +92,14 @@ def _part(value: Any, header: Any) -> PlainPart:
     return size and (size[0], size[1]), verdict, chars, shown, limit, shape and (*shape,)
 
 
-def _levels(header: str) -> int:
-    """Levels that *header* shows, if there may be more than Celery's default."""
-    return shown_levels(header) if sum(map(header.count, "([{")) > DEFAULT_LEVELS else 0
+@lru_cache(maxsize=256)
+def _known_name(name: object) -> str:
+    return clean(name, NAME_BYTES)
+
+
+@lru_cache(maxsize=256)
+def _known_host(origin: object) -> str:
+    return clean(str(origin or "").rpartition("@")[2], ORIGIN_BYTES)
 
 
 def clean(name: object, limit: int) -> str:

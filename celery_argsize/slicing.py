@@ -40,7 +40,7 @@ PARTS: Final = (list, tuple, dict)
 FRAME: Final = object()
 
 
-def estimate(obj: Any, depth: int) -> int:
+def estimate(obj: Any, depth: int = SLICE_DEPTH) -> int:
     """Roughly how many bytes *obj* encodes to, from its members; cheap, and only used to choose slices.
 
     Of up to ``SAMPLE`` members each text counts with its length (an id beside a blob); the containers among them, and

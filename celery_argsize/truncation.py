@@ -10,6 +10,7 @@ Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate`
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from celery_argsize.header_walk import HeaderWalk
@@ -23,14 +24,14 @@ __all__ = [
     "VERDICTS",
     "Reading",
     "Verdict",
+    "levels_of",
     "read_header",
-    "shown_levels",
 ]
 
 #: Characters of a header that is read: twice the highest tier. A longer one counts as unknown.
 MOST_READ: Final = 4 * 1024 * 1024
-#: Levels that an intact header may show.
-MOST_LEVELS: Final = 32
+#: Members that are looked at for the levels of a value.
+MOST_LOOKED_AT: Final = 5000
 
 Verdict = Literal["intact", "size", "depth", "both", "custom", "unknown"]
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
@@ -51,8 +52,8 @@ _MARK: Final = re.compile(r"\.\.\.(?:['\])},]|$)")
 _SAFEREPR: Final = re.compile(r"[(\[{]+(?:[\])},.'\"<\d-]|b'|None\b|True\b|False\b|nan\b|inf\b|[A-Za-z_][\w.]*\()")
 #: A quote that may be part of a text, or end one that ends in a backslash; and bytes, in which none is escaped.
 _UNCLEAR: Final = re.compile(r"\\'(?:[,\])}]|: |$)|(?:[(\[{]|, |: )b'")
-_CALL: Final = re.compile(r"\w\(")  # an object's repr has brackets of its own
-_ROUND: Final = str.maketrans("[]{}", "()()")
+_CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
+_SIZED: Final = _CONTAINERS | {str, bytes}
 #: What stands for a container below the last level; its opener is not the one of an object's repr.
 _DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.{3,}(?:,\)|[)\]}])?")
 #: How the first member of a container begins, by its type.
@@ -81,14 +82,16 @@ def read_header(header: object, value: object) -> Reading:
     """What Celery did to *header*, the ``argsrepr`` or ``kwargsrepr`` of *value*; ``None`` where the message had none.
 
     A text that the caller wrote itself (``argsrepr=`` of ``apply_async``) is known as such unless it begins and ends
-    as the repr of *value* would: without a cut in it, such a one counts as intact.
+    as the repr of *value* would, and is as long as each member: without a cut in it, such a one counts as intact.
     """
     if type(header) is not str or not header or len(header) > MOST_READ:
         return _UNKNOWN
     try:
         if not _begins_like(header, value):
             return _CUSTOM
-        return _INTACT if _MARK.search(header) is None else _read_marks(header, value)
+        if _MARK.search(header) is not None:
+            return _read_marks(header, value)
+        return _CUSTOM if _has_longer_member(value, len(header)) else _INTACT
     except Exception:  # noqa: BLE001 - foreign, too deep, or a value whose own code raises
         return _by_look(header)
 
@@ -101,16 +104,19 @@ def _read_marks(header: str, value: object) -> Reading:
         return Reading("size", 0, limit)  # the only dots are behind the last member that is shown, or at its end
     reading = _glance(header)
     if reading is _DOTTED:
-        if _has_longer_text(value, len(header)):
+        if _has_longer_member(value, len(header)):
             return Reading("size")
         reading = _INTACT if _is_as_long_as_whole(header, value) else None
     return reading or _side_by_side(header, value)
 
 
-def _has_longer_text(value: Any, length: int) -> bool:
-    """Whether a member of *value* is a text of more characters than *length*."""
-    members = value.values() if type(value) is dict else value if type(value) in {list, tuple} else ()
-    return any(type(member) is str and len(member) > length for member in members)
+def _has_longer_member(value: Any, length: int) -> bool:
+    """Whether a member of *value* is so long that the whole repr has more than *length* characters."""
+    kind = type(value)
+    for member in value.values() if kind is dict else value if kind is list or kind is tuple else ():
+        if type(member) in _SIZED and len(member) > length:
+            return True
+    return False
 
 
 def _begins_like(header: str, value: Any) -> bool:
@@ -180,20 +186,17 @@ def _is_as_long_as_whole(header: str, value: object) -> bool:
     return shape is not None and shape.need == len(header)
 
 
-def shown_levels(header: str) -> int:
-    """Levels of containers in an intact header; 0 where that is not clear."""
-    if "'" in header:
-        if _UNCLEAR.search(header) is not None:
-            return 0
-        header = outside_quotes(header)
-    if _CALL.search(header) is not None:
-        return 0
-    brackets = re.sub(r"[^(\[{)\]}]+", "", header).translate(_ROUND)
-    levels = 0
-    while "()" in brackets and levels < MOST_LEVELS:
-        brackets = brackets.replace("()", "")
+def levels_of(value: Any) -> int:
+    """Levels of containers in *value*; 0 where that is not told fast."""
+    levels, layer, looked_at = 0, [value], 0
+    while layer:
         levels += 1
-    return 0 if brackets else levels
+        looked_at += sum(map(len, layer))
+        if looked_at > MOST_LOOKED_AT:
+            return 0
+        members = chain.from_iterable(one.values() if type(one) is dict else one for one in layer)
+        layer = [member for member in members if type(member) in _CONTAINERS]
+    return levels
 
 
 def _limit(header: str) -> int:

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import celery
 import pytest
+from celery.utils.saferepr import saferepr
 from simulate import fresh_app, observe, publish, receive
 
 from celery_argsize.advice_text import advice_text
 from celery_argsize.adviser import advise
 from celery_argsize.brokers import OTHER_HEADERS, broker_of
+from celery_argsize.cost import payload
 from celery_argsize.limits import set_app_limits, set_repr_limits
 
 if TYPE_CHECKING:
     from simulate import Call
 
     from celery_argsize.advice import Advice
+    from celery_argsize.plans import Load
     from celery_argsize.summary import Summary
 
 #: WORKLOADS=10000 make test ARGS="-k cures_all" takes its time.
@@ -271,6 +274,30 @@ def test_what_makes_publishing_too_slow_is_refused(seconds: float, verdict: str)
     (task,) = advice.tasks
     assert task.cost is not None
     assert task.cost.publish_seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("seen", "timed"),
+    [
+        ('It is "so" nice', "x"),
+        ("Été à la forêt, l'air", "é"),
+        ("τι ωραία", "🎵"),
+        ("音楽の図書館", "🎵"),
+        ("Take 1… take 2", "🎵"),
+        ("l'été 🎵", "🎵"),
+    ],
+)
+def test_what_is_timed_is_as_long_and_as_wide_as_what_was_seen(seen: str, timed: str) -> None:
+    def publish_time(load: Load, limit: int, _levels: int) -> float:
+        texts = payload(load)
+        assert [max(text) for text in texts] == [timed] * 2
+        assert len(saferepr(texts)) == pytest.approx(load.need, abs=2)
+        timings.append(limit)
+        return 0.0
+
+    timings: list[int] = []
+    advice_on(((seen * 500, seen * 500), {}), publish_time=publish_time)
+    assert timings
 
 
 def test_one_bad_task_keeps_the_limits_to_the_good_ones() -> None:

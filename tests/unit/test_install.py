@@ -73,6 +73,73 @@ def test_importing_the_package_imports_next_to_nothing() -> None:
     assert said == "[]\n[]\n"
 
 
+@pytest.mark.smoke
+def test_a_producer_imports_nothing_that_only_a_worker_needs() -> None:
+    said = in_a_new_process("""
+        import sys
+        from celery import Celery
+        import celery_argsize
+        app = Celery("music", broker="memory://", set_as_current=False)
+        celery_argsize.install(app)
+
+        @app.task
+        def task(text):
+            pass
+
+        task.delay("x")
+        task.apply(("x",))  # eager, and not to be counted
+        print(*sorted(name for name in sys.modules if name.startswith("celery_argsize.")))
+    """)
+    ours = ["config", "errors", "monitor", "redis_url", "trouble"]
+    assert said.split() == [f"celery_argsize.{name}" for name in ours]
+
+
+@pytest.mark.smoke
+def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
+    """A fork while a thread imports would leave that import locked in the child."""
+    said = in_a_new_process(f"""
+        import datetime, logging, os, sys
+        from celery import Celery, signals
+        from celery.utils.saferepr import saferepr
+        import celery_argsize
+
+        class Some:
+            def __init__(self, **given):
+                vars(self).update(given)
+
+        logging.basicConfig()
+        app = Celery("music", broker="memory://", set_as_current=False)
+        monitor = celery_argsize.install(app, redis_url={redis_url!r}, large_task_chars=2_000)
+        app.amqp  # workers have it before they have children
+        monitor.start(monitor.settings, "tested@host", in_process=False)
+        before = set(sys.modules)
+
+        def run(value, header=None):
+            reprs = {{"argsrepr": header or saferepr((value,), 1024), "kwargsrepr": saferepr({{"k": value}}, 1024)}}
+            request = Some(id="1", args=(), kwargs={{}}, origin="gen1@web-1", is_eager=False, **reprs)
+            task = Some(app=app, name="work", request=request)
+            signals.task_prerun.send(sender=task, task=task, task_id="1", args=(value,), kwargs={{"k": value}})
+
+        if not os.fork():
+            run("x")
+            run([{{"deep": [{{"deeper": [1]}}]}}] * 3)  # cut by depth
+            run(["♫" * 50] * 9_000)  # by size, large, and measured in slices
+            run([2**70, {{datetime.datetime.now()}}, chr(0xD800)] * 900)  # orjson takes none of these
+            run("x", "<a custom repr>")
+            run("x", 7)
+            signals.task_prerun.send(sender=None, task=Some(app=app, name="broken"))
+            signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+            print("child", *sorted(set(sys.modules) - before), flush=True)
+            os._exit(0)
+        os.wait()
+        monitor.flusher.flush(5)
+        signals.worker_shutdown.send(sender=Some(app=app))
+        print("parent", *sorted(set(sys.modules) - before))
+        print(*((task.name, task.count, task.errors) for task in celery_argsize.get_size_summary(app).tasks))
+    """)
+    assert said == "child\nparent\n('work', 6, 0) ('broken', 0, 1)\n"
+
+
 def test_every_public_name_is_there() -> None:
     for name in celery_argsize.__all__:
         assert getattr(celery_argsize, name) is not None

@@ -13,7 +13,7 @@ from celery.utils.saferepr import saferepr
 from hypothesis import example, given, settings, strategies as st
 from kombu.utils.json import dumps, loads
 
-from celery_argsize.truncation import CUTS, read_header, shown_levels
+from celery_argsize.truncation import CUTS, levels_of, read_header
 
 tricky = st.sampled_from(
     [
@@ -115,17 +115,27 @@ def test_a_cut_by_depth_tells_the_levels_in_force(part: Any, limit: int, levels:
 
 
 @given(args | kwargs)
-def test_an_intact_header_shows_its_levels_or_nothing(part: Any) -> None:
+def test_the_levels_of_a_value(part: Any) -> None:
     def depth(value: Any) -> int:
         inner = value.values() if isinstance(value, dict) else value
         return 1 + max(map(depth, inner), default=0) if isinstance(value, (dict, list, tuple)) else 0
 
-    assert shown_levels(saferepr(part, None, 0)) in {0, depth(part)}
+    assert levels_of(part) == depth(part)
 
 
-def test_levels_are_clear_where_texts_are() -> None:
-    assert shown_levels("([{'id': 1, 'it\\'s': ['[[[', \"x\"]}],)") == 4
-    assert shown_levels("('a\\', 'b')") == 0
+def test_what_would_take_long_to_look_through_has_no_levels() -> None:
+    many, endless = [[1]] * 10_000, []
+    endless.append(endless)
+    doubled = [1]
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    for value in (many, endless, doubled):
+        assert levels_of(value) == 0
+
+
+def test_a_repr_that_begins_like_the_value_but_is_shorter_than_a_member_is_custom() -> None:
+    for value, header in ((["x" * 50], "('xs',)"), (([*range(20)],), "([numbers],)"), ({"a": [0] * 20}, "{'a': [0]}")):
+        assert read_header(header, value).verdict == "custom"
 
 
 @given(args | kwargs)
