@@ -17,13 +17,14 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-matrix check bench-advice bench-reliability clean redis
+.PHONY: help demo test test-matrix check bench bench-smoke bench-advice bench-reliability clean redis
 
 help:
 	@echo "make demo    see it at work: a Redis, a worker, a few hundred tasks, the report"
 	@echo "make test    run the tests (ARGS=\"-k name -x\" for some of them)"
 	@echo "make test-matrix   run the smoke tests on each Celery from 5.3 on (CELERY=\"5.3 newest\" for some)"
 	@echo "make check   lint, format and types"
+	@echo "make bench   what it costs, beside what one might run instead: ten minutes"
 	@echo "make bench-advice   hold the advice against what happens, for 50 kinds of arguments: two minutes"
 	@echo "make bench-reliability   what docs/reliability.md states, measured again: six minutes"
 	@echo "make clean   remove what these made, $(VENV) included"
@@ -45,6 +46,14 @@ check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# Writes benchmarks/RESULTS.md and its charts. A quiet machine gives better figures; it fails if a target does not hold.
+bench: $(VENV)/.installed-bench redis
+	$(RUN) benchmarks/run_all.py
+
+# The same with small counts, whose figures say nothing, into a folder that is thrown away.
+bench-smoke: $(VENV)/.installed-bench redis
+	$(RUN) benchmarks/run_all.py --smoke --out $(VENV)/bench-smoke
 
 # Writes benchmarks/ADVICE.md and the results in docs/advice.md; its picture too, where matplotlib is installed.
 bench-advice: $(VENV)/.installed-dev redis
@@ -72,6 +81,11 @@ $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing celery_argsize and what its tests need into $(VENV) ..."
 	@$(INSTALL) -e '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@echo "Installing what the benchmarks compare with into $(VENV) ..."
+	@$(INSTALL) -e '.[dev,bench]'
+	@touch $@
 
 $(VENV)/.made:
 	@$(CHECK_PYTHON)

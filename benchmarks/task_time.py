@@ -125,19 +125,9 @@ def prometheus(_: str) -> None:
 
 def opentelemetry(_: str) -> None:
     """OpenTelemetry's instrumentation, with spans that go nowhere."""
-    from opentelemetry import trace as spans  # noqa: PLC0415
-    from opentelemetry.instrumentation.celery import CeleryInstrumentor  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult  # noqa: PLC0415
+    import nowhere  # noqa: PLC0415
 
-    class Nowhere(SpanExporter):
-        def export(self, _: Any) -> SpanExportResult:
-            return SpanExportResult.SUCCESS
-
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
-    spans.set_tracer_provider(provider)
-    CeleryInstrumentor().instrument()
+    nowhere.instrument()
 
 
 def datadog(_: str) -> None:

@@ -11,7 +11,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.monitor import writer_name
+from celery_argsize.machinery import writer_name
 from celery_argsize.recorder import fit
 from celery_argsize.stats import Book, Rules
 from celery_argsize.stores.base import Batch

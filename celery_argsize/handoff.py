@@ -42,6 +42,10 @@ __all__ = ["Handoff", "LocalHandoff", "PipeHandoff", "PipeWriter"]
 class Handoff(Protocol):
     """Both sides of the way from a task to the main process."""
 
+    @property
+    def path(self) -> str | None:
+        """Where spawned children find it, if they can."""
+
     def put(self, measurement: Plain) -> None:
         """Hand over one measurement: a ``Measurement``, or plain tuples of the same, which is faster.
 
@@ -69,6 +73,12 @@ class Handoff(Protocol):
     def close(self) -> None:
         """Give back what it holds."""
 
+    def hide(self) -> None:
+        """Remove the path: who has it open keeps it."""
+
+    def after_fork(self) -> bool:
+        """In a child: leave what is the parent's alone; whether what the child hands over arrives there."""
+
 
 _trouble: Final = Trouble("what a task handed over could not be taken in, and is counted as an error")
 
@@ -87,6 +97,8 @@ class LocalHandoff:
     HIGH_WATER: Final = 10_000
     #: Seconds between looks: a put wakes nobody.
     TICK: Final = 1.0
+
+    path: Final = None
 
     def __init__(self, rules: Rules, max_names: int) -> None:
         self._rules = rules
@@ -140,6 +152,12 @@ class LocalHandoff:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def hide(self) -> None:
+        """Nobody else finds it."""
+
+    def after_fork(self) -> bool:
+        return False
 
 
 # -- messages: a length, then a tuple in marshal's format (both ends are the same Python) ------------------------------
@@ -205,9 +223,9 @@ class PipeWriter:
         self._kept.merge([(task, stats)])
         self._offer()
 
-    def after_fork(self) -> None:
-        """In a child: what the parent kept is the parent's to hand over."""
-        self._kept.clear()
+    def after_fork(self) -> bool:
+        self._kept.clear()  # what the parent kept is the parent's to hand over
+        return True
 
     def linger(self, timeout: float) -> int:
         while self._kept and not self._offer():
@@ -322,6 +340,5 @@ class PipeHandoff(PipeWriter):
         self.hide()
 
     def hide(self) -> None:
-        """Remove the path: who has the pipe open keeps it."""
         if self._folder is not None and Path(self._folder).is_dir():
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,8 +1,8 @@
 """Wires one app to the rest: install() and uninstall(), and what starts and stops with a worker.
 
-``install`` connects two signal receivers and does nothing else, so that it is free in a producer. The work begins
-at ``worker_init``, in the worker's main process, and ends at ``worker_shutdown``, or at exit where a cold shutdown
-sends no signal.
+``install`` connects three signal receivers and does nothing else, so that it is free in a producer; what does the work
+(``machinery``) is not even imported. The work begins at ``worker_init``, in the worker's main process, and ends at
+``worker_shutdown``, or at exit where a cold shutdown sends no signal.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import platform
 import threading
-import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,13 +20,6 @@ from celery.concurrency import get_implementation
 
 from celery_argsize import config
 from celery_argsize.errors import ArgsizeError
-from celery_argsize.flusher import Flusher
-from celery_argsize.handoff import LocalHandoff, PipeHandoff, PipeWriter
-from celery_argsize.recorder import Recorder
-from celery_argsize.report import shutdown_lines
-from celery_argsize.stats import Rules
-from celery_argsize.stores.memory import MemoryStore
-from celery_argsize.summary import summarize
 from celery_argsize.trouble import Trouble, logger
 
 if TYPE_CHECKING:
@@ -37,7 +28,10 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_argsize.config import Settings
-    from celery_argsize.handoff import Handoff
+    from celery_argsize.flusher import Flusher
+    from celery_argsize.handoff import Handoff, PipeWriter
+    from celery_argsize.machinery import Machinery
+    from celery_argsize.recorder import Recorder
     from celery_argsize.stats import Measurement
     from celery_argsize.stores.base import Store
 
@@ -103,7 +97,7 @@ class Monitor:
     def __init__(self, app: Celery) -> None:
         self.app = app
         self.overrides: dict[str, Any] = {}
-        self._flusher: Flusher | None = None
+        self._machinery: Machinery | None = None
         self.store: Store | None = None
         self._handoff: Handoff | PipeWriter | None = None
         self._recorder: Recorder | None = None
@@ -116,7 +110,7 @@ class Monitor:
     @property
     def flusher(self) -> Flusher | None:
         """What writes the figures, in the process that does; a child has a dead copy of it."""
-        return self._flusher if self._pid == os.getpid() else None
+        return self._machinery.flusher if self._machinery is not None and self._pid == os.getpid() else None
 
     @property
     def settings(self) -> Settings:
@@ -190,10 +184,9 @@ class Monitor:
         if path is None or self._recorder is not None or app.main != self.app.main:
             return
         try:
-            settings = self.settings
-            fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-            handoff = PipeWriter(fd, _rules(settings), settings.max_task_names)
-            self._attend(Recorder(app, settings, handoff), handoff)
+            from celery_argsize import machinery  # noqa: PLC0415 - as in start()
+
+            self._attend(*machinery.join(app, self.settings, path))
         except Exception as exc:  # noqa: BLE001 - the child must start
             Trouble("cannot measure in this process, which runs without it").report(exc, logging.ERROR)
 
@@ -220,13 +213,12 @@ class Monitor:
     def after_fork(self) -> None:
         """In a child: leave what is the parent's alone. Where tasks ran in the parent itself, begin anew."""
         self._starting = threading.Lock()
-        if isinstance(self._handoff, PipeWriter):
-            self._handoff.after_fork()
-        elif self._handoff is not None:
-            self._flusher = self.store = self._handoff = self._recorder = None
-            signals.task_prerun.disconnect(dispatch_uid=self._uid)
-            if not self.hostname:
-                self._listen(signals.task_prerun, self._on_eager)
+        if self._handoff is None or self._handoff.after_fork():
+            return
+        self._machinery = self.store = self._handoff = self._recorder = None
+        signals.task_prerun.disconnect(dispatch_uid=self._uid)
+        if not self.hostname:
+            self._listen(signals.task_prerun, self._on_eager)
 
     def _on_worker_shutdown(self, sender: Any = None, **_: Any) -> None:
         if _bare(sender.app) is self.app:
@@ -238,26 +230,22 @@ class Monitor:
         """Start measuring in this process (*in_process*), or in the children it will have."""
         if self.flusher is not None:
             return
+        # Here and not at the top, for a producer's sake; before the first fork, and before there is a thread.
+        from celery_argsize import machinery  # noqa: PLC0415
+
         self._pid, self.hostname = os.getpid(), hostname
         self._shutdown_timeout = settings.shutdown_timeout
-        self.store = _worker_store(settings)
-        rules = _rules(settings)
-        handoff: Handoff
-        if in_process:
-            handoff = LocalHandoff(rules, settings.max_task_names)
-        else:
-            handoff = PipeHandoff(rules, settings.max_task_names, named=spawns)
+        parts = machinery.build(self.app, settings, hostname, in_process=in_process, spawns=spawns)
+        self.store = parts.store
         if not self.store.shared:
             self._say(partial(logger.warning, _NO_REDIS))
-        recorder = Recorder(self.app, settings, handoff)
-        flusher = Flusher(handoff, self.store, settings, writer_name(hostname))
         if hostname:
             import celery_argsize.control  # noqa: F401, PLC0415 - registers our remote control commands, in workers only
-        flusher.start()
-        self._flusher = flusher
-        self._attend(recorder, handoff)
-        if isinstance(handoff, PipeHandoff) and handoff.path is not None:
-            os.environ[_HANDOFF_ENV] = handoff.path
+        parts.flusher.start()
+        self._machinery = parts
+        self._attend(parts.recorder, parts.handoff)
+        if parts.handoff.path is not None:
+            os.environ[_HANDOFF_ENV] = parts.handoff.path
         self._listen(signals.worker_shutdown, self._on_worker_shutdown)
         atexit.register(self.stop)
 
@@ -269,20 +257,20 @@ class Monitor:
 
     def stop(self, *, report: bool = True) -> None:
         """Write what is left, report, and stop measuring. Harmless when not started, and in a child."""
-        flusher, handoff = self.flusher, self._handoff
-        if flusher is None:
+        parts = self._machinery
+        if parts is None or self._pid != os.getpid():
             return
-        self._flusher = self._handoff = self._recorder = None  # nobody hands over to what is closing
+        self._machinery = self._handoff = self._recorder = None  # nobody hands over to what is closing
         atexit.unregister(self.stop)
         for signal in (signals.worker_shutdown, signals.task_prerun, signals.worker_process_shutdown):
             signal.disconnect(dispatch_uid=self._uid)
         left = 0
         try:
-            left = flusher.stop(self._shutdown_timeout)
+            left = parts.flusher.stop(self._shutdown_timeout)
         except Exception as exc:  # noqa: BLE001 - the worker must stop as it would
             Trouble("could not stop as it should; what was not written yet may be lost").report(exc, logging.ERROR)
         if report and self.hostname:
-            self._report(flusher)
+            self._report(parts)
         if left:
             logger.error(
                 "celery_argsize: the figures of %d task runs could not be written within %g s and are lost",
@@ -290,12 +278,11 @@ class Monitor:
                 self._shutdown_timeout,
             )
         os.environ.pop(_HANDOFF_ENV, None)
-        if isinstance(handoff, PipeHandoff):
-            handoff.hide()  # also where a thread that hangs keeps it open
+        parts.handoff.hide()  # also where a thread that hangs keeps it open
 
-    def _report(self, flusher: Flusher) -> None:
+    def _report(self, parts: Machinery) -> None:
         try:
-            for line in shutdown_lines(self.hostname, summarize(flusher.own_figures())):
+            for line in parts.report(self.hostname):
                 logger.warning("%s", line)
         except Exception as exc:  # noqa: BLE001 - the worker must stop as it would
             Trouble("no report at shutdown").report(exc)
@@ -324,26 +311,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def writer_name(hostname: str) -> str:
-    """A name for this process as a writer that no other has, before or after it."""
-    return f"{hostname or platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
-
-
-def _rules(settings: Settings) -> Rules:
-    return Rules(settings.large_task_chars, settings.histogram_buckets)
-
-
 def _runs_in_process(pool: Any) -> bool:
     modules = [base.__module__ for base in get_implementation(pool).__mro__]
     return any(f"celery.concurrency.{name}" in modules for name in _IN_PROCESS)
-
-
-def _worker_store(settings: Settings) -> Store:
-    if settings.redis_url is None:
-        return MemoryStore(settings)
-    # Here and not at the top: only who uses Redis pays for the import. Before the first fork, for the thread's sake.
-    from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415
-
-    store = RedisStore(settings)
-    store.prepare()
-    return store

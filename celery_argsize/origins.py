@@ -49,8 +49,9 @@ class Origins:
             return
         self._note(origin, SEEN, Sighting(0, when))
         for name, part in (("args", args), ("kwargs", kwargs)):
-            for kind, value in _tells(part):
-                self._note(origin, f"{kind}:{name}:{task}", Sighting(value, when))
+            if part[1] != "intact" or part[2] > DEFAULT_LIMIT or part[3] > DEFAULT_LEVELS:  # most tell nothing
+                for kind, value in _tells(part):
+                    self._note(origin, f"{kind}:{name}:{task}", Sighting(value, when))
 
     def _note(self, host: str, field: str, sighting: Sighting) -> None:
         known = self.hosts.get(host)

@@ -124,9 +124,10 @@ def test_the_levels_of_a_value(part: Any) -> None:
 
 
 def test_what_would_take_long_to_look_through_has_no_levels() -> None:
-    many, endless = [[1]] * 10_000, []
+    many: list[Any] = [[1]] * 10_000
+    endless: list[Any] = []
     endless.append(endless)
-    doubled = [1]
+    doubled: list[Any] = [1]
     for _ in range(60):
         doubled = [doubled, doubled]
     for value in (many, endless, doubled):

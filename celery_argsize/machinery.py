@@ -1,0 +1,83 @@
+"""What measures and writes in a worker, put together.
+
+Imported when a worker starts, so that a producer does not pay for it. All that children and the flusher's threads need
+is imported here, at the top: a fork while a thread imports would leave that import locked in the child for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from celery_argsize.flusher import Flusher
+from celery_argsize.handoff import LocalHandoff, PipeHandoff, PipeWriter
+from celery_argsize.recorder import Recorder
+from celery_argsize.report import shutdown_lines
+from celery_argsize.stats import Rules
+from celery_argsize.stores.memory import MemoryStore
+from celery_argsize.summary import summarize
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from celery_argsize.config import Settings
+    from celery_argsize.handoff import Handoff
+    from celery_argsize.stores.base import Store
+
+__all__ = ["Machinery", "build", "join", "writer_name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """The parts of one worker; the flusher is yet to be started."""
+
+    store: Store
+    handoff: Handoff
+    recorder: Recorder
+    flusher: Flusher
+
+    def report(self, hostname: str) -> list[str]:
+        """The lines for the log at shutdown."""
+        return shutdown_lines(hostname, summarize(self.flusher.own_figures()))
+
+
+def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, spawns: bool) -> Machinery:
+    """What a worker's main process needs, whose tasks run *in_process*, or in children that it forks or *spawns*."""
+    store = _worker_store(settings)
+    handoff: Handoff
+    if in_process:
+        handoff = LocalHandoff(_rules(settings), settings.max_task_names)
+    else:
+        handoff = PipeHandoff(_rules(settings), settings.max_task_names, named=spawns)
+    recorder = Recorder(app, settings, handoff)
+    return Machinery(store, handoff, recorder, Flusher(handoff, store, settings, writer_name(hostname)))
+
+
+def join(app: Celery, settings: Settings, path: str) -> tuple[Recorder, PipeWriter]:
+    """What a spawned child needs: it opens, by its *path*, the pipe that a forked one would have inherited."""
+    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    handoff = PipeWriter(fd, _rules(settings), settings.max_task_names)
+    return Recorder(app, settings, handoff), handoff
+
+
+def writer_name(hostname: str) -> str:
+    """A name for this process as a writer that no other has, before or after it."""
+    return f"{hostname or platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(settings.large_task_chars, settings.histogram_buckets)
+
+
+def _worker_store(settings: Settings) -> Store:
+    if settings.redis_url is None:
+        return MemoryStore(settings)
+    # Here and not at the top: only who uses Redis pays for the import. Still before the first fork.
+    from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415
+
+    store = RedisStore(settings)
+    store.prepare()
+    return store
