@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 from celery_argsize.flusher import Flusher
 from celery_argsize.handoff import LocalHandoff, PipeHandoff, PipeWriter
 from celery_argsize.recorder import Recorder
-from celery_argsize.report import shutdown_lines
 from celery_argsize.stats import Rules
 from celery_argsize.stores.memory import MemoryStore
-from celery_argsize.summary import summarize
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -41,6 +39,10 @@ class Machinery:
 
     def report(self, hostname: str) -> list[str]:
         """The lines for the log at shutdown."""
+        # Half a megabyte that children would share all their lives; when this is called, no more are forked.
+        from celery_argsize.report import shutdown_lines  # noqa: PLC0415
+        from celery_argsize.summary import summarize  # noqa: PLC0415
+
         return shutdown_lines(hostname, summarize(self.flusher.own_figures()))
 
 

@@ -191,7 +191,7 @@ def _guessed(chars: int, density: float) -> _Piece:
 
 def _is_odd(header: str) -> bool:
     """Whether *header* shows, outside texts, what the value's JSON does not."""
-    if "<" not in header and header.find(",)") in {-1, len(header) - 2}:
+    if "<" not in header and header.find(")") in {-1, len(header) - 1}:
         return False
     return _ODD.search(outside_quotes(header)) is not None
 

@@ -133,8 +133,8 @@ def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
             os._exit(0)
         os.wait()
         monitor.flusher.flush(5)
-        signals.worker_shutdown.send(sender=Some(app=app))
         print("parent", *sorted(set(sys.modules) - before))
+        signals.worker_shutdown.send(sender=Some(app=app))
         print(*((task.name, task.count, task.errors) for task in celery_argsize.get_size_summary(app).tasks))
     """)
     assert said == "child\nparent\n('work', 6, 0) ('broken', 0, 1)\n"
