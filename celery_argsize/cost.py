@@ -20,6 +20,9 @@ __all__ = ["PublishTimer", "payload"]
 #: The smallest fraction of a payload that is timed, as a power of one half.
 SMALLEST: Final = 6
 
+#: Seconds that a timing may take, about, once the budget is spent: there may be thousands to come.
+HURRIED: Final = 0.001
+
 
 class PublishTimer:
     """Times reprs; a ``PublishTime``. What was timed once is remembered."""
@@ -41,11 +44,11 @@ class PublishTimer:
 
     def _time(self, load: Load, limit: int, levels: int) -> float:
         """Time ever larger fractions, up to the whole or to what there is time for."""
-        cap = min(self._cap, max(0.005, self._left))
+        cap, runs = (min(self._cap, max(0.005, self._left)), 3) if self._left > 0 else (HURRIED, 1)
         seconds = 0.0
         for halvings in range(SMALLEST, -1, -1):
             scale = 0.5**halvings
-            half, seconds = seconds, _best(payload(_scaled(load, scale)), math.ceil(limit * scale), levels)
+            half, seconds = seconds, _best(payload(_scaled(load, scale)), math.ceil(limit * scale), levels, runs)
             # seconds = linear + square, half = linear / 2 + square / 4
             square = min(seconds, max(0.0, 2 * seconds - 4 * half)) if half else 0.0
             if 2 * seconds + 2 * square > cap:
@@ -53,10 +56,10 @@ class PublishTimer:
         return seconds
 
 
-def _best(args: tuple[Any, ...], limit: int, levels: int) -> float:
-    """Seconds for one repr: the best of three, which is the least disturbed."""
+def _best(args: tuple[Any, ...], limit: int, levels: int, runs: int) -> float:
+    """Seconds for one repr: the best of some runs, which is the least disturbed."""
     times = []
-    for _ in range(3):
+    for _ in range(runs):
         began = time.thread_time()
         saferepr(args, limit, maxlevels=levels)
         times.append(time.thread_time() - began)
