@@ -94,8 +94,11 @@ def main() -> int:
         for name, answer in answers.items():
             draw(answer.chart, out / "charts" / f"{name}.svg")
     missed = [f"{name}: {claim}" for name, answer in answers.items() for claim in answer.claims if not claim.holds]
+    if options.smoke:
+        print("\nAll of it works; the figures say nothing.")
+        return 0
     print(f"\n{len(missed)} targets do not hold", *missed, sep="\n")
-    return 1 if missed and not options.smoke else 0
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def _known_host(origin: object) -> str:
 
 def clean(name: object, limit: int) -> str:
     """*name* for logs and Redis: printable, at most *limit* UTF-8 bytes, and still not mistaken for another."""
-    whole = str(name)
+    whole = name if type(name) is str else str(name)
     if len(whole) <= limit and whole.isascii() and whole.isprintable():
         return whole
     text = whole[: limit + 1]  # however long the rest
