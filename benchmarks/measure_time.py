@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from arguments import KB, MB, SHAPES
 from harness import Answer, Chart, Claim, run
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 from weigh import cut_header, in_child
 
 from celery_argsize.measure import measure
@@ -49,7 +49,7 @@ def times(shape: str, size: int, rounds: int) -> dict[str, float]:
     gc.disable()
     args = SHAPES[shape](size)
     header = cut_header(args, 1024)
-    body = json.dumps(args, ensure_ascii=False)
+    body = dumps(args)  # as Celery sends it
     del args
     encoders: dict[str, Callable[[Any], object]] = {
         OURS: measure,

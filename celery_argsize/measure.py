@@ -86,7 +86,8 @@ def measure_part(part: object) -> tuple[int, int] | None:
 def measure_plain(obj: object) -> tuple[int, int] | None:
     """As ``measure``, without names."""
     try:
-        return encode(obj)[0] if estimate(obj) <= SLICE else _measure_slices(obj)
+        size = estimate(obj)
+        return encode(obj)[0] if size <= SLICE else _measure_slices(obj, size)
     except Exception:  # noqa: BLE001 - whatever a foreign object's own code raises means: no JSON form
         return None
 
@@ -99,9 +100,9 @@ def measure_small(obj: object) -> tuple[int, int] | None:
         return None
 
 
-def _measure_slices(obj: object) -> tuple[int, int] | None:
+def _measure_slices(obj: object, estimated: int) -> tuple[int, int] | None:
     chars = size = 0
-    for piece, frame, _ in slices(obj):
+    for piece, frame, _ in slices(obj, size=estimated):
         if piece is not FRAME:
             (piece_chars, piece_bytes), _ = encode(piece)
             chars += piece_chars

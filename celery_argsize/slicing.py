@@ -18,7 +18,7 @@ __all__ = ["FRAME", "PARTS", "SLICE", "SLICE_DEPTH", "estimate", "slices"]
 SLICE: Final = 128 * 1024
 
 #: Members encoded at once, at most: orjson sets aside 256 bytes for each.
-SLICE_MEMBERS: Final = 2048
+SLICE_MEMBERS: Final = 4096
 
 #: Characters of a long string that are encoded at once: orjson sets aside 8 times the UTF-8 length of a string, and
 #: one character beyond the basic plane makes the slice take four bytes for each.
@@ -82,12 +82,13 @@ def _estimate_alike(containers: list[Any], depth: int, *, one: bool) -> int:
     return (estimate(first, depth) + estimate(last, depth)) // 2
 
 
-def slices(obj: Any, level: int = 1) -> Iterator[tuple[Any, int, int]]:
+def slices(obj: Any, level: int = 1, size: int | None = None) -> Iterator[tuple[Any, int, int]]:
     """What to encode one after another, so that none needs much more than a slice: (piece, frame, level).
 
     The sizes of the pieces, less *frame* each (what encoding it adds to what it stands for: quotes, brackets, commas),
     add up to the size of *obj*. A container that is cut up comes as ``FRAME`` and then as its members; its frame is
-    negative: brackets and commas. *level* is that of the containers in a piece: the outermost is at level 1.
+    negative: brackets and commas. *level* is that of the containers in a piece: the outermost is at level 1. *size* is
+    the estimate, where it is known.
     """
     kind, depth = type(obj), SLICE_DEPTH - level + 1
     if kind is str and len(obj) > SLICE:
@@ -96,11 +97,14 @@ def slices(obj: Any, level: int = 1) -> Iterator[tuple[Any, int, int]]:
             yield obj[start : start + STRING_SLICE], 2, level
     elif kind is bytes and len(obj) > SLICE:
         yield from _bytes_slices(obj, level)
-    elif not depth or kind not in PARTS or estimate(obj, depth) <= SLICE:
+    elif not depth or kind not in PARTS or not obj:
+        yield obj, 0, level
+    elif (size := estimate(obj, depth) if size is None else size) <= SLICE:
         yield obj, 0, level
     else:
         yield FRAME, -1 - len(obj), level
-        yield from (_dict_slices if kind is dict else _list_slices)(obj, depth, level)
+        step = 1 if len(obj) <= SAMPLE else max(1, min(SLICE_MEMBERS, SLICE * len(obj) // size))
+        yield from (_dict_slices if kind is dict else _list_slices)(obj, depth, level, step)
 
 
 def _bytes_slices(obj: bytes, level: int) -> Iterator[tuple[Any, int, int]]:
@@ -120,24 +124,28 @@ def _bytes_slices(obj: bytes, level: int) -> Iterator[tuple[Any, int, int]]:
         yield decoder.decode(view[start : start + STRING_SLICE], final=start == starts[-1]), 2, level
 
 
-def _list_slices(obj: Any, depth: int, level: int) -> Iterator[tuple[Any, int, int]]:
-    step = _members_a_slice(obj, depth)
-    for chunk in _few(obj, depth) if step == 1 else (obj[start : start + step] for start in range(0, len(obj), step)):
-        if len(chunk) == 1:
-            yield from slices(chunk[0], level + 1)
-        else:
-            yield chunk, len(chunk) + 1, level
+def _list_slices(obj: Any, depth: int, level: int, step: int) -> Iterator[tuple[Any, int, int]]:
+    """*step*: how many members to encode at once; 1 (each cut up in turn) where single members can be big."""
+    if step == 1:
+        for run, size in _few(obj, depth):
+            if len(run) == 1:
+                yield from slices(run[0], level + 1, size)
+            else:
+                yield run, len(run) + 1, level
+        return
+    for start in range(0, len(obj), step):
+        chunk = obj[start : start + step]
+        yield chunk, len(chunk) + 1, level
 
 
-def _dict_slices(obj: dict[Any, Any], depth: int, level: int) -> Iterator[tuple[Any, int, int]]:
-    step = _members_a_slice(obj, depth)
+def _dict_slices(obj: dict[Any, Any], depth: int, level: int, step: int) -> Iterator[tuple[Any, int, int]]:
     items = iter(obj.items())
     if step == 1:
-        for pairs in _few(items, depth):
+        for pairs, size in _few(items, depth):
             if len(pairs) == 1:
                 ((key, value),) = pairs
                 yield {key: 0}, 3, level  # "{" + key + ":0}"
-                yield from slices(value, level + 1)
+                yield from slices(value, level + 1, size)
             else:
                 yield _checked(dict(pairs), len(pairs)), len(pairs) + 1, level
         return
@@ -152,26 +160,20 @@ def _checked(chunk: dict[Any, Any], count: int) -> dict[Any, Any]:
     return chunk
 
 
-def _few(members: Iterable[Any], depth: int) -> Iterator[list[Any]]:
-    """Runs of small *members* (or dict items), and the others one by one."""
+def _few(members: Iterable[Any], depth: int) -> Iterator[tuple[list[Any], int | None]]:
+    """Runs of small *members* (or dict items), and the others one by one, with their estimate."""
     run: list[Any] = []
     for member in members:
-        if estimate(member, depth) > SMALL_MEMBER:
+        size = estimate(member, depth)
+        if size > SMALL_MEMBER:
             if run:
-                yield run
-            yield [member]
+                yield run, None
+            yield [member], size
             run = []
         else:
             run.append(member)
             if len(run) == SLICE_MEMBERS:
-                yield run
+                yield run, None
                 run = []
     if run:
-        yield run
-
-
-def _members_a_slice(obj: Any, depth: int) -> int:
-    """How many members to encode at once; 1 (each member cut up in turn) where single members can be big."""
-    if len(obj) <= SAMPLE:
-        return 1
-    return max(1, min(SLICE_MEMBERS, SLICE * len(obj) // estimate(obj, depth)))
+        yield run, None
