@@ -97,9 +97,7 @@ def slices(obj: Any, level: int = 1, size: int | None = None) -> Iterator[tuple[
             yield obj[start : start + STRING_SLICE], 2, level
     elif kind is bytes and len(obj) > SLICE:
         yield from _bytes_slices(obj, level)
-    elif not depth or kind not in PARTS or not obj:
-        yield obj, 0, level
-    elif (size := estimate(obj, depth) if size is None else size) <= SLICE:
+    elif not depth or kind not in PARTS or not obj or (size := size or estimate(obj, depth)) <= SLICE:
         yield obj, 0, level
     else:
         yield FRAME, -1 - len(obj), level
