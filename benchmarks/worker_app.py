@@ -51,6 +51,11 @@ def tell_ready(**_: Any) -> None:
     Path(os.environ["BENCH_READY"]).touch()
 
 
+def with_empty() -> None:
+    """A receiver of ``task_prerun`` that does nothing: the least that any of them costs."""
+    signals.task_prerun.connect(lambda **_: None, weak=False)
+
+
 def with_argsize() -> None:
     """This package, with its defaults: figures go to the broker's Redis."""
     import celery_argsize  # noqa: PLC0415 - a worker has what it uses, and no more
@@ -71,4 +76,5 @@ if "BENCH_NOTES" in os.environ:  # a worker: who publishes has none
     notes: Final = Notes()
     signals.worker_process_init.connect(notes.take_place, weak=False)
     signals.worker_ready.connect(tell_ready, weak=False)
-    {"plain": lambda: None, "argsize": with_argsize, "otel": with_otel}[os.environ["BENCH_MONITOR"]]()
+    monitors = {"plain": lambda: None, "empty": with_empty, "argsize": with_argsize, "otel": with_otel}
+    monitors[os.environ["BENCH_MONITOR"]]()

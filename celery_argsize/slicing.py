@@ -97,11 +97,11 @@ def slices(obj: Any, level: int = 1, size: int | None = None) -> Iterator[tuple[
             yield obj[start : start + STRING_SLICE], 2, level
     elif kind is bytes and len(obj) > SLICE:
         yield from _bytes_slices(obj, level)
-    elif not depth or kind not in PARTS or not obj or (size := size or estimate(obj, depth)) <= SLICE:
+    elif not depth or kind not in PARTS or not obj or (guess := size or estimate(obj, depth)) <= SLICE:
         yield obj, 0, level
     else:
         yield FRAME, -1 - len(obj), level
-        step = 1 if len(obj) <= SAMPLE else max(1, min(SLICE_MEMBERS, SLICE * len(obj) // size))
+        step = 1 if len(obj) <= SAMPLE else max(1, min(SLICE_MEMBERS, SLICE * len(obj) // guess))
         yield from (_dict_slices if kind is dict else _list_slices)(obj, depth, level, step)
 
 
