@@ -52,12 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 #: What the table calls them.
-VARIANTS: Final = {
-    "plain": "no monitor",
-    "empty": "a receiver that does nothing",
-    "argsize": "celery_argsize",
-    "otel": "OpenTelemetry",
-}
+VARIANTS: Final = dict(plain="no monitor", empty="an empty receiver", argsize="celery_argsize", otel="OpenTelemetry")  # noqa: C408 - in one line
 CHILDREN: Final = 2
 #: Where the messages are kept, in database 0; the workers have the next ones.
 STORE: Final = "messages"
