@@ -62,13 +62,14 @@ def measure_celery_task_size(
 def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: Any) -> Plain:
     """As above; plain tuples, as making others would take longer than all the rest."""
     # A request has no such attributes where the message had no such headers (eager, protocol 1, other languages).
+    name, origin = task.name, request.origin
     return (
-        _known_name(task.name),
+        _known_name(name) if type(name) is str and len(name) <= NAME_BYTES else clean(name, NAME_BYTES),
         clean(task_id or request.id or "", ID_BYTES),
         _part(request.args if args is None else args, getattr(request, "argsrepr", None)),
         _part(request.kwargs if kwargs is None else kwargs, getattr(request, "kwargsrepr", None)),
         time.time(),
-        _known_host(request.origin),
+        _known_host(origin) if type(origin) is str and len(origin) <= NAME_BYTES else _host(origin),
     )
 
 
@@ -93,13 +94,16 @@ def _part(value: Any, header: Any) -> PlainPart:
 
 
 @lru_cache(maxsize=256)
-def _known_name(name: object) -> str:
+def _known_name(name: str) -> str:
     return clean(name, NAME_BYTES)
 
 
-@lru_cache(maxsize=256)
-def _known_host(origin: object) -> str:
+def _host(origin: object) -> str:
     return clean(str(origin or "").rpartition("@")[2], ORIGIN_BYTES)
+
+
+#: What is remembered is short, whoever sends it.
+_known_host: Final = lru_cache(maxsize=256)(_host)
 
 
 def clean(name: object, limit: int) -> str:

@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from kombu.utils.json import JSONEncoder
 from support import compact
 
-from celery_argsize import config, measure as measuring, slicing
+from celery_argsize import config, measure as measuring, recorder, slicing
 from celery_argsize.foreign import MOST_YIELDED
 from celery_argsize.measure import Size, measure
 from celery_argsize.recorder import Recorder
@@ -194,14 +194,14 @@ class Traced:
         self.seen.append((value, k))
         return 4711
 
-    def run(self, value: Any, kind: Any, limit: int, levels: int) -> Measurement:
+    def run(self, value: Any, kind: Any, limit: int, levels: int, origin: Any = "gen1@web-1") -> Measurement:
         args, kwargs = (value,), {"k": value}
         request = {
             "id": "1",
             "task": "hostile",
             "argsrepr": header_of(args, kind, limit, levels),
             "kwargsrepr": header_of(kwargs, kind, limit, levels),
-            "origin": "gen1@web-1",
+            "origin": origin,
             "is_eager": False,
             "delivery_info": {},
         }
@@ -222,6 +222,24 @@ def traced() -> Iterator[Traced]:
     signals.task_prerun.connect(traced.recorder.on_task_prerun, weak=False, dispatch_uid="hostile")
     yield traced
     signals.task_prerun.disconnect(dispatch_uid="hostile")
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"), [(["a@b"], "b']"), (None, ""), (7, ""), ("x@" + "y" * 10_000, "y" * 48 + "...")]
+)
+def test_whatever_is_said_to_be_the_sender_the_run_is_measured(traced: Traced, origin: Any, host: str) -> None:
+    for _ in range(2):
+        run = traced.run("x", "saferepr", 1024, 3, origin)
+        assert run.origin.startswith(host)
+        assert len(run.origin) <= 64
+        assert run.args.size == (5, 5)
+
+
+def test_what_is_remembered_of_names_is_short(traced: Traced) -> None:
+    before = recorder._known_host.cache_info().currsize
+    for number in range(20):
+        traced.run("x", "saferepr", 1024, 3, f"{number}@" + "y" * 10_000)
+    assert recorder._known_host.cache_info().currsize == before
 
 
 def test_fuzzed_arguments_reach_their_task_and_no_log(traced: Traced, lines: Lines) -> None:
