@@ -55,7 +55,7 @@ def _bars(axes: Any, chart: Chart) -> None:
     if chart.limit is not None:
         axes.axvline(chart.limit, color="#b3362c", linewidth=1, linestyle=(0, (4, 3)), label="target")
     if several or chart.limit is not None:
-        axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
+        axes.figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=5)
 
 
 def _lines(axes: Any, chart: Chart) -> None:
