@@ -11,9 +11,9 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.machinery import writer_name
+from celery_argsize.machinery import rules_of, writer_name
 from celery_argsize.recorder import fit
-from celery_argsize.stats import Book, Rules
+from celery_argsize.stats import Book
 from celery_argsize.stores.base import Batch
 from celery_argsize.summary import Summary, summarize
 from celery_argsize.target import each_app, find_target, open_store
@@ -77,7 +77,7 @@ def update_size_metrics(
         return
     settings = target.settings
     book = Book(1)
-    book.add(measurement, Rules(settings.large_task_chars, settings.histogram_buckets))
+    book.add(measurement, rules_of(settings))
     with open_store(target, write=True) as store:
         _writer.write(store, book)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from celery_argsize.handoff import Handoff
     from celery_argsize.stores.base import Store
 
-__all__ = ["Machinery", "build", "join", "writer_name"]
+__all__ = ["Machinery", "build", "join", "rules_of", "writer_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, s
     store = _worker_store(settings)
     handoff: Handoff
     if in_process:
-        handoff = LocalHandoff(_rules(settings), settings.max_task_names)
+        handoff = LocalHandoff(rules_of(settings), settings.max_task_names)
     else:
-        handoff = PipeHandoff(_rules(settings), settings.max_task_names, named=spawns)
+        handoff = PipeHandoff(rules_of(settings), settings.max_task_names, named=spawns)
     recorder = Recorder(app, settings, handoff)
     return Machinery(store, handoff, recorder, Flusher(handoff, store, settings, writer_name(hostname)))
 
@@ -61,7 +61,7 @@ def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, s
 def join(app: Celery, settings: Settings, path: str) -> tuple[Recorder, PipeWriter]:
     """What a spawned child needs: it opens, by its *path*, the pipe that a forked one would have inherited."""
     fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    handoff = PipeWriter(fd, _rules(settings), settings.max_task_names)
+    handoff = PipeWriter(fd, rules_of(settings), settings.max_task_names)
     return Recorder(app, settings, handoff), handoff
 
 
@@ -70,7 +70,8 @@ def writer_name(hostname: str) -> str:
     return f"{hostname or platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
-def _rules(settings: Settings) -> Rules:
+def rules_of(settings: Settings) -> Rules:
+    """How measurements become counters under *settings*."""
     return Rules(settings.large_task_chars, settings.histogram_buckets)
 
 
