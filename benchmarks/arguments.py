@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["KB", "MB", "SHAPES"]
+__all__ = ["KB", "MB", "SHAPES", "label"]
 
 KB: Final = 1024
 MB: Final = 1024 * KB
+
+
+def label(size: int) -> str:
+    """A size in characters, as people say it."""
+    return f"{size // MB} MB" if size >= MB else f"{size // KB} KB"
 
 
 def record(number: int) -> dict[str, Any]:

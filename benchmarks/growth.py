@@ -28,6 +28,7 @@ import redis  # noqa: E402
 import redis_server  # noqa: E402
 from harness import Answer, Chart, Claim, ratio, run, spread  # noqa: E402
 from prometheus_client import CollectorRegistry, generate_latest  # noqa: E402
+from redis_cost import any_size  # noqa: E402
 
 from celery_argsize import advise  # noqa: E402
 from celery_argsize.config import DEFAULT_BUCKETS, Settings  # noqa: E402
@@ -60,11 +61,6 @@ LINEAR: Final = 1.3
 # -- what is read -------------------------------------------------------------------------------------------------
 
 
-def chars(rng: Random, low: int, high: int) -> int:
-    """A size, each order of magnitude as likely as the next."""
-    return int(low * (high / low) ** rng.random())
-
-
 def cut(size: int) -> Part:
     """A part that Celery cut, with records of about 100 characters."""
     need, records = size * 5 // 4, max(1, size // 100)
@@ -76,12 +72,12 @@ def args(name: int, rng: Random) -> Part:
     """The args of one run of the task with the number *name*."""
     match name % 4:
         case 0:
-            size = chars(rng, 10, 200_000)
+            size = any_size(rng, 10, 200_000)
             return cut(size) if size > 1000 else Part(Size(size, size), "intact", size)
         case 1:
-            size = chars(rng, 2, 900)
+            size = any_size(rng, 2, 900)
             return Part(Size(size, size * 5 // 4), "intact", size * 9 // 8)
-    size = chars(rng, 2, 900)
+    size = any_size(rng, 2, 900)
     return Part(Size(size, size), "intact", size)
 
 
@@ -90,7 +86,7 @@ def many(names: int) -> dict[str, TaskStats]:
     book, rng = Book(names), Random(names)
     for name in range(names):
         for _ in range(RUNS):
-            size = chars(rng, 2, 900)
+            size = any_size(rng, 2, 900)
             parts = args(name, rng), Part(Size(size, size), "intact", size)
             book.add(Measurement(f"app.jobs.tasks.task_{name}", f"{rng.getrandbits(128):032x}", *parts, 1e9), RULES)
     return book.tasks

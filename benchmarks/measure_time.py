@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from arguments import KB, MB, SHAPES
+from arguments import KB, MB, SHAPES, label
 from harness import Answer, Chart, Claim, run
 from kombu.utils.json import dumps, loads
 from weigh import cut_header, in_child
@@ -37,11 +37,6 @@ SMOKE: Final = {10 * KB: 3, 100 * KB: 1}
 FROM: Final = 100 * KB
 
 OURS, CUT, ORJSON, JSON, DECODE = "measured", "measured, with a cut repr", "orjson.dumps", "json.dumps", "decoded"
-
-
-def label(size: int) -> str:
-    """A size, as people say it."""
-    return f"{size // MB} MB" if size >= MB else f"{size // KB} KB"
 
 
 def times(shape: str, size: int, rounds: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from arguments import KB, MB, SHAPES
+from arguments import KB, MB, SHAPES, label
 from celery.utils.saferepr import saferepr
 
 from celery_argsize.brokers import broker_of
@@ -71,11 +71,6 @@ def costs(args: tuple[Any, ...]) -> list[tuple[int, float]]:
     return found
 
 
-def chars(count: int) -> str:
-    """A number of characters, as people say it."""
-    return f"{count // MB} MB" if count >= MB else f"{count // KB} KB"
-
-
 def seconds(number: float) -> str:
     """A time, as people say it: two digits."""
     rounded = float(f"{number:.2g}")
@@ -96,7 +91,7 @@ def draw(lines: Mapping[str, list[tuple[int, float]]]) -> None:
         axes.spines[side].set_visible(False)
     axes.tick_params(which="both", length=0, colors=GRAY)
     axes.minorticks_off()
-    axes.set_xticks(LIMITS[::2], [chars(limit) for limit in LIMITS[::2]])
+    axes.set_xticks(LIMITS[::2], [label(limit) for limit in LIMITS[::2]])
     powers = [10.0**power for power in range(-5, 2)]
     axes.set_yticks(powers, [seconds(power) for power in powers])
     axes.grid(axis="y", color="#eeeeee")
@@ -114,7 +109,7 @@ def draw(lines: Mapping[str, list[tuple[int, float]]]) -> None:
     }
     for tier in TIERS:
         axes.axvline(tier.limit, color="#b9b9b9", linewidth=0.9, linestyle=(0, (3, 3)), zorder=1)
-        axes.annotate(chars(tier.limit), (tier.limit, 1), xytext=(0, 4), ha="center", **above)
+        axes.annotate(label(tier.limit), (tier.limit, 1), xytext=(0, 4), ha="center", **above)
     axes.annotate("Celery's default", (LIMITS[0], 1), xytext=(-2, 4), ha="left", **above)
     axes.annotate("the size guide's tiers:", (TIERS[0].limit, 1), xytext=(-38, 4), ha="right", **above)
     for name, line in lines.items():
@@ -147,7 +142,7 @@ def main() -> None:
     lines = {}
     for name, args in ARGS.items():
         lines[name] = costs(args)
-        print(name, *(f"{chars(limit)}: {seconds(taken)}" for limit, taken in lines[name]), sep="  ", flush=True)
+        print(name, *(f"{label(limit)}: {seconds(taken)}" for limit, taken in lines[name]), sep="  ", flush=True)
     draw(lines)
 
 

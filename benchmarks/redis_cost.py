@@ -103,9 +103,9 @@ def make_id(rng: random.Random) -> str:
     return str(UUID(int=rng.getrandbits(128), version=4))
 
 
-def any_size(rng: random.Random) -> int:
-    """2 to 200,000, each order of magnitude as likely as the next."""
-    return int(math.exp(rng.uniform(math.log(2), math.log(200_000))))
+def any_size(rng: random.Random, low: int = 2, high: int = 200_000) -> int:
+    """*low* to *high*, each order of magnitude as likely as the next."""
+    return int(math.exp(rng.uniform(math.log(low), math.log(high))))
 
 
 def make_run(rng: random.Random, task: str, *, cut: bool) -> Measurement:

@@ -27,6 +27,7 @@ import redis_server  # noqa: E402 - from here on, what is ours is found too
 from celery import Celery, signals  # noqa: E402
 from celery.app import trace  # noqa: E402
 from harness import Answer, Chart, Claim, run, spread  # noqa: E402
+from weigh import in_child  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -168,7 +169,7 @@ MONITORS: Final[Mapping[str, Callable[[str], None]]] = {
     "Sentry": sentry,
     "the guide: Redis for each task": seed,
 }
-NONE, EMPTY, FLOOR, OURS = [*MONITORS][:4]
+NONE, EMPTY, _, OURS = [*MONITORS][:4]
 
 
 # -- in the monitor's own process ---------------------------------------------------------------------------------
@@ -210,9 +211,8 @@ def _burst(args: tuple[Any, ...], tasks: int) -> Callable[[], float]:
 def child(monitor: str, url: str, bursts: int, tasks: int, pause: float) -> dict[str, float]:
     """Seconds that one task takes, by case."""
     MONITORS[monitor](url)
-    out, into = os.pipe()
-    pid = os.fork()
-    if not pid:
+
+    def work() -> dict[str, float]:
         found = {}
         for name, args in CASES.items():
             burst = _burst(args, tasks)
@@ -222,13 +222,9 @@ def child(monitor: str, url: str, bursts: int, tasks: int, pause: float) -> dict
                 time.sleep(pause)
                 times.append(burst())
             found[name] = statistics.median(times)
-        os.write(into, json.dumps(found).encode())
-        os._exit(0)
-    os.close(into)
-    with os.fdopen(out) as pipe:
-        text = pipe.read()
-    os.waitpid(pid, 0)
-    result: dict[str, float] = json.loads(text)
+        return found
+
+    result: dict[str, float] = in_child(work)
     return result
 
 
