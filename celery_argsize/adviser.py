@@ -26,6 +26,8 @@ from celery_argsize.stats import DEFAULT_LEVELS, OTHER, PARTS
 from celery_argsize.tiers import TIERS, recommend
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery_argsize.advice import Verdict
     from celery_argsize.brokers import Broker
     from celery_argsize.plans import PublishTime
@@ -51,7 +53,7 @@ LARGE_PAYLOAD: Final = TIERS[0].limit
 LEVELS_SINCE: Final = (5, 7)
 
 
-def advise(  # noqa: PLR0913 - two things to know, and four to tune
+def advise(  # noqa: PLR0913 - two things to know, four to tune
     summary: Summary,
     broker: str | None = None,
     celery_version: str | None = None,
@@ -59,19 +61,25 @@ def advise(  # noqa: PLR0913 - two things to know, and four to tune
     min_runs: int = MIN_RUNS,
     max_publish_seconds: float = MAX_PUBLISH_SECONDS,
     publish_time: PublishTime | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Advice:
     """What to do about the truncated reprs in *summary*.
 
     *broker* is a kombu transport's name or a URL; *celery_version* that of the producers (``"5.7.0"``). Without them,
     limits of the broker count as unknown, and the number of levels as fixed, as before Celery 5.7. Tasks with fewer
     than *min_runs* runs get no advice. Limits that add more than *max_publish_seconds* to a publish on average, by
-    *publish_time*, are not advised; without it, time is left out of account.
+    *publish_time*, are not advised; without it, time is left out of account. *progress* is called with how many tasks
+    of how many are done.
     """
     planner = Planner(broker_of(broker), _days(summary), max_publish_seconds, publish_time)
     adviser = _Adviser(planner, celery_version or "", min_runs, summary)
-    tasks = sorted(
-        (adviser.task(task) for task in summary.tasks if task.truncated), key=lambda task: (-task.truncated, task.name)
-    )
+    cut = [task for task in summary.tasks if task.truncated]
+    tasks = []
+    for done, task in enumerate(cut, 1):
+        tasks.append(adviser.task(task))
+        if progress is not None:
+            progress(done, len(cut))
+    tasks.sort(key=lambda task: (-task.truncated, task.name))
     verdict, reasons, limits = adviser.app(tasks)
     if verdict != "apply":
         tasks = [_only(task) for task in tasks]

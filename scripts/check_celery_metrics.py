@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-from celery_argsize.cli import show_report
+from celery_argsize.commands.report import show_report
 from celery_argsize.config import DEFAULT_REDIS_URL
 from celery_argsize.redis_url import is_redis_url
 

@@ -1,0 +1,30 @@
+"""``celery argsize reset``: forget what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from celery_argsize.commands.common import EXIT_NOTHING_YET, app_of, failing, where_of, where_options
+from celery_argsize.reset import reset_metrics
+
+__all__ = ["reset"]
+
+
+@click.command()
+@where_options
+@click.option("--task", help="Only this task.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def reset(context: click.Context, /, task: str | None, yes: bool, **where: Any) -> None:  # noqa: FBT001 - click passes flags so
+    """Forget what was measured, to start afresh after a change.
+
+    Example: celery -A proj argsize reset --task music.scan --yes
+    """
+    if not yes:
+        click.confirm(f"Forget the figures of {task or 'all tasks'}?", abort=True, err=True)
+    with failing(context):
+        result = reset_metrics(app_of(context), task=task, **where_of(where))
+    click.echo(str(result))
+    context.exit(EXIT_NOTHING_YET if result.forgotten == 0 else 0)
