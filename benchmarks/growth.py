@@ -32,11 +32,13 @@ from redis_cost import any_size  # noqa: E402
 
 from celery_argsize import advise  # noqa: E402
 from celery_argsize.config import DEFAULT_BUCKETS, Settings  # noqa: E402
+from celery_argsize.exposition import Scrape, exposition  # noqa: E402
 from celery_argsize.measure import Size  # noqa: E402
-from celery_argsize.prometheus import ArgsizeCollector, exposition  # noqa: E402
+from celery_argsize.measurement import Measurement, Part  # noqa: E402
+from celery_argsize.prometheus import ArgsizeCollector  # noqa: E402
 from celery_argsize.report import report_json, report_text  # noqa: E402
 from celery_argsize.shape import Shape  # noqa: E402
-from celery_argsize.stats import Book, Measurement, Part, Rules, TaskStats  # noqa: E402
+from celery_argsize.stats import Book, Rules, TaskStats  # noqa: E402
 from celery_argsize.stores.base import Batch  # noqa: E402
 from celery_argsize.stores.redis import RedisStore  # noqa: E402
 from celery_argsize.summary import summarize  # noqa: E402
@@ -137,15 +139,15 @@ SCRAPE: Final = "scrape"
 THROUGH: Final = "scrape through prometheus_client"
 #: What must be linear.
 READERS: Final[dict[str, Reader]] = {
-    SCRAPE: lambda store: ArgsizeCollector(store).exposition(),
+    SCRAPE: lambda store: ArgsizeCollector(store).exposition(openmetrics=True),
     "report": lambda store: report_text(*advised(store)),
     "report as JSON": lambda store: json.dumps(report_json(*advised(store)), indent=2, ensure_ascii=False),
 }
 figures_of: Final = lru_cache(RedisStore.read)
 #: Timed as well.
 OTHERS: Final[dict[str, Reader]] = {
-    "of a scrape: reading Redis": lambda store: ArgsizeCollector(store).figures(),
-    "of a scrape: making the text": lambda store: exposition(figures_of(store)),
+    "of a scrape: reading Redis": lambda store: ArgsizeCollector(store).scrape(),
+    "of a scrape: making the text": lambda store: exposition(Scrape(figures_of(store)), openmetrics=True),
     THROUGH: by_prometheus_client,
 }
 
@@ -209,7 +211,7 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the frame calls it
         ["of a scrape: time of the Redis server", *(f"{did.milliseconds:.3g}" for did in redis_did.values()), ""]
     )
     rows.append(["scrape, all fields and buckets filled", *("" for _ in sizes[1:]), spread(worst, 1000), ""])
-    kilobytes = len(exposition(figures_of(stores[most]))) / 1024
+    kilobytes = len(exposition(Scrape(figures_of(stores[most])), openmetrics=True)) / 1024
     return Answer(
         title="How do a scrape and the reports grow with the number of task names?",
         head=["milliseconds", *(f"{names:,} names" for names in sizes), f"one of {most:,} by one of {few:,}"],

@@ -23,9 +23,9 @@ from harness import Answer, Chart, Claim, run, spread
 from weigh import Weighed, cut_header, in_child
 
 from celery_argsize.measure import Size, measure
+from celery_argsize.measurement import Measurement
 from celery_argsize.recorder import measure_celery_task_size
 from celery_argsize.slicing import STRING_SLICE
-from celery_argsize.stats import Measurement
 from celery_argsize.truncation import CUTS, DEFAULT_LIMIT
 
 if TYPE_CHECKING:

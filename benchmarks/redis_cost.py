@@ -37,8 +37,9 @@ from celery_argsize.config import DEFAULT_BUCKETS, Settings  # noqa: E402
 from celery_argsize.flusher import Flusher  # noqa: E402
 from celery_argsize.handoff import LocalHandoff  # noqa: E402
 from celery_argsize.measure import Size  # noqa: E402
+from celery_argsize.measurement import Measurement, Part  # noqa: E402
 from celery_argsize.shape import Shape  # noqa: E402
-from celery_argsize.stats import Book, Measurement, Part, Rules, TaskStats  # noqa: E402
+from celery_argsize.stats import Book, Rules, TaskStats  # noqa: E402
 from celery_argsize.stores.base import Batch  # noqa: E402
 from celery_argsize.stores.redis import RedisStore  # noqa: E402
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Size as Size,
         measure_json_size as measure_json_size,
     )
+    from celery_argsize.measurement import Measurement as Measurement, Part as Part
     from celery_argsize.monitor import Monitor as Monitor, install as install, uninstall as uninstall
     from celery_argsize.parse import (
         CUT as CUT,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     )
     from celery_argsize.recorder import measure_celery_task_size as measure_celery_task_size
     from celery_argsize.reset import ResetResult as ResetResult, reset_metrics as reset_metrics
-    from celery_argsize.stats import Measurement as Measurement, Part as Part
     from celery_argsize.summary import PartSummary as PartSummary, Summary as Summary, TaskSummary as TaskSummary
     from celery_argsize.tiers import Recommendation as Recommendation
     from celery_argsize.verify import Finding as Finding, HostCheck as HostCheck
@@ -61,11 +61,11 @@ _HOMES: Final = {
     "errors": ["ArgsizeError", "ConfigError", "SchemaError", "StoreError"],
     "limits": ["set_repr_limits"],
     "measure": ["UNMEASURABLE", "Size", "measure_json_size"],
+    "measurement": ["Measurement", "Part"],
     "monitor": ["Monitor", "install", "uninstall"],
     "parse": ["CUT", "UNREADABLE", "ParsedRepr", "parse_repr"],
     "recorder": ["measure_celery_task_size"],
     "reset": ["ResetResult", "reset_metrics"],
-    "stats": ["Measurement", "Part"],
     "summary": ["PartSummary", "Summary", "TaskSummary"],
     "tiers": ["Recommendation"],
     "verify": ["Finding", "HostCheck"],

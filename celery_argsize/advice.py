@@ -147,6 +147,22 @@ class Advice:
         return sum(task.cured for task in self.tasks)
 
     @property
+    def recommended(self) -> ReprLimits | None:
+        """The limits that it comes to: for all tasks, or the highest of those for single ones; else Celery's defaults.
+
+        ``None`` as long as too few runs were seen.
+        """
+        if self.verdict == "too_few":
+            return None
+        single = [self.limits or ReprLimits(), *self.per_task.values()]
+        levels = [limits.levels for limits in single]
+        return ReprLimits(
+            max(limits.args for limits in single),
+            max(limits.kwargs for limits in single),
+            0 if 0 in levels else max(levels),
+        )
+
+    @property
     def per_task(self) -> dict[str, ReprLimits]:
         """Limits for single tasks, with the verdict ``apply_only``."""
         return {task.name: task.limits for task in self.tasks if task.verdict == "apply_only" and task.limits}

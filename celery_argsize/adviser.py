@@ -21,8 +21,9 @@ from celery_argsize.advice import (
     task_lines,
 )
 from celery_argsize.brokers import OTHER_HEADERS, broker_of
+from celery_argsize.measurement import PARTS
 from celery_argsize.plans import Plan, Planner, bytes_a_char
-from celery_argsize.stats import DEFAULT_LEVELS, OTHER, PARTS
+from celery_argsize.stats import DEFAULT_LEVELS, OTHER
 from celery_argsize.tiers import TIERS, recommend
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from celery_argsize.target import each_app, find_target, open_store
 if TYPE_CHECKING:
     from celery import Celery
 
-    from celery_argsize.stats import Measurement
+    from celery_argsize.measurement import Measurement
     from celery_argsize.stores.base import Store
 
 __all__ = ["get_size_summary", "update_size_metrics"]

@@ -7,9 +7,12 @@ nothing is guessed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-__all__ = ["OTHER_HEADERS", "Broker", "broker_of"]
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["OTHER_HEADERS", "Broker", "broker_name", "broker_of"]
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -38,6 +41,11 @@ class Broker:
     def known(self) -> bool:
         """Whether what it takes is known."""
         return self.carries is not None
+
+    @property
+    def body_max(self) -> int | None:
+        """Bytes of arguments that fit a message at most; ``None`` where that is not known, or not limited."""
+        return None if self.message_max is None else int((self.message_max - OTHER_HEADERS) / self.body_bytes(1))
 
     def body_bytes(self, size: float) -> float:
         """About how many bytes a body of *size* bytes takes: kombu's virtual transports carry it in base64."""
@@ -107,3 +115,10 @@ def broker_of(name: str | None) -> Broker:
     scheme = (name or "").partition("://")[0].partition("+")[0].strip().lower()
     known = _BROKERS.get(_ALIASES.get(scheme, scheme))
     return known or Broker(scheme or "unknown", None)
+
+
+def broker_name(app: Celery) -> str:
+    """The transport that *app* sends its messages by, from its configuration; nothing is connected to, or imported."""
+    url: Any = app.conf.broker_write_url or app.conf.broker_url or "amqp://"  # Celery's default
+    first = url if isinstance(url, str) else next(iter(url))
+    return first.partition("://")[0]

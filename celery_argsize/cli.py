@@ -1,6 +1,6 @@
 """``celery argsize …``: the names of the commands; each is a module in ``commands``, imported when it is used.
 
-celery imports this module at every start, whatever the command: only click is imported here.
+celery imports this module at every start, whatever the command: only what celery has imported by then is imported here.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from typing import Final
 
 import click
 
+import celery_argsize.inspecting  # noqa: F401 - so that `celery inspect` knows the command
+
 __all__ = ["argsize"]
 
-COMMANDS: Final = ("recommend", "report", "reset", "verify")
+COMMANDS: Final = ("check", "diff", "exporter", "recommend", "report", "reset", "verify", "watch")
 
 
 class _Commands(click.Group):

@@ -61,6 +61,13 @@ def _whole(low: int) -> Callable[[object], int]:
     return parse
 
 
+def _port(value: object) -> int:
+    port = _whole(1)(value)
+    if port > 65535:  # noqa: PLR2004 - the last one there is
+        raise ValueError
+    return port
+
+
 def _word(value: object) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable() or set(value) & set("{}"):
         raise ValueError
@@ -121,6 +128,11 @@ class Settings:
         DEFAULT_BUCKETS, _buckets, "1 to 60 rising whole numbers of bytes, each 1 or more (text: with commas between)"
     )
     include_eager: bool = _setting(False, _bool, "true or false")
+    prometheus_port: int | None = _setting(None, _port, "a port from 1 to 65535")
+    prometheus_host: str = _setting("127.0.0.1", _word, "a host name or an address")
+    prometheus_certfile: str | None = _setting(None, _path, "the path of a file")
+    prometheus_keyfile: str | None = _setting(None, _path, "the path of a file")
+    prometheus_client_cafile: str | None = _setting(None, _path, "the path of a file")
     redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Keywords for redis-py that came from the app (TLS, sentinels); not a setting of its own."""
 

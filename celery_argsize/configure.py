@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery_argsize.advice import DEFAULT_LIMIT, Advice, ReprLimits
 from celery_argsize.adviser import MAX_PUBLISH_SECONDS, MIN_RUNS, advise
 from celery_argsize.api import get_size_summary
+from celery_argsize.brokers import broker_name
 from celery_argsize.cost import PublishTimer
 from celery_argsize.errors import ConfigError
 from celery_argsize.limits import limits_of, set_app_limits, set_repr_limits
@@ -78,13 +79,6 @@ def advice_for(summary: Summary, app: Celery | None, broker: str | None, **tuned
 def _installed_app() -> Celery | None:
     monitor = installed()
     return None if monitor is None else monitor.app
-
-
-def broker_name(app: Celery) -> str:
-    """The transport that *app* sends its messages by, from its configuration; nothing is connected to, or imported."""
-    url: Any = app.conf.broker_write_url or app.conf.broker_url or "amqp://"  # Celery's default
-    first = url if isinstance(url, str) else next(iter(url))
-    return first.partition("://")[0]
 
 
 @dataclass(frozen=True, slots=True)

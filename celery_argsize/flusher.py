@@ -66,7 +66,9 @@ class Flusher:
         self.base = settings.base
         self._batch: Batch | None = None
         self._sequence = 0
-        self._failures = 0
+        self._failures = 0  # since it last could write
+        self._all_failures = 0
+        self._last_flush: float | None = None
         self._next_flush = 0.0
         self._last_attempt = 0.0
         self._held_until = 0.0
@@ -107,15 +109,20 @@ class Flusher:
             self._closed = True  # so that nobody reads from descriptors that are another's by then
             if not self._thread.is_alive():
                 self._handoff.close()
-            batch = self._batch
-            return self._pending.count + (Book.count_of(batch.tasks) if batch else 0)
+            return self.left
+
+    @property
+    def left(self) -> int:
+        """Task runs that are measured and not written yet; roughly, while the thread lives."""
+        batch = self._batch
+        return self._pending.count + (Book.count_of(batch.tasks) if batch else 0)
 
     def own_figures(self) -> Figures:
-        """What this worker measured. Once the thread has ended, or for a rough look."""
+        """What this worker measured, written or not; ``updated`` is when it last wrote."""
         with self._lock:
             tasks = Book(len(self._own.tasks) + len(self._pending.tasks))
             tasks.merge([*self._own.tasks.items(), *self._pending.tasks.items()])
-        return Figures(self._app_name, tasks.tasks, self._since, time.time())
+        return Figures(self._app_name, tasks.tasks, self._since, self._last_flush, self._all_failures)
 
     def _ask(self, request: _Request, timeout: float) -> bool:
         if not self._thread.is_alive():
@@ -211,13 +218,13 @@ class Flusher:
             self._last_attempt = time.monotonic()
             self._writing.set()
             try:
-                self._store.apply(batch)
+                self._store.apply(batch, self._failures)
             except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and no better
                 self._back_off(exc)
                 return False
             finally:
                 self._writing.clear()
-            self._batch = None
+            self._batch, self._last_flush = None, time.time()
             if self._failures:
                 self._failures = 0
                 self._trouble.over("figures are being written again, nothing was lost")
@@ -225,6 +232,7 @@ class Flusher:
 
     def _back_off(self, error: Exception) -> None:
         self._failures += 1
+        self._all_failures += 1
         wait = min(self.MAX_BACKOFF, max(self.MIN_BACKOFF, self._interval) * 2 ** min(self._failures - 1, 10))
         # the jitter spreads a fleet's attempts
         self._next_flush = time.monotonic() + wait * random.uniform(1.0, 1.5)  # noqa: S311

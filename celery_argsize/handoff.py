@@ -11,27 +11,24 @@ stopped), a child adds up what it cannot hand over, and hands the sums over late
 from __future__ import annotations
 
 import contextlib
-import marshal
 import os
 import select
 import shutil
-import struct
 import tempfile
 import threading
 from collections import deque
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from celery_argsize.origins import Sighting
-from celery_argsize.stats import OTHER, Book, Extreme, TaskStats
+from celery_argsize.messages import chunks, pack, plain, split, unpack
+from celery_argsize.stats import OTHER, Book, TaskStats
 from celery_argsize.trouble import Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import TypeAlias
 
-    from celery_argsize.stats import Plain, PlainPart, Rules
+    from celery_argsize.measurement import Plain
+    from celery_argsize.stats import Rules
 
     #: Counters of a task on their way.
     _Sums: TypeAlias = tuple[str, TaskStats]
@@ -160,51 +157,6 @@ class LocalHandoff:
         return False
 
 
-# -- messages: a length, then a tuple in marshal's format (both ends are the same Python) ------------------------------
-
-_LENGTH: Final = struct.Struct("<H")
-_FORMAT: Final = 2  # later ones look for what comes twice, which takes longer than it saves
-#: Counters or maxima in one message of sums; with names and ids bounded (recorder), it stays under PIPE_BUF anywhere.
-_FIELDS_A_MESSAGE: Final = 2
-
-
-def _plain(measurement: Plain) -> Plain:
-    """*measurement* as marshal takes it: it refuses tuples with names."""
-    task, task_id, args, kwargs, when, origin = measurement
-    return task, task_id, _plain_part(args), _plain_part(kwargs), when, origin
-
-
-def _plain_part(part: PlainPart) -> PlainPart:
-    size, verdict, header, levels, limit, shape = part
-    return size and (size[0], size[1]), verdict, header, levels, limit, shape and (*shape,)
-
-
-def _unpack(data: bytes, into: Book, rules: Rules) -> None:
-    content = marshal.loads(data)  # noqa: S302 - our own child's
-    if len(content) == 2:  # noqa: PLR2004 - sightings, see _chunks
-        host, sightings = content
-        into.origins.merge({host: {field: Sighting(*seen) for field, seen in sightings.items()}})
-    elif len(content) == 3:  # noqa: PLR2004 - sums, see _chunks
-        name, counts, maxima = content
-        into.merge([(name, TaskStats(counts, {field: Extreme(*seen) for field, seen in maxima.items()}))])
-    else:
-        into.add(content, rules)
-
-
-def _chunks(book: Book) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """What messages must say to add up to *book*, each with the dict that it empties: delete its keys there then."""
-    for host, sightings in [*book.origins.hosts.items()]:
-        for field, seen in [*sightings.items()]:
-            yield (host, {field: tuple(seen)}), {field: sightings}
-    for name, stats in [*book.tasks.items()]:
-        counts, maxima = iter([*stats.counts.items()]), iter([*stats.maxima.items()])
-        while chunk := dict(islice(counts, _FIELDS_A_MESSAGE)):
-            yield (name, chunk, {}), dict.fromkeys(chunk, stats.counts)
-        while some := dict(islice(maxima, _FIELDS_A_MESSAGE)):
-            plain = {field: tuple(seen) for field, seen in some.items()}
-            yield (name, {}, plain), dict.fromkeys(some, stats.maxima)
-
-
 class PipeWriter:
     """The child's end."""
 
@@ -215,7 +167,7 @@ class PipeWriter:
 
     def put(self, measurement: Plain) -> None:
         if type(measurement) is not tuple:
-            measurement = _plain(measurement)
+            measurement = plain(measurement)
         if (self._kept.tasks and not self._offer()) or not self._write(measurement):
             self._kept.add(measurement, self._rules)
 
@@ -235,8 +187,7 @@ class PipeWriter:
 
     def _write(self, content: tuple[Any, ...]) -> bool:
         """Whether a message with *content* went into the pipe; it does so whole or not at all."""
-        message = marshal.dumps(content, _FORMAT)
-        message = _LENGTH.pack(len(message)) + message
+        message = pack(content)
         if len(message) > select.PIPE_BUF:  # the longest, on some systems: what they add up to is handed over in parts
             return False
         try:
@@ -247,7 +198,7 @@ class PipeWriter:
 
     def _offer(self) -> bool:
         """Hand over what was kept, as far as the pipe has room; whether nothing is left."""
-        for content, emptied in _chunks(self._kept):
+        for content, emptied in chunks(self._kept):
             if not self._write(content):
                 return False
             for field, holder in emptied.items():
@@ -305,17 +256,13 @@ class PipeHandoff(PipeWriter):
 
     def _take(self, data: bytes, into: Book) -> bytes:
         """Unpack the whole messages in *data*; returns what is left of an unfinished one."""
-        at = 0
-        while at + _LENGTH.size <= len(data):
-            end = at + _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
-            if end > len(data):
-                break
+        messages, rest = split(data)
+        for message in messages:
             try:
-                _unpack(data[at + _LENGTH.size : end], into, self._rules)
+                unpack(message, into, self._rules)
             except Exception as exc:  # noqa: BLE001 - as above
                 _count_error(exc, into)
-            at = end
-        return data[at:]
+        return rest
 
     @staticmethod
     def _read(fd: int) -> bytes:

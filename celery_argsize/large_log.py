@@ -20,7 +20,7 @@ from celery_argsize.trouble import logger
 from celery_argsize.truncation import CAUSES
 
 if TYPE_CHECKING:
-    from celery_argsize.stats import Measurement, Part
+    from celery_argsize.measurement import Measurement, Part
 
 __all__ = ["LargeTaskLog"]
 

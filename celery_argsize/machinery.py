@@ -6,23 +6,29 @@ is imported here, at the top: a fork while a thread imports would leave that imp
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from celery_argsize.brokers import broker_name
+from celery_argsize.errors import ConfigError
 from celery_argsize.flusher import Flusher
 from celery_argsize.handoff import LocalHandoff, PipeHandoff, PipeWriter
 from celery_argsize.recorder import Recorder
 from celery_argsize.stats import Rules
 from celery_argsize.stores.memory import MemoryStore
+from celery_argsize.trouble import Trouble
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from celery_argsize.config import Settings
     from celery_argsize.handoff import Handoff
+    from celery_argsize.metrics_server import MetricsServer
+    from celery_argsize.stats import Figures
     from celery_argsize.stores.base import Store
 
 __all__ = ["Machinery", "build", "join", "rules_of", "writer_name"]
@@ -36,6 +42,14 @@ class Machinery:
     handoff: Handoff
     recorder: Recorder
     flusher: Flusher
+    server: MetricsServer | None = None
+    """Serves this worker's own metrics, where a port is set for it."""
+
+    def start(self) -> None:
+        """Start the threads of this process."""
+        self.flusher.start()
+        if self.server is not None:
+            self.server.start()
 
     def report(self, hostname: str) -> list[str]:
         """The lines for the log at shutdown."""
@@ -55,7 +69,9 @@ def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, s
     else:
         handoff = PipeHandoff(rules_of(settings), settings.max_task_names, named=spawns)
     recorder = Recorder(app, settings, handoff)
-    return Machinery(store, handoff, recorder, Flusher(handoff, store, settings, writer_name(hostname)))
+    flusher = Flusher(handoff, store, settings, writer_name(hostname))
+    server = _server(app, settings, flusher) if hostname and settings.prometheus_port else None
+    return Machinery(store, handoff, recorder, flusher, server)
 
 
 def join(app: Celery, settings: Settings, path: str) -> tuple[Recorder, PipeWriter]:
@@ -73,6 +89,35 @@ def writer_name(hostname: str) -> str:
 def rules_of(settings: Settings) -> Rules:
     """How measurements become counters under *settings*."""
     return Rules(settings.large_task_chars, settings.histogram_buckets)
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What a worker measured itself, for a collector."""
+
+    flusher: Flusher
+
+    def read(self, fields: tuple[str, ...] = ()) -> Figures:  # noqa: ARG002 - all are at hand
+        return self.flusher.own_figures()
+
+
+def _server(app: Celery, settings: Settings, flusher: Flusher) -> MetricsServer | None:
+    # Here and not at the top: only who wants it pays for the import. Still before the first fork.
+    from celery_argsize.prometheus import ArgsizeCollector, MetricsServer  # noqa: PLC0415
+
+    collector = ArgsizeCollector(_Own(flusher), settings.histogram_buckets, broker=broker_name(app))
+    try:
+        return MetricsServer(
+            collector,
+            settings.prometheus_host,
+            settings.prometheus_port or 0,
+            certfile=settings.prometheus_certfile,
+            keyfile=settings.prometheus_keyfile,
+            client_cafile=settings.prometheus_client_cafile,
+        )
+    except ConfigError as exc:  # most likely another worker on this machine has the port
+        Trouble("this worker runs without metrics of its own (argsize_prometheus_port)").report(exc, logging.ERROR)
+        return None
 
 
 def _worker_store(settings: Settings) -> Store:

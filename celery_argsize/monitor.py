@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from celery_argsize.flusher import Flusher
     from celery_argsize.handoff import Handoff, PipeWriter
     from celery_argsize.machinery import Machinery
+    from celery_argsize.measurement import Measurement
     from celery_argsize.recorder import Recorder
-    from celery_argsize.stats import Measurement
     from celery_argsize.stores.base import Store
 
 __all__ = ["Monitor", "install", "installed", "uninstall"]
@@ -213,6 +213,8 @@ class Monitor:
     def after_fork(self) -> None:
         """In a child: leave what is the parent's alone. Where tasks ran in the parent itself, begin anew."""
         self._starting = threading.Lock()
+        if self._machinery is not None and self._machinery.server is not None:
+            self._machinery.server.abandon()
         if self._handoff is None or self._handoff.after_fork():
             return
         self._machinery = self.store = self._handoff = self._recorder = None
@@ -240,8 +242,9 @@ class Monitor:
         if not self.store.shared:
             self._say(partial(logger.warning, _NO_REDIS))
         if hostname:
-            import celery_argsize.control  # noqa: F401, PLC0415 - registers our remote control commands, in workers only
-        parts.flusher.start()
+            # registers our remote control commands, in workers only
+            from celery_argsize import control, inspecting  # noqa: F401, PLC0415
+        parts.start()
         self._machinery = parts
         self._attend(parts.recorder, parts.handoff)
         if parts.handoff.path is not None:
@@ -269,6 +272,8 @@ class Monitor:
             left = parts.flusher.stop(self._shutdown_timeout)
         except Exception as exc:  # noqa: BLE001 - the worker must stop as it would
             Trouble("could not stop as it should; what was not written yet may be lost").report(exc, logging.ERROR)
+        if parts.server is not None:
+            parts.server.stop()
         if report and self.hostname:
             self._report(parts)
         if left:

@@ -14,7 +14,7 @@ from celery_argsize.truncation import DEFAULT_LEVELS, DEFAULT_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_argsize.stats import Plain, PlainPart
+    from celery_argsize.measurement import Plain, PlainPart
 
 __all__ = ["SEEN", "Origins", "Sighting"]
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from celery_argsize.advice import DEFAULT_LIMIT, Cost, ReprLimits
 from celery_argsize.brokers import OTHER_HEADERS, Broker
-from celery_argsize.stats import DEFAULT_LEVELS, PARTS
+from celery_argsize.measurement import PARTS
+from celery_argsize.stats import DEFAULT_LEVELS
 from celery_argsize.tiers import TIERS
 
 if TYPE_CHECKING:

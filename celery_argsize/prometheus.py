@@ -1,239 +1,116 @@
-"""What was measured, for Prometheus: a collector for the registries of prometheus_client, and the same as text, fast.
+"""For Prometheus: a collector, to be registered in a registry of prometheus_client or served by a server of its own.
 
-A scrape reads the store once. prometheus_client makes an object of each sample and then a text of each object, which
-takes it thirty times as long as ``exposition``, which fills in a form for each task and says the same.
+What the metrics are is in ``exposition``; the server is ``MetricsServer``.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import accumulate
-from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Sample
-from prometheus_client.utils import floatToGoString
-
+from celery_argsize.brokers import broker_name, broker_of
 from celery_argsize.config import DEFAULT_BUCKETS
-from celery_argsize.errors import StoreError
-from celery_argsize.histogram import buckets
-from celery_argsize.stats import PARTS
-from celery_argsize.truncation import CUTS
+from celery_argsize.exposition import SHOWN, Scrape, exposition, families, metrics
+from celery_argsize.metrics_server import MetricsServer
+from celery_argsize.trouble import Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import TypeAlias
+    from collections.abc import Callable, Iterable, Iterator
 
+    from celery import Celery
     from prometheus_client.core import Metric
 
-    from celery_argsize.stats import Figures, TaskStats
-    from celery_argsize.stores.base import Store
+    from celery_argsize.advice import ReprLimits
+    from celery_argsize.stats import Figures
 
-    #: What a task has in one family, in the order of the family's samples; ``None`` is not known, and not shown.
-    Values: TypeAlias = tuple[int | None, ...]
+__all__ = ["ArgsizeCollector", "MetricsServer", "collector"]
 
-__all__ = ["ArgsizeCollector", "exposition", "metrics"]
 
-#: Stands for the task's name where that is filled in later.
-TASK: Final = "\0"
+class Source(Protocol):
+    """Where figures are read: a store, or several."""
 
-#: A bound as the label of a bucket; it has no types.
-_go: Final[Callable[[float], str]] = floatToGoString
-
-_TYPES: Final = {CounterMetricFamily: "counter", GaugeMetricFamily: "gauge", HistogramMetricFamily: "histogram"}
+    def read(self, fields: tuple[str, ...] = ...) -> Figures:
+        """All figures; with *fields*, perhaps only those."""
 
 
 class ArgsizeCollector:
-    """The figures of one app, read from *store* at each scrape; *bounds* are those of the histogram's buckets.
+    """The figures of *source*, read once at each scrape; *bounds* are those of the histogram's buckets.
 
-    Nothing is read or connected to when it is registered. Where the store cannot be read, ``celery_task_args_up`` is 0
-    and there is nothing else: what was known before is not passed off as fresh.
+    Nothing is read or connected to when it is registered. Where the source cannot be read, ``celery_task_args_up`` is 0
+    and there is nothing else: what was known before is not passed off as fresh. Why is logged, rarely.
+
+    *recommended* gives the limits that are shown as recommended, without waiting, if they are known. *broker* is a
+    kombu transport's name or a URL.
     """
 
-    def __init__(self, store: Store, bounds: Iterable[int] = DEFAULT_BUCKETS) -> None:
-        self._store = store
+    def __init__(
+        self,
+        source: Source,
+        bounds: Iterable[int] = DEFAULT_BUCKETS,
+        *,
+        broker: str | None = None,
+        recommended: Callable[[], ReprLimits | None] = lambda: None,
+    ) -> None:
+        self._source = source
         self._bounds = tuple(bounds)
+        self._broker_limit = broker_of(broker).body_max
+        self._recommended = recommended
+        self._reading = threading.Lock()
+        self._failed_at = 0.0
+        self._trouble = Trouble("the figures cannot be read, and scrapes say so (celery_task_args_up 0)")
 
     def describe(self) -> Iterator[Metric]:
         """All families, empty."""
-        return (family.metric([], []) for family in (_UP, *_layout(self._bounds).families))
+        return families(self._bounds)
 
     def collect(self) -> Iterator[Metric]:
         """All families, as of now."""
-        return metrics(self.figures(), self._bounds)
+        return metrics(self.scrape(), self._bounds)
 
-    def exposition(self) -> bytes:
-        """The same, in Prometheus's text format."""
-        return exposition(self.figures(), self._bounds)
+    def exposition(self, *, openmetrics: bool = False) -> bytes:
+        """The same as text, in Prometheus's format or in OpenMetrics."""
+        return exposition(self.scrape(), self._bounds, openmetrics=openmetrics)
 
-    def figures(self) -> Figures | None:
-        """What a scrape shows; ``None`` where it could not be read."""
-        try:
-            return self._store.read(_SHOWN)
-        except StoreError:
-            return None
+    def scrape(self) -> Scrape:
+        """What a scrape shows now."""
+        figures = self._read()
+        return Scrape(figures, None if figures is None else self._recommended(), self._broker_limit)
 
-
-def metrics(figures: Figures | None, bounds: tuple[int, ...] = DEFAULT_BUCKETS) -> Iterator[Metric]:
-    """The families of *figures*; ``None`` where they could not be read."""
-    yield _UP.metric([""], [(int(figures is not None),)])
-    if figures is not None:
-        tasks = sorted(figures.tasks)
-        for family, column in _layout(bounds).columns(figures, tasks):
-            yield family.metric(tasks, column)
-
-
-def exposition(figures: Figures | None, bounds: tuple[int, ...] = DEFAULT_BUCKETS) -> bytes:
-    """The same in Prometheus's text format, 0.0.4: once parsed, it is what ``generate_latest`` gives."""
-    lines = _UP.lines([b""], [(int(figures is not None),)])
-    if figures is not None:
-        tasks = sorted(figures.tasks)
-        names = [*map(_escaped, tasks)]
-        for family, column in _layout(bounds).columns(figures, tasks):
-            lines += family.lines(names, column)
-    return b"".join(lines)
+    def _read(self) -> Figures | None:
+        asked = time.monotonic()
+        with self._reading:  # a source has one connection
+            if self._failed_at > asked:  # another scrape's attempt began before this one's, and says as much
+                return None
+            try:
+                figures = self._source.read(SHOWN)
+            except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and no better
+                self._failed_at = time.monotonic()
+                self._trouble.report(exc)
+                return None
+            self._trouble.over("the figures can be read again")
+            return figures
 
 
-def _escaped(name: str) -> bytes:
-    return name.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"").encode(errors="replace")
+def collector(app: Celery | None = None, *, broker: str | None = None, **where: Any) -> ArgsizeCollector:
+    """A collector of what all workers of *app* measured, for a registry: ``REGISTRY.register(collector(app))``.
 
+    *where* says otherwise which figures are meant (``redis_url``, ``key_prefix``, ``app_name``), as for
+    ``get_size_summary``. *broker* is by default that of *app*.
 
-@dataclass(frozen=True)
-class Family:
-    """One metric, and the samples that each task has in it."""
+    Raises:
+        ConfigError: it is not clear where to look, or the figures are in no Redis.
+    """
+    # Here and not at the top: a worker that serves its own figures needs none of it.
+    from celery_argsize.configure import get_advice  # noqa: PLC0415
+    from celery_argsize.recommender import Recommender  # noqa: PLC0415
+    from celery_argsize.target import find_target, reader_of  # noqa: PLC0415
 
-    kind: type[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]
-    name: str
-    help: str
-    samples: tuple[tuple[str, dict[str, str]], ...]
-    """Of each: what it adds to the name, and its labels, with ``TASK`` for the task's name."""
-
-    def metric(self, tasks: Iterable[str], column: Iterable[Values]) -> Metric:
-        """For prometheus_client, with the values in *column*, one item a task."""
-        metric = self.kind(self.name, self.help)
-        metric.samples = [
-            Sample(self.name + ending, labels | {"task": task} if labels else labels, value)
-            for task, values in zip(tasks, column, strict=True)
-            for (ending, labels), value in zip(self.samples, values, strict=True)
-            if value is not None
-        ]
-        return metric
-
-    def lines(self, names: Iterable[bytes], column: Iterable[Values]) -> list[bytes]:
-        """The same as text; *names* of tasks are escaped."""
-        head = f"# HELP {self.name} {self.help}\n# TYPE {self.name} {_TYPES[self.kind]}\n".encode()
-        return [head, *map(self._fill, names, column)]
-
-    def _fill(self, name: bytes, values: Values) -> bytes:
-        form = self._form
-        if None in values:
-            form = b"".join(line for line, value in zip(self._forms, values, strict=True) if value is not None)
-            values = tuple(value for value in values if value is not None)
-        return (form % values).replace(TASK.encode(), name)
-
-    @cached_property
-    def _form(self) -> bytes:
-        return b"".join(self._forms)
-
-    @cached_property
-    def _forms(self) -> list[bytes]:
-        """The line of each sample."""
-        return [f"{self.name}{ending}{_braced(labels)} %d\n".encode() for ending, labels in self.samples]
-
-
-def _braced(labels: Mapping[str, str]) -> str:
-    shown = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
-    return f"{{{shown}}}" if labels else ""
-
-
-_PARTS: Final = [{"part": part, "task": TASK} for part in PARTS]
-
-_UP: Final = Family(
-    GaugeMetricFamily,
-    "celery_task_args_up",
-    "1 if the figures could be read, 0 if not: then there are no others.",
-    (("", {}),),
-)
-_LARGE: Final = Family(
-    CounterMetricFamily,
-    "celery_task_args_large_total",
-    "Task runs with large arguments.",
-    (("", {"task": TASK}),),
-)
-_TRUNCATED: Final = Family(
-    CounterMetricFamily,
-    "celery_task_args_truncated_total",
-    "Arguments whose repr Celery had cut.",
-    tuple(("", labels | {"cause": cause}) for labels in _PARTS for cause in CUTS),
-)
-_UNMEASURABLE: Final = Family(
-    CounterMetricFamily,
-    "celery_task_args_unmeasurable_total",
-    "Task runs with arguments that have no JSON form.",
-    (("", {"task": TASK}),),
-)
-_MAX: Final = Family(
-    GaugeMetricFamily,
-    "celery_task_args_max_size_bytes",
-    "Size of the largest arguments as compact JSON, in UTF-8 bytes.",
-    tuple(("", labels) for labels in _PARTS),
-)
-
-# The counters that these show: docs/redis-schema.md.
-_CUTS: Final = [f"{part}.by_{cause}" for part in PARTS for cause in CUTS]
-_MAXIMA: Final = [f"{part}.max_bytes" for part in PARTS]
-_TOTALS: Final = ["large", "unmeasurable", *(f"{part}.{what}" for part in PARTS for what in ("count", "bytes"))]
-_cuts: Final = itemgetter(*_CUTS)
-#: What their names begin with, and those of the buckets.
-_SHOWN: Final = (*_TOTALS, *_CUTS, *_MAXIMA)
-
-
-class _Layout:
-    """The families, for buckets with some *bounds*, and how a task's counters become their values."""
-
-    def __init__(self, bounds: tuple[int, ...]) -> None:
-        self._bounds = bounds
-        endings: list[tuple[str, dict[str, str]]] = [("_bucket", {"le": le}) for le in (*map(_go, bounds), "+Inf")]
-        endings += ("_count", {}), ("_sum", {})
-        sizes = Family(
-            HistogramMetricFamily,
-            "celery_task_args_size_bytes",
-            "Size of the arguments as compact JSON, in UTF-8 bytes.",
-            tuple((ending, labels | le) for labels in _PARTS for ending, le in endings),
-        )
-        self.families = (sizes, _LARGE, _TRUNCATED, _UNMEASURABLE, _MAX)
-        fields = {part: [f"{part}.bytes_le.{bound}" for bound in (*bounds, "+Inf")] for part in PARTS}
-        self._buckets = {part: itemgetter(*fields[part]) for part in PARTS}
-        #: What is 0 may be missing among a task's counters. To ask for each would take longer than to add these.
-        self._zeros = dict.fromkeys([*_TOTALS, *_CUTS, *fields["args"], *fields["kwargs"]], 0)
-
-    def columns(self, figures: Figures, tasks: Iterable[str]) -> Iterator[tuple[Family, tuple[Values, ...]]]:
-        """The values of each family, one item a task."""
-        rows = [self._row(figures.tasks[task]) for task in tasks]
-        return zip(self.families, zip(*rows, strict=True) if rows else [()] * len(self.families), strict=True)
-
-    def _row(self, stats: TaskStats) -> tuple[Values, ...]:
-        counts = self._zeros | stats.counts
-        sizes = (*self._sizes("args", counts), *self._sizes("kwargs", counts))
-        largest = tuple(seen and seen.value for seen in map(stats.maxima.get, _MAXIMA))
-        return sizes, (counts["large"],), _cuts(counts), (counts["unmeasurable"],), largest
-
-    def _sizes(self, part: str, counts: Mapping[str, int]) -> Values:
-        """How many are within each bound, how many there are, and their sum."""
-        filled = self._buckets[part](counts)
-        if sum(filled) != counts[f"{part}.count"]:
-            filled = self._folded(part, counts)
-        within = [*accumulate(filled)]
-        return (*within, within[-1], counts[f"{part}.bytes"])
-
-    def _folded(self, part: str, counts: Mapping[str, int]) -> list[int]:
-        """The buckets where workers have others: what fell in one of those is in the next that is as wide."""
-        filled = [0] * (len(self._bounds) + 1)
-        for bound, count in buckets(f"{part}.bytes_le.", counts):
-            filled[bisect_left(self._bounds, bound)] += count
-        return filled
-
-
-_layout: Final = lru_cache(maxsize=8)(_Layout)
+    target = find_target(app, **where)
+    broker = broker or (broker_name(target.app) if target.app is not None else None)
+    return ArgsizeCollector(
+        reader_of(target),
+        target.settings.histogram_buckets,
+        broker=broker,
+        recommended=Recommender(lambda: get_advice(app, broker=broker, **where)),
+    )

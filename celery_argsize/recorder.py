@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.large_log import LargeTaskLog
 from celery_argsize.measure import EMPTY, measure_part, measure_small
+from celery_argsize.measurement import is_large, named
 from celery_argsize.shape import measure_shape
 from celery_argsize.soft_limit import SoftLimit
-from celery_argsize.stats import OTHER, TaskStats, is_large, named
+from celery_argsize.stats import OTHER, TaskStats
 from celery_argsize.trouble import Trouble, logger
 from celery_argsize.truncation import CUTS, levels_of, read_header
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from celery_argsize.config import Settings
     from celery_argsize.handoff import Handoff, PipeWriter
-    from celery_argsize.stats import Measurement, Plain, PlainPart
+    from celery_argsize.measurement import Measurement, Plain, PlainPart
 
 __all__ = ["Recorder", "measure_celery_task_size"]
 

@@ -1,6 +1,6 @@
-"""What is kept of many measurements: counters that add up, maxima that win, and the summary that people read.
+"""What is kept of many measurements: counters that add up, maxima that win, and an example here and there.
 
-Pure. A ``TaskStats`` is two flat dicts, so that a child's backlog, a batch on its way to Redis and what is read from
+Pure. A ``TaskStats`` is flat dicts, so that a child's backlog, a batch on its way to Redis and what is read from
 there are one and the same thing, and adding up is the only operation there is. ``stores.fields`` says how they are
 kept in Redis. The typed, readable side is ``Summary``; ``advice`` and ``report`` work from that.
 """
@@ -10,121 +10,28 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from celery_argsize.measure import Size
+from celery_argsize.measurement import PARTS, is_large
 from celery_argsize.origins import Origins
 from celery_argsize.shape import Shape
 from celery_argsize.truncation import CUTS, DEFAULT_LEVELS, VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import TypeAlias
 
-    from celery_argsize.truncation import Verdict
+    from celery_argsize.measurement import Plain, PlainPart
 
-__all__ = [
-    "DEFAULT_LEVELS",
-    "OTHER",
-    "PARTS",
-    "Book",
-    "Extreme",
-    "Figures",
-    "Measurement",
-    "Part",
-    "Rules",
-    "TaskStats",
-]
+__all__ = ["DEFAULT_LEVELS", "OTHER", "Book", "Exemplar", "Extreme", "Figures", "Rules", "TaskStats", "added_up"]
 
 #: The name under which everything past the cap on task names is counted.
 OTHER: Final = "__other__"
-
-PARTS: Final = ("args", "kwargs")
 
 #: What is added up of the shape of truncated parts (see ``shape.Shape``).
 CUT_SUMS: Final = (
     "bytes", "escaped", "sent_bytes", "sent_escaped", "commas", "keys", "texts", "containers", "pile"
 )  # fmt: skip
-
-
-class Part(NamedTuple):
-    """One part (args or kwargs) of one task, measured."""
-
-    size: Size | None
-    """Its size as compact JSON, or ``None`` where it has no JSON form."""
-    verdict: Verdict = "unknown"
-    """What Celery did to the repr of it that came with the message."""
-    header: int = 0
-    """Characters of that repr; 0 where none came."""
-    levels: int = 0
-    """Levels that it shows, where it was cut by depth; where it is intact, in one run of some; else 0."""
-    limit: int = 0
-    """Where that was cut by size: the sender's limit in characters, at most; 0 where the cut does not tell."""
-    shape: Shape | None = None
-    """The whole repr, where Celery cut it."""
-
-    @property
-    def truncated(self) -> bool:
-        """Whether Celery cut its repr, by size or by depth."""
-        return self.verdict in CUTS
-
-    @property
-    def need(self) -> int | None:
-        """Characters of the whole repr, or ``None`` where they are not known: a custom repr, or none."""
-        if self.verdict == "intact":
-            return self.header
-        return None if self.shape is None else self.shape.need
-
-
-class Measurement(NamedTuple):
-    """The arguments of one task run, measured. Sizes, names and ids only."""
-
-    task: str
-    """The task's name."""
-    task_id: str
-    args: Part
-    kwargs: Part
-    time: float
-    """When it was measured, in seconds since the epoch."""
-    origin: str = ""
-    """The host that sent the message; empty where that is not known."""
-
-    @property
-    def truncated(self) -> bool:
-        """Whether either part was truncated."""
-        return self.args.truncated or self.kwargs.truncated
-
-    @property
-    def unmeasurable(self) -> bool:
-        """Whether either part has no JSON form."""
-        return self.args.size is None or self.kwargs.size is None
-
-    def is_large(self, limit: int) -> bool:
-        """Whether either part is over *limit* characters."""
-        return is_large(self, limit)
-
-
-if TYPE_CHECKING:
-    #: A ``Part`` and a ``Measurement``, or plain tuples of the same: names cost a task more than its measuring.
-    PlainPart: TypeAlias = tuple[tuple[int, int] | None, Verdict, int, int, int, tuple[int, ...] | None]
-    Plain: TypeAlias = tuple[str, str, PlainPart, PlainPart, float, str]
-
-
-def is_large(measurement: Plain, limit: int) -> bool:
-    """Whether either part of *measurement* is over *limit* characters."""
-    args, kwargs = measurement[2][0], measurement[3][0]
-    return (args is not None and args[0] > limit) or (kwargs is not None and kwargs[0] > limit)
-
-
-def named(measurement: Plain) -> Measurement:
-    """The same with names."""
-    task, task_id, args, kwargs, when, origin = measurement
-    return Measurement(task, task_id, _named_part(args), _named_part(kwargs), when, origin)
-
-
-def _named_part(part: PlainPart) -> Part:
-    size, verdict, header, levels, limit, shape = part
-    return Part(size and Size(*size), verdict, header, levels, limit, None if shape is None else Shape(*shape))
 
 
 class Extreme(NamedTuple):
@@ -134,6 +41,20 @@ class Extreme(NamedTuple):
     task_id: str
     time: float
     """Seconds since the epoch."""
+
+
+class Exemplar(NamedTuple):
+    """A large part, as an example for those of its size."""
+
+    bytes: int
+    task_id: str
+    time: float
+    """Seconds since the epoch."""
+
+
+#: A run whose id has more characters, or not only ASCII, is no example: what Redis has of one takes 64 bytes at most,
+#: for with longer values a hash takes much more room there.
+MAX_EXEMPLAR_ID: Final = 39
 
 
 class _Fields:
@@ -150,9 +71,18 @@ class _Fields:
         self.max_chars, self.max_bytes, self.max_density = (
             f"{part}.max_{name}" for name in ("chars", "bytes", "density")
         )
-        self.chars_le, self.bytes_le, self.need_le, self.flat_le, self.deep_le, self.flat_need_le, self.deep_need_le = (
+        (
+            self.chars_le,
+            self.bytes_le,
+            self.last_le,
+            self.need_le,
+            self.flat_le,
+            self.deep_le,
+            self.flat_need_le,
+            self.deep_need_le,
+        ) = (
             tuple(f"{part}.{name}_le.{bucket}" for bucket in buckets)
-            for name in ("chars", "bytes", "need", "flat", "deep", "flat_need", "deep_need")
+            for name in ("chars", "bytes", "last", "need", "flat", "deep", "flat_need", "deep_need")
         )
         self.need, self.max_need, self.max_levels = f"{part}.need", f"{part}.max_need", f"{part}.max_levels"
         self.cut = tuple(f"{part}.cut_{name}" for name in CUT_SUMS)
@@ -177,21 +107,30 @@ class Rules:
 
 
 class TaskStats:
-    """Counters and maxima of one task name; see docs/redis-schema.md for the fields."""
+    """Counters, maxima and exemplars of one task name; see docs/redis-schema.md for the fields."""
 
-    __slots__ = ("counts", "maxima")
+    __slots__ = ("counts", "exemplars", "maxima")
 
-    def __init__(self, counts: Mapping[str, int] | None = None, maxima: Mapping[str, Extreme] | None = None) -> None:
+    def __init__(
+        self,
+        counts: Mapping[str, int] | None = None,
+        maxima: Mapping[str, Extreme] | None = None,
+        exemplars: Mapping[str, Exemplar] | None = None,
+    ) -> None:
         self.counts: dict[str, int] = defaultdict(int, counts or {})
         self.maxima: dict[str, Extreme] = dict(maxima or {})
+        self.exemplars: dict[str, Exemplar] = dict(exemplars or {})
+
+    def _all(self) -> tuple[object, ...]:
+        return self.counts, self.maxima, self.exemplars
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TaskStats) and (self.counts, self.maxima) == (other.counts, other.maxima)
+        return isinstance(other, TaskStats) and self._all() == other._all()
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"TaskStats({dict(self.counts)!r}, {self.maxima!r})"
+        return f"TaskStats({dict(self.counts)!r}, {self.maxima!r}, {self.exemplars!r})"
 
     def _raise(self, name: str, value: int, task_id: str = "", when: float = 0.0) -> None:
         known = self.maxima.get(name)
@@ -230,11 +169,15 @@ class TaskStats:
         counts[fields.count] += 1
         counts[fields.chars] += chars
         counts[fields.bytes] += in_bytes
-        if chars > rules.large_task_chars:
-            counts[fields.large] += 1
         bucket = bisect_left(rules.bounds, chars)
         counts[fields.chars_le[bucket]] += 1
-        counts[fields.bytes_le[bucket if in_bytes == chars else bisect_left(rules.bounds, in_bytes)]] += 1
+        if in_bytes != chars:
+            bucket = bisect_left(rules.bounds, in_bytes)
+        counts[fields.bytes_le[bucket]] += 1
+        if chars > rules.large_task_chars:
+            counts[fields.large] += 1
+            if 0 < len(task_id) <= MAX_EXEMPLAR_ID and task_id.isascii():
+                self.exemplars[fields.last_le[bucket]] = Exemplar(in_bytes, task_id, when)
         self._raise(fields.max_chars, chars, task_id, when)
         self._raise(fields.max_bytes, in_bytes)
         if chars:
@@ -256,12 +199,19 @@ class TaskStats:
             self.counts[name] += by
         self._raise(fields.max_levels, shape.levels)
 
+    def copy(self) -> TaskStats:
+        """The same, to be added to by itself."""
+        return TaskStats(self.counts, self.maxima, self.exemplars)
+
     def merge(self, other: TaskStats) -> None:
         """Add everything that *other* counted."""
         for name, by in other.counts.items():
             self.counts[name] += by
         for name, extreme in other.maxima.items():
             self._raise(name, *extreme)
+        for name, exemplar in other.exemplars.items():
+            if name not in self.exemplars or self.exemplars[name].time <= exemplar.time:
+                self.exemplars[name] = exemplar
 
 
 class Book:
@@ -327,3 +277,20 @@ class Figures:
     """When counting began, in seconds since the epoch."""
     updated: float | None = None
     """When the newest of it was written, in seconds since the epoch."""
+    flush_failures: int = 0
+    """How often a worker could not write; a reset does not forget it."""
+
+
+def added_up(app: str, figures: Iterable[Figures]) -> Figures:
+    """The figures of several apps as those of one called *app*."""
+    found = [*figures]
+    total: dict[str, TaskStats] = {}
+    for name, stats in chain.from_iterable(single.tasks.items() for single in found):
+        total.setdefault(name, TaskStats()).merge(stats)
+    return Figures(
+        app,
+        total,
+        since=min((single.since for single in found if single.since is not None), default=None),
+        updated=max((single.updated for single in found if single.updated is not None), default=None),
+        flush_failures=sum(single.flush_failures for single in found),
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from celery_argsize import config, monitor as monitors
 from celery_argsize.errors import ConfigError, StoreError
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from celery_argsize.config import Settings
     from celery_argsize.monitor import Monitor
+    from celery_argsize.stats import Figures
     from celery_argsize.stores.base import Store
 
-__all__ = ["Target", "each_app", "find_target", "open_store"]
+__all__ = ["Reader", "Target", "each_app", "find_target", "open_store", "reader_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +111,35 @@ def each_app(target: Target) -> list[Target]:
     from celery_argsize.stores.redis import apps_in  # noqa: PLC0415 - as above
 
     return [Target(config.with_app(target.settings, name)) for name in apps_in(target.settings)]
+
+
+class Reader(Protocol):
+    """What only reads, again and again, over one connection that stays open; from one thread at a time."""
+
+    @property
+    def where(self) -> str:
+        """What is read, for people; without secrets."""
+
+    def read(self, fields: tuple[str, ...] = ...) -> Figures:
+        """All figures; with *fields*, perhaps only those.
+
+        Raises:
+            StoreError: they could not be read.
+        """
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+def reader_of(target: Target) -> Reader:
+    """What reads the figures of *target* in Redis: of one app, or of all that are there, added up.
+
+    Raises:
+        ConfigError: they are in no Redis.
+    """
+    if target.settings.redis_url is None:
+        with open_store(target) as store:  # which tells what is missing
+            return store
+    from celery_argsize.stores.redis import AllApps, RedisStore  # noqa: PLC0415 - as above
+
+    return (AllApps if target.all_apps else RedisStore)(target.settings)

@@ -11,11 +11,13 @@ from kombu.utils.json import dumps, loads
 
 from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.recorder import measure_celery_task_size
-from celery_argsize.stats import Book, Figures, Measurement, Rules
+from celery_argsize.stats import Book, Figures, Rules
 from celery_argsize.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from celery_argsize.measurement import Measurement
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 RULES = Rules(1024, DEFAULT_BUCKETS)

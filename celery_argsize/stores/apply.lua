@@ -1,13 +1,14 @@
 -- Adds one batch to the counters of an app, once and as a whole: a batch that was seen before changes nothing, and one
 -- that Redis refuses changes no counter.
 --
--- KEYS  1 meta   2 names   3 the writer's last sequence   4 stats of __other__   5 hosts by when they were last seen
+-- KEYS  1 meta   2 names   3 the writer's last sequence, and failures counted with it   4 stats of __other__   5 hosts by when they were last seen
 --       6.. stats of each task in the batch, then sightings of each host in it
 -- ARGV  schema, sequence, now, cap on names, seconds a writer is remembered, tasks in the batch, cap on hosts,
 --       cap on sightings of a host, seconds a host is remembered, what the key of a host begins with,
---       then the name of each task; then for each task:
+--       how often the writer failed since it last could write; then the name of each task; then for each task:
 --         n, n times (counter, by),
---         m, of these p with a place, m maxima, p times (value, task id, time), m - p times value;
+--         m, of these p with a place, m maxima, p times (value, task id, time), m - p times value,
+--         e, e times (field of an exemplar, what it is);
 --       and for each host: host, n, n fields, n times (value and time)
 -- Returns 2 when it added, and was the first to, 1 when it added, 0 when the batch had been added before.
 --
@@ -17,8 +18,17 @@ if schema and schema ~= ARGV[1] then
   return redis.error_reply('ARGSIZE_SCHEMA ' .. schema)
 end
 local last = redis.call('GET', KEYS[3])
-if last and tonumber(last) >= tonumber(ARGV[2]) then
-  redis.call('EXPIRE', KEYS[3], ARGV[5]) -- a write, so that WAIT on this connection waits for what was added before
+local sequence, known_failures = (last or ''):match('^(%d+) ?(%d*)$')
+sequence, known_failures = tonumber(sequence) or 0, tonumber(known_failures) or 0
+local function count_failures(more)
+  if more > 0 then
+    redis.pcall('HINCRBY', KEYS[1], 'flush_failures', more) -- says how we are, and keeps no figures back
+  end
+end
+if sequence >= tonumber(ARGV[2]) then
+  count_failures(tonumber(ARGV[11]) - known_failures)
+  -- a write, so that WAIT on this connection waits for what was added before
+  redis.call('SET', KEYS[3], sequence .. ' ' .. ARGV[11], 'EX', ARGV[5])
   return 0
 end
 -- The first write: where Redis refuses writes (full, read-only) it refuses here, before anything has changed.
@@ -27,7 +37,7 @@ if not schema then
   redis.call('HSET', KEYS[1], 'schema', ARGV[1], 'since', ARGV[3])
 end
 
-local at = 11 -- where in ARGV
+local at = 12 -- where in ARGV
 local function take()
   at = at + 1
   return ARGV[at - 1]
@@ -50,10 +60,10 @@ end
 -- First what may be done twice (names, maxima, hosts), as Redis does not undo a script that fails; then the counters.
 local tasks, cap = tonumber(ARGV[6]), tonumber(ARGV[4])
 at = at + tasks
-local listed = tasks > 0 and redis.call('SMISMEMBER', KEYS[2], unpack(ARGV, 11, 10 + tasks))
+local listed = tasks > 0 and redis.call('SMISMEMBER', KEYS[2], unpack(ARGV, 12, 11 + tasks))
 local counters = {} -- { key, where in ARGV its counters begin, where they end }
 for t = 1, tasks do
-  local name, key = ARGV[10 + t], KEYS[5 + t]
+  local name, key = ARGV[11 + t], KEYS[5 + t]
   if listed[t] == 0 then
     if redis.call('SCARD', KEYS[2]) - redis.call('SMISMEMBER', KEYS[2], '__other__')[1] >= cap then
       name, key = '__other__', KEYS[4]
@@ -77,6 +87,9 @@ for t = 1, tasks do
         push(grown, field .. '_id', id, field .. '_time', seen)
       end
     end
+  end
+  for _ = 1, tonumber(take()) do
+    push(grown, take(), take())
   end
   set(key, grown)
 end
@@ -121,7 +134,7 @@ local function undo(task, stop)
   end
   redis.call('SET', KEYS[3], last or '0', 'EX', ARGV[5])
 end
-redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[5])
+redis.call('SET', KEYS[3], ARGV[2] .. ' ' .. ARGV[11], 'EX', ARGV[5])
 local pcall = redis.pcall
 for t, task in ipairs(counters) do
   local key, from, to = unpack(task)
@@ -133,4 +146,5 @@ for t, task in ipairs(counters) do
     end
   end
 end
+count_failures(tonumber(ARGV[11]))
 return schema and 1 or 2

@@ -38,8 +38,8 @@ class Store(Protocol):
     def shared(self) -> bool:
         """Whether other processes see it too."""
 
-    def apply(self, batch: Batch) -> None:
-        """Add *batch*, unless it was added before.
+    def apply(self, batch: Batch, failed: int = 0) -> None:
+        """Add *batch*, unless it was added before; *failed* is how often its writer failed to since it last could.
 
         Raises:
             StoreError: it could not be; send the same batch again.

@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.stats import Extreme, TaskStats
+from celery_argsize.stats import Exemplar, Extreme, TaskStats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,8 @@ _BUCKETS: Final = {
     "chars_le": "c", "bytes_le": "b", "need_le": "n",
     "flat_le": "f", "deep_le": "d", "flat_need_le": "F", "deep_need_le": "D",
 }  # fmt: skip
+#: As well, and what it holds is no number: an exemplar.
+_EXEMPLARS: Final = ("last_le", "x")
 _UNITS: Final = {"M": 1 << 20, "K": 1 << 10, "": 1}
 
 #: Counters of a part that count towards others of it.
@@ -42,9 +44,11 @@ _SUMS: Final = ("count", "truncated")
 #: The maximum of which it is kept where it was seen: the one that people are shown.
 _PLACED: Final = ".max_chars"
 
-_BUCKET: Final = re.compile(rf"([ak])([{''.join(_BUCKETS.values())}])(?:(\d+)([KM]?)|\+Inf)")
+_KINDS: Final = dict((*_BUCKETS.items(), _EXEMPLARS))
+_BUCKET: Final = re.compile(rf"([ak])([{''.join(_KINDS.values())}])(?:(\d+)([KM]?)|\+Inf)")
+_EXEMPLAR: Final = re.compile(r"(\d+) (.+) (\d+\.\d+)")
 _OTHER: Final = re.compile(r"([ak])\.(\w+)")
-_LONG: Final = {short: name for name, short in (*_PARTS.items(), *_BUCKETS.items())}
+_LONG: Final = {short: name for name, short in (*_PARTS.items(), *_KINDS.items())}
 
 
 @lru_cache(maxsize=4096)
@@ -54,12 +58,12 @@ def _short_name(field: str) -> str:
     kind, _, bound = rest.partition(".")
     if part not in _PARTS:
         return field
-    if kind not in _BUCKETS:
+    if kind not in _KINDS:
         return f"{_PARTS[part]}.{rest}"
     if bound.isdecimal():
         unit, size = next(pair for pair in _UNITS.items() if int(bound) % pair[1] == 0)
         bound = f"{int(bound) // size}{unit}"
-    return f"{_PARTS[part]}{_BUCKETS[kind]}{bound}"
+    return f"{_PARTS[part]}{_KINDS[kind]}{bound}"
 
 
 @lru_cache(maxsize=4096)
@@ -89,8 +93,8 @@ def _names_of(field: str) -> tuple[tuple[str, int], ...]:
     return tuple((_short_name(other), sign) for other, sign in each if other.partition(".")[2] not in _SUMS)
 
 
-def pack(stats: TaskStats) -> tuple[dict[str, int], dict[str, Extreme]]:
-    """What *stats* add to the counters in Redis, nothing that is 0; and the maxima that they have for it."""
+def pack(stats: TaskStats) -> tuple[dict[str, int], dict[str, Extreme], dict[str, str]]:
+    """What *stats* add to the counters in Redis, nothing that is 0; and the maxima and exemplars they have for it."""
     counts: dict[str, int] = {}
     for field, by in stats.counts.items():
         for name, sign in _names_of(field):
@@ -99,7 +103,8 @@ def pack(stats: TaskStats) -> tuple[dict[str, int], dict[str, Extreme]]:
         _short_name(field): seen if field.endswith(_PLACED) else Extreme(seen.value, "", 0.0)
         for field, seen in stats.maxima.items()
     }
-    return {name: by for name, by in counts.items() if by}, maxima
+    exemplars = {_short_name(field): f"{seen[0]} {seen[1]} {seen[2]:.3f}" for field, seen in stats.exemplars.items()}
+    return {name: by for name, by in counts.items() if by}, maxima, exemplars
 
 
 class _Meanings(dict[str, tuple[str, tuple[str, ...], tuple[str, str] | None]]):
@@ -143,8 +148,10 @@ def unpack(fields: Mapping[str, str], wanted: tuple[str, ...] = ANY) -> TaskStat
             continue
         try:
             number = int(value)
-        except ValueError:  # of a later version
-            continue
+        except ValueError:
+            if ".last_le." in field and (found := _EXEMPLAR.fullmatch(value)):
+                stats.exemplars[field] = Exemplar(int(found[1]), found[2], float(found[3]))
+            continue  # else it is of a later version
         if counted:
             for each in counted:
                 counts[each] = counts.get(each, 0) + number

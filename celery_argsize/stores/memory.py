@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from celery_argsize.stats import Book, Figures, TaskStats
+from celery_argsize.stats import Book, Figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ class MemoryStore:
         self._since: float | None = None
         self._updated: float | None = None
 
-    def apply(self, batch: Batch) -> None:
+    def apply(self, batch: Batch, failed: int = 0) -> None:  # noqa: ARG002 - it never fails
         """Add *batch*, unless it was added before."""
         with self._lock:
             if self._seen.get(batch.writer, 0) >= batch.sequence:
@@ -46,7 +46,7 @@ class MemoryStore:
     def read(self, fields: tuple[str, ...] = ()) -> Figures:  # noqa: ARG002 - all are at hand
         """All figures."""
         with self._lock:
-            tasks = {name: TaskStats(stats.counts, stats.maxima) for name, stats in self._book.tasks.items()}
+            tasks = {name: stats.copy() for name, stats in self._book.tasks.items()}
             return Figures(self._app, tasks, self._since, self._updated)
 
     def read_origins(self) -> Mapping[str, Mapping[str, Sighting]]:

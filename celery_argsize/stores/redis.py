@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis import exceptions
 
+from celery_argsize.config import with_app
 from celery_argsize.errors import ConfigError, SchemaError, StoreError
 from celery_argsize.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
-from celery_argsize.stats import OTHER, Figures
+from celery_argsize.stats import OTHER, Figures, added_up
 from celery_argsize.stores.connection import connect, disconnect, explain, prepare
 from celery_argsize.stores.fields import ANY, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import redis
-
     from celery_argsize.config import Settings
     from celery_argsize.stats import TaskStats
     from celery_argsize.stores.base import Batch
+    from celery_argsize.stores.connection import Client
 
-__all__ = ["SCHEMA", "RedisStore", "apps_in", "connect"]
+__all__ = ["SCHEMA", "AllApps", "RedisStore", "apps_in", "connect"]
 
 #: Version of what is in Redis (docs/redis-schema.md).
 SCHEMA: Final = 1
@@ -55,7 +55,7 @@ class RedisStore:
 
     shared = True
 
-    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+    def __init__(self, settings: Settings, client: Client | None = None) -> None:
         if settings.redis_url is None and client is None:
             message = "redis_url is not set; give the URL of the Redis that the workers use"
             raise ConfigError(message)
@@ -88,8 +88,8 @@ class RedisStore:
         assert self._scripts  # noqa: S101 - for its effect: the files are read
         prepare()
 
-    def apply(self, batch: Batch) -> None:
-        """Add *batch*, unless it was added before.
+    def apply(self, batch: Batch, failed: int = 0) -> None:
+        """Add *batch*, unless it was added before; *failed* is how often its writer failed to since it last could.
 
         Raises:
             StoreError: it could not be, or no answer came; send the same batch again.
@@ -98,6 +98,7 @@ class RedisStore:
         keys = [base + "meta", base + "names", f"{base}writer:{batch.writer}", self._task_key(OTHER), base + "origins"]
         argv: list[Any] = [SCHEMA, batch.sequence, time.time(), settings.max_task_names, WRITER_TTL]
         argv += (len(batch.tasks), MAX_ORIGINS, Origins.MAX_SIGHTINGS, ORIGIN_TTL, self._origin_key(""))
+        argv.append(failed)
         keys += map(self._task_key, batch.tasks)
         argv += batch.tasks
         for stats in batch.tasks.values():
@@ -154,6 +155,7 @@ class RedisStore:
             {_text(name): unpack(_lines(text), fields) for name, text in zip(tasks[::2], tasks[1::2], strict=True)},
             since=float(known["since"]) if "since" in known else None,
             updated=float(known["updated"]) if "updated" in known else None,
+            flush_failures=int(known.get("flush_failures", 0)),
         )
 
     def read_origins(self) -> dict[str, dict[str, Sighting]]:
@@ -212,24 +214,53 @@ def apps_in(settings: Settings) -> list[str]:
     Raises:
         StoreError: Redis could not be read.
     """
-    where = safe_url(settings.redis_url)
     client = connect(settings)
     try:
-        return sorted(map(_text, client.smembers(f"{settings.key_prefix}:apps")))
-    except exceptions.RedisError as exc:
-        raise StoreError(explain("read from", where, exc)) from None
+        return _apps(settings, client)
     finally:
         disconnect(client)
 
 
+def _apps(settings: Settings, client: Client) -> list[str]:
+    try:
+        return sorted(map(_text, client.smembers(f"{settings.key_prefix}:apps")))
+    except exceptions.RedisError as exc:
+        disconnect(client)
+        raise StoreError(explain("read from", safe_url(settings.redis_url), exc)) from None
+
+
+class AllApps:
+    """Reads the figures of all apps under a key prefix as those of one, over one connection."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = connect(settings)
+        self.where = safe_url(settings.redis_url)
+
+    def read(self, fields: tuple[str, ...] = ANY) -> Figures:
+        """All figures, added up; only those *fields*, where some are given. A round trip for each app, and one more.
+
+        Raises:
+            StoreError: they could not be read.
+        """
+        names = _apps(self._settings, self._client)
+        stores = [RedisStore(with_app(self._settings, name), self._client) for name in names]
+        return added_up(", ".join(names), [store.read(fields) for store in stores])
+
+    def close(self) -> None:
+        """Close the connection; the next use opens it again."""
+        disconnect(self._client)
+
+
 def _flatten(stats: TaskStats) -> list[Any]:
     """One task as apply.lua takes it."""
-    counts, maxima = pack(stats)
+    counts, maxima, exemplars = pack(stats)
     placed = {field: seen for field, seen in maxima.items() if seen.time}
     bare = {field: seen.value for field, seen in maxima.items() if not seen.time}
     pairs = chain.from_iterable(counts.items())
     places = chain.from_iterable(placed.values())
-    return [len(counts), *pairs, len(maxima), len(placed), *placed, *bare, *places, *bare.values()]
+    numbers = [len(counts), *pairs, len(maxima), len(placed), *placed, *bare, *places, *bare.values()]
+    return [*numbers, len(exemplars), *chain.from_iterable(exemplars.items())]
 
 
 def _sightings(fields: dict[str, str]) -> dict[str, Sighting]:

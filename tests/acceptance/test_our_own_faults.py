@@ -154,7 +154,7 @@ def test_what_raises_where_a_task_runs_is_counted_as_an_error_of_that_task(patie
 WAY: Final = (
     "handoff:PipeHandoff.wait",
     "handoff:PipeHandoff.drain",
-    "handoff:_unpack",
+    "handoff:unpack",
     "flusher:Flusher._turn",
     "flusher:Flusher._deliver",
     "flusher:Flusher._seal",

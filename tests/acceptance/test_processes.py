@@ -185,7 +185,8 @@ from celery_argsize.config import DEFAULT_BUCKETS, Settings
 from celery_argsize.flusher import Flusher
 from celery_argsize.handoff import PipeHandoff
 from celery_argsize.measure import Size
-from celery_argsize.stats import Measurement, Part, Rules
+from celery_argsize.measurement import Measurement, Part
+from celery_argsize.stats import Rules
 from celery_argsize.stores.redis import RedisStore
 
 settings = Settings(redis_url=sys.argv[1], flush_interval=0.05)

@@ -15,7 +15,8 @@ from celery_argsize.config import DEFAULT_BUCKETS, Settings
 from celery_argsize.flusher import Flusher
 from celery_argsize.handoff import PipeHandoff
 from celery_argsize.measure import Size
-from celery_argsize.stats import Book, Measurement, Part, Rules
+from celery_argsize.measurement import Measurement, Part
+from celery_argsize.stats import Book, Rules
 from celery_argsize.stores.base import Batch
 from celery_argsize.stores.redis import RedisStore
 

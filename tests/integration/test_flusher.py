@@ -14,7 +14,8 @@ from celery_argsize.config import DEFAULT_BUCKETS, Settings
 from celery_argsize.flusher import Flusher
 from celery_argsize.handoff import LocalHandoff, PipeHandoff
 from celery_argsize.measure import Size
-from celery_argsize.stats import Measurement, Part, Rules
+from celery_argsize.measurement import Measurement, Part
+from celery_argsize.stats import Rules
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.stores.redis import RedisStore
 
@@ -148,12 +149,12 @@ def test_a_flush_writes_what_was_handed_over_before_it_also_in_the_middle_of_a_t
     settings, asked = Settings(flush_interval=0.05), threading.Event()
 
     class Store(MemoryStore):
-        def apply(self, batch: Batch) -> None:
+        def apply(self, batch: Batch, failed: int = 0) -> None:
             if batch.sequence == 1:
                 handoff.put(measurement("second"))
                 asked.set()
                 wait_until(lambda: flusher._requests, what="the request")
-            super().apply(batch)
+            super().apply(batch, failed)
 
     store = Store(settings)
     flusher, handoff = start(store, settings)

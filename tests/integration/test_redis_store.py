@@ -17,9 +17,10 @@ from support import ROOT, RedisServer, free_port
 from celery_argsize import SchemaError, StoreError
 from celery_argsize.config import DEFAULT_BUCKETS, Settings
 from celery_argsize.measure import Size
+from celery_argsize.measurement import Measurement, Part
 from celery_argsize.origins import Origins, Sighting
 from celery_argsize.shape import Shape
-from celery_argsize.stats import OTHER, Book, Extreme, Measurement, Part, Rules, TaskStats
+from celery_argsize.stats import OTHER, Book, Extreme, Rules, TaskStats
 from celery_argsize.stores.base import Batch
 from celery_argsize.stores.redis import MAX_ORIGINS, ORIGIN_TTL, WRITER_TTL, RedisStore, apps_in
 from celery_argsize.summary import summarize
@@ -62,6 +63,7 @@ def kept(stats: TaskStats) -> TaskStats:
             field: seen if field.endswith(".max_chars") else Extreme(seen.value, "", 0.0)
             for field, seen in stats.maxima.items()
         },
+        stats.exemplars,
     )
 
 
@@ -419,7 +421,8 @@ import logging, sys, time
 from celery_argsize.config import Settings, resolve
 from celery_argsize.flusher import Flusher
 from celery_argsize.handoff import PipeHandoff
-from celery_argsize.stats import Measurement, Part, Rules
+from celery_argsize.measurement import Measurement, Part
+from celery_argsize.stats import Rules
 from celery_argsize.stores.redis import RedisStore
 logging.basicConfig()
 for url in ({redis_url!r}, "redis://localhost:1/0"):

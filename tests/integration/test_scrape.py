@@ -10,10 +10,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import RedisServer
 
 from celery_argsize.config import DEFAULT_BUCKETS, Settings
+from celery_argsize.exposition import Scrape, exposition
 from celery_argsize.measure import Size
-from celery_argsize.prometheus import ArgsizeCollector, exposition
+from celery_argsize.measurement import Measurement, Part
+from celery_argsize.prometheus import ArgsizeCollector
 from celery_argsize.shape import Shape
-from celery_argsize.stats import Book, Measurement, Part, Rules
+from celery_argsize.stats import Book, Rules
 from celery_argsize.stores.base import Batch
 from celery_argsize.stores.redis import RedisStore
 from celery_argsize.summary import summarize
@@ -50,7 +52,7 @@ def test_what_is_in_redis_is_what_is_scraped(store: RedisStore) -> None:
     collector = ArgsizeCollector(store)
     store.apply(batch(1, "scan", 'a "b" \\ å', "__other__"))
     figures = store.read()
-    assert collector.exposition() == exposition(figures)
+    assert collector.exposition() == exposition(Scrape(figures))
     assert f"{ARGS} 6080" in lines(collector.exposition())
     store.apply(batch(2, "scan"))
     assert f"{ARGS} 12160" in lines(collector.exposition())

@@ -32,7 +32,8 @@ from celery_argsize.config import Settings
 from celery_argsize.flusher import Flusher
 from celery_argsize.handoff import LocalHandoff
 from celery_argsize.measure import Size
-from celery_argsize.stats import Measurement, Part, Rules
+from celery_argsize.measurement import Measurement, Part
+from celery_argsize.stats import Rules
 from celery_argsize.stores import connection
 from celery_argsize.stores.redis import RedisStore, apps_in
 

@@ -9,7 +9,7 @@ from simulate import fresh_app, observe, publish, receive
 
 import celery_argsize
 from celery_argsize import ConfigError, ReprLimits, auto_configure_celery_limits, configure, set_repr_limits
-from celery_argsize.brokers import broker_of
+from celery_argsize.brokers import broker_name, broker_of
 from celery_argsize.limits import limits_of
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def test_verify_in_this_process(app: Celery) -> None:
 def test_the_broker_is_that_of_the_app(url: str, name: str) -> None:
     app = fresh_app()
     app.conf.update(broker_write_url=url)
-    assert broker_of(configure.broker_name(app)).name == name
+    assert broker_of(broker_name(app)).name == name
 
 
 def test_advice_on_figures_that_are_shown_says_where_they_are_from() -> None:

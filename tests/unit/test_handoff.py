@@ -15,8 +15,9 @@ import pytest
 from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.handoff import LocalHandoff, PipeHandoff, PipeWriter
 from celery_argsize.measure import Size
+from celery_argsize.measurement import Measurement, Part
 from celery_argsize.shape import Shape
-from celery_argsize.stats import OTHER, Book, Measurement, Part, Rules, TaskStats
+from celery_argsize.stats import OTHER, Book, Rules, TaskStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,9 +35,9 @@ from support import compact
 from celery_argsize import config, measure as measuring, recorder, slicing
 from celery_argsize.foreign import MOST_YIELDED
 from celery_argsize.measure import Size, measure
+from celery_argsize.measurement import named
 from celery_argsize.recorder import Recorder
 from celery_argsize.shape import measure_shape
-from celery_argsize.stats import named
 from celery_argsize.truncation import MOST_READ, read_header
 
 FUZZ = int(os.environ.get("FUZZ", "3000"))
@@ -47,7 +47,7 @@ BATCH = 25
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery_argsize.stats import Measurement, Plain
+    from celery_argsize.measurement import Measurement, Plain
 
 # -- what is tested against ---------------------------------------------------------------------------------------
 

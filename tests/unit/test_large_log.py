@@ -10,8 +10,8 @@ import pytest
 
 from celery_argsize.large_log import LargeTaskLog
 from celery_argsize.measure import Size
+from celery_argsize.measurement import Measurement, Part
 from celery_argsize.recorder import ID_BYTES, NAME_BYTES, clean
-from celery_argsize.stats import Measurement, Part
 from celery_argsize.trouble import Trouble
 
 SEED = """\

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings, strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from celery_argsize import StoreError
+from celery_argsize.advice import ReprLimits
 from celery_argsize.config import DEFAULT_BUCKETS, Settings
+from celery_argsize.exposition import Scrape, exposition, metrics
 from celery_argsize.measure import Size
-from celery_argsize.prometheus import ArgsizeCollector, exposition, metrics
+from celery_argsize.measurement import PARTS, Measurement, Part
+from celery_argsize.prometheus import ArgsizeCollector
 from celery_argsize.shape import Shape
-from celery_argsize.stats import PARTS, Book, Figures, Measurement, Part, Rules
+from celery_argsize.stats import Book, Figures, Rules, TaskStats
 from celery_argsize.stores.base import Batch
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.summary import summarize
@@ -35,7 +40,8 @@ shapes = st.builds(Shape, *[st.integers(1, 10**6)] * 11)
 cuts = st.builds(Part, st.none() | sizes, st.sampled_from(CUTS), st.just(1024), shape=shapes)
 parts = cuts | st.builds(Part, st.none() | sizes, st.sampled_from(["intact", "custom"]), st.integers(2, 10**6))
 names = st.sampled_from(["scan", "insert", 'a "name"', "å\\n\n%d{}"]) | st.text(max_size=5)
-measurements = st.lists(st.builds(Measurement, names, st.just("id"), parts, parts, st.floats(1, 2e9)), max_size=20)
+ids = st.sampled_from(["id", "", "%d {}", 'a "b" \\', "x" * 39, "x" * 40, "å"])
+measurements = st.lists(st.builds(Measurement, names, ids, parts, parts, st.floats(1, 2e9)), max_size=20)
 bounds = st.just(DEFAULT_BUCKETS) | st.sets(st.integers(1, 10**7), min_size=1, max_size=9).map(sorted).map(tuple)
 
 
@@ -44,6 +50,10 @@ def figures_of(seen: Iterable[Measurement], buckets: tuple[int, ...] = DEFAULT_B
     for measurement in seen:
         book.add(measurement, Rules(1024, buckets))
     return Figures("app", book.tasks)
+
+
+def text_of(figures: Figures, buckets: tuple[int, ...] = DEFAULT_BUCKETS) -> bytes:
+    return exposition(Scrape(figures), buckets)
 
 
 def one(name: str = "scan", args: int | None = 300, kwargs: int | None = 2) -> Measurement:
@@ -61,6 +71,9 @@ def parsed(text: bytes) -> Samples:
     assert len(found) == len(dict(found)), "no series twice"
     assert all(family.documentation and family.type != "unknown" for family in families)
     return dict(found)
+
+
+GENERAL = ("up", "last_flush_timestamp_seconds", "flush_failures_total", "dropped_total")
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
@@ -97,7 +110,7 @@ def test_our_text_is_that_of_prometheus_client(
     seen: list[Measurement], workers: tuple[int, ...], ours: tuple[int, ...]
 ) -> None:
     figures = figures_of(seen, workers)
-    text = exposition(figures, ours)
+    text = text_of(figures, ours)
     theirs = latest(figures, ours)
     assert parsed(text) == parsed(theirs)
 
@@ -111,7 +124,7 @@ def test_our_text_is_that_of_prometheus_client(
 @given(measurements)
 def test_it_says_what_the_summary_says(seen: list[Measurement]) -> None:
     figures = figures_of(seen)
-    samples = parsed(exposition(figures))
+    samples = parsed(text_of(figures))
     summary = summarize(figures)
     for task in summary.tasks:
         assert value(samples, "large_total", task=task.name) == task.large
@@ -124,7 +137,7 @@ def test_it_says_what_the_summary_says(seen: list[Measurement]) -> None:
                 assert value(samples, "max_size_bytes", **labels) == part.max_bytes
             for cause, number in part.truncated_by.items():
                 assert value(samples, "truncated_total", **labels, cause=cause) == number
-    tasks = {dict(labels)["task"] for _, labels in samples if labels}
+    tasks = {dict(labels)["task"] for _, labels in samples if "task" in dict(labels)}
     assert tasks == {task.name for task in summary.tasks}
 
 
@@ -139,7 +152,7 @@ def reached(samples: Samples, **labels: str) -> dict[float, float]:
 def test_buckets_add_up_to_all_whatever_those_of_the_workers_are(
     seen: list[Measurement], workers: tuple[int, ...], ours: tuple[int, ...]
 ) -> None:
-    samples = parsed(exposition(figures_of(seen, workers), ours))
+    samples = parsed(text_of(figures_of(seen, workers), ours))
     for task in {measurement.task for measurement in seen}:
         measured = [m.args.size.bytes for m in seen if m.task == task and m.args.size is not None]
         filled = reached(samples, task=task, part="args")
@@ -156,13 +169,13 @@ def test_buckets_add_up_to_all_whatever_those_of_the_workers_are(
     "name", ['say "hi"', "a\nb", "a\\nb\\", "100%d %s %", "{task}", "å\U0001f3b5", "\0", "", "__other__"]
 )
 def test_any_task_name_comes_back_as_it_was(name: str) -> None:
-    samples = parsed(exposition(figures_of([one(name), one("scan", 700)])))
+    samples = parsed(text_of(figures_of([one(name), one("scan", 700)])))
     assert value(samples, "size_bytes_sum", task=name, part="args") == 300
     assert value(samples, "size_bytes_sum", task="scan", part="args") == 700
 
 
 def test_what_could_not_be_measured_has_no_largest_size() -> None:
-    samples = parsed(exposition(figures_of([one(args=None, kwargs=7)])))
+    samples = parsed(text_of(figures_of([one(args=None, kwargs=7)])))
     assert value(samples, "unmeasurable_total", task="scan") == 1
     assert value(samples, "max_size_bytes", task="scan", part="kwargs") == 7
     assert value(samples, "size_bytes_count", task="scan", part="args") == 0
@@ -171,24 +184,117 @@ def test_what_could_not_be_measured_has_no_largest_size() -> None:
 
 
 def test_empty_arguments_are_sizes_too() -> None:
-    samples = parsed(exposition(figures_of([one(args=0, kwargs=0)])))
+    samples = parsed(text_of(figures_of([one(args=0, kwargs=0)])))
     assert value(samples, "max_size_bytes", task="scan", part="args") == 0
     assert set(reached(samples, task="scan", part="args").values()) == {1}
 
 
 def test_large_sums_are_exact() -> None:
     figures = figures_of([one(args=2**53 + 1)])
-    assert f'size_bytes_sum{{part="args",task="scan"}} {2**53 + 1}\n' in exposition(figures).decode()
+    assert f'size_bytes_sum{{part="args",task="scan"}} {2**53 + 1}\n' in text_of(figures).decode()
 
 
-@pytest.mark.parametrize("text", [latest, exposition])
+@pytest.mark.parametrize("text", [latest, text_of])
 def test_no_names_yet(text: Callable[[Figures], bytes]) -> None:
-    assert parsed(text(Figures("app", {}))) == {("celery_task_args_up", ()): 1}
+    samples = parsed(text(Figures("app", {}, updated=1234.5, flush_failures=3)))
+    assert samples == {(f"celery_task_args_{name}", ()): n for name, n in zip(GENERAL, (1, 1234.5, 3, 0), strict=True)}
 
 
 def test_to_register_it_reads_nothing() -> None:
     registry = CollectorRegistry(auto_describe=True)
     registry.register(collector(AssertionError("read")))
+
+
+def families_in(openmetrics: str) -> list[Metric]:
+    return [*openmetrics_families(openmetrics)]  # type: ignore[no-untyped-call]
+
+
+@settings(max_examples=60)
+@given(measurements, bounds, bounds)
+def test_our_openmetrics_is_that_of_prometheus_client(
+    seen: list[Measurement], workers: tuple[int, ...], ours: tuple[int, ...]
+) -> None:
+    scrape = Scrape(figures_of(seen, workers), ReprLimits(2048, 1024), 16_773_120)
+    store: Any = Given(figures_of(seen, workers))
+    registry = CollectorRegistry()
+    registry.register(ArgsizeCollector(store, ours, broker="amqp", recommended=lambda: scrape.recommended))
+    text = exposition(scrape, ours, openmetrics=True).decode()
+    theirs = generate_openmetrics(registry).decode()  # type: ignore[no-untyped-call]
+    assert families_in(text) == families_in(theirs)
+
+
+def exemplars_of(figures: Figures, buckets: tuple[int, ...] = DEFAULT_BUCKETS) -> dict[tuple[str, str, str], Any]:
+    families = families_in(exposition(Scrape(figures), buckets, openmetrics=True).decode())
+    return {
+        (sample.labels["task"], sample.labels["part"], sample.labels["le"]): sample.exemplar
+        for family in families
+        for sample in family.samples
+        if sample.exemplar
+    }
+
+
+@settings(max_examples=60)
+@given(measurements, bounds, bounds)
+def test_an_exemplar_names_a_large_task_of_its_bucket(
+    seen: list[Measurement], workers: tuple[int, ...], ours: tuple[int, ...]
+) -> None:
+    found = exemplars_of(figures_of(seen, workers), ours)
+    runs = [
+        (run.task, part, run.task_id, size.bytes)
+        for run in seen
+        for part in PARTS
+        if (size := getattr(run, part).size) is not None and size.chars > 1024
+    ]
+    for (task, part, le), exemplar in found.items():
+        assert set(exemplar.labels) == {"task_id"}
+        assert (task, part, exemplar.labels["task_id"], exemplar.value) in runs
+        below = max((bound for bound in ours if bound < float(le)), default=0)
+        assert below < exemplar.value <= float(le)
+    if workers == ours:
+        shown = {
+            (task, part, min([bound for bound in ours if bound >= size], default=float("inf")))
+            for task, part, task_id, size in runs
+            if task_id and len(task_id) < 40 and task_id.isascii()
+        }
+        assert {(task, part, float(le)) for task, part, le in found} == shown
+
+
+def test_of_several_in_a_bucket_the_latest_is_the_exemplar() -> None:
+    runs = [one(args=3000)._replace(task_id=name, time=when) for name, when in (("a", 5.0), ("b", 7.0), ("c", 6.0))]
+    (exemplar,) = exemplars_of(figures_of(runs[:2]), (1024, 4096)).values()
+    assert (exemplar.labels, exemplar.value, float(exemplar.timestamp)) == ({"task_id": "b"}, 3000, 7.0)
+    late, early = figures_of(runs[1:2]), figures_of(runs[:1])
+    late.tasks["scan"].merge(early.tasks["scan"])
+    (exemplar,) = exemplars_of(late, (1024, 4096)).values()
+    assert exemplar.labels == {"task_id": "b"}
+
+
+def test_runs_that_could_not_be_measured_are_dropped_ones() -> None:
+    figures = Figures("app", {"scan": TaskStats({"errors": 2}), "insert": TaskStats({"errors": 1})})
+    assert value(parsed(text_of(figures)), "dropped_total") == 3
+
+
+@pytest.mark.parametrize(
+    ("broker", "limit"), [("amqp", 16773120), ("redis", (512 * 2**20 - 4096) * 3 // 4), ("memory", None), (None, None)]
+)
+def test_what_the_broker_takes(broker: str | None, limit: int | None) -> None:
+    store: Any = Given(figures_of([one()]))
+    samples = parsed(ArgsizeCollector(store, broker=broker).exposition())
+    assert samples.get(("celery_task_args_broker_limit_bytes", ())) == limit
+
+
+def test_recommended_limits_are_shown_where_they_are_known() -> None:
+    store: Any = Given(figures_of([one()]), figures_of([one()]), StoreError("away"))
+    known: list[ReprLimits | None] = [ReprLimits(16384, 1024), None]
+    collector = ArgsizeCollector(store, recommended=lambda: known.pop(0))
+    name = "celery_task_argsrepr_recommended_chars"
+    samples = parsed(collector.exposition())
+    assert {labels: n for (metric, labels), n in samples.items() if metric == name} == {
+        (("part", "args"),): 16384,
+        (("part", "kwargs"),): 1024,
+    }
+    assert not [metric for metric, _ in parsed(collector.exposition()) if metric == name]
+    assert not [metric for metric, _ in parsed(collector.exposition()) if metric == name], "nor asked for"
 
 
 def described(families: Iterable[Metric]) -> list[tuple[str, str, str]]:
@@ -197,7 +303,7 @@ def described(families: Iterable[Metric]) -> list[tuple[str, str, str]]:
 
 def test_what_it_describes_is_what_it_collects() -> None:
     figures = figures_of([one()])
-    assert described(collector().describe()) == described(metrics(figures))
+    assert described(collector().describe()) == described(metrics(Scrape(figures)))
     assert not any(family.samples for family in collector().describe())
 
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings, strategies as st
 
 from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.measure import Size
+from celery_argsize.measurement import Measurement, Part
 from celery_argsize.shape import Shape
-from celery_argsize.stats import OTHER, Book, Figures, Measurement, Part, Rules, TaskStats
+from celery_argsize.stats import OTHER, Book, Figures, Rules, TaskStats
 from celery_argsize.summary import summarize
 from celery_argsize.truncation import CUTS
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from celery_argsize.measure import Size
-from celery_argsize.stats import Book, Figures, Measurement, Part, Rules
+from celery_argsize.measurement import Measurement, Part
+from celery_argsize.stats import Book, Figures, Rules
 from celery_argsize.summary import Summary, summarize
 from celery_argsize.tiers import recommend
 

@@ -1,0 +1,45 @@
+"""``celery argsize exporter``: serves the figures of all workers to Prometheus, until it is told to end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from typing import Any
+
+import click
+
+from celery_argsize.commands.common import app_of, broker_option, failing, where_of, where_options
+from celery_argsize.prometheus import MetricsServer, collector
+
+__all__ = ["exporter"]
+
+
+@click.command()
+@where_options
+@broker_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at; 0.0.0.0 for all.")
+@click.option("--port", default=9808, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--certfile", type=click.Path(), help="Certificate, for TLS; PEM.")
+@click.option("--keyfile", type=click.Path(), help="Its key, if that is in another file.")
+@click.option("--client-cafile", type=click.Path(), help="Answer only to clients with a certificate of this authority.")
+@click.pass_context
+def exporter(context: click.Context, /, **options: Any) -> None:
+    """Serve the figures of all workers to Prometheus, at /metrics.
+
+    One for the cluster is enough. It ends with 0 on SIGTERM or Ctrl-C.
+
+    Example: celery -A proj argsize exporter --host 127.0.0.1 --port 9808
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    names = ("host", "port", "certfile", "keyfile", "client_cafile")
+    with failing(context):
+        served = collector(app_of(context), broker=options["broker"], **where_of(options))
+        server = MetricsServer(served, **{name: options[name] for name in names})
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    server.start()
+    click.echo(f"Serving metrics at {server.url}", err=True)
+    ended.wait()
+    server.stop()
