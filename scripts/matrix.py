@@ -27,7 +27,7 @@ MATRIX: Final = ROOT / "tests" / "matrix.txt"
 CONSTRAINTS: Final = ROOT / "constraints.txt"
 FOLDER: Final = ROOT / ".venv-matrix"
 #: What the smoke tests, and each conftest.py on their way, import besides the package.
-TOOLS: Final = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "trustme")
+TOOLS: Final = ("hypothesis", "psutil", "pytest", "pytest-timeout", "pytest-xdist", "trustme")
 #: The error filter of pyproject.toml is for what we do wrong today. Old releases warn of Pythons that came after them.
 PYTEST: Final = ("-m", "pytest", "-m", "smoke", "-q", "-n", "3", "-W", "ignore", "-p", "no:cacheprovider")
 

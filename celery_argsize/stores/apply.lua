@@ -7,8 +7,8 @@
 --       cap on sightings of a host, seconds a host is remembered, what the key of a host begins with,
 --       how often the writer failed since it last could write; then the name of each task; then for each task:
 --         n, n times (counter, by),
---         m, of these p with a place, m maxima, p times (value, task id, time), m - p times value,
---         e, e times (field of an exemplar, what it is);
+--         m, of these p with a place, e, m maxima, e exemplars, p times (value, task id, time), m - p times value,
+--         e times (what it is, with its time last);
 --       and for each host: host, n, n fields, n times (value and time)
 -- Returns 2 when it added, and was the first to, 1 when it added, 0 when the batch had been added before.
 --
@@ -46,6 +46,9 @@ local function ask(key, n) -- the n fields that come next
   at = at + n
   return n > 0 and redis.call('HMGET', key, unpack(ARGV, at - n, at - 1)) or {}
 end
+local function later(text, known) -- by the time that comes last in both
+  return tonumber(text:match('%S+$')) >= (tonumber(known:match('%S+$')) or 0)
+end
 local function push(list, ...)
   for _, word in ipairs({ ... }) do
     list[#list + 1] = word
@@ -73,30 +76,24 @@ for t = 1, tasks do
   local n = tonumber(take())
   counters[t] = { key, at, at + 2 * n - 2 }
   at = at + 2 * n
-  local m, placed = tonumber(take()), tonumber(take())
-  local maxima, grown = at, {}
-  for i, known in ipairs(ask(key, m)) do
-    local field, value = ARGV[maxima + i - 1], take()
+  local m, placed, exemplars = tonumber(take()), tonumber(take()), tonumber(take())
+  local fields, newer = at, {}
+  for i, known in ipairs(ask(key, m + exemplars)) do
+    local field, value = ARGV[fields + i - 1], take()
     local id, seen
     if i <= placed then
       id, seen = take(), take()
     end
-    if not known or tonumber(value) > tonumber(known) then
-      push(grown, field, value)
+    if not known or i <= m and tonumber(value) > tonumber(known) or i > m and later(value, known) then
+      push(newer, field, value)
       if id then
-        push(grown, field .. '_id', id, field .. '_time', seen)
+        push(newer, field .. '_id', id, field .. '_time', seen)
       end
     end
   end
-  for _ = 1, tonumber(take()) do
-    push(grown, take(), take())
-  end
-  set(key, grown)
+  set(key, newer)
 end
 
-local function moment(sighting)
-  return tonumber(sighting:match('%S+$'))
-end
 if #KEYS > 5 + tasks then
   redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', tonumber(ARGV[3]) - tonumber(ARGV[9]))
   for k = 6 + tasks, #KEYS do
@@ -108,7 +105,7 @@ if #KEYS > 5 + tasks then
       if not known then
         room = (room or tonumber(ARGV[8]) - redis.call('HLEN', key)) - 1
       end
-      if known and moment(sighting) >= moment(known) or not known and room >= 0 then
+      if known and later(sighting, known) or not known and room >= 0 then
         push(newer, ARGV[fields + i - 1], sighting)
       end
     end

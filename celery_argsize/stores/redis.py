@@ -259,8 +259,8 @@ def _flatten(stats: TaskStats) -> list[Any]:
     bare = {field: seen.value for field, seen in maxima.items() if not seen.time}
     pairs = chain.from_iterable(counts.items())
     places = chain.from_iterable(placed.values())
-    numbers = [len(counts), *pairs, len(maxima), len(placed), *placed, *bare, *places, *bare.values()]
-    return [*numbers, len(exemplars), *chain.from_iterable(exemplars.items())]
+    fields = [len(maxima), len(placed), len(exemplars), *placed, *bare, *exemplars]
+    return [len(counts), *pairs, *fields, *places, *bare.values(), *exemplars.values()]
 
 
 def _sightings(fields: dict[str, str]) -> dict[str, Sighting]:

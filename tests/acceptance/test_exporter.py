@@ -8,13 +8,14 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from scene import figures
-from support import APPS, BIN, RedisServer, Worker, free_port, run, running, stop, wait_until
+from support import APPS, BIN, RedisServer, Worker, free_port, missing, run, running, stop, wait_until
 
 import celery_argsize
 
@@ -181,9 +182,12 @@ def own(scene: Scene, port: int, *options: str, **settings: Any) -> Worker:
     return Worker(scene.folder, scene.env(settings), *options)
 
 
-@pytest.mark.smoke
-@pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
+@pytest.mark.parametrize(
+    "pool", [pytest.param("prefork", marks=pytest.mark.smoke), "solo", "threads", "gevent", "eventlet"]
+)
 def test_a_worker_serves_its_own_figures_on_one_port(scene: Scene, pool: str) -> None:
+    if pool in {"gevent", "eventlet"} and find_spec(pool) is None:  # not imported here: they mind forks
+        missing(pool)
     port = free_port()
     url = f"http://127.0.0.1:{port}/metrics"
     with running(own(scene, port, "-c", "2", "-P", pool)) as worker:

@@ -22,6 +22,7 @@ from support import BIN, RedisServer, Worker, free_port, run, running, wait_unti
 from worklog import LOG_CONF, ours
 
 import celery_argsize
+from celery_argsize.prometheus import collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,8 +137,12 @@ def test_no_argument_value_leaves_the_process(scene: Scene, own_redis: RedisServ
         runs = send_marked(producer)
         wait_until(lambda: counted() >= runs, what="all figures")
         printed = commands(env, ["report"], ["report", "--json"], ["recommend"], ["recommend", "--json"])
-        printed += commands(env, ["verify"], ["verify", "--json"])
+        printed += commands(
+            env, ["verify"], ["verify", "--json"], ["check", "--max-bytes", "1"], ["report", "--html", "-"]
+        )
+        inspected = run(str(BIN / "celery"), "-A", "lifecycle", "inspect", "argsize", "-t", "5", env=env).stdout
         log = worker.stop()
+    metrics = collector(redis_url=with_login(own_redis), broker="redis").exposition(openmetrics=True).decode()
     assert counted() == runs
     said = "".join(record.text for record in ours(log))
     texts = {
@@ -145,6 +150,8 @@ def test_no_argument_value_leaves_the_process(scene: Scene, own_redis: RedisServ
         "what Redis heard": b"".join(heard).decode(errors="replace"),
         "what Redis holds": contents(own_redis),
         "what commands print": printed,
+        "what Prometheus gets": metrics,
+        "what a worker answers": inspected,
     }
     for where, text in texts.items():
         assert "sesame" not in text, where

@@ -20,7 +20,7 @@ from celery_argsize.measure import Size
 from celery_argsize.measurement import Measurement, Part
 from celery_argsize.origins import Origins, Sighting
 from celery_argsize.shape import Shape
-from celery_argsize.stats import OTHER, Book, Extreme, Rules, TaskStats
+from celery_argsize.stats import OTHER, Book, Exemplar, Extreme, Rules, TaskStats
 from celery_argsize.stores.base import Batch
 from celery_argsize.stores.redis import MAX_ORIGINS, ORIGIN_TTL, WRITER_TTL, RedisStore, apps_in
 from celery_argsize.summary import summarize
@@ -63,7 +63,7 @@ def kept(stats: TaskStats) -> TaskStats:
             field: seen if field.endswith(".max_chars") else Extreme(seen.value, "", 0.0)
             for field, seen in stats.maxima.items()
         },
-        stats.exemplars,
+        {field: seen._replace(time=round(seen.time, 3)) for field, seen in stats.exemplars.items()},
     )
 
 
@@ -121,6 +121,7 @@ def test_figures_that_come_in_pieces_add_up(store: RedisStore) -> None:
     stats = any_task(random.Random(6), 50)
     pieces = [TaskStats({field: by}) for field, by in stats.counts.items()]
     pieces += [TaskStats({}, {field: seen}) for field, seen in stats.maxima.items()]
+    pieces += [TaskStats({}, {}, {field: seen}) for field, seen in stats.exemplars.items()]
     for sequence, piece in enumerate(pieces, 1):
         store.apply(Batch("w", sequence, {"scan": piece}))
     assert dict(store.read().tasks) == {"scan": kept(stats)}
@@ -147,6 +148,72 @@ def test_a_batch_that_is_sent_again_changes_nothing(store: RedisStore, settings:
     RedisStore(settings).apply(second)
     store.apply(batch(1, ["scan"], writer="another"))
     assert store.read().tasks["scan"].counts["count"] == 3
+
+
+def failures(store: RedisStore) -> int:
+    return store.read().flush_failures
+
+
+def test_failures_of_writers_are_counted_once_whatever_redis_answered(store: RedisStore) -> None:
+    first = batch(1, ["scan"])
+    store.apply(first)
+    assert failures(store) == 0
+    store.apply(first, 2)  # no answer came to the first two attempts, of which one had arrived
+    assert failures(store) == 2
+    store.apply(first, 3)
+    assert failures(store) == 3
+    store.apply(batch(2, ["scan"]), 0)
+    store.apply(batch(3, ["scan"]), 4)
+    assert failures(store) == 7
+    store.apply(batch(1, ["scan"], writer="other"), 5)
+    assert failures(store) == 12
+    store.reset()
+    assert failures(store) == 12
+    assert store.read().tasks == {}
+
+
+def test_a_count_of_failures_that_is_none_keeps_no_figures_back(store: RedisStore, redis_server: RedisServer) -> None:
+    store.apply(batch(1, ["scan"]))
+    with redis_server.client() as client:
+        client.hset("celery-argsize:{music}:meta", "flush_failures", "2.5")
+        store.apply(batch(2, ["scan"]), 4)
+        client.hdel("celery-argsize:{music}:meta", "flush_failures")
+    assert store.read().tasks["scan"].counts["count"] == 2
+
+
+def test_the_latest_exemplar_of_a_bucket_is_kept_and_forgotten_at_a_reset(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    sizes = [
+        (1, 5000, "first"),
+        (2, 6000, 'a "b" %d 12 1.5'),
+        (3, 3000, "x" * 39),
+        (4, 2**40, "-"),
+        (5, 5000, "x" * 40),
+    ]
+    for sequence, size, task_id in sizes:
+        stats = TaskStats()
+        part = Part(Size(size, size), "intact", size)
+        stats.add(Measurement("scan", task_id, part, part, 1795263869.7774), RULES)
+        store.apply(Batch("w", sequence, {"scan": stats}))
+    found = store.read().tasks["scan"].exemplars
+    expected = {"4096": (3000, "x" * 39), "8192": (6000, 'a "b" %d 12 1.5'), "+Inf": (2**40, "-")}
+    assert found == {
+        f"{part}.last_le.{bound}": Exemplar(size, task_id, 1795263869.777)
+        for part in ("args", "kwargs")
+        for bound, (size, task_id) in expected.items()
+    }
+    with redis_server.client() as client:
+        key = "celery-argsize:{music}:task:scan"
+        assert client.hget(key, "ax8K") == b'6000 a "b" %d 12 1.5 1795263869.777'
+        client.hset(key, mapping={"ax16K": "nonsense", "ax32K": "1 2", "ax64K": ""})
+    assert store.read().tasks["scan"].exemplars == found
+    early = TaskStats({}, {}, {"args.last_le.8192": Exemplar(7000, "early", 1795263869.5)})
+    store.apply(Batch("w", 9, {"scan": early}))
+    assert store.read().tasks["scan"].exemplars == found, "it is not the latest"
+    assert store.read(("args.count",)).tasks["scan"].exemplars == {}
+    store.reset("scan")
+    assert store.read().tasks == {}
 
 
 def sighted(sequence: int, hosts: list[str], when: float = 1234.5, limit: int = 1030, writer: str = "w") -> Batch:
@@ -245,6 +312,8 @@ def filled(rng: random.Random) -> TaskStats:
             stats.counts |= {f"{part}.{kind}.{bound}": rng.randrange(10**most) for bound in RULES.buckets}
         for kind in ("flat_need_le", "deep_need_le"):
             stats.counts |= {f"{part}.{kind}.{bound}": rng.randrange(10**12) for bound in RULES.buckets}
+        large = [bound for bound in RULES.buckets if float(bound.replace("+Inf", "inf")) > 1024]
+        stats.exemplars |= {f"{part}.last_le.{bound}": Exemplar(10**9 - 1, "x" * 39, 1795263869.777) for bound in large}
     stats.maxima = {field: Extreme(seen.value, "x" * 64, seen.time) for field, seen in stats.maxima.items()}
     return stats
 
@@ -261,7 +330,7 @@ def test_a_name_takes_little_memory(store: RedisStore, redis_server: RedisServer
         assert client.object("encoding", key + "every field") in {b"listpack", b"ziplist"}
     assert sizes["little"] < 1024
     assert sizes["much"] < 4096
-    assert sizes["every field"] < 5632
+    assert sizes["every field"] < 7680
 
 
 def test_fields_are_named_as_documented(store: RedisStore, redis_server: RedisServer) -> None:
@@ -288,10 +357,10 @@ def test_a_name_costs_redis_one_look_and_what_changed(store: RedisStore, redis_s
         calls = {name[8:]: seen["calls"] for name, seen in client.info("commandstats").items()}
     assert calls["smismember"] == 1
     assert calls["hmget"] == 50 + 1, "the maxima of each, and the schema"
-    assert calls["hset"] == 1, "updated; no maximum grew"
+    assert calls["hset"] == 50 + 1, "the exemplars of each, and updated; no maximum grew"
     # args: chars and two of its buckets; kwargs: chars and one; runs, large, args.large
     assert calls["hincrby"] == 50 * 8
-    assert sum(calls.values()) < 50 * 9 + 15
+    assert sum(calls.values()) < 50 * 10 + 15
 
 
 def ascii_batch(sequence: int, names: list[str], sizes: list[int]) -> Batch:

@@ -65,6 +65,11 @@ def test_a_keyword_wins_over_the_app_over_the_environment_over_the_default() -> 
         ("redis_ssl_ca_certs", " "),
         ("redis_ssl_check_hostname", "perhaps"),
         ("require_redis_ssl", "perhaps"),
+        ("prometheus_port", 0),
+        ("prometheus_port", 65536),
+        ("prometheus_port", "http"),
+        ("prometheus_host", ""),
+        ("prometheus_certfile", " "),
         ("enabled", None.__class__),
     ],
 )

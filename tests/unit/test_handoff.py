@@ -90,6 +90,25 @@ def test_a_full_pipe_blocks_nobody_and_what_it_had_no_room_for_comes_later(pipe:
     pipe.close()
 
 
+def test_exemplars_that_a_full_pipe_kept_back_come_later_too(pipe: PipeHandoff) -> None:
+    while not pipe._kept:
+        pipe.put(measurement(1))
+    for number in (3000, 5000, 70_000):
+        pipe.put(measurement(number))
+    book = Book(10)
+    pipe.drain(book)
+    assert book.tasks["scan"].exemplars == {}
+    assert pipe.linger(0) == 0
+    pipe.drain(book)
+    found = book.tasks["scan"].exemplars
+    assert {field: (seen.bytes, seen.task_id) for field, seen in found.items()} == {
+        "args.last_le.4096": (3000, "id-3000"),
+        "args.last_le.8192": (5000, "id-5000"),
+        "args.last_le.131072": (70_000, "id-70000"),
+    }
+    pipe.close()
+
+
 def test_the_longest_message_is_written_whole_or_not_at_all_on_any_system(
     pipe: PipeHandoff, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -295,6 +297,38 @@ def test_recommended_limits_are_shown_where_they_are_known() -> None:
     }
     assert not [metric for metric, _ in parsed(collector.exposition()) if metric == name]
     assert not [metric for metric, _ in parsed(collector.exposition()) if metric == name], "nor asked for"
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_documented_metrics_are_the_metrics() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(celery_\w+)` \| (\w+) \|([^|]*)\|", text, re.MULTILINE)
+    documented = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    figures = figures_of([one()])
+    figures = Figures("app", figures.tasks, updated=1.0)
+    found = {}
+    for family in metrics(Scrape(figures, ReprLimits(), 1)):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        found[name] = (family.type, {label for sample in family.samples for label in sample.labels} - {"le"})
+    assert documented == found
+
+
+@pytest.mark.parametrize("buckets", [DEFAULT_BUCKETS, (128, 1024, 8192, 65536, 524288, 1048576, 8388608)])
+def test_the_documented_number_of_series_is_the_number_of_series(buckets: tuple[int, ...]) -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert str(list(buckets)) in text or f"With the {len(buckets)} default buckets" in text
+    rows = [re.findall(r"[\d,]+", row) for row in re.findall(r"^\| [\d,]+ \| [\d,]+ \| [\d,]+ \|$", text, re.MULTILINE)]
+    head = re.search(r"^\| task names \| (\d+) buckets \| (\d+) buckets \|$", text, re.MULTILINE)
+    assert head
+    column = head.groups().index(str(len(buckets))) + 1
+    documented = {int(row[0].replace(",", "")): int(row[column].replace(",", "")) for row in rows}
+    assert len(documented) == 4
+    for names, series in documented.items():
+        few = min(names, 20)  # they are all alike
+        samples = parsed(text_of(figures_of([one(f"task {number}") for number in range(few)], buckets), buckets))
+        assert len([1 for _, labels in samples if "task" in dict(labels)]) == series * few // names
 
 
 def described(families: Iterable[Metric]) -> list[tuple[str, str, str]]:
