@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     #: Exemplars by the places of samples, one item a task; or none at all.
     Exemplars: TypeAlias = Sequence[Mapping[int, Exemplar]]
 
-__all__ = ["SHOWN", "Scrape", "exposition", "families", "metrics"]
+__all__ = ["SHOWN", "SHOWN_WITH_EXEMPLARS", "Scrape", "exposition", "families", "metrics"]
 
 #: Stands for the task's name where that is filled in later.
 TASK: Final = "\0"
@@ -264,8 +264,10 @@ _CUTS: Final = [f"{part}.by_{cause}" for part in PARTS for cause in CUTS]
 _MAXIMA: Final = [f"{part}.max_bytes" for part in PARTS]
 _TOTALS: Final = ["large", "unmeasurable", *(f"{part}.{what}" for part in PARTS for what in ("count", "bytes"))]
 _cuts: Final = itemgetter(*_CUTS)
-#: What the fields that are shown begin with: all of the counters that these need, buckets and exemplars.
-SHOWN: Final = (*_TOTALS, *_CUTS, *_MAXIMA, "errors", *(f"{part}.last_le" for part in PARTS))
+#: What the fields that are shown begin with: all of the counters that these need, and the buckets.
+SHOWN: Final = (*_TOTALS, *_CUTS, *_MAXIMA, "errors")
+#: The same with exemplars, which only OpenMetrics has.
+SHOWN_WITH_EXEMPLARS: Final = (*SHOWN, *(f"{part}.last_le" for part in PARTS))
 
 
 class _Layout:

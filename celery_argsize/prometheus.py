@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from celery_argsize.brokers import broker_name, broker_of
 from celery_argsize.config import DEFAULT_BUCKETS
-from celery_argsize.exposition import SHOWN, Scrape, exposition, families, metrics
+from celery_argsize.exposition import SHOWN, SHOWN_WITH_EXEMPLARS, Scrape, exposition, families, metrics
 from celery_argsize.metrics_server import MetricsServer
 from celery_argsize.trouble import Trouble
 
@@ -70,20 +70,20 @@ class ArgsizeCollector:
 
     def exposition(self, *, openmetrics: bool = False) -> bytes:
         """The same as text, in Prometheus's format or in OpenMetrics."""
-        return exposition(self.scrape(), self._bounds, openmetrics=openmetrics)
+        return exposition(self.scrape(exemplars=openmetrics), self._bounds, openmetrics=openmetrics)
 
-    def scrape(self) -> Scrape:
+    def scrape(self, *, exemplars: bool = True) -> Scrape:
         """What a scrape shows now."""
-        figures = self._read()
+        figures = self._read(SHOWN_WITH_EXEMPLARS if exemplars else SHOWN)
         return Scrape(figures, None if figures is None else self._recommended(), self._broker_limit)
 
-    def _read(self) -> Figures | None:
+    def _read(self, fields: tuple[str, ...]) -> Figures | None:
         asked = time.monotonic()
         with self._reading:  # a source has one connection
             if self._failed_at > asked:  # another scrape's attempt began before this one's, and says as much
                 return None
             try:
-                figures = self._source.read(SHOWN)
+                figures = self._source.read(fields)
             except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and no better
                 self._failed_at = time.monotonic()
                 self._trouble.report(exc)

@@ -46,7 +46,6 @@ _PLACED: Final = ".max_chars"
 
 _KINDS: Final = dict((*_BUCKETS.items(), _EXEMPLARS))
 _BUCKET: Final = re.compile(rf"([ak])([{''.join(_KINDS.values())}])(?:(\d+)([KM]?)|\+Inf)")
-_EXEMPLAR: Final = re.compile(r"(\d+) (.+) (\d+\.\d+)")
 _OTHER: Final = re.compile(r"([ak])\.(\w+)")
 _LONG: Final = {short: name for name, short in (*_PARTS.items(), *_KINDS.items())}
 
@@ -107,11 +106,15 @@ def pack(stats: TaskStats) -> tuple[dict[str, int], dict[str, Extreme], dict[str
     return {name: by for name, by in counts.items() if by}, maxima, exemplars
 
 
+#: In place of a place: an exemplar has its own.
+_EXEMPLAR: Final = ("", "")
+
+
 class _Meanings(dict[str, tuple[str, tuple[str, ...], tuple[str, str] | None]]):
     """What is in Redis by a name there: a field, the fields that count with it, and the names of a maximum's place.
 
-    No field where it is not *wanted*, or a place itself; no fields count with a maximum. A dict, as it is asked for
-    each field of each task, and ``lru_cache`` takes longer.
+    No field where it is not *wanted*, or a place itself; no fields count with a maximum, or with an exemplar. A dict,
+    as it is asked for each field of each task, and ``lru_cache`` takes longer.
     """
 
     def __init__(self, wanted: tuple[str, ...]) -> None:
@@ -131,6 +134,8 @@ class _Meanings(dict[str, tuple[str, tuple[str, ...], tuple[str, str] | None]]):
         if ".max_" in field:
             place = (f"{name}_id", f"{name}_time") if field.endswith(_PLACED) else None
             return field if field.startswith(self._wanted) else "", (), place
+        if f".{_EXEMPLARS[0]}." in field:
+            return field if field.startswith(self._wanted) else "", (), _EXEMPLAR
         counted = tuple(each for each in _fields_of(field) if each.startswith(self._wanted))
         return field if counted else "", counted, None
 
@@ -147,11 +152,15 @@ def unpack(fields: Mapping[str, str], wanted: tuple[str, ...] = ANY) -> TaskStat
         if not field:
             continue
         try:
+            if place == _EXEMPLAR:
+                size, _, rest = value.partition(" ")
+                task_id, _, moment = rest.rpartition(" ")
+                if task_id:
+                    stats.exemplars[field] = Exemplar(int(size), task_id, float(moment))
+                continue
             number = int(value)
-        except ValueError:
-            if ".last_le." in field and (found := _EXEMPLAR.fullmatch(value)):
-                stats.exemplars[field] = Exemplar(int(found[1]), found[2], float(found[3]))
-            continue  # else it is of a later version
+        except ValueError:  # of a later version
+            continue
         if counted:
             for each in counted:
                 counts[each] = counts.get(each, 0) + number

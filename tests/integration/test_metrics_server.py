@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 UP, DOWN = "celery_task_args_up 1", "celery_task_args_up 0"
 
 
+@pytest.fixture(autouse=True)
+def _nobody_works_on_after_the_test() -> Iterator[None]:
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "celery-argsize-recommender":
+            thread.join(20)
+
+
 def runs(sequence: int, *names: str, size: int = 5000) -> Batch:
     book = Book(1000)
     for name in names:
