@@ -13,7 +13,7 @@ from celery_argsize.stats import OTHER
 if TYPE_CHECKING:
     from celery_argsize.advice import Advice, Cost, PartAdvice, TaskAdvice
 
-__all__ = ["advice_text", "short_advice"]
+__all__ = ["advice_text", "app_reasons", "app_verdict", "short_advice", "task_facts", "task_verdict"]
 
 _APP: Final = {
     "apply": "APPLY these limits, for all tasks",
@@ -43,17 +43,27 @@ def advice_text(advice: Advice) -> str:
 
 def short_advice(advice: Advice) -> list[str]:
     """The verdicts, a line each; for the report."""
-    lines = [f"What cures it: {_APP[advice.verdict]}"]
-    if advice.verdict in {"apply", "apply_only"}:
-        lines[0] += f" ({_cured(advice.cured, advice.truncated)})"
-    lines += [f"  {reason}" for reason in advice.reasons]
-    if advice.against_the_guide:
-        lines.append(f"  not the tier above: {advice.against_the_guide}")
-    lines += [f"  {task.name}: {_said(task)}{_first(task)}" for task in advice.tasks]
+    verdict, cured = app_verdict(advice)
+    lines = [f"What cures it: {verdict}" + (f" ({cured})" if cured else "")]
+    lines += [f"  {reason}" for reason in app_reasons(advice)]
+    lines += [f"  {task.name}: {task_verdict(task)}{_first(task)}" for task in advice.tasks]
     return lines
 
 
-def _said(task: TaskAdvice) -> str:
+def app_verdict(advice: Advice) -> tuple[str, str]:
+    """What to do, and what that cures; the latter is empty where nothing is to be applied."""
+    applies = advice.verdict in {"apply", "apply_only"}
+    return _APP[advice.verdict], _cured(advice.cured, advice.truncated) if applies else ""
+
+
+def app_reasons(advice: Advice) -> list[str]:
+    """Why, and why not the tier of the guide."""
+    against = advice.against_the_guide
+    return [*advice.reasons, *([f"not the tier above: {against}"] if against else [])]
+
+
+def task_verdict(task: TaskAdvice) -> str:
+    """What to do for *task*."""
     return "no advice of its own" if task.name == OTHER else _TASK[task.verdict]
 
 
@@ -83,27 +93,29 @@ def _thumb(advice: Advice) -> list[str]:
 
 
 def _task(task: TaskAdvice) -> list[str]:
-    lines = [f"{task.name}: {_said(task)}"]
-    lines += [f"  {reason}" for reason in task.reasons]
-    lines.append(f"  runs: {task.count:,}, of which {task.truncated:,} with a truncated repr")
-    lines += [line for part in task.parts for line in _part(part, sure=task.limits is not None)]
-    if task.cost is not None:
-        lines += _cost(task.cost, sure=task.limits is not None)
+    lines = [f"{task.name}: {task_verdict(task)}", *(f"  {fact}" for fact in task_facts(task))]
     if task.verdict in {"pass_reference", "short_argsrepr"}:
         lines += [f"    {line}" for line in task.lines]
     return lines
 
 
+def task_facts(task: TaskAdvice) -> list[str]:
+    """Why, what was seen, and what limits would do and cost; a line that goes with the one before it is indented."""
+    lines = [*task.reasons, f"runs: {task.count:,}, of which {task.truncated:,} with a truncated repr"]
+    lines += [line for part in task.parts for line in _part(part, sure=task.limits is not None)]
+    return lines + (_cost(task.cost, sure=task.limits is not None) if task.cost is not None else [])
+
+
 def _part(part: PartAdvice, *, sure: bool) -> list[str]:
     causes = ", ".join(f"{n:,} by {cause}" for cause, n in part.truncated_by.items() if n)
     need = f"need: {part.need_max:,} characters at most, {part.need_p99:,} at p99; {part.levels} {_levels(part.levels)}"
-    lines = [f"  {part.part}: {part.truncated:,} truncated ({causes}); {need}"]
+    lines = [f"{part.part}: {part.truncated:,} truncated ({causes}); {need}"]
     if part.limit is not None:
         would = "leaves" if sure else "would leave"
-        lines.append(f"    limit {part.limit:,} {would} {part.cured:,} of them whole")
+        lines.append(f"  limit {part.limit:,} {would} {part.cured:,} of them whole")
     if part.p99_limit is not None:
         lines.append(
-            f"    limit {part.p99_limit:,} would leave {part.p99_cured:,} of them whole (without the largest 1 %)"
+            f"  limit {part.p99_limit:,} would leave {part.p99_cured:,} of them whole (without the largest 1 %)"
         )
     return lines
 
@@ -115,11 +127,11 @@ def _levels(count: int) -> str:
 def _cost(cost: Cost, *, sure: bool) -> list[str]:
     a_day = "" if cost.extra_bytes_a_day is None else f", {_bytes(cost.extra_bytes_a_day)} a day"
     costs = "costs" if sure else "would cost"
-    line = f"  {costs}: {_bytes(cost.extra_bytes)} more a truncated message{a_day}"
+    line = f"{costs}: {_bytes(cost.extra_bytes)} more a truncated message{a_day}"
     lines = [f"{line} (the message takes about {_bytes(cost.message_bytes)} now)"]
     if cost.publish_seconds is not None and cost.publish_seconds_max is not None:
         mean, most = cost.publish_seconds * 1000, cost.publish_seconds_max * 1000
-        lines.append(f"    publishing it takes {mean:,.2f} ms longer on average, {most:,.2f} ms for the largest")
+        lines.append(f"  publishing it takes {mean:,.2f} ms longer on average, {most:,.2f} ms for the largest")
     return lines
 
 

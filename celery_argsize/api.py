@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.machinery import rules_of, writer_name
@@ -16,7 +17,7 @@ from celery_argsize.recorder import fit
 from celery_argsize.stats import Book
 from celery_argsize.stores.base import Batch
 from celery_argsize.summary import Summary, summarize
-from celery_argsize.target import each_app, find_target, open_store
+from celery_argsize.target import Reader, find_target, open_store
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -48,11 +49,8 @@ def get_size_summary(
     target = find_target(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
     if target.monitor is not None and target.monitor.flusher is not None:
         target.monitor.flusher.flush(FLUSH_TIMEOUT)
-    figures = []
-    for single in each_app(target):
-        with open_store(single) as store:
-            figures.append(store.read())
-    return summarize(*figures)
+    with closing(Reader(target)) as reader:
+        return summarize(*reader.read_each())
 
 
 def update_size_metrics(

@@ -97,7 +97,7 @@ class _Own:
 
     flusher: Flusher
 
-    def read(self, fields: tuple[str, ...] = ()) -> Figures:  # noqa: ARG002 - all are at hand
+    def read(self, fields: tuple[str, ...]) -> Figures:  # noqa: ARG002 - all are at hand
         return self.flusher.own_figures()
 
 

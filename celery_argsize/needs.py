@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from celery_argsize.histogram import buckets, quantile
+from celery_argsize.histogram import buckets, label, quantile
 from celery_argsize.stats import CUT_SUMS
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Need:
     p99: int
     levels: int
     """The most levels of nested containers among those that were cut; 0 if none was."""
+    histogram: Mapping[str, int]
+    """Inclusive upper bound of the bucket in characters (``+Inf`` for the last) to the number that fell in it."""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -104,6 +106,7 @@ def need_of(part: str, stats: TaskStats) -> Need:
         p95=quantile(seen, 0.95, top),
         p99=quantile(seen, 0.99, top),
         levels=levels.value if levels else 0,
+        histogram={label(bound): n for bound, n in seen},
     )
 
 

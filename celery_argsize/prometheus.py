@@ -30,8 +30,8 @@ __all__ = ["ArgsizeCollector", "MetricsServer", "collector"]
 class Source(Protocol):
     """Where figures are read: a store, or several."""
 
-    def read(self, fields: tuple[str, ...] = ...) -> Figures:
-        """All figures; with *fields*, perhaps only those."""
+    def read(self, fields: tuple[str, ...]) -> Figures:
+        """The figures; perhaps only those *fields*."""
 
 
 class ArgsizeCollector:
@@ -104,12 +104,12 @@ def collector(app: Celery | None = None, *, broker: str | None = None, **where: 
     # Here and not at the top: a worker that serves its own figures needs none of it.
     from celery_argsize.configure import get_advice  # noqa: PLC0415
     from celery_argsize.recommender import Recommender  # noqa: PLC0415
-    from celery_argsize.target import find_target, reader_of  # noqa: PLC0415
+    from celery_argsize.target import Reader, find_target  # noqa: PLC0415
 
     target = find_target(app, **where)
     broker = broker or (broker_name(target.app) if target.app is not None else None)
     return ArgsizeCollector(
-        reader_of(target),
+        Reader(target),
         target.settings.histogram_buckets,
         broker=broker,
         recommended=Recommender(lambda: get_advice(app, broker=broker, **where)),

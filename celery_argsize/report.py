@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.advice_text import short_advice
 from celery_argsize.stats import OTHER
+from celery_argsize.table import table
 from celery_argsize.tiers import TIERS, recommend
 from celery_argsize.truncation import CAUSES
 
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
     from celery_argsize.advice import Advice
     from celery_argsize.summary import Summary, TaskSummary
 
-__all__ = ["NOTHING_YET", "report_json", "report_text", "shutdown_lines"]
+__all__ = [
+    "NOTHING_YET",
+    "headline",
+    "of_other",
+    "period",
+    "report_json",
+    "report_text",
+    "shutdown_lines",
+    "to_paste",
+    "when",
+]
 
 #: What to check when nothing was collected: the guide's troubleshooting, in its order.
 NOTHING_YET: Final = """\
@@ -37,71 +48,81 @@ def report_text(summary: Summary, advice: Advice) -> str:
     """The whole report."""
     blocks = [
         ["=== CELERY SIZE METRICS ===", *_headline(summary)],
-        _period(summary),
+        period(summary),
         ["Tiers (characters, KB = 1,024), a rule of thumb:", *_tier_table(summary)],
-        ["Tasks, largest first (characters):", *_task_table(summary), *_other(summary)],
+        ["Tasks, largest first (characters):", *_task_table(summary), *(f"  {line}" for line in of_other(summary))],
         [*short_advice(advice), "  needs, costs and lines to paste: celery -A proj argsize recommend"]
         if summary.truncated_tasks
         else [],
-        _paste(summary, advice),
+        _paste(*to_paste(summary, advice)),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _paste(summary: Summary, advice: Advice) -> list[str]:
-    """The advice to paste; where there is none yet, the rule of thumb, but never against the advice."""
+def _paste(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"{title}:", *(f"    {line}" for line in lines)] if lines else []
+
+
+def to_paste(summary: Summary, advice: Advice) -> tuple[str, Sequence[str]]:
+    """What is to be pasted, in words, and its lines: the advice, or none.
+
+    Where there is no advice yet, it is the rule of thumb, but never against the advice.
+    """
     if advice.lines:
-        return ["To paste:", *(f"    {line}" for line in advice.lines)]
+        return "To paste", advice.lines
     thumb = recommend(summary)
     harmful = advice.verdict not in {"too_few", "nothing"} or advice.against_the_guide
     if harmful or not thumb.lines or not summary.largest_task:
-        return []
-    return ["To paste for that tier, by the rule of thumb:", *(f"    {line}" for line in thumb.lines)]
+        return "", ()
+    return "To paste for that tier, by the rule of thumb", thumb.lines
 
 
 def _headline(summary: Summary) -> list[str]:
+    return [f"{name}: {value}" for name, value in headline(summary)]
+
+
+def headline(summary: Summary) -> list[tuple[str, str]]:
+    """The headline figures: what each is called, and the figure with its unit."""
     advice = recommend(summary)
     largest = summary.largest_task
-    lines = [
-        f"Tasks analyzed: {summary.total_tasks:,}",
-        f"Max args size: {summary.max_args_size:,} characters",
-        f"Max kwargs size: {summary.max_kwargs_size:,} characters",
-        f"Mean args size: {summary.avg_args_size:,.0f} characters",
-        f"Mean kwargs size: {summary.avg_kwargs_size:,.0f} characters",
-        f"Truncated tasks: {summary.truncated_tasks:,}",
-        f"Largest task: {f'{largest.name} ({largest.part})' if largest else 'none measured'}",
+    figures = [
+        ("Tasks analyzed", f"{summary.total_tasks:,}"),
+        ("Max args size", f"{summary.max_args_size:,} characters"),
+        ("Max kwargs size", f"{summary.max_kwargs_size:,} characters"),
+        ("Mean args size", f"{summary.avg_args_size:,.0f} characters"),
+        ("Mean kwargs size", f"{summary.avg_kwargs_size:,.0f} characters"),
+        ("Truncated tasks", f"{summary.truncated_tasks:,}"),
+        ("Largest task", f"{largest.name} ({largest.part})" if largest else "none measured"),
     ]
     if largest is None:
-        lines.append("Recommended limit: none, as nothing could be measured")
-    elif advice.tier is None:
-        lines.append(f"Recommended limit: {advice.limit:,} characters")
-        lines.append("Recommended tier: none covers it (over 2MB): store the payload and pass a reference to it")
+        figures.append(("Recommended limit", "none, as nothing could be measured"))
     else:
-        lines.append(f"Recommended limit: {advice.limit:,} characters")
-        lines.append(f"Recommended tier: {advice.tier_name} ({advice.tier})")
+        covers = "none covers it (over 2MB): store the payload and pass a reference to it"
+        figures.append(("Recommended limit", f"{advice.limit:,} characters"))
+        figures.append(("Recommended tier", f"{advice.tier_name} ({advice.tier})" if advice.tier else covers))
     if summary.unmeasurable_tasks:
-        lines.insert(6, f"Unmeasurable tasks: {summary.unmeasurable_tasks:,}")
+        figures.insert(6, ("Unmeasurable tasks", f"{summary.unmeasurable_tasks:,}"))
     if summary.errors:
-        lines.insert(
-            1,
-            f"Not measured: {summary.errors:,}, for errors in celery_argsize; its lines in the workers' logs say which",
-        )
-    return lines
+        why = "for errors in celery_argsize; its lines in the workers' logs say which"
+        figures.insert(1, ("Not measured", f"{summary.errors:,}, {why}"))
+    return figures
 
 
-def _period(summary: Summary) -> list[str]:
+def period(summary: Summary) -> list[str]:
+    """Why reprs were truncated, when it was measured, and in which apps, where there are several."""
     lines = []
     if summary.truncated_tasks:
         causes = [f"{n:,} by {CAUSES[cause]}" for cause, n in summary.truncated_by.items() if n]
         lines.append(f"Truncated parts: {', '.join(causes)}")
     if summary.since is not None and summary.updated is not None:
-        lines.append(f"Measured from {_when(summary.since)} to {_when(summary.updated)}.")
+        lines.append(f"Measured from {when(summary.since)} to {when(summary.updated)}.")
     if len(summary.apps) > 1:
         lines.append(f"Apps: {', '.join(summary.apps)} (--app-name shows one of them).")
     return lines
 
 
-def _when(moment: float) -> str:
+def when(moment: float) -> str:
+    """A *moment*, in seconds since the epoch, for people."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
@@ -116,7 +137,7 @@ def _tier_table(summary: Summary) -> list[str]:
         )
         for tier in TIERS
     ]
-    return _table(rows, right=False)
+    return table(rows, right=False)
 
 
 def _task_table(summary: Summary) -> list[str]:
@@ -132,31 +153,18 @@ def _task_table(summary: Summary) -> list[str]:
         "Max repr",
         "Truncated",
     )
-    return _table([head, *map(_task_row, summary.tasks)], right=True)
+    return table([head, *map(_task_row, summary.tasks)], right=True)
 
 
-def _other(summary: Summary) -> list[str]:
+def of_other(summary: Summary) -> list[str]:
     """What ``__other__`` is, where there is one."""
     if not summary.other_runs:
         return []
     runs = "1 run" if summary.other_runs == 1 else f"{summary.other_runs:,} runs"
     return [
-        f"  Task names past max_task_names are added up as {OTHER}: {runs}, of how many names is not known.",
-        "  To see each, raise max_task_names where workers start, and then: celery -A proj argsize reset",
+        f"Task names past max_task_names are added up as {OTHER}: {runs}, of how many names is not known.",
+        "To see each, raise max_task_names where workers start, and then: celery -A proj argsize reset",
     ]
-
-
-def _table(rows: Sequence[tuple[str, ...]], *, right: bool) -> list[str]:
-    """*rows* with aligned columns; *right* aligns all but the first to the right, for numbers."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *rest in rows:
-        cells = [first.ljust(widths[0])]
-        cells += [
-            cell.rjust(width) if right else cell.ljust(width) for cell, width in zip(rest, widths[1:], strict=True)
-        ]
-        lines.append(("  " + "  ".join(cells)).rstrip())
-    return lines
 
 
 def _task_row(task: TaskSummary) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.histogram import buckets, label, quantile
+from celery_argsize.measurement import PARTS
 from celery_argsize.needs import Cuts, Need, cuts_of, need_of
-from celery_argsize.stats import OTHER, PARTS, Extreme, Figures, TaskStats
+from celery_argsize.stats import OTHER, Extreme, Figures, TaskStats
 from celery_argsize.truncation import CUTS
 
 if TYPE_CHECKING:

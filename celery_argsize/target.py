@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from celery_argsize import config, monitor as monitors
 from celery_argsize.errors import ConfigError, StoreError
+from celery_argsize.stats import added_up
 from celery_argsize.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from celery import Celery
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from celery_argsize.stats import Figures
     from celery_argsize.stores.base import Store
 
-__all__ = ["Reader", "Target", "each_app", "find_target", "open_store", "reader_of"]
+__all__ = ["Reader", "Target", "each_app", "find_target", "open_store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,33 +114,44 @@ def each_app(target: Target) -> list[Target]:
     return [Target(config.with_app(target.settings, name)) for name in apps_in(target.settings)]
 
 
-class Reader(Protocol):
-    """What only reads, again and again, over one connection that stays open; from one thread at a time."""
+class Reader:
+    """Reads the figures of *target* again and again, over one connection that stays open; one thread at a time.
 
-    @property
-    def where(self) -> str:
-        """What is read, for people; without secrets."""
+    Raises:
+        ConfigError: they are in no Redis, and not in this process.
+        StoreError: they are in another process's memory.
+    """
 
-    def read(self, fields: tuple[str, ...] = ...) -> Figures:
-        """All figures; with *fields*, perhaps only those.
+    def __init__(self, target: Target) -> None:
+        self._each: Callable[..., list[Figures]]
+        if target.settings.redis_url is None:
+            store = _memory_store(target, write=False)
+            self.where, self.close = store.where, store.close
+            self._each = lambda *_: [store.read()]
+            return
+        from celery_argsize.stores.redis import AppsStore, RedisStore  # noqa: PLC0415 - as above
+
+        if target.all_apps:
+            apps = AppsStore(target.settings)
+            self.where, self.close, self._each = apps.where, apps.close, apps.read_each
+        else:
+            single = RedisStore(target.settings)
+            self.where, self.close = single.where, single.close
+            self._each = lambda *fields: [single.read(*fields)]
+
+    def read_each(self) -> list[Figures]:
+        """All figures of each app that is meant.
 
         Raises:
             StoreError: they could not be read.
         """
+        return self._each()
 
-    def close(self) -> None:
-        """Give back what it holds."""
+    def read(self, fields: tuple[str, ...]) -> Figures:
+        """Those *fields* of all apps that are meant, added up.
 
-
-def reader_of(target: Target) -> Reader:
-    """What reads the figures of *target* in Redis: of one app, or of all that are there, added up.
-
-    Raises:
-        ConfigError: they are in no Redis.
-    """
-    if target.settings.redis_url is None:
-        with open_store(target) as store:  # which tells what is missing
-            return store
-    from celery_argsize.stores.redis import AllApps, RedisStore  # noqa: PLC0415 - as above
-
-    return (AllApps if target.all_apps else RedisStore)(target.settings)
+        Raises:
+            StoreError: they could not be read.
+        """
+        found = self._each(fields)
+        return found[0] if len(found) == 1 else added_up("", found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -27,6 +28,7 @@ __all__ = [
     "EXIT_NOT_IN_FORCE",
     "EXIT_STORE",
     "EXIT_USAGE",
+    "READING",
     "app_of",
     "as_json_option",
     "broker_option",
@@ -35,6 +37,7 @@ __all__ = [
     "fail",
     "failing",
     "progress",
+    "waiting",
     "where_of",
     "where_options",
 ]
@@ -110,8 +113,26 @@ def failing(context: click.Context) -> Iterator[None]:
         context.exit(fail(exc))
 
 
-#: Seconds after which a bar appears: what is over by then needs none.
+#: What most commands wait for.
+READING: Final = "Reading Redis"
+
+#: Seconds after which a person is told what goes on: what is over by then needs no word.
 PATIENCE: Final = 1.0
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on stderr, if that is a terminal, *what* the block waits for, where it does so for long."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    timer = threading.Timer(PATIENCE, click.echo, [f"{what} …"], {"err": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import errno
+import os
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,41 +26,109 @@ from celery_argsize.commands.common import (
     where_options,
 )
 from celery_argsize.configure import advice_for
-from celery_argsize.errors import ArgsizeError
+from celery_argsize.errors import ArgsizeError, ConfigError
+from celery_argsize.limits import limits_of
 from celery_argsize.report import NOTHING_YET, report_json, report_text
+from celery_argsize.target import find_target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery import Celery
 
 __all__ = ["report", "show_report"]
+
+STDOUT: Final = "-"
 
 
 @click.command()
 @where_options
 @broker_option
 @as_json_option
+@click.option("--html", metavar="FILE", help="Into FILE, as a page for a browser that needs nothing else; - is stdout.")
 @click.pass_context
-def report(context: click.Context, /, as_json: bool, broker: str | None, **where: Any) -> None:  # noqa: FBT001 - click passes flags so
+def report(context: click.Context, /, as_json: bool, html: str | None, broker: str | None, **where: Any) -> None:  # noqa: FBT001 - click passes flags so
     """Show what was measured, and the limit that follows from it.
 
-    Example: celery -A proj argsize report
+    Example: celery -A proj argsize report --html sizes.html
     """
-    context.exit(show_report(app_of(context), as_json=as_json, broker=broker, **where_of(where)))
+    if as_json and html is not None:
+        message = "--json and --html cannot be given together: run the command once for each"
+        raise click.UsageError(message)
+    context.exit(show_report(app_of(context), as_json=as_json, html=html, broker=broker, **where_of(where)))
 
 
-def show_report(app: Celery | None, *, as_json: bool, broker: str | None = None, **where: str | None) -> int:
-    """Print the report for *app*, or for what *where* (redis_url, key_prefix, app_name) says; returns the exit code."""
+def show_report(
+    app: Celery | None, *, as_json: bool, html: str | None = None, broker: str | None = None, **where: str | None
+) -> int:
+    """Print the report for *app*, or for what *where* (redis_url, key_prefix, app_name) says; returns the exit code.
+
+    With *html*, it goes into that file, as a page; where nothing was measured, none is written.
+    """
     try:
+        render = _renderer() if html is not None else None
         summary = get_size_summary(app, **where)
         with progress("Weighing limits") as advance:
             advice = advice_for(summary, app, broker, progress=advance)
+        if render is not None and html is not None and summary.total_tasks:
+            limits = partial(limits_of, app) if app is not None else None
+            redis_url = find_target(app, **where).settings.redis_url
+            _write(html, render(summary, advice, redis_url=redis_url, limits=limits, now=time.time()))
     except ArgsizeError as exc:
         return fail(exc)
     if as_json:
         echo_json(report_json(summary, advice))
-    elif summary.total_tasks:
+    elif summary.total_tasks and html is None:
         click.echo(report_text(summary, advice))
     if not summary.total_tasks:
-        click.echo(NOTHING_YET, err=as_json)
+        click.echo(NOTHING_YET, err=as_json or html is not None)
         return EXIT_NOTHING_YET
     return 0
+
+
+def _renderer() -> Callable[..., str]:
+    """What makes the page.
+
+    Raises:
+        ConfigError: what it is made with is not installed.
+    """
+    try:
+        from celery_argsize.html import report_html  # noqa: PLC0415 - only who wants a page needs jinja2
+    except ModuleNotFoundError as exc:
+        if exc.name not in {"jinja2", "markupsafe"}:
+            raise
+        message = "--html needs jinja2, which is not installed: pip install 'celery-argsize[html]'"
+        raise ConfigError(message) from None
+    return report_html
+
+
+def _write(file: str, page: str) -> None:
+    """Write *page* to *file*, all or nothing: who opens it meanwhile finds the one before.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    data = page.encode(errors="backslashreplace")
+    if file == STDOUT:
+        sys.stdout.buffer.write(data)
+        return
+    target = Path(os.path.realpath(file))  # a link stays one
+    new = target.with_name(f".argsize-{os.getpid()}.html")
+    try:
+        if target.exists() and not target.is_file():  # a pipe, /dev/stdout
+            target.write_bytes(data)
+            return
+        try:
+            new.write_bytes(data)
+            new.replace(target)
+        except OSError as exc:
+            if exc.errno not in {errno.EACCES, errno.EPERM, errno.EBUSY}:
+                raise
+            target.write_bytes(data)  # the folder may not be ours where the file is; and a mounted file stays one
+    except OSError as exc:
+        message = f"--html {file} cannot be written: {exc.strerror}"
+        raise ConfigError(message) from None
+    finally:
+        with suppress(OSError):
+            new.unlink()
+    click.echo(f"Written: {file}", err=True)

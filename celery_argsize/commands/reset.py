@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from celery_argsize.commands.common import EXIT_NOTHING_YET, app_of, failing, where_of, where_options
+from celery_argsize.commands.common import EXIT_NOTHING_YET, app_of, failing, waiting, where_of, where_options
 from celery_argsize.reset import reset_metrics
 
 __all__ = ["reset"]
@@ -24,7 +24,7 @@ def reset(context: click.Context, /, task: str | None, yes: bool, **where: Any) 
     """
     if not yes:
         click.confirm(f"Forget the figures of {task or 'all tasks'}?", abort=True, err=True)
-    with failing(context):
+    with failing(context), waiting("Asking workers to write what they have"):
         result = reset_metrics(app_of(context), task=task, **where_of(where))
     click.echo(str(result))
     context.exit(EXIT_NOTHING_YET if result.forgotten == 0 else 0)

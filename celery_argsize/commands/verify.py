@@ -9,10 +9,12 @@ import click
 from celery_argsize.commands.common import (
     EXIT_NOT_IN_FORCE,
     EXIT_NOTHING_YET,
+    READING,
     app_of,
     as_json_option,
     echo_json,
     failing,
+    waiting,
     where_of,
     where_options,
 )
@@ -38,7 +40,7 @@ def verify(context: click.Context, /, as_json: bool, minutes: float | None, **wh
     if app is None:
         message = "verify needs the app whose limits are wanted: celery -A proj argsize verify"
         raise click.UsageError(message)
-    with failing(context):
+    with failing(context), waiting(READING):
         checks = verify_limits(app, seconds=minutes and minutes * 60, **where_of(where))
     if as_json:
         echo_json([check.to_json() for check in checks])

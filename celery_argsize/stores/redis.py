@@ -19,7 +19,7 @@ from celery_argsize.config import with_app
 from celery_argsize.errors import ConfigError, SchemaError, StoreError
 from celery_argsize.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
-from celery_argsize.stats import OTHER, Figures, added_up
+from celery_argsize.stats import OTHER, Figures
 from celery_argsize.stores.connection import connect, disconnect, explain, prepare
 from celery_argsize.stores.fields import ANY, pack, unpack
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from celery_argsize.stores.base import Batch
     from celery_argsize.stores.connection import Client
 
-__all__ = ["SCHEMA", "AllApps", "RedisStore", "apps_in", "connect"]
+__all__ = ["SCHEMA", "AppsStore", "RedisStore", "apps_in", "connect"]
 
 #: Version of what is in Redis (docs/redis-schema.md).
 SCHEMA: Final = 1
@@ -229,23 +229,22 @@ def _apps(settings: Settings, client: Client) -> list[str]:
         raise StoreError(explain("read from", safe_url(settings.redis_url), exc)) from None
 
 
-class AllApps:
-    """Reads the figures of all apps under a key prefix as those of one, over one connection."""
+class AppsStore:
+    """Reads the figures of all apps under a key prefix, over one connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client = connect(settings)
         self.where = safe_url(settings.redis_url)
 
-    def read(self, fields: tuple[str, ...] = ANY) -> Figures:
-        """All figures, added up; only those *fields*, where some are given. A round trip for each app, and one more.
+    def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
+        """The figures of each; only those *fields*, where some are given. A round trip for each app, and one more.
 
         Raises:
             StoreError: they could not be read.
         """
         names = _apps(self._settings, self._client)
-        stores = [RedisStore(with_app(self._settings, name), self._client) for name in names]
-        return added_up(", ".join(names), [store.read(fields) for store in stores])
+        return [RedisStore(with_app(self._settings, name), self._client).read(fields) for name in names]
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""

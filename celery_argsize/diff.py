@@ -1,0 +1,274 @@
+"""What changed between two snapshots: for each part of a task, larger or smaller, truncated now or no longer.
+
+Pure: snapshots go in, a ``Diff`` and its text come out. Files, Redis and exit codes are the command's business.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from celery_argsize.measurement import PARTS
+from celery_argsize.report import when
+from celery_argsize.table import table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
+
+    from celery_argsize.snapshot import Sizes, Snapshot
+
+    #: ``unknown``: in one of the two, no run could be measured.
+    Change: TypeAlias = Literal["larger", "new", "smaller", "gone", "unknown", "same"]
+    Truncation: TypeAlias = Literal["newly_truncated", "no_longer_truncated"]
+
+__all__ = ["Diff", "Failure", "PartChange", "compare", "diff_text", "failures", "failures_text"]
+
+#: Version of the JSON that ``Diff.to_json`` gives.
+DIFF_SCHEMA: Final = 1
+
+#: What each is called, in the order in which they are shown.
+_CHANGES: Final[dict[Change, str]] = {
+    "larger": "larger",
+    "new": "new",
+    "smaller": "smaller",
+    "gone": "gone",
+    "unknown": "not known",
+    "same": "same",
+}
+_ORDER: Final = (*_CHANGES,)
+_TRUNCATIONS: Final[dict[Truncation, str]] = {
+    "newly_truncated": "newly truncated",
+    "no_longer_truncated": "no longer truncated",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PartChange:
+    """One part of one task in both snapshots; ``None`` where a snapshot does not have the task."""
+
+    task: str
+    part: str
+    before: Sizes | None
+    after: Sizes | None
+
+    @property
+    def change(self) -> Change:
+        """How the mean changed."""
+        if self.before is None:
+            return "new"
+        if self.after is None:
+            return "gone"
+        growth = self.growth
+        if growth is None:
+            return "unknown"
+        return "larger" if growth > 0 else "smaller" if growth < 0 else "same"
+
+    @property
+    def growth(self) -> Fraction | float | None:
+        """Percent by which the mean grew: infinite from 0; ``None`` where one of the means is not known."""
+        before, after = (None if sizes is None else sizes.mean for sizes in (self.before, self.after))
+        if before is None or after is None:
+            return None
+        if before == 0:
+            return math.inf if after else Fraction(0)
+        return (after - before) / before * 100
+
+    @property
+    def truncation(self) -> Truncation | None:
+        """Whether truncation began or ended. It may begin with a new task; it does not end with one that is gone."""
+        was, now = (sizes is not None and sizes.truncated > 0 for sizes in (self.before, self.after))
+        if was == now or self.after is None:
+            return None
+        return "newly_truncated" if now else "no_longer_truncated"
+
+    def to_json(self) -> dict[str, Any]:
+        """This part as JSON-able data. JSON has no infinity: growth from 0 is null."""
+        growth = self.growth
+        return {
+            "change": self.change,
+            "growth_percent": None if growth is None or growth == math.inf else float(growth),
+            "truncation": self.truncation,
+            "before": self.before and self.before.to_json(),
+            "after": self.after and self.after.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Two snapshots, and what changed from one to the other."""
+
+    before: Snapshot
+    after: Snapshot
+    parts: tuple[PartChange, ...]
+    """Newly truncated ones first; then those that grew, most first; those of new tasks; smaller ones; and so on."""
+
+    @property
+    def overlap(self) -> bool:
+        """Whether the later one has the earlier one's runs in it, as nothing was reset in between."""
+        return self.before.since is not None and self.before.since == self.after.since
+
+    def to_json(self) -> dict[str, Any]:
+        """This diff as JSON-able data: docs/terminal.md."""
+        tasks: dict[str, dict[str, Any]] = {}
+        for part in self.parts:
+            tasks.setdefault(part.task, {})[part.part] = part.to_json()
+        return {
+            "schema": DIFF_SCHEMA,
+            "before": _origin_json(self.before),
+            "after": _origin_json(self.after),
+            "overlap": self.overlap,
+            "tasks": tasks,
+        }
+
+
+def _origin_json(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "where": snapshot.where,
+        "apps": [*snapshot.apps],
+        "since": snapshot.since,
+        "updated": snapshot.updated,
+        "total_tasks": snapshot.runs,
+    }
+
+
+def compare(before: Snapshot, after: Snapshot) -> Diff:
+    """What changed from *before* to *after*."""
+    parts = [
+        PartChange(task, part, before.tasks.get(task, {}).get(part), after.tasks.get(task, {}).get(part))
+        for task in {**before.tasks, **after.tasks}
+        for part in PARTS
+    ]
+    return Diff(before, after, tuple(sorted(parts, key=_rank)))
+
+
+def _rank(part: PartChange) -> tuple[object, ...]:
+    growth = part.growth or 0
+    return part.truncation != "newly_truncated", _ORDER.index(part.change), -growth, part.task, part.part
+
+
+class Failure(NamedTuple):
+    """A part that changed more than is allowed."""
+
+    task: str
+    part: str
+    reason: Literal["growth", "truncation"]
+    text: str
+    """For people: what it did, and what is allowed."""
+
+
+def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = False) -> list[Failure]:
+    """What grew by more than *growth* percent; with *truncation*, also what is newly truncated.
+
+    A new task cannot have grown, but may be truncated.
+    """
+    return [
+        *(_grown(part, growth) for part in diff.parts if growth is not None and (part.growth or 0) > growth),
+        *(_cut(part) for part in diff.parts if truncation and part.truncation == "newly_truncated"),
+    ]
+
+
+def _grown(part: PartChange, allowed: Fraction) -> Failure:
+    by = "from 0" if part.growth == math.inf else f"by {_percent(part.growth).lstrip('+')}"
+    text = f"grew {by}, mean {_both(part, _mean)} characters; allowed: {float(allowed):g} %"
+    return Failure(part.task, part.part, "growth", text)
+
+
+def _cut(part: PartChange) -> Failure:
+    count = f"{part.after.truncated:,} of its runs" if part.after else ""
+    return Failure(part.task, part.part, "truncation", f"newly truncated, in {count}; before: none")
+
+
+def failures_text(found: Sequence[Failure]) -> str:
+    """*found* as lines, for people."""
+    return "\n".join(["Failed:", *(f"  {failure.task} ({failure.part}): {failure.text}" for failure in found)])
+
+
+def diff_text(diff: Diff, *, everything: bool = False) -> str:
+    """The whole diff, for people; unless *everything*, what is the same is left out."""
+    shown = [part for part in diff.parts if everything or _is_shown(part)]
+    blocks = [
+        [
+            "=== CELERY SIZE DIFF ===",
+            *(f"{name}: {_origin(one)}" for name, one in (("Before", diff.before), ("After", diff.after))),
+            *(
+                ["Both count from the same moment: as nothing was reset in between, After includes Before."]
+                * diff.overlap
+            ),
+        ],
+        [_counts(diff)],
+        ["Characters, before -> after:", *_table(shown)] if shown else [],
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _is_shown(part: PartChange) -> bool:
+    """Whether there is something to see: a change, and for a task that came or went, a part that is used."""
+    sizes = part.after or part.before
+    if part.change in {"new", "gone"} and sizes is not None:
+        return part.part == "args" or sizes.max > 0 or sizes.truncated > 0
+    return part.change != "same" or part.truncation is not None
+
+
+def _origin(snapshot: Snapshot) -> str:
+    runs = "1 run" if snapshot.runs == 1 else f"{snapshot.runs:,} runs"
+    if snapshot.since is None or snapshot.updated is None:
+        return f"{snapshot.where}, {runs}"
+    return f"{snapshot.where}, {runs}, measured from {when(snapshot.since)} to {when(snapshot.updated)}"
+
+
+def _counts(diff: Diff) -> str:
+    tasks: dict[str, set[str]] = {word: set() for word in (*_CHANGES.values(), *_TRUNCATIONS.values())}
+    for part in diff.parts:
+        for word in _words(part):
+            tasks[word].add(part.task)
+    same = tasks.pop(_CHANGES["same"]).difference(*tasks.values())
+    counted = [f"{len(names):,} {word}" for word, names in tasks.items() if names]
+    return f"Tasks: {', '.join([*counted, f'{len(same):,} unchanged'])}."
+
+
+def _words(part: PartChange) -> list[str]:
+    """What changed; or that nothing did."""
+    words = [_TRUNCATIONS[part.truncation]] if part.truncation else []
+    return words if words and part.change == "same" else [_CHANGES[part.change], *words]
+
+
+def _table(parts: Sequence[PartChange]) -> list[str]:
+    head = ("Task", "Part", "Change", "Mean", "p95 <=", "Max", "Runs", "Truncated")
+    return table([head, *map(_row, parts)], right=True)
+
+
+def _row(part: PartChange) -> tuple[str, ...]:
+    return (
+        part.task,
+        part.part,
+        _change(part),
+        _both(part, _mean),
+        _both(part, lambda sizes: f"{sizes.p95:,}"),
+        _both(part, lambda sizes: f"{sizes.max:,}"),
+        _both(part, lambda sizes: f"{sizes.count:,}"),
+        _both(part, lambda sizes: f"{sizes.truncated:,}"),
+    )
+
+
+def _change(part: PartChange) -> str:
+    first, *rest = _words(part)
+    if part.change in {"larger", "smaller"}:
+        first += " (from 0)" if part.growth == math.inf else f" {_percent(part.growth)}"
+    return ", ".join([first, *rest])
+
+
+def _percent(growth: Fraction | float | None) -> str:
+    return f"{float(growth or 0):+,.1f} %"
+
+
+def _mean(sizes: Sizes) -> str:
+    return "-" if sizes.mean is None else f"{float(sizes.mean):,.1f}".removesuffix(".0")
+
+
+def _both(part: PartChange, text: Callable[[Sizes], str]) -> str:
+    """A figure before and after; once, if it is the same or there is but one."""
+    texts = [text(sizes) for sizes in (part.before, part.after) if sizes is not None]
+    return " -> ".join(dict.fromkeys(texts))
