@@ -33,6 +33,7 @@ from redis_cost import any_size  # noqa: E402
 from celery_argsize import advise  # noqa: E402
 from celery_argsize.config import DEFAULT_BUCKETS, Settings  # noqa: E402
 from celery_argsize.exposition import Scrape, exposition  # noqa: E402
+from celery_argsize.html import report_html  # noqa: E402
 from celery_argsize.measure import Size  # noqa: E402
 from celery_argsize.measurement import Measurement, Part  # noqa: E402
 from celery_argsize.prometheus import ArgsizeCollector  # noqa: E402
@@ -142,6 +143,7 @@ READERS: Final[dict[str, Reader]] = {
     SCRAPE: lambda store: ArgsizeCollector(store).exposition(openmetrics=True),
     "report": lambda store: report_text(*advised(store)),
     "report as JSON": lambda store: json.dumps(report_json(*advised(store)), indent=2, ensure_ascii=False),
+    "report as HTML": lambda store: report_html(*advised(store), redis_url=None, limits=None, now=0.0),
 }
 figures_of: Final = lru_cache(RedisStore.read)
 #: Timed as well.

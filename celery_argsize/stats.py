@@ -137,6 +137,12 @@ class TaskStats:
         if known is None or value > known[0]:
             self.maxima[name] = Extreme(value, task_id, when)
 
+    def _show(self, name: str, exemplar: Exemplar) -> None:
+        """Keep the later one, and of two at the same time the one that comes later."""
+        known = self.exemplars.get(name)
+        if known is None or exemplar.time >= known.time:
+            self.exemplars[name] = exemplar
+
     def add(self, measurement: Plain, rules: Rules) -> None:
         """Add one measurement. Its ``count`` comes last: what could not be added is not counted."""
         _, task_id, args, kwargs, when, _ = measurement
@@ -177,7 +183,7 @@ class TaskStats:
         if chars > rules.large_task_chars:
             counts[fields.large] += 1
             if 0 < len(task_id) <= MAX_EXEMPLAR_ID and task_id.isascii():
-                self.exemplars[fields.last_le[bucket]] = Exemplar(in_bytes, task_id, when)
+                self._show(fields.last_le[bucket], Exemplar(in_bytes, task_id, when))
         self._raise(fields.max_chars, chars, task_id, when)
         self._raise(fields.max_bytes, in_bytes)
         if chars:
@@ -210,8 +216,7 @@ class TaskStats:
         for name, extreme in other.maxima.items():
             self._raise(name, *extreme)
         for name, exemplar in other.exemplars.items():
-            if name not in self.exemplars or self.exemplars[name].time <= exemplar.time:
-                self.exemplars[name] = exemplar
+            self._show(name, exemplar)
 
 
 class Book:
