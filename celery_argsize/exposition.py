@@ -155,11 +155,13 @@ class Family:
 
     def _fill(self, name: bytes, values: Values, exemplars: Mapping[int, Exemplar]) -> bytes:
         form = self._form
-        if exemplars or None in values:
+        if exemplars:  # of counts, which are all known
             forms = [*self._forms]
             for place, exemplar in exemplars.items():
                 forms[place] = forms[place][:-1] + _exemplar_text(exemplar)
-            form = b"".join(line for line, value in zip(forms, values, strict=True) if value is not None)
+            form = b"".join(forms)
+        elif None in values:
+            form = b"".join(line for line, value in zip(self._forms, values, strict=True) if value is not None)
             values = tuple(value for value in values if value is not None)
         return (form % values).replace(TASK.encode(), name)
 
@@ -183,8 +185,10 @@ def _exemplar(seen: Exemplar | None) -> ClientExemplar | None:
 
 def _exemplar_text(seen: Exemplar) -> bytes:
     """What follows the value of a bucket, as a form."""
-    task_id = _escaped(seen.task_id).replace(b"%", b"%%")
-    return b' # {task_id="%b"} %d %.3f\n' % (task_id, seen.bytes, seen.time)
+    size, task_id, moment = seen
+    if not task_id.replace("-", "").isalnum():  # most are UUIDs
+        task_id = _escaped(task_id).decode().replace("%", "%%")
+    return f' # {{task_id="{task_id}"}} {size} {moment:.3f}\n'.encode()
 
 
 def _braced(labels: Mapping[str, str]) -> str:
@@ -284,17 +288,31 @@ class _Layout:
             tuple((ending, labels | le) for labels in _PARTS for ending, le in endings),
         )
         self.families = (self.sizes, _LARGE, _TRUNCATED, _UNMEASURABLE, _MAX)
+        #: Where the buckets are among the samples, by the fields of their exemplars.
+        self._places = {
+            f"{part}.last_le.{bound}": number * len(endings) + place
+            for number, part in enumerate(PARTS)
+            for place, bound in enumerate((*bounds, "+Inf"))
+        }
         fields = {part: [f"{part}.bytes_le.{bound}" for bound in (*bounds, "+Inf")] for part in PARTS}
         self._buckets = {part: itemgetter(*fields[part]) for part in PARTS}
         #: What is 0 may be missing among a task's counters. To ask for each would take longer than to add these.
         self._zeros = dict.fromkeys([*_TOTALS, *_CUTS, *fields["args"], *fields["kwargs"]], 0)
 
-    def exemplars(self, stats: TaskStats) -> dict[int, Exemplar]:
-        """Those of a task by the place of their bucket's sample; of several in one bucket, the latest."""
+    def exemplars(self, stats: TaskStats) -> Mapping[int, Exemplar]:
+        """Those of a task by the place of their bucket's sample."""
+        places = self._places
+        try:
+            return {places[field]: exemplar for field, exemplar in stats.exemplars.items()}
+        except KeyError:  # a worker has other buckets
+            return self._folded_exemplars(stats)
+
+    def _folded_exemplars(self, stats: TaskStats) -> Mapping[int, Exemplar]:
+        """The same by the buckets here; of several in one bucket, the latest."""
         found = {}
         for field, exemplar in sorted(stats.exemplars.items(), key=lambda item: item[1].time):
-            part = PARTS.index(field.partition(".")[0])
-            found[part * (len(self._bounds) + 3) + bisect_left(self._bounds, exemplar.bytes)] = exemplar
+            part, bound = field.partition(".")[0], (*self._bounds, "+Inf")[bisect_left(self._bounds, exemplar.bytes)]
+            found[self._places[f"{part}.last_le.{bound}"]] = exemplar
         return found
 
     def columns(self, figures: Figures, tasks: Iterable[str]) -> Iterator[tuple[Family, tuple[Values, ...]]]:
