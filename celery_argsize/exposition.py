@@ -274,6 +274,10 @@ SHOWN: Final = (*_TOTALS, *_CUTS, *_MAXIMA, "errors")
 SHOWN_WITH_EXEMPLARS: Final = (*SHOWN, *(f"{part}.last_le" for part in PARTS))
 
 
+#: What no exemplar is above.
+_NOWHERE: Final = (0, float("inf"))
+
+
 class _Layout:
     """The families, for buckets with some *bounds*, and how a task's counters become their values."""
 
@@ -288,11 +292,11 @@ class _Layout:
             tuple((ending, labels | le) for labels in _PARTS for ending, le in endings),
         )
         self.families = (self.sizes, _LARGE, _TRUNCATED, _UNMEASURABLE, _MAX)
-        #: Where the buckets are among the samples, by the fields of their exemplars.
+        #: By the fields of their exemplars: where buckets are among the samples, and the bound that they are above.
         self._places = {
-            f"{part}.last_le.{bound}": number * len(endings) + place
+            f"{part}.last_le.{bound}": (number * len(endings) + place, below)
             for number, part in enumerate(PARTS)
-            for place, bound in enumerate((*bounds, "+Inf"))
+            for place, (bound, below) in enumerate(zip((*bounds, "+Inf"), (0, *bounds), strict=True))
         }
         fields = {part: [f"{part}.bytes_le.{bound}" for bound in (*bounds, "+Inf")] for part in PARTS}
         self._buckets = {part: itemgetter(*fields[part]) for part in PARTS}
@@ -301,18 +305,20 @@ class _Layout:
 
     def exemplars(self, stats: TaskStats) -> Mapping[int, Exemplar]:
         """Those of a task by the place of their bucket's sample."""
-        places = self._places
-        try:
-            return {places[field]: exemplar for field, exemplar in stats.exemplars.items()}
-        except KeyError:  # a worker has other buckets
-            return self._folded_exemplars(stats)
+        found = {}
+        for field, exemplar in stats.exemplars.items():
+            place, below = self._places.get(field, _NOWHERE)
+            if exemplar[0] <= below:  # the worker's buckets are others
+                return self._folded_exemplars(stats)
+            found[place] = exemplar
+        return found
 
     def _folded_exemplars(self, stats: TaskStats) -> Mapping[int, Exemplar]:
         """The same by the buckets here; of several in one bucket, the latest."""
         found = {}
         for field, exemplar in sorted(stats.exemplars.items(), key=lambda item: item[1].time):
             part, bound = field.partition(".")[0], (*self._bounds, "+Inf")[bisect_left(self._bounds, exemplar.bytes)]
-            found[self._places[f"{part}.last_le.{bound}"]] = exemplar
+            found[self._places[f"{part}.last_le.{bound}"][0]] = exemplar
         return found
 
     def columns(self, figures: Figures, tasks: Iterable[str]) -> Iterator[tuple[Family, tuple[Values, ...]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -30,7 +29,7 @@ scrape_configs:
 
 def binary(name: str) -> str:
     """Where ``prometheus`` or ``promtool`` is."""
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/bin"]))
+    found = shutil.which(name)
     if found is None:
         missing(f"{name} (Debian's package prometheus)")
     return str(found)

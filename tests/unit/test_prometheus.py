@@ -261,6 +261,12 @@ def test_an_exemplar_names_a_large_task_of_its_bucket(
         assert {(task, part, float(le)) for task, part, le in found} == shown
 
 
+@pytest.mark.parametrize("workers", [(1,), (1024, 1 << 20), (2048, 3000, 4096), DEFAULT_BUCKETS])
+def test_an_exemplar_stands_by_its_own_size_whatever_bucket_a_worker_had_for_it(workers: tuple[int, ...]) -> None:
+    figures = figures_of([one(args=3000)], workers)
+    assert [*exemplars_of(figures)] == [("scan", "args", "4096.0")]
+
+
 def test_of_several_in_a_bucket_the_latest_is_the_exemplar() -> None:
     runs = [one(args=3000)._replace(task_id=name, time=when) for name, when in (("a", 5.0), ("b", 7.0), ("c", 6.0))]
     (exemplar,) = exemplars_of(figures_of(runs[:2]), (1024, 4096)).values()
