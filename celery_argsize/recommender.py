@@ -19,8 +19,10 @@ __all__ = ["Recommender"]
 class Recommender:
     """What *advise* last recommended, worked out anew in a thread as long as somebody asks."""
 
-    #: Seconds after which it is worked out anew, and after which it is too old to be shown.
+    #: Seconds after which it is worked out anew: while it is known, and while it is not, which costs little.
     EVERY: Final = 300.0
+    SOON: Final = 15.0
+    #: Seconds after which it is too old to be shown.
     OLD: Final = 900.0
 
     def __init__(self, advise: Callable[[], Advice]) -> None:
@@ -33,7 +35,8 @@ class Recommender:
     def __call__(self) -> ReprLimits | None:
         """The limits; ``None`` where none are known yet, or not any more. Does not wait."""
         now = time.monotonic()
-        if now >= self._begun_at + self.EVERY and (self._thread is None or not self._thread.is_alive()):
+        due = self._begun_at + (self.SOON if self._limits is None else self.EVERY)
+        if now >= due and (self._thread is None or not self._thread.is_alive()):
             self._begun_at = now
             self._thread = threading.Thread(target=self._work, name="celery-argsize-recommender", daemon=True)
             self._thread.start()
