@@ -20,6 +20,19 @@ COMMANDS: Final = ("check", "diff", "exporter", "recommend", "report", "reset", 
 class _Commands(click.Group):
     """Finds a command in the module of its name."""
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what it cannot write is an error like others."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # who reads has seen enough; click ends quietly
+            raise
+        except OSError as exc:
+            from celery_argsize.commands.common import EXIT_USAGE, drop_output  # noqa: PLC0415 - see the top
+
+            drop_output()
+            click.echo(f"Error: the output cannot be written: {exc.strerror or exc}", err=True)
+            ctx.exit(EXIT_USAGE)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [*COMMANDS]
 

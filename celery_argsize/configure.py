@@ -23,7 +23,7 @@ from celery_argsize.tiers import TIERS
 from celery_argsize.verify import check_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from celery import Celery
 
@@ -43,7 +43,6 @@ def get_advice(  # noqa: PLR0913 - where to look, and two settings
     broker: str | None = None,
     min_runs: int = MIN_RUNS,
     max_publish_seconds: float = MAX_PUBLISH_SECONDS,
-    progress: Callable[[int, int], None] | None = None,
     redis_url: str | None = None,
     key_prefix: str | None = None,
     app_name: str | None = None,
@@ -52,8 +51,7 @@ def get_advice(  # noqa: PLR0913 - where to look, and two settings
 
     *broker* is a kombu transport's name or a URL, by default that of *app* (or of the only app in this process that
     ``install`` was called for). The version of Celery is the installed one,
-    and what publishing costs is measured on this machine, within about two seconds. *progress* is called with how many
-    tasks of how many are done.
+    and what publishing costs is measured on this machine, within about two seconds.
 
     Raises:
         ConfigError: it is not clear where to look.
@@ -61,12 +59,11 @@ def get_advice(  # noqa: PLR0913 - where to look, and two settings
     """
     app = app or (None if redis_url else _installed_app())
     summary = get_size_summary(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
-    tuned = {"min_runs": min_runs, "max_publish_seconds": max_publish_seconds, "progress": progress}
-    return advice_for(summary, app, broker, **tuned)
+    return advice_for(summary, app, broker, min_runs=min_runs, max_publish_seconds=max_publish_seconds)
 
 
 def advice_for(summary: Summary, app: Celery | None, broker: str | None, **tuned: Any) -> Advice:
-    """The same for a *summary* that was read before."""
+    """The same for a *summary* that was read before; *tuned* as for ``advise``."""
     return advise(
         summary,
         broker or (broker_name(app) if app is not None else None),

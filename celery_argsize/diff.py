@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Change: TypeAlias = Literal["larger", "new", "smaller", "gone", "unknown", "same"]
     Truncation: TypeAlias = Literal["newly_truncated", "no_longer_truncated"]
 
-__all__ = ["Diff", "Failure", "PartChange", "compare", "diff_text", "failures", "failures_text"]
+__all__ = ["OVERLAP", "Diff", "Failure", "PartChange", "compare", "diff_text", "failures", "failures_text"]
 
 #: Version of the JSON that ``Diff.to_json`` gives.
 DIFF_SCHEMA: Final = 1
@@ -38,6 +38,9 @@ _CHANGES: Final[dict[Change, str]] = {
     "unknown": "not known",
     "same": "same",
 }
+#: What to know where the later one has the runs of the earlier one in it.
+OVERLAP: Final = "Both count from the same moment: but for tasks that were reset in between, After includes Before."
+
 _ORDER: Final = (*_CHANGES,)
 _TRUNCATIONS: Final[dict[Truncation, str]] = {
     "newly_truncated": "newly truncated",
@@ -77,6 +80,14 @@ class PartChange:
         return (after - before) / before * 100
 
     @property
+    def goes_on(self) -> bool:
+        """Whether nothing in the figures speaks against the later ones having the earlier ones in them."""
+        before, after = self.before, self.after
+        if before is None or after is None or not before.count:
+            return False
+        return before.count <= after.count and before.chars <= after.chars and before.truncated <= after.truncated
+
+    @property
     def truncation(self) -> Truncation | None:
         """Whether truncation began or ended. It may begin with a new task; it does not end with one that is gone."""
         was, now = (sizes is not None and sizes.truncated > 0 for sizes in (self.before, self.after))
@@ -107,8 +118,14 @@ class Diff:
 
     @property
     def overlap(self) -> bool:
-        """Whether the later one has the earlier one's runs in it, as nothing was reset in between."""
-        return self.before.since is not None and self.before.since == self.after.since
+        """Whether the later one has runs of the earlier one in it, as not all was reset in between.
+
+        Of several apps it is not known, as ``since`` is the oldest's.
+        """
+        same = len(self.before.apps) == 1 and self.before.apps == self.after.apps
+        if not same or self.before.since is None or self.before.since != self.after.since:
+            return False
+        return any(part.goes_on for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
         """This diff as JSON-able data: docs/terminal.md."""
@@ -193,10 +210,7 @@ def diff_text(diff: Diff, *, everything: bool = False) -> str:
         [
             "=== CELERY SIZE DIFF ===",
             *(f"{name}: {_origin(one)}" for name, one in (("Before", diff.before), ("After", diff.after))),
-            *(
-                ["Both count from the same moment: as nothing was reset in between, After includes Before."]
-                * diff.overlap
-            ),
+            *([OVERLAP] * diff.overlap),
         ],
         [_counts(diff)],
         ["Characters, before -> after:", *_table(shown)] if shown else [],

@@ -6,7 +6,7 @@ imported at the top. A worker that measures has all it takes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from celery.worker.control import inspect_command
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["argsize"]
 
+NOT_HERE: Final = (
+    "celery_argsize does not measure in this worker. Call celery_argsize.install(app) where the app is made, and see "
+    "that argsize_enabled is not false"
+)
+
 
 @inspect_command()  # type: ignore[untyped-decorator, unused-ignore]
 def argsize(state: Any, **_: Any) -> dict[str, Any]:
@@ -24,7 +29,7 @@ def argsize(state: Any, **_: Any) -> dict[str, Any]:
 
     monitor = installed(state.app)
     if monitor is None or monitor.flusher is None:
-        return {"error": "celery_argsize does not measure in this worker: install(app), and argsize_enabled"}
+        return {"error": NOT_HERE}
     return _answer(monitor.flusher)
 
 

@@ -24,6 +24,8 @@ REMAKE: Final = "make one with: celery -A proj argsize report --json > FILE"
 
 #: No counter in Redis goes beyond.
 _MOST: Final = 2**63
+#: The last second of the year 9999: there are no dates beyond.
+_LAST: Final = 253_402_300_799
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def _snapshot(data: dict[str, Any], where: str) -> Snapshot:
         printable(name): {part: _sizes(_mapping(_mapping(task)[part])) for part in PARTS}
         for name, task in _mapping(data["tasks"]).items()
     }
-    since, updated = (None if data[key] is None else _number(data[key]) for key in ("since", "updated"))
+    since, updated = (None if data[key] is None else _moment(data[key]) for key in ("since", "updated"))
     return Snapshot(where, _whole(data["total_tasks"]), since, updated, _names(data["apps"]), tasks)
 
 
@@ -98,6 +100,12 @@ def _sizes(part: dict[str, Any]) -> Sizes:
     return Sizes(
         count, round(_number(part["mean"]) * count), *(_whole(part[key]) for key in ("p95", "max", "truncated"))
     )
+
+
+def _moment(value: object) -> float:
+    if (moment := _number(value)) > _LAST:
+        raise TypeError
+    return moment
 
 
 def _mapping(value: object) -> dict[str, Any]:

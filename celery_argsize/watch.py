@@ -173,9 +173,11 @@ def screen(view: View, columns: int, lines: int, paint: Paint = lambda text, _: 
     if not view.rows:
         return [*head, "", cut(_nothing(view), columns)][:lines]
     legend = "Sizes: characters of the larger part. rate: 10 s; trend, (+n): last minute. Ctrl-C ends."
-    room = lines - len(head) - 3  # an empty line, the names of the columns, and what is below them
-    below = cut(_hidden(view.rows[max(room, 0) :]) or legend, columns)
-    return [*head, "", *_table(view.rows[: max(room, 0)], columns, paint), paint(below, "dim")][: max(lines, 1)]
+    room = max(lines - len(head) - 3, 0)  # an empty line, the names of the columns, and what is below them
+    if not room:  # a very low terminal: what it is all about, and nothing else
+        return [*head[:-1], *_table(view.rows[: max(lines - len(head), 1)], columns, paint)][: max(lines, 1)]
+    below = cut(_hidden(view.rows[room:]) or legend, columns)
+    return [*head, "", *_table(view.rows[:room], columns, paint), paint(below, "dim")]
 
 
 def _title(view: View) -> str:

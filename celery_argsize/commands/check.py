@@ -89,7 +89,8 @@ def _only(summary: Summary, names: tuple[str, ...]) -> Summary:
     known = [task.name for task in summary.tasks]
     for name in names:
         if name not in known:
-            close = ", ".join(difflib.get_close_matches(name, known)) or "see argsize report for those that were"
-            message = f"no task named {name!r} was measured; perhaps: {close}"
+            close = ", ".join(difflib.get_close_matches(name, known))
+            hint = f"perhaps: {close}" if close else "argsize report shows those that were"
+            message = f"no task named {name!r} was measured; {hint}"
             raise click.BadParameter(message, param_hint="--task")
     return replace(summary, tasks=tuple(task for task in summary.tasks if task.name in names))

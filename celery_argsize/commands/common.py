@@ -33,6 +33,7 @@ __all__ = [
     "as_json_option",
     "broker_option",
     "colored",
+    "drop_output",
     "echo_json",
     "fail",
     "failing",
@@ -102,6 +103,11 @@ def fail(error: ArgsizeError) -> int:
     """Print *error*; the exit code for it."""
     click.echo(f"Error: {error}", err=True)
     return EXIT_STORE if isinstance(error, StoreError) else EXIT_USAGE
+
+
+def drop_output() -> None:
+    """Have what is left for stdout go nowhere: nobody takes it, and Python would try once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

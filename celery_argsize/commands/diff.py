@@ -24,7 +24,7 @@ from celery_argsize.commands.common import (
     where_of,
     where_options,
 )
-from celery_argsize.diff import compare, diff_text, failures, failures_text
+from celery_argsize.diff import OVERLAP, compare, diff_text, failures, failures_text
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import safe_url
 from celery_argsize.snapshot import REMAKE, parse_snapshot
@@ -78,7 +78,7 @@ def diff(  # noqa: PLR0913 - each is an option of the command
     """Show what a change did to each task: larger, smaller, new, gone, newly truncated.
 
     BEFORE and AFTER are files that argsize report --json wrote; - is stdin. Without AFTER, it is what is in Redis now.
-    Ends with 1 if something failed, or if one of the two has nothing measured.
+    Ends with 1 if something failed, if one of the two has nothing measured, or if nothing was reset in between.
 
     Example: celery -A proj argsize diff before.json --fail-on-growth 20%
     """
@@ -98,6 +98,10 @@ def diff(  # noqa: PLR0913 - each is an option of the command
         click.echo(diff_text(found, everything=everything))
     if failed:
         click.echo(failures_text(failed) if as_json else f"\n{failures_text(failed)}", err=as_json)
+        context.exit(EXIT_FOUND)
+    if found.overlap and (fail_on_growth is not None or fail_on_truncation):
+        reset = "what changed shows in part only. Reset after the first report: celery -A proj argsize reset"
+        click.echo(f"Nothing is proven. {OVERLAP} So {reset}", err=True)
         context.exit(EXIT_FOUND)
     for snapshot in (found.before, found.after):
         if not snapshot.runs:

@@ -7,14 +7,23 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from celery_argsize.commands.common import app_of, colored, failing, where_of, where_options
+from celery_argsize.commands.common import (
+    READING,
+    app_of,
+    colored,
+    drop_output,
+    failing,
+    waiting,
+    where_of,
+    where_options,
+)
 from celery_argsize.errors import StoreError
 from celery_argsize.report import when
 from celery_argsize.summary import summarize
@@ -48,6 +57,9 @@ _LOOKS: Final[dict[str, dict[str, Any]]] = {
     "dim": {"dim": True},
 }
 
+#: What ends it: Ctrl-C, SIGTERM, a terminal that is closed, Ctrl-\\; Windows has two of them.
+_ENDING: Final = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+
 #: Seconds after which a new size of the terminal is seen.
 _GLANCE: Final = 0.2
 
@@ -72,7 +84,8 @@ def watch(context: click.Context, /, interval: float, task: str, **where: Any) -
         closing(_Source(find_target(app_of(context), **where_of(where)), task)) as source,
     ):
         history = History()
-        view = source.first()
+        with waiting(READING):
+            view = source.first()
         if isinstance(sys.stdout, TextIOWrapper):  # what an ASCII terminal cannot show is no reason to end
             sys.stdout.reconfigure(errors="replace")
         plain = not sys.stdout.isatty() or os.environ.get("TERM") == "dumb"
@@ -88,14 +101,14 @@ def watch(context: click.Context, /, interval: float, task: str, **where: Any) -
 
 @contextmanager
 def _ending_well() -> Iterator[None]:
-    """End the block without an error on Ctrl-C, SIGTERM, or when nobody reads on. The process ends with it."""
+    """End the block without an error on Ctrl-C and the like, or when nobody reads on. The process ends with it."""
 
     def end(_signal: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not keep the terminal from being restored
+        for number in _ENDING:  # a second one must not keep the terminal from being restored
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup, or a script for what it runs in the background
             signal.signal(number, end)
     try:
@@ -103,7 +116,7 @@ def _ending_well() -> Iterator[None]:
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left over is written at the exit
+        drop_output()
 
 
 class _Source:
@@ -156,7 +169,8 @@ def _screen(paint: Paint) -> Iterator[_Screen]:
         _write(_ENTER)
         yield shown
     finally:
-        _write(_LEAVE)
+        with suppress(OSError):  # it is gone
+            _write(_LEAVE)
 
 
 def _write(text: str) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from figures import Figures
-from support import BIN, ROOT, free_port, run
+from support import BIN, ROOT, RedisServer, free_port, run
+from terminal import terminal
 
 from celery_argsize import Part, Size
 from celery_argsize.cli import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from subprocess import CompletedProcess
 
     from scene import Scene
@@ -114,6 +116,54 @@ def test_diff_with_nothing_on_one_side_proves_nothing(figures: Figures, before: 
     done = argsize("diff", str(empty), str(before))
     assert done.returncode == 1
     assert f"Nothing was measured in {empty}" in done.stderr
+
+
+def test_where_nothing_was_reset_growth_shows_in_part_and_proves_nothing(figures: Figures, tmp_path: Path) -> None:
+    figures.add("music.scan", *[100] * 10)
+    before = tmp_path / "before.json"
+    before.write_text(argsize("report", "--json", "--redis-url", figures.url).stdout)
+    figures.add("music.scan", 200)
+    where = ["diff", str(before), "--redis-url", figures.url]
+    plain = argsize(*where)
+    assert plain.returncode == 0
+    assert "After includes Before" in plain.stdout
+    for options in (["--fail-on-growth", "20%"], ["--fail-on-truncation"], ["--fail-on-growth", "20%", "--json"]):
+        done = argsize(*where, *options)
+        assert done.returncode == 1
+        assert "Nothing is proven." in done.stderr
+        assert "argsize reset" in done.stderr
+    figures.store.reset("music.scan")
+    figures.add("music.scan", 100)
+    done = argsize(*where, "--fail-on-growth", "20%")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "After includes Before" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["report --json", "report", "recommend", "check --max-bytes 1MB", "diff FILE FILE"])
+def test_what_cannot_be_written_is_an_error_of_its_own(figures: Figures, before: Path, command: str) -> None:
+    figures.add("music.scan", 100)
+    words = [str(before) if word == "FILE" else word for word in command.split()]
+    where = [] if words[0] == "diff" else ["--redis-url", figures.url]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [CELERY, "argsize", *words, *where], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert done.returncode == 2
+    assert done.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+def test_a_person_is_told_what_a_command_waits_for(tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path).start()
+    os.kill(redis.pid, signal.SIGSTOP)
+    try:
+        for command in (["report"], ["recommend"], ["check", "--no-truncation"], ["watch"]):
+            with terminal(CELERY, "argsize", *command, "--redis-url", redis.url, env={**os.environ}) as shown:
+                shown.wait_for("Reading Redis …")
+        done = argsize("report", "--redis-url", f"{redis.url}?socket_timeout=2")
+        assert (done.returncode, "Reading" in done.stderr) == (3, False), "a script is not"
+    finally:
+        os.kill(redis.pid, signal.SIGCONT)
+        redis.stop()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_watch_repaints_in_place_and_ctrl_c_ends_it_with_the_terminal_as_it_was(
         assert "Traceback" not in shown.sent
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_watch_ends_well_on_a_signal_even_while_it_waits_for_redis(
     figures: Figures, redis_server: RedisServer, sig: int
 ) -> None:

@@ -117,6 +117,28 @@ def test_what_is_newly_truncated_or_grew_most_comes_first() -> None:
     assert order == ["c", "b", "a", "e", "d"]
 
 
+def moments(before: float | None, after: float | None, *apps: str, runs: int = 2) -> Diff:
+    """Of the same task, *runs* after one."""
+    data = [summary({"scan": [(10, 0, False)] * n}, since).to_json() for n, since in ((1, before), (runs, after))]
+    return compare(*(parse_snapshot({**one, "apps": [*apps]}, "a.json") for one in data))
+
+
+def test_what_counts_from_the_same_moment_overlaps() -> None:
+    assert moments(5.0, 5.0, "music").overlap
+    assert "After includes Before" in diff_text(moments(5.0, 5.0, "music"))
+    assert not moments(5.0, 6.0, "music").overlap
+    assert not moments(None, None, "music").overlap
+    assert not moments(5.0, 5.0, "music", runs=0).overlap, "the task is gone: it was reset"
+    assert not moments(5.0, 5.0, "mail", "music").overlap, "the moment is that of one of them"
+
+
+def test_a_date_that_is_none_makes_no_report() -> None:
+    data = summary({"scan": [(10, 0, False)]}, 5.0).to_json()
+    for moment in (1e18, 2.0**62, float("inf"), -1.0):
+        with pytest.raises(ConfigError, match=r"a\.json is not a report"):
+            parse_snapshot({**data, "since": moment}, "a.json")
+
+
 def test_from_nothing_to_something_is_growth_beyond_any_bound() -> None:
     seen = diff({"scan": [(0, 0, False)]}, {"scan": [(0, 9, False)]})
     (failure,) = failures(seen, growth=Fraction(10**6))

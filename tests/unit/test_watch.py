@@ -225,6 +225,13 @@ def test_what_there_is_no_room_for_is_counted() -> None:
     assert "more" not in screen(view, 100, 36)[-1]
 
 
+@pytest.mark.parametrize("lines", [3, 4, 5])
+def test_a_very_low_terminal_still_shows_a_task(lines: int) -> None:
+    shown = screen(view_of(["music.scan", "insert", "mail"]), 40, lines)
+    assert len(shown) == lines
+    assert shown[-1].startswith(("music.scan", "insert", "mail"))
+
+
 def test_on_a_narrow_terminal_columns_go_but_numbers_are_never_cut() -> None:
     view = view_of(["music.library.extract_metadata_batch"])
     for columns in range(8, 120):
