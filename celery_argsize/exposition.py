@@ -8,51 +8,34 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from itertools import accumulate, repeat
+from functools import lru_cache
+from itertools import accumulate
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    Exemplar as ClientExemplar,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Sample,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
 
 from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.histogram import buckets
 from celery_argsize.measurement import PARTS
+from celery_argsize.metric_family import TASK, Family, escaped
 from celery_argsize.stats import Figures
 from celery_argsize.truncation import CUTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from typing import TypeAlias
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client.core import Metric
 
     from celery_argsize.advice import ReprLimits
+    from celery_argsize.metric_family import Column, Exemplars, Values
     from celery_argsize.stats import Exemplar, TaskStats
-
-    #: What a task has in one family, in the order of the family's samples; ``None`` is not known, and not shown.
-    Values: TypeAlias = tuple[float | None, ...]
-    #: The same, one item a task.
-    Column: TypeAlias = Iterable[Values]
-    #: Exemplars by the places of samples, one item a task; or none at all.
-    Exemplars: TypeAlias = Sequence[Mapping[int, Exemplar]]
 
 __all__ = ["SHOWN", "SHOWN_WITH_EXEMPLARS", "Scrape", "exposition", "families", "metrics"]
 
-#: Stands for the task's name where that is filled in later.
-TASK: Final = "\0"
-
 #: A bound as the label of a bucket; it has no types.
 _go: Final[Callable[[float], str]] = floatToGoString
-
-_TYPES: Final = {CounterMetricFamily: "counter", GaugeMetricFamily: "gauge", HistogramMetricFamily: "histogram"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +64,7 @@ def exposition(scrape: Scrape, bounds: tuple[int, ...] = DEFAULT_BUCKETS, *, ope
     lines: list[bytes] = []
     for family, tasks, column, exemplars in _table(scrape, bounds):
         lines.append(family.head(openmetrics=openmetrics))
-        lines += family.lines(map(_escaped, tasks), column, exemplars if openmetrics else ())
+        lines += family.lines(map(escaped, tasks), column, exemplars if openmetrics else ())
     return b"".join([*lines, b"# EOF\n"] if openmetrics else lines)
 
 
@@ -111,89 +94,9 @@ def _general(scrape: Scrape) -> tuple[Values, ...]:
         (int(scrape.figures is not None),),
         (None if figures.updated is None else round(figures.updated, 3),),
         (figures.flush_failures,),
-        (sum(stats.counts.get("errors", 0) for stats in figures.tasks.values()),),
         (limits.args, limits.kwargs) if limits else (None, None),
         (scrape.broker_limit,),
     )
-
-
-def _escaped(name: str) -> bytes:
-    return name.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"").encode(errors="replace")
-
-
-@dataclass(frozen=True)
-class Family:
-    """One metric, and the samples that each task has in it; or, without a label for a task, that it has itself."""
-
-    kind: type[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]
-    name: str
-    help: str
-    samples: tuple[tuple[str, dict[str, str]], ...]
-    """Of each: what it adds to the name, and its labels, with ``TASK`` for the task's name."""
-    form: str = "%d"
-    """How its values are written."""
-
-    def metric(self, tasks: Iterable[str], column: Column, exemplars: Exemplars) -> Metric:
-        """For prometheus_client, with the values in *column*, one item a task."""
-        metric = self.kind(self.name, self.help)
-        metric.samples = [
-            Sample(self.name + ending, _named(labels, task), value, exemplar=_exemplar(seen.get(place)))
-            for task, values, seen in zip(tasks, column, exemplars or repeat({}), strict=False)
-            for place, ((ending, labels), value) in enumerate(zip(self.samples, values, strict=True))
-            if value is not None
-        ]
-        return metric
-
-    def head(self, *, openmetrics: bool) -> bytes:
-        """The lines that say what it is."""
-        name = self.name.removesuffix("_total") if openmetrics else self.name
-        return f"# HELP {name} {self.help}\n# TYPE {name} {_TYPES[self.kind]}\n".encode()
-
-    def lines(self, names: Iterable[bytes], column: Column, exemplars: Exemplars) -> Iterator[bytes]:
-        """Its samples as text, a piece a task; *names* of tasks are escaped."""
-        return map(self._fill, names, column, exemplars or repeat({}))
-
-    def _fill(self, name: bytes, values: Values, exemplars: Mapping[int, Exemplar]) -> bytes:
-        form = self._form
-        if exemplars:  # of counts, which are all known
-            forms = [*self._forms]
-            for place, exemplar in exemplars.items():
-                forms[place] = forms[place][:-1] + _exemplar_text(exemplar)
-            form = b"".join(forms)
-        elif None in values:
-            form = b"".join(line for line, value in zip(self._forms, values, strict=True) if value is not None)
-            values = tuple(value for value in values if value is not None)
-        return (form % values).replace(TASK.encode(), name)
-
-    @cached_property
-    def _form(self) -> bytes:
-        return b"".join(self._forms)
-
-    @cached_property
-    def _forms(self) -> list[bytes]:
-        """The line of each sample."""
-        return [f"{self.name}{ending}{_braced(labels)} {self.form}\n".encode() for ending, labels in self.samples]
-
-
-def _named(labels: dict[str, str], task: str) -> dict[str, str]:
-    return labels | {"task": task} if "task" in labels else labels
-
-
-def _exemplar(seen: Exemplar | None) -> ClientExemplar | None:
-    return seen and ClientExemplar({"task_id": seen.task_id}, seen.bytes, round(seen.time, 3))
-
-
-def _exemplar_text(seen: Exemplar) -> bytes:
-    """What follows the value of a bucket, as a form."""
-    size, task_id, moment = seen
-    if not task_id.replace("-", "").isalnum():  # most are UUIDs
-        task_id = _escaped(task_id).decode().replace("%", "%%")
-    return f' # {{task_id="{task_id}"}} {size} {moment:.3f}\n'.encode()
-
-
-def _braced(labels: Mapping[str, str]) -> str:
-    shown = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
-    return f"{{{shown}}}" if labels else ""
 
 
 _PARTS: Final = [{"part": part, "task": TASK} for part in PARTS]
@@ -217,12 +120,6 @@ _GENERAL: Final = (
         CounterMetricFamily,
         "celery_task_args_flush_failures_total",
         "Attempts of workers to write figures that failed; what they were to write is kept and tried again.",
-        (("", {}),),
-    ),
-    Family(
-        CounterMetricFamily,
-        "celery_task_args_dropped_total",
-        "Task runs that are in no other figure, for errors in celery_argsize; the logs of workers say which.",
         (("", {}),),
     ),
     Family(
@@ -256,6 +153,12 @@ _UNMEASURABLE: Final = Family(
     "Task runs with arguments that have no JSON form.",
     (("", {"task": TASK}),),
 )
+_DROPPED: Final = Family(
+    CounterMetricFamily,
+    "celery_task_args_dropped_total",
+    "Task runs that are in no other figure, for errors in celery_argsize; the logs of workers say which.",
+    (("", {"task": TASK}),),
+)
 _MAX: Final = Family(
     GaugeMetricFamily,
     "celery_task_args_max_size_bytes",
@@ -266,10 +169,15 @@ _MAX: Final = Family(
 # The counters that these show: docs/redis-schema.md.
 _CUTS: Final = [f"{part}.by_{cause}" for part in PARTS for cause in CUTS]
 _MAXIMA: Final = [f"{part}.max_bytes" for part in PARTS]
-_TOTALS: Final = ["large", "unmeasurable", *(f"{part}.{what}" for part in PARTS for what in ("count", "bytes"))]
+_TOTALS: Final = [
+    "large",
+    "unmeasurable",
+    "errors",
+    *(f"{part}.{what}" for part in PARTS for what in ("count", "bytes")),
+]
 _cuts: Final = itemgetter(*_CUTS)
 #: What the fields that are shown begin with: all of the counters that these need, and the buckets.
-SHOWN: Final = (*_TOTALS, *_CUTS, *_MAXIMA, "errors")
+SHOWN: Final = (*_TOTALS, *_CUTS, *_MAXIMA)
 #: The same with exemplars, which only OpenMetrics has.
 SHOWN_WITH_EXEMPLARS: Final = (*SHOWN, *(f"{part}.last_le" for part in PARTS))
 
@@ -291,7 +199,7 @@ class _Layout:
             "Size of the arguments as compact JSON, in UTF-8 bytes.",
             tuple((ending, labels | le) for labels in _PARTS for ending, le in endings),
         )
-        self.families = (self.sizes, _LARGE, _TRUNCATED, _UNMEASURABLE, _MAX)
+        self.families = (self.sizes, _LARGE, _TRUNCATED, _UNMEASURABLE, _DROPPED, _MAX)
         #: By the fields of their exemplars: where buckets are among the samples, and the bound that they are above.
         self._places = {
             f"{part}.last_le.{bound}": (number * len(endings) + place, below)
@@ -330,7 +238,7 @@ class _Layout:
         counts = self._zeros | stats.counts
         sizes = (*self._sizes("args", counts), *self._sizes("kwargs", counts))
         largest = tuple(seen and seen.value for seen in map(stats.maxima.get, _MAXIMA))
-        return sizes, (counts["large"],), _cuts(counts), (counts["unmeasurable"],), largest
+        return sizes, (counts["large"],), _cuts(counts), (counts["unmeasurable"],), (counts["errors"],), largest
 
     def _sizes(self, part: str, counts: Mapping[str, int]) -> Values:
         """How many are within each bound, how many there are, and their sum."""

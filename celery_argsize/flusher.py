@@ -109,20 +109,19 @@ class Flusher:
             self._closed = True  # so that nobody reads from descriptors that are another's by then
             if not self._thread.is_alive():
                 self._handoff.close()
-            return self.left
+            return self._left
 
     @property
-    def left(self) -> int:
-        """Task runs that are measured and not written yet; roughly, while the thread lives."""
-        batch = self._batch
-        return self._pending.count + (Book.count_of(batch.tasks) if batch else 0)
+    def _left(self) -> int:
+        """Task runs that are measured and not written yet."""
+        return self._pending.count + (Book.count_of(self._batch.tasks) if self._batch else 0)
 
     def own_figures(self) -> Figures:
         """What this worker measured, written or not; ``updated`` is when it last wrote."""
         with self._lock:
-            tasks = Book(len(self._own.tasks) + len(self._pending.tasks))
-            tasks.merge([*self._own.tasks.items(), *self._pending.tasks.items()])
-        return Figures(self._app_name, tasks.tasks, self._since, self._last_flush, self._all_failures)
+            tasks, waiting = self._own.copy(), self._left
+            tasks.merge(self._pending.tasks.items())
+        return Figures(self._app_name, tasks.tasks, self._since, self._last_flush, self._all_failures, waiting)
 
     def _ask(self, request: _Request, timeout: float) -> bool:
         if not self._thread.is_alive():

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery.worker.control import inspect_command
 
 if TYPE_CHECKING:
-    from celery_argsize.flusher import Flusher
-    from celery_argsize.stats import TaskStats
+    from celery_argsize.stats import Figures, TaskStats
 
 __all__ = ["argsize"]
 
@@ -30,11 +29,10 @@ def argsize(state: Any, **_: Any) -> dict[str, Any]:
     monitor = installed(state.app)
     if monitor is None or monitor.flusher is None:
         return {"error": NOT_HERE}
-    return _answer(monitor.flusher)
+    return _answer(monitor.flusher.own_figures())
 
 
-def _answer(flusher: Flusher) -> dict[str, Any]:
-    figures = flusher.own_figures()
+def _answer(figures: Figures) -> dict[str, Any]:
     tasks = {name: _task(stats) for name, stats in sorted(figures.tasks.items())}
     return {
         "app": figures.app,
@@ -44,7 +42,7 @@ def _answer(flusher: Flusher) -> dict[str, Any]:
         "errors": sum(task["errors"] for task in tasks.values()),
         "last_flush": figures.updated,
         "flush_failures": figures.flush_failures,
-        "waiting": flusher.left,
+        "waiting": figures.waiting,
         "tasks": tasks,
     }
 

@@ -8,14 +8,18 @@ business.
 from __future__ import annotations
 
 import gzip
+import os
+import re
 import selectors
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from celery_argsize.errors import ConfigError
 from celery_argsize.trouble import Trouble
@@ -37,6 +41,10 @@ GZIP_FROM: Final = 1024
 GZIP_LEVEL: Final = 1
 
 
+#: The weight of what a client does not want: RFC 9110, 12.4.2.
+_REFUSED: Final = re.compile(r"q=0(\.0*)?")
+
+
 class MetricsServer:
     """Serves what *collector* gives, in threads of its own, from ``start`` to ``stop``.
 
@@ -49,8 +57,9 @@ class MetricsServer:
 
     #: Connections at a time: with one more, the oldest is closed. A scrape takes well under a second.
     MAX_CONNECTIONS: Final = 16
-    #: Seconds that a client may keep us waiting: for its next bytes, or until it has taken all of the answer.
+    #: Seconds that a client may keep us waiting, at a time and in all.
     TIMEOUT: Final = 10.0
+    DEADLINE: Final = 60.0
 
     def __init__(  # noqa: PLR0913 - prometheus_client's options
         self,
@@ -65,36 +74,39 @@ class MetricsServer:
         self.collector = collector
         self._tls = _tls(certfile, keyfile, client_cafile)
         self._listener = _listen(host, port)
+        host, port = self._listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if self._tls else 'http'}://{shown}:{port}/metrics"
+        """Where the metrics are."""
         self._wake, self._woken = socket.socketpair()
         self._open: dict[_Connection, None] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="celery-argsize-metrics", daemon=True)
         self._trouble = Trouble("a request for metrics could not be answered")
 
-    @property
-    def url(self) -> str:
-        """Where the metrics are."""
-        host, port = self._listener.getsockname()[:2]
-        return f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/metrics"
-
     def start(self) -> None:
         """Begin to answer."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Give up the port, and end what goes on. Harmless if it was not started."""
+        """Give up the port, and end what goes on. Harmless if it was not started, or was stopped before."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._wake.send(b"!")
         if self._thread.is_alive():
             self._thread.join()
         for connection in [*self._open]:
             connection.end()
-        self.abandon()
+        self._close()
 
     def abandon(self) -> None:
-        """In a forked child: close what is the parent's, so that its port is free once it ends."""
+        """In a forked child: close what is the parent's, so that clients see it end, and its port is free then."""
         for connection in [*self._open]:
-            connection.socket.close()
+            connection.abandon()
+        self._close()
+
+    def _close(self) -> None:
         for each in (self._listener, self._wake, self._woken):
             each.close()
 
@@ -103,19 +115,38 @@ class MetricsServer:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             while not self._stopping.is_set():
-                selector.select()
                 try:
-                    self._serve(_Connection(self._listener.accept()[0]))
-                except (OSError, RuntimeError):  # the client is gone; or there are no descriptors, or threads, for now
+                    ready = selector.select(self._until_deadline())
+                    self._end_some()
+                    if any(key.fileobj is self._listener for key, _ in ready):
+                        self._serve(_Connection(self._listener.accept()[0]))
+                except ConnectionError:
+                    pass  # that client is gone
+                except Exception as exc:  # noqa: BLE001 - no descriptors are left, or threads, for now; this thread must live
+                    self._trouble.report(exc)
                     self._stopping.wait(0.05)
 
+    def _until_deadline(self) -> float | None:
+        """Seconds until the oldest connection has taken too long."""
+        oldest = next(iter([*self._open]), None)
+        return None if oldest is None else max(0.0, oldest.begun + self.DEADLINE - time.monotonic())
+
+    def _end_some(self) -> None:
+        """End what has taken too long, and make room for one more."""
+        connections = [*self._open]
+        late = [each for each in connections if each.begun + self.DEADLINE <= time.monotonic()]
+        for connection in late or connections[: max(0, len(connections) - self.MAX_CONNECTIONS + 1)]:
+            self._open.pop(connection, None)
+            connection.end()
+
     def _serve(self, connection: _Connection) -> None:
-        while len(self._open) >= self.MAX_CONNECTIONS:
-            oldest = next(iter(self._open))
-            self._open.pop(oldest, None)
-            oldest.end()
         self._open[connection] = None
-        threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+        try:
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+        except RuntimeError:
+            self._open.pop(connection, None)
+            connection.close()
+            raise
 
     def _answer(self, connection: _Connection) -> None:
         try:
@@ -129,7 +160,7 @@ class MetricsServer:
             self._trouble.report(exc)
         finally:
             self._open.pop(connection, None)
-            connection.socket.close()
+            connection.close()
 
 
 class _Connection:
@@ -137,6 +168,9 @@ class _Connection:
 
     def __init__(self, accepted: socket.socket) -> None:
         self.socket = accepted
+        self._fd = accepted.fileno()
+        self.begun = time.monotonic()
+        self._closing = threading.Lock()  # nobody ends what has this number once it is closed
 
     def secure(self, tls: ssl.SSLContext) -> None:
         """Shake hands."""
@@ -144,10 +178,26 @@ class _Connection:
         self.socket = secured
         secured.do_handshake()
 
+    def close(self) -> None:
+        """Give it back; by the thread that serves it."""
+        with self._closing:
+            self.socket.close()
+
     def end(self) -> None:
         """Have the thread that serves it find it closed."""
+        # Through another object for the same connection: to end that of TLS would surprise the other thread.
+        with (
+            suppress(OSError, ValueError),
+            self._closing,
+            socket.fromfd(self.socket.fileno(), socket.AF_INET, socket.SOCK_STREAM) as same,
+        ):
+            same.shutdown(socket.SHUT_RDWR)
+
+    def abandon(self) -> None:
+        """In a forked child: close the child's copy, whatever the thread that serves it in the parent made of it."""
         with suppress(OSError):
-            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+            self.socket.detach()
+            os.close(self._fd)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -157,9 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "celery-argsize", ""
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path = urlsplit(self.path).path
         if path == "/metrics":
-            openmetrics = "application/openmetrics-text" in self.headers.get("Accept", "")
+            openmetrics = self._accepts("Accept", "application/openmetrics-text")
             body = self.server.collector.exposition(openmetrics=openmetrics)
             self._answer(body, OPENMETRICS if openmetrics else TEXT)
         elif path == "/-/healthy":
@@ -173,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes, content_type: str) -> None:
         self.send_response(HTTPStatus.OK)
-        if len(body) >= GZIP_FROM and "gzip" in self.headers.get("Accept-Encoding", ""):
+        if len(body) >= GZIP_FROM and self._accepts("Accept-Encoding", "gzip"):
             body = gzip.compress(body, GZIP_LEVEL)
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Type", content_type)
@@ -181,6 +231,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _accepts(self, header: str, wanted: str) -> bool:
+        """Whether the client names *wanted* in *header*, and not to refuse it."""
+        for item in ",".join(self.headers.get_all(header, [])).lower().split(","):
+            kind, *options = (word.strip() for word in item.split(";"))
+            if kind == wanted:
+                return not any(_REFUSED.fullmatch(option) for option in options)
+        return False
 
     def log_message(self, *_: Any) -> None:
         """Scrapes are not worth a line."""
@@ -193,7 +251,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as exc:
         message = f"metrics cannot be served at {host}, port {port}: {exc}; give another port, or address"
         raise ConfigError(message) from None
-    listener.settimeout(0.0)
+    listener.settimeout(1.0)  # what is ready may be gone by then; and with 0 eventlet accepts sockets that block it
     return listener
 
 

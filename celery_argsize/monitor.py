@@ -272,8 +272,7 @@ class Monitor:
             left = parts.flusher.stop(self._shutdown_timeout)
         except Exception as exc:  # noqa: BLE001 - the worker must stop as it would
             Trouble("could not stop as it should; what was not written yet may be lost").report(exc, logging.ERROR)
-        if parts.server is not None:
-            parts.server.stop()
+        self._stop_serving(parts)
         if report and self.hostname:
             self._report(parts)
         if left:
@@ -284,6 +283,13 @@ class Monitor:
             )
         os.environ.pop(_HANDOFF_ENV, None)
         parts.handoff.hide()  # also where a thread that hangs keeps it open
+
+    def _stop_serving(self, parts: Machinery) -> None:
+        try:
+            if parts.server is not None:
+                parts.server.stop()
+        except Exception as exc:  # noqa: BLE001 - as above
+            Trouble("the server of metrics could not stop as it should").report(exc)
 
     def _report(self, parts: Machinery) -> None:
         try:

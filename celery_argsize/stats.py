@@ -259,6 +259,12 @@ class Book:
         for task, stats in tasks:
             self._page(task).merge(stats)
 
+    def copy(self) -> Book:
+        """The same tasks, to be added to by themselves."""
+        book = Book(self._max_names)
+        book.tasks = {name: stats.copy() for name, stats in self.tasks.items()}
+        return book
+
     def take(self, names: int) -> dict[str, TaskStats]:
         """Remove and return up to *names* tasks."""
         return {name: self.tasks.pop(name) for name in [*self.tasks][:names]}
@@ -284,6 +290,8 @@ class Figures:
     """When the newest of it was written, in seconds since the epoch."""
     flush_failures: int = 0
     """How often a worker could not write; a reset does not forget it."""
+    waiting: int = 0
+    """Runs among these that are not written to a store yet."""
 
 
 def added_up(app: str, figures: Iterable[Figures]) -> Figures:

@@ -153,10 +153,19 @@ class RedisStore:
         return Figures(
             self._settings.app_name,
             {_text(name): unpack(_lines(text), fields) for name, text in zip(tasks[::2], tasks[1::2], strict=True)},
-            since=float(known["since"]) if "since" in known else None,
-            updated=float(known["updated"]) if "updated" in known else None,
-            flush_failures=int(known.get("flush_failures", 0)),
+            since=self._number(known, "since"),
+            updated=self._number(known, "updated"),
+            flush_failures=int(self._number(known, "flush_failures") or 0),
         )
+
+    def _number(self, meta: dict[str, str], field: str) -> float | None:
+        try:
+            return float(meta[field]) if field in meta else None
+        except ValueError:
+            message = (
+                f"{field} in {self._base}meta in {self.where} is no number; remove it: HDEL {self._base}meta {field}"
+            )
+            raise StoreError(message) from None
 
     def read_origins(self) -> dict[str, dict[str, Sighting]]:
         """What was seen of the hosts that messages come from, of late.
@@ -235,6 +244,7 @@ class AppsStore:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client = connect(settings)
+        self._stores: dict[str, RedisStore] = {}
         self.where = safe_url(settings.redis_url)
 
     def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
@@ -243,8 +253,12 @@ class AppsStore:
         Raises:
             StoreError: they could not be read.
         """
-        names = _apps(self._settings, self._client)
-        return [RedisStore(with_app(self._settings, name), self._client).read(fields) for name in names]
+        return [self._store(name).read(fields) for name in _apps(self._settings, self._client)]
+
+    def _store(self, name: str) -> RedisStore:
+        if name not in self._stores:
+            self._stores[name] = RedisStore(with_app(self._settings, name), self._client)
+        return self._stores[name]
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,6 +20,7 @@ from scene import figures
 from support import APPS, BIN, RedisServer, Worker, free_port, missing, run, running, stop, wait_until
 
 import celery_argsize
+from celery_argsize.prometheus import MetricsServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,6 +207,28 @@ def test_a_worker_serves_its_own_figures_on_one_port(scene: Scene, pool: str) ->
         worker.stop()
     with pytest.raises(OSError, match="refused"):
         scrape(url)
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "gevent", "eventlet"])
+def test_a_client_that_says_nothing_keeps_no_task_waiting(scene: Scene, pool: str) -> None:
+    if pool in {"gevent", "eventlet"} and find_spec(pool) is None:
+        missing(pool)
+    port = free_port()
+    with running(own(scene, port, "-c", "2", "-P", pool)) as worker:
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(MetricsServer.MAX_CONNECTIONS + 4)]
+        for client in silent:
+            client.sendall(b"GET ")
+        for number in range(1, 4):
+            began = time.monotonic()
+            scene.send("task_1", number)
+            all_ran(scene, number)
+            assert time.monotonic() - began < MetricsServer.TIMEOUT / 2
+        wait_until(lambda: sizes(scrape(f"http://127.0.0.1:{port}/metrics")) == truth(scene), what="all of them")
+        began = time.monotonic()
+        worker.stop()
+        assert time.monotonic() - began < MetricsServer.TIMEOUT
+        for client in silent:
+            client.close()
 
 
 def test_children_come_and_go_while_it_is_scraped(scene: Scene) -> None:

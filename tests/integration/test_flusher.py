@@ -15,7 +15,7 @@ from celery_argsize.flusher import Flusher
 from celery_argsize.handoff import LocalHandoff, PipeHandoff
 from celery_argsize.measure import Size
 from celery_argsize.measurement import Measurement, Part
-from celery_argsize.stats import Rules
+from celery_argsize.stats import OTHER, Rules
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.stores.redis import RedisStore
 
@@ -41,6 +41,28 @@ def start(store: Store, settings: Settings, handoff: Handoff | None = None) -> t
 
 def counted(store: Store) -> int:
     return sum(stats.counts["count"] for stats in store.read().tasks.values())
+
+
+def test_a_worker_s_own_figures_have_no_more_names_than_is_allowed_written_or_not(redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url, flush_interval=3600, max_task_names=3)
+    flusher, handoff = start(RedisStore(settings), settings, PipeHandoff(RULES, 3))
+    names = [f"task {number}" for number in range(5)]
+
+    def found() -> dict[str, int]:
+        return {name: stats.counts["count"] for name, stats in flusher.own_figures().tasks.items()}
+
+    for put, name in enumerate([*names, *names], 1):
+        handoff.put(measurement(name))
+        wait_until(lambda put=put: sum(found().values()) == put, what="it")  # type: ignore[misc]
+        if put == 1:
+            flusher.flush(5)
+        assert set(found()) <= {*names[:3], OTHER}
+    before = found()
+    assert sum(before.values()) == 10
+    assert flusher.own_figures().waiting == 9
+    assert flusher.flush(5)
+    assert (found(), flusher.own_figures().waiting) == (before, 0)
+    flusher.stop(5)
 
 
 @pytest.mark.parametrize("kind", [PipeHandoff, LocalHandoff])

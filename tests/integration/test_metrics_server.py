@@ -119,6 +119,58 @@ def test_what_it_answers() -> None:
         assert get(server, method="POST").status == 501
 
 
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        ("application/openmetrics-text", True),
+        ("text/plain, Application/OpenMetrics-Text; version=1.0.0;q=0.5", True),
+        ("application/openmetrics-text;q=0.0", False),
+        ("application/openmetrics-textual", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_who_accepts_openmetrics_gets_it(accept: str, *, openmetrics: bool) -> None:
+    with serving() as server:
+        assert ("openmetrics" in get(server, Accept=accept).headers["Content-Type"]) == openmetrics
+        two = get(server, Accept="text/html", accept=accept)
+        assert ("openmetrics" in two.headers["Content-Type"]) == openmetrics
+
+
+@pytest.mark.parametrize(
+    ("accept", "zipped"),
+    [("deflate, gzip", True), ("GZIP;q=1", True), ("gzip;q=0, identity", False), ("x-gzip", False)],
+)
+def test_who_accepts_gzip_gets_it(accept: str, *, zipped: bool) -> None:
+    with serving() as server:
+        assert (get(server, **{"Accept-Encoding": accept}).headers["Content-Encoding"] == "gzip") == zipped
+
+
+def test_a_request_may_name_the_whole_url() -> None:
+    with serving() as server:
+        assert get(server, server.url + "?x=1").status == 200
+
+
+def test_a_client_that_takes_its_time_byte_by_byte_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MetricsServer, "DEADLINE", 1.0)
+    with serving() as server, socket.create_connection(address(server)) as client:
+        began = time.monotonic()
+        client.settimeout(0.1)
+        said = None
+        while said is None:
+            assert time.monotonic() < began + 5, "it is still served"
+            try:
+                client.sendall(b"G")
+                said = client.recv(1)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                said = b""
+        assert said == b""
+        assert time.monotonic() > began + 0.9
+        assert UP in text(server)
+
+
 def test_clients_that_say_nothing_keep_nobody_out() -> None:
     with serving() as server:
         silent = [socket.create_connection(address(server)) for _ in range(3 * server.MAX_CONNECTIONS)]
@@ -173,6 +225,8 @@ def test_stopped_it_gives_up_its_port_and_its_threads() -> None:
     idle.close()
     again = MetricsServer(ArgsizeCollector(MemoryStore(Settings())), *where)
     again.stop()  # before it was started
+    again.stop()
+    assert again.url == server.url
 
 
 def test_a_port_that_is_taken_is_told() -> None:
@@ -374,7 +428,7 @@ def test_a_collector_of_figures_that_are_in_no_redis_is_refused() -> None:
 # -- in a worker's main process ------------------------------------------------------------------------------------
 
 FORKING = """
-import os, socket, sys, threading, urllib.request
+import os, socket, sys, threading, time, urllib.request
 from celery_argsize.config import Settings
 from celery_argsize.prometheus import ArgsizeCollector, MetricsServer
 from celery_argsize.stores.memory import MemoryStore
@@ -383,15 +437,23 @@ server = MetricsServer(ArgsizeCollector(MemoryStore(Settings())), port=0)
 os.register_at_fork(after_in_child=server.abandon)
 server.start()
 where = server._listener.getsockname()
-idle = socket.create_connection(where)
-while not server._open:
-    pass
+idle, slow = socket.create_connection(where), socket.create_connection(where)
+slow.sendall(b"GET /-/healthy HTTP/1.0\\r\\n")
+while len(server._open) < 2 or threading.active_count() < 4:
+    time.sleep(0.01)
+time.sleep(0.2)  # until it is read; a child that is forked before shows as much
 hold, release = os.pipe()
 if not os.fork():
     os.close(release)
     os.read(hold, 1)  # a child that outlives all of it
     os._exit(0)
 assert urllib.request.urlopen(server.url).status == 200
+slow.sendall(b"\\r\\n")
+slow.settimeout(5)
+said = b""
+while more := slow.recv(100):
+    said += more
+print(said.splitlines()[-1])
 server.stop()
 idle.settimeout(5)
 print(idle.recv(1))
@@ -405,7 +467,7 @@ def python(code: str) -> str:
 
 
 def test_a_child_holds_neither_the_port_nor_a_client() -> None:
-    assert python(FORKING).splitlines() == ["b''", "free"]
+    assert python(FORKING).splitlines() == ["b'OK'", "b''", "free"]
 
 
 SERVING = """
