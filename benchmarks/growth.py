@@ -143,7 +143,9 @@ READERS: Final[dict[str, Reader]] = {
     SCRAPE: lambda store: ArgsizeCollector(store).exposition(openmetrics=True),
     "report": lambda store: report_text(*advised(store)),
     "report as JSON": lambda store: json.dumps(report_json(*advised(store)), indent=2, ensure_ascii=False),
-    "report as HTML": lambda store: report_html(*advised(store), redis_url=None, limits=None, now=0.0),
+    "report as HTML": lambda store: report_html(
+        *advised(store), redis_url=None, bounds=DEFAULT_BUCKETS, limits=None, now=0.0
+    ),
 }
 figures_of: Final = lru_cache(RedisStore.read)
 #: Timed as well.

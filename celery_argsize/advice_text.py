@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.stats import OTHER
+from celery_argsize.truncation import CAUSES
 
 if TYPE_CHECKING:
     from celery_argsize.advice import Advice, Cost, PartAdvice, TaskAdvice
@@ -24,11 +25,11 @@ _APP: Final = {
     "nothing": "NOTHING TO DO",
 }
 _TASK: Final = {
-    "apply": "apply",
-    "apply_only": "apply only for these tasks",
-    "pass_reference": "don't: pass a reference",
-    "short_argsrepr": "don't: short argsrepr",
-    "too_few": "wait: too few runs",
+    "apply": "raise the limit for all tasks",
+    "apply_only": "raise the limit for this task",
+    "pass_reference": "don't raise the limit; pass a reference",
+    "short_argsrepr": "don't raise the limit; give a short argsrepr",
+    "too_few": "wait, too few runs were seen",
 }
 
 
@@ -107,7 +108,7 @@ def task_facts(task: TaskAdvice) -> list[str]:
 
 
 def _part(part: PartAdvice, *, sure: bool) -> list[str]:
-    causes = ", ".join(f"{n:,} by {cause}" for cause, n in part.truncated_by.items() if n)
+    causes = ", ".join(f"{n:,} by {CAUSES[cause]}" for cause, n in part.truncated_by.items() if n)
     need = f"need: {part.need_max:,} characters at most, {part.need_p99:,} at p99; {part.levels} {_levels(part.levels)}"
     lines = [f"{part.part}: {part.truncated:,} truncated ({causes}); {need}"]
     if part.limit is not None:

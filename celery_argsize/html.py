@@ -21,14 +21,15 @@ from markupsafe import Markup
 from celery_argsize import html_chart
 from celery_argsize.advice import ReprLimits
 from celery_argsize.advice_text import app_reasons, app_verdict, task_facts, task_verdict
+from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.histogram import label
 from celery_argsize.html_chart import axis_of, draw, limit_mark
 from celery_argsize.measurement import PARTS
 from celery_argsize.redis_url import safe_url
-from celery_argsize.report import headline, of_other, period, to_paste, when
+from celery_argsize.report import headline, of_other, period, runs, to_paste, when
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from celery_argsize.advice import Advice, TaskAdvice
     from celery_argsize.html_chart import Axis, Chart
@@ -84,37 +85,45 @@ class _TaskView:
     parts: tuple[_PartView, ...]
 
 
-def report_html(
+def report_html(  # noqa: PLR0913 - what is shown, and four things that it does not know
     summary: Summary,
     advice: Advice,
     *,
     redis_url: str | None,
+    bounds: Iterable[int],
     limits: Callable[[str], ReprLimits] | None,
     now: float,
 ) -> str:
     """The report as a page of HTML.
 
     *redis_url* is where the figures are from, of which user, password and options are not shown; ``None`` is this
-    process's memory. *limits* gives the current limits of a task name (``limits_of`` with an app); without it, they are
-    Celery's defaults, and said to be. *now* is when the page is made, in seconds since the epoch.
+    process's memory. *bounds* are those of the workers' histogram buckets (the setting ``histogram_buckets``), in bytes
+    and characters: bars begin and end there. *limits* gives the current limits of a task name (``limits_of`` with an
+    app); without it, they are Celery's defaults, and said to be. *now* is when the page is made, in seconds since the
+    epoch.
     """
     every = [getattr(task, part) for task in summary.tasks for part in PARTS]
-    axis = axis_of([_histogram(part)[0] for part in every])
+    axis = axis_of([_histogram(part)[0] for part in every], bounds)
     advised = {task.name: task for task in advice.tasks}
     tasks = [_task(task, advised.get(task.name), axis, (limits or _default)(task.name)) for task in summary.tasks]
     drawn = {part.limit for task in tasks for part in task.parts if part.limit is not None}
     limit_name = "limit" if limits else "Celery's default limit"
     verdict, cured = app_verdict(advice)
     paste, lines = to_paste(summary, advice)
+    thumb = not advice.lines
     style, script = _asset("report.css"), _asset("report.js")
     return _environment().get_template("report.html.jinja").render(
         figures=[_figure(*figure) for figure in headline(summary)],
         period=period(summary),
+        truncated=summary.truncated_tasks,
+        runs=runs(summary.total_tasks),
         verdict=verdict,
         cured=cured,
         reasons=app_reasons(advice),
+        against=advice.against_the_guide,
         paste=paste,
-        lines=lines,
+        lines=() if thumb else lines,
+        thumb=lines if thumb else (),
         tasks=tasks,
         other=of_other(summary),
         OPEN=OPEN,
@@ -122,7 +131,7 @@ def report_html(
         chart=html_chart,
         marks={limit: limit_mark(axis, limit, limit_name) for limit in sorted(drawn)},
         limits=limits is not None,
-        source=_source(summary, advice, redis_url, now),
+        source=_source(summary, advice, redis_url, axis, now),
         apps=summary.apps,
         style=style,
         script=script,
@@ -165,7 +174,7 @@ def _figure(name: str, value: str) -> _Figure:
     return _Figure(name, found[1], found[2] or "") if found else _Figure(name, "", value)
 
 
-def _source(summary: Summary, advice: Advice, redis_url: str | None, now: float) -> list[tuple[str, str]]:
+def _source(summary: Summary, advice: Advice, redis_url: str | None, axis: Axis, now: float) -> list[tuple[str, str]]:
     """Where all this is from, since when and until when: what it is called, and what it is."""
     broker = advice.broker
     known = f"{broker.name} ({broker.source})" if broker.source else broker.name
@@ -177,6 +186,10 @@ def _source(summary: Summary, advice: Advice, redis_url: str | None, now: float)
         ("Page made", when(now)),
         ("Broker of the advice", known if broker.known else f"{broker.name} (its limits are not known)"),
         ("Celery of the advice", advice.celery_version or "version not known"),
+        (
+            "Buckets",
+            "the default ones" if axis.bounds == DEFAULT_BUCKETS else ", ".join(f"{n:,.0f}" for n in axis.bounds),
+        ),
         ("celery-argsize", metadata.version("celery-argsize")),
     ]
 
@@ -199,8 +212,7 @@ def _task(task: TaskSummary, advice: TaskAdvice | None, axis: Axis, limits: Repr
         name=task.name,
         cells=cells,
         cut=bool(task.truncated),
-        digest=f"{cells[0]} {'run' if task.count == 1 else 'runs'}, max {cells[1]}"
-        + (f", {task.truncated:,} truncated" if task.truncated else ""),
+        digest=f"{runs(task.count)}, max {cells[1]}" + (f", {task.truncated:,} truncated" if task.truncated else ""),
         verdict=verdict,
         facts=tuple(task_facts(advice)) if advice else (),
         lines=advice.lines if advice and advice.verdict in {"pass_reference", "short_argsrepr"} else (),
@@ -258,12 +270,13 @@ def _notes(part: PartSummary, *, of_json: bool, limit: int | None) -> list[str]:
     """What the chart does not show, and why."""
     unmeasured = f"{part.unmeasurable:,} without a JSON form" if part.unmeasurable else ""
     if not part.max:
-        empty = f"Always empty: {part.count:,}" if part.count else "Never measured"
+        every = "all " if part.count > 1 and not unmeasured else ""
+        empty = f"Empty in {every}{runs(part.count)}" if part.count else "Never measured"
         return [", ".join(filter(None, (empty, unmeasured))) + "."]
     notes = []
     lost = part.truncated - part.cuts.count
     left = [
-        f"{part.custom:,} with a repr of the caller's" if part.custom else "",
+        f"{part.custom:,} with a repr that the caller wrote" if part.custom else "",
         f"{part.unknown:,} without a repr" if part.unknown else "",
         f"{lost:,} truncated, but not measured" if lost else "",
         unmeasured,

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.tiers import TIERS
+from celery_argsize.truncation import DEFAULT_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,9 @@ FOOT: Final = 18
 
 _GAP: Final = 3  # units on either side of a bar
 _ROOM: Final = 1.3  # doublings to the right of all, for a label
-_TICK: Final = 3  # doublings from one label of the axis to the next
+_TICK: Final = 3  # doublings from one label of the axis to the next: from 128 to 1K, 8K, 64K …
+_TICK_AT: Final = 10  # one of these powers of two has a label: 1K
+_TICKS: Final = 10  # the most of them that a phone has room for
 
 
 class Label(NamedTuple):
@@ -62,12 +64,12 @@ class Axis:
     bounds: tuple[float, ...]
     """Inclusive upper bounds of the buckets, rising, without the infinite one."""
     high: float
-    """The value at the right edge. At the left edge is half of the first bound."""
+    """The value at the right edge."""
 
     @property
     def low(self) -> float:
-        """The value at the left edge: what is smaller is drawn there."""
-        return self.bounds[0] / 2
+        """The value at the left edge: half of the first bound, or of Celery's limit. What is smaller is drawn there."""
+        return min(self.bounds[0], DEFAULT_LIMIT) / 2
 
     def at(self, value: float) -> float:
         """Where *value* is, in percent from the left; at an edge if it is beyond."""
@@ -80,10 +82,11 @@ class Axis:
 
     @property
     def ticks(self) -> list[Label]:
-        """Labels of the axis, from the first bound on."""
-        steps = range(0, int(math.log2(self.high / self.bounds[0])) + 1, _TICK)
-        values = [self.bounds[0] * 2**step for step in steps]
-        return [Label(self.at(value), 0, short(value, 1024, "KMG")) for value in values if self.at(value) < 97]  # noqa: PLR2004 - percent: a label needs room
+        """Labels of the axis, at powers of two."""
+        first, last = math.ceil(math.log2(self.low) + 0.5), math.floor(math.log2(self.high) - 0.5)  # a label needs room
+        step = _TICK * math.ceil((last - first) / (_TICK * _TICKS))
+        values = [2**power for power in range(first, last + 1) if power % step == _TICK_AT % step]
+        return [Label(self.at(value), 0, short(value, 1024, "KMG")) for value in values]
 
     @property
     def tiers(self) -> list[Mark]:
@@ -108,14 +111,17 @@ class Chart:
     """The same figures for who does not see them."""
 
 
-def axis_of(histograms: Iterable[Mapping[str, int]]) -> Axis:
-    """The axis for all of *histograms* (label of a bucket → number): wide enough for what is filled, and the tiers."""
+def axis_of(histograms: Iterable[Mapping[str, int]], buckets: Iterable[int]) -> Axis:
+    """The axis for all of *histograms* (label of a bucket → number): wide enough for what is filled, and the tiers.
+
+    *buckets* are the bounds of the buckets that were counted in. Workers may have had others: where one that is filled
+    is not among them, it is added.
+    """
     filled = {_bound(label) for histogram in histograms for label in histogram}
     finite = {bound for bound in filled if not math.isinf(bound)}
-    # A bucket that nobody filled is not known here: where all are among the default ones, these are what there is.
-    bounds = DEFAULT_BUCKETS if finite <= {*DEFAULT_BUCKETS} else tuple(sorted(finite))
+    bounds = tuple(sorted({*map(float, buckets), *finite}))
     top = bounds[-1] if math.inf in filled else max(finite, default=0.0)
-    return Axis(tuple(map(float, bounds)), max(top, TIERS[-1].limit) * 2**_ROOM)
+    return Axis(bounds, max(top, TIERS[-1].limit) * 2**_ROOM)
 
 
 def draw(axis: Axis, whole: Mapping[str, int], cut: Mapping[str, int]) -> Chart:

@@ -27,6 +27,7 @@ __all__ = [
     "period",
     "report_json",
     "report_text",
+    "runs",
     "shutdown_lines",
     "to_paste",
     "when",
@@ -121,6 +122,11 @@ def period(summary: Summary) -> list[str]:
     return lines
 
 
+def runs(count: int) -> str:
+    """So many runs, in words."""
+    return "1 run" if count == 1 else f"{count:,} runs"
+
+
 def when(moment: float) -> str:
     """A *moment*, in seconds since the epoch, for people."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
@@ -160,9 +166,9 @@ def of_other(summary: Summary) -> list[str]:
     """What ``__other__`` is, where there is one."""
     if not summary.other_runs:
         return []
-    runs = "1 run" if summary.other_runs == 1 else f"{summary.other_runs:,} runs"
+    count = runs(summary.other_runs)
     return [
-        f"Task names past max_task_names are added up as {OTHER}: {runs}, of how many names is not known.",
+        f"Task names past max_task_names are added up as {OTHER}: {count}, of how many names is not known.",
         "To see each, raise max_task_names where workers start, and then: celery -A proj argsize reset",
     ]
 

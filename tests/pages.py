@@ -16,6 +16,7 @@ from simulate import RULES, fresh_app, publish, receive
 from support import missing
 
 from celery_argsize.adviser import advise
+from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.html import report_html
 from celery_argsize.stats import Book, Figures
 from celery_argsize.summary import summarize
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from simulate import Call
 
+    from celery_argsize.stats import Rules
     from celery_argsize.summary import Summary
 
 BROWSER = Path(__file__).parent / "browser"
@@ -46,18 +48,30 @@ LIBRARY: Mapping[str, list[Call]] = {
 }
 
 
-def seen(calls: Mapping[str, Iterable[Call]], app_name: str = "music", **custom: str) -> Summary:
-    """The summary after *calls*, in two days, of the app *app_name*; *custom*: reprs of the caller (``argsrepr=``)."""
+def seen(
+    calls: Mapping[str, Iterable[Call]],
+    app_name: str = "music",
+    *,
+    limit: int = 1024,
+    rules: Rules = RULES,
+    **custom: str,
+) -> Summary:
+    """The summary after *calls*, in two days, of the app *app_name*; *custom*: reprs of the caller (``argsrepr=``).
+
+    *limit* is the app's for args; *rules* are those of its workers.
+    """
     book, app = Book(2000), fresh_app()
+    app.amqp.argsrepr_maxsize = limit
     for task, several in calls.items():
         for call in several:
-            book.add(receive(task, publish(app, task, call, **custom)), RULES)
+            book.add(receive(task, publish(app, task, call, **custom)), rules)
     return summarize(Figures(app_name, book.tasks, NOW - 2 * DAY, NOW - 5))
 
 
 def page_of(summary: Summary, **options: Any) -> str:
     broker = options.pop("broker", "redis")
-    given = {"redis_url": "redis://localhost:6379/0", "limits": None, "now": NOW, **options}
+    where = {"redis_url": "redis://localhost:6379/0", "bounds": DEFAULT_BUCKETS}
+    given = {**where, "limits": None, "now": NOW, **options}
     return report_html(summary, advise(summary, broker, "5.7.0"), **given)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -16,12 +17,14 @@ import click
 from celery_argsize.api import get_size_summary
 from celery_argsize.commands.common import (
     EXIT_NOTHING_YET,
+    READING,
     app_of,
     as_json_option,
     broker_option,
     echo_json,
     fail,
     progress,
+    waiting,
     where_of,
     where_options,
 )
@@ -41,11 +44,26 @@ __all__ = ["report", "show_report"]
 STDOUT: Final = "-"
 
 
+class _Page(click.Path):
+    """A file to write, or ``-``; a shell completes its name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The name as it is given."""
+        if not value:
+            self.fail(f"the name of the file is empty; {STDOUT} is stdout", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command()
 @where_options
 @broker_option
 @as_json_option
-@click.option("--html", metavar="FILE", help="Into FILE, as a page for a browser that needs nothing else; - is stdout.")
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=_Page(dir_okay=False, readable=False, allow_dash=True),
+    help="Into FILE, as a page for a browser that needs nothing else; - is stdout.",
+)
 @click.pass_context
 def report(context: click.Context, /, as_json: bool, html: str | None, broker: str | None, **where: Any) -> None:  # noqa: FBT001 - click passes flags so
     """Show what was measured, and the limit that follows from it.
@@ -67,13 +85,15 @@ def show_report(
     """
     try:
         render = _renderer() if html is not None else None
-        summary = get_size_summary(app, **where)
+        with waiting(READING):
+            summary = get_size_summary(app, **where)
         with progress("Weighing limits") as advance:
             advice = advice_for(summary, app, broker, progress=advance)
         if render is not None and html is not None and summary.total_tasks:
             limits = partial(limits_of, app) if app is not None else None
-            redis_url = find_target(app, **where).settings.redis_url
-            _write(html, render(summary, advice, redis_url=redis_url, limits=limits, now=time.time()))
+            settings = find_target(app, **where).settings
+            known = {"redis_url": settings.redis_url, "bounds": settings.histogram_buckets, "limits": limits}
+            _write(html, render(summary, advice, **known, now=time.time()))
     except ArgsizeError as exc:
         return fail(exc)
     if as_json:
@@ -97,7 +117,9 @@ def _renderer() -> Callable[..., str]:
     except ModuleNotFoundError as exc:
         if exc.name not in {"jinja2", "markupsafe"}:
             raise
-        message = "--html needs jinja2, which is not installed: pip install 'celery-argsize[html]'"
+        message = (
+            "--html needs jinja2, which is not installed: pip install 'celery-argsize[html]', or pip install jinja2"
+        )
         raise ConfigError(message) from None
     return report_html
 
@@ -107,10 +129,12 @@ def _write(file: str, page: str) -> None:
 
     Raises:
         ConfigError: it cannot be written.
+        OSError: stdout cannot be.
     """
     data = page.encode(errors="backslashreplace")
     if file == STDOUT:
         sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
         return
     target = Path(os.path.realpath(file))  # a link stays one
     new = target.with_name(f".argsize-{os.getpid()}.html")
@@ -119,7 +143,11 @@ def _write(file: str, page: str) -> None:
             target.write_bytes(data)
             return
         try:
+            if there := target.exists():
+                new.touch(0o600)  # who may not read the one before, may not read this one
             new.write_bytes(data)
+            if there:
+                shutil.copymode(target, new)
             new.replace(target)
         except OSError as exc:
             if exc.errno not in {errno.EACCES, errno.EPERM, errno.EBUSY}:

@@ -21,12 +21,26 @@
     return keys.get(column);
   };
 
+  // Columns of a long table keep their widths while it is sorted: else the browser weighs all cells once more.
+  const cols = body.closest(".many") ? [...document.querySelectorAll("col")] : [];
+  const freeze = (widths) => {
+    cols.forEach((col, index) => (col.style.width = widths[index] ? `${widths[index]}px` : ""));
+    body.parentElement.style.tableLayout = widths.length ? "fixed" : "";
+  };
+  let frozen = false;
+  addEventListener("resize", () => {
+    if (frozen) freeze([]);
+    frozen = false;
+  });
+
   const sort = (head) => {
     const numeric = head.dataset.sort === "number";
     const was = head.getAttribute("aria-sort");
     const down = was ? was === "ascending" : numeric; // numbers begin with the largest, texts with A
     const values = keysOf(columns.indexOf(head), numeric);
     const order = numeric ? (a, b) => values.get(a) - values.get(b) : (a, b) => collator.compare(values.get(a), values.get(b));
+    if (!frozen && cols.length) freeze(columns.map((column) => column.getBoundingClientRect().width));
+    frozen = true;
     for (const other of heads) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     body.append(...[...rows].sort(down ? (a, b) => order(b, a) : order));
@@ -40,6 +54,10 @@
     head.append(button);
   }
 
+  // What the button would do to the tasks that the filter leaves.
+  const all = document.getElementById("all");
+  const offer = () => (all.textContent = details.some((one) => !one.hidden && !one.open) ? "Open all" : "Close all");
+
   const filter = document.getElementById("filter");
   const found = document.getElementById("found");
   const names = rows.map((row) => row.cells[0].textContent.toLowerCase());
@@ -52,15 +70,15 @@
       count += shown;
       rows[index].hidden = details[index].hidden = !shown;
     });
+    offer();
     found.value = wanted ? `${count.toLocaleString("en")} of ${rows.length.toLocaleString("en")}` : "";
   });
 
-  const all = document.getElementById("all");
   all.hidden = rows.length < 2;
   all.addEventListener("click", () => {
     const open = all.textContent === "Open all";
-    for (const one of details) one.open = open;
-    all.textContent = open ? "Close all" : "Open all";
+    for (const one of details) if (!one.hidden) one.open = open;
+    offer();
   });
 
   // Browsers of some years ago do not open what a link leads into.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 import sys
 import time
 from pathlib import Path
@@ -154,6 +155,45 @@ def test_the_filter_and_the_links(browser: Browser, page: Path) -> None:
     assert browser("open", page, name="mail.welcome")["result"] == [False, True, 5, 0]
 
 
+def test_what_the_filter_hides_is_not_opened(browser: Browser, page: Path) -> None:
+    before, filtered, all_of_them, rest, closed = browser("openFiltered", page, text="mail")["result"]
+    assert before == ["library.extract", "library.insert", "playlists.export"]
+    assert filtered == sorted([*before, "mail.welcome"])
+    assert all_of_them == [filtered, "Open all"], "as others are still closed"
+    assert (len(rest), closed) == (5, [])
+
+
+def test_on_a_phone_each_column_says_whose_it_is(browser: Browser, page: Path) -> None:
+    assert browser("heads", page, width=1280)["result"] == {
+        "said": [
+            "Task",
+            "Runs",
+            "Max",
+            "Max",
+            "Mean",
+            "p95 ≤",
+            "Max",
+            "Mean",
+            "p95 ≤",
+            "Max repr",
+            "Truncated",
+            "Advice",
+        ],
+        "groups": ["args", "kwargs"],
+    }
+    phone = browser("heads", page, width=360)["result"]
+    assert phone["groups"] == []
+    assert phone["said"][2:9] == [
+        "Max",
+        "Max args",
+        "Mean args",
+        "p95 ≤ args",
+        "Max kwargs",
+        "Mean kwargs",
+        "p95 ≤ kwargs",
+    ]
+
+
 def test_without_scripts_all_is_there_but_what_needs_them(browser: Browser, page: Path) -> None:
     found = browser("look", page, scripts=False)["result"]
     assert "input false" in found["shown"]
@@ -177,6 +217,16 @@ def test_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     assert browser("axe", file, open=True)["result"] == []
 
 
+def test_columns_of_a_long_table_keep_their_widths(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(many(60))
+    before, after, printed, narrow = browser("columns", file)["result"]
+    assert (before["layout"], after["layout"]) == ("auto", "fixed")
+    assert after["widths"] == pytest.approx(before["widths"], abs=1)
+    assert (printed["layout"], narrow["layout"]) == ("auto", "auto")
+    assert narrow["page"] == 720
+
+
 @pytest.mark.timeout(300)
 def test_a_thousand_tasks_stay_fluid(browser: Browser, tmp_path: Path, record_property: Any) -> None:
     file = tmp_path / "page.html"
@@ -186,7 +236,7 @@ def test_a_thousand_tasks_stay_fluid(browser: Browser, tmp_path: Path, record_pr
     record_property("milliseconds", took)
     sys.stderr.write(f"milliseconds: {took}\n")
     assert took["sort"] < 500
-    assert max(took.values()) < 3000, "the longest that the page does not answer, on a machine with other work"
+    assert max(took.values()) < 1500, "the longest that the page does not answer, on a machine with other work"
 
 
 # -- the command ---------------------------------------------------------------------------------------------------
@@ -236,11 +286,58 @@ def test_bad_usage(redis_url: str, tmp_path: Path) -> None:
     done = report(*where, "--json", "--html", str(tmp_path / "page.html"))
     assert done.returncode == 2
     assert "--json and --html cannot be given together" in done.stderr
-    for bad, why in ((tmp_path / "no" / "page.html", "No such file or directory"), (tmp_path, "Is a directory")):
+    nowhere = tmp_path / "no" / "page.html"
+    for bad, why in (
+        (nowhere, f"Error: --html {nowhere} cannot be written: No such file or directory"),
+        (tmp_path, f"Invalid value for '--html': File '{tmp_path}' is a directory."),
+        ("", "Invalid value for '--html': the name of the file is empty; - is stdout"),
+    ):
         done = report(*where, "--html", str(bad))
-        assert done.returncode == 2
-        assert f"--html {bad} cannot be written: {why}" in done.stderr
+        assert (done.returncode, done.stdout) == (2, "")
+        assert why in done.stderr
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 0o600), (0o644, 0o644), (0o640, 0o640)])
+def test_a_file_that_is_replaced_keeps_its_mode(redis_url: str, tmp_path: Path, before: int | None, after: int) -> None:
+    add(redis_url)
+    file = tmp_path / "page.html"
+    if before is not None:
+        file.touch()
+        file.chmod(before)
+    command = (str(BIN / "celery"), "argsize", "report", "--redis-url", redis_url, "--html", str(file))
+    done = run("sh", "-c", 'umask 077; exec "$@"', "sh", *command)
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(file.stat().st_mode) == after
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error_in_plain_words(redis_url: str) -> None:
+    add(redis_url)
+    command = (str(BIN / "celery"), "argsize", "report", "--redis-url", redis_url, "--html", "-")
+    done = run("sh", "-c", 'exec "$@" > /dev/full', "sh", *command)
+    assert (done.returncode, done.stderr) == (2, "Error: the output cannot be written: No space left on device\n")
+
+
+def test_who_reads_only_the_beginning_sees_no_error(redis_url: str) -> None:
+    add(redis_url)
+    command = (str(BIN / "celery"), "argsize", "report", "--redis-url", redis_url, "--html", "-")
+    done = run("sh", "-c", '"$@" | head -c 15', "sh", *command)
+    assert (done.stdout, done.stderr) == ("<!doctype html>", "")
+
+
+def test_the_shell_completes_names_of_files() -> None:
+    words = "celery argsize report --html s"
+    env = {**os.environ, "_CELERY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "4"}
+    assert report(env=env).stdout == "file,s\n"
+
+
+def test_buckets_are_those_of_the_app(redis_url: str, scene: Scene) -> None:
+    add(redis_url)
+    command = ["-A", "workload", "argsize", "report", "--redis-url", redis_url, "--app-name", "celery", "--html", "-"]
+    done = report(*command, env={**scene.env(), "CELERY_ARGSIZE_HISTOGRAM_BUCKETS": "100,70000"})
+    assert done.returncode == 0, done.stderr
+    assert ">100, 1,024, 70,000<" in done.stdout, "with the one that was filled"
 
 
 def test_without_jinja2_it_says_what_to_install_before_it_reads(tmp_path: Path) -> None:
@@ -249,6 +346,6 @@ def test_without_jinja2_it_says_what_to_install_before_it_reads(tmp_path: Path) 
     command = [sys.executable, "-c", hidden, "argsize", "report", "--redis-url", url]
     done = run(*command, "--html", str(tmp_path / "page.html"))
     assert done.returncode == 2
-    assert "pip install 'celery-argsize[html]'" in done.stderr
+    assert "pip install 'celery-argsize[html]', or pip install jinja2" in done.stderr
     assert "Traceback" not in done.stderr
     assert run(*command).returncode == 3, "the report needs no jinja2"

@@ -110,6 +110,55 @@ const CHECKS = {
     return seen;
   },
 
+  // Which tasks are open: first; after "Open all" under the filter *text*; and without that, and what the button says
+  // then; after all are opened, and closed.
+  openFiltered: async (page, { text }) => {
+    const opened = () => page.evaluate(() => [...document.querySelectorAll("details[open] h3")].map((one) => one.textContent).sort());
+    const button = page.locator("#all");
+    const seen = [await opened()];
+    await page.getByLabel("Filter").fill(text);
+    await button.click();
+    seen.push(await opened());
+    await page.getByLabel("Filter").fill("");
+    seen.push([await opened(), await button.textContent()]);
+    await button.click();
+    seen.push(await opened());
+    await button.click();
+    seen.push(await opened());
+    return seen;
+  },
+
+  // What is to be seen of the heads of the columns, from the left, and of those over several.
+  heads: (page) =>
+    page.evaluate(() => {
+      const seen = (one) => one.checkVisibility({ visibilityProperty: true }) && one.innerText.trim();
+      const sortable = [...document.querySelectorAll("th[data-sort]")].sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x);
+      const text = (head) => {
+        const copy = [...head.querySelectorAll(".unseen")].filter((one) => one.getBoundingClientRect().width <= 1);
+        return copy.reduce((said, one) => said.replace(one.textContent, ""), head.textContent).replace(/\s+/g, " ").trim();
+      };
+      return { said: sortable.map(text), groups: [...document.querySelectorAll(".group")].filter(seen).map((one) => one.textContent) };
+    }),
+
+  // Widths of the columns before a sort and after it, and how the table is laid out then, in print, and in a narrower window.
+  columns: async (page) => {
+    const layout = () =>
+      page.evaluate(() => ({
+        widths: [...document.querySelectorAll("th[data-sort]")].map((head) => Math.round(head.getBoundingClientRect().width)),
+        layout: getComputedStyle(document.querySelector("table")).tableLayout,
+        page: document.documentElement.scrollWidth,
+      }));
+    const seen = [await layout()];
+    await page.getByRole("button", { name: "Truncated" }).click();
+    seen.push(await layout());
+    await page.emulateMedia({ media: "print" });
+    seen.push(await layout());
+    await page.emulateMedia({ media: "screen" });
+    await page.setViewportSize({ width: 720, height: 1000 });
+    seen.push(await layout());
+    return seen;
+  },
+
   // Elements that only a name could have brought, and names as text.
   elements: (page, { selectors }) =>
     page.evaluate(

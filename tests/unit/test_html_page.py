@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from html import unescape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,10 @@ from simulate import RULES
 from celery_argsize.advice import ReprLimits
 from celery_argsize.adviser import advise
 from celery_argsize.config import DEFAULT_BUCKETS
-from celery_argsize.html_chart import BAR, BASELINE, axis_of, draw, limit_mark, short
 from celery_argsize.measurement import Measurement, Part
-from celery_argsize.report import headline
+from celery_argsize.report import headline, report_text, to_paste
 from celery_argsize.stats import Book, Figures
 from celery_argsize.summary import summarize
-from celery_argsize.tiers import TIERS
 
 if TYPE_CHECKING:
     from simulate import Call
@@ -66,6 +65,13 @@ class Page(HTMLParser):
             self.said[tag][-1] += data
         if {"td", "th"} & {*self._open}:
             self.rows[-1][-1] += data
+
+
+def boxes(text: str) -> tuple[str, str]:
+    """All that the box with the advice says, and all that the section with the headline figures does."""
+    sections = Page(text).said["section"]
+    figures, advice = (" ".join(section.split()) for section in sections[:2])
+    return advice, figures
 
 
 def number(text: str) -> int:
@@ -143,9 +149,10 @@ def test_where_no_repr_is_known_the_bytes_of_the_json_are_drawn_and_said_to_be()
     (chart,) = Page(page).charts
     assert chart == "args: 7 by bytes of JSON. By bytes, up to 1,024: 7."
     assert "Bytes of JSON, as it is not known what the reprs take" in page
-    assert "Reprs: 7 with a repr of the caller" in page
+    assert "Reprs: 7 with a repr that the caller wrote." in page
     assert 'href="#l' not in page
-    assert "Always empty: 7." in page
+    assert "Empty in all 7 runs." in page
+    assert "Empty in 1 run." in page_of(seen({"a": [((1,), {})]}))
 
 
 def test_what_is_not_drawn_is_counted_beside() -> None:
@@ -182,6 +189,55 @@ def test_the_advice_is_there_in_words_and_to_paste() -> None:
     assert page.said["pre"][0].split("\n") == [*advice.lines]
     assert "APPLY these limits, for all tasks of 94 seen truncated, 94 would be whole" in page.said["p"]
     assert "args: 18 truncated (18 by size)" in "".join(page.said["li"])
+    assert "Advice: raise the limit for all tasks" in page.said["p"]
+
+
+def test_where_nothing_is_truncated_nothing_is_said_to_cure_it() -> None:
+    summary = seen({"a": [(("x" * 900,), {})] * 40})
+    (box, *_) = boxes(page_of(summary))
+    assert box == "Truncated reprs Nothing to do so far: no truncated repr was seen in 40 runs."
+    (box, *_) = boxes(page_of(seen({"a": [((1,), {})]})))
+    assert box.endswith("no truncated repr was seen in 1 run.")
+
+
+@pytest.mark.parametrize("size", [10, 900, 200_000, 3_000_000])
+@pytest.mark.parametrize("runs", [1, 40])
+@pytest.mark.parametrize("broker", ["redis", "amqp"])
+def test_the_page_tells_to_paste_what_the_text_report_does(size: int, runs: int, broker: str) -> None:
+    summary = seen({"a": [(("x" * size,), {})] * runs})
+    advice = advise(summary, broker, "5.7.0")
+    title, lines = to_paste(summary, advice)
+    text = page_of(summary, broker=broker)
+    box, figures = boxes(text)
+    for line in lines:
+        assert (line in box, line in figures) == (bool(advice.lines), not advice.lines)
+    assert title in (box if advice.lines else figures)
+    assert ("argsrepr_maxsize" in box + figures) == ("argsrepr_maxsize" in report_text(summary, advice))
+    told = [unescape(text).count(line) for line in (advice.against_the_guide,) if line]
+    assert told in ([], [1]), "what harm the tier would do is told once"
+
+
+def test_causes_are_called_as_elsewhere() -> None:
+    both = [[[[[n]]]] for n in range(900)]
+    page = page_of(seen({"a": [((both,), {})] * 40}))
+    assert "Truncated parts: 40 by size and depth" in page
+    assert "args: 40 truncated (40 by size and depth)" in page
+
+
+def test_a_single_task_is_not_called_these_tasks() -> None:
+    calls: dict[str, list[Call]] = {"a": [((list(range(900)),), {})] * 40, "b": [(("x" * 200_000,), {})] * 40}
+    page = Page(page_of(seen(calls), broker="amqp"))
+    assert {row[0]: row[-1] for row in page.rows[2:]} == {
+        "a": "raise the limit for this task",
+        "b": "don't raise the limit; pass a reference",
+    }
+
+
+def test_what_hangs_left_of_the_limit_is_told_with_an_app_and_without() -> None:
+    summary = seen(LIBRARY)
+    for limits in (None, lambda _: ReprLimits()):
+        page = " ".join(page_of(summary, limits=limits).split())
+        assert "What hangs left of the limit was cut for its depth, or by a lower limit where it was sent from." in page
 
 
 def test_names_are_escaped_everywhere() -> None:
@@ -213,57 +269,3 @@ def test_nothing_is_loaded_and_only_our_script_may_run() -> None:
 def test_the_same_figures_give_the_same_page() -> None:
     summary = seen(LIBRARY)
     assert page_of(summary) == page_of(summary)
-
-
-# -- charts --------------------------------------------------------------------------------------------------------
-
-
-def test_a_limit_is_drawn_where_its_characters_are() -> None:
-    axis = axis_of([{"128": 1}])
-    assert axis.at(axis.low) == 0
-    assert axis.at(axis.high) == 100
-    step = axis.at(256) - axis.at(128)
-    assert axis.at(1024) == pytest.approx(axis.at(128) + 3 * step, abs=0.3)
-    assert limit_mark(axis, 1024, "limit") == (axis.at(1024), "limit 1,024", "start")
-    assert limit_mark(axis, 2_000_000, "limit").anchor == "end"
-    assert (axis.at(0), axis.at(10**15)) == (0, 100)
-    assert [mark.x for mark in axis.tiers] == [axis.at(tier.limit) for tier in TIERS]
-    assert max(mark.x for mark in axis.tiers) < 95, "with room for a label to the right"
-
-
-def test_bars_end_at_the_limit_where_the_bucket_does() -> None:
-    axis = axis_of([{"1024": 3, "2048": 1}])
-    chart = draw(axis, {"1024": 3}, {"2048": 1})
-    left, width = re.findall(r"M(\d+) .*?h(\d+)", chart.whole)[0]
-    assert int(left) + int(width) <= axis.at(1024) * 10 <= int(re.findall(r"M(\d+)", chart.cut)[0])
-    assert chart.words == "1,024: 3; 2,048: 1 truncated"
-
-
-def test_whole_ones_stand_and_truncated_ones_hang() -> None:
-    axis = axis_of([{"128": 1}])
-    chart = draw(axis, {"128": 1000, "256": 1}, {"256": 30})
-    heights = [int(found) for found in re.findall(r"v(-?\d+)h", chart.whole + chart.cut)]
-    assert heights[0] == -BAR
-    assert -BAR < heights[1] < 0 < heights[2] < BAR
-    assert [label.text for label in chart.labels] == ["1k", "1", "30"]
-    assert [label.y > BASELINE for label in chart.labels] == [False, False, True]
-    assert chart.height > draw(axis, {"128": 1000}, {}).height
-
-
-def test_buckets_of_an_apps_own_and_the_last_one_have_their_place() -> None:
-    axis = axis_of([{"1000": 1, "50000": 2}, {"+Inf": 1}])
-    assert [*axis.bounds] == [1000, 50_000]
-    chart = draw(axis, {"1000": 1, "50000": 2, "+Inf": 1}, {})
-    assert chart.words == "1,000: 1; 50,000: 2; over 50,000: 1"
-    starts = [int(x) for x in re.findall(r"M(\d+)", chart.whole)]
-    assert starts == sorted(starts)
-    assert axis_of([]).at(1024) > 0
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [(0, "0"), (999, "999"), (1000, "1k"), (1234, "1.2k"), (9960, "10k"), (123_456, "123k"), (999_999, "1M"),
-     (1_500_000, "1.5M"), (2 * 10**12, "2000G")],
-)  # fmt: skip
-def test_counts_are_short(value: int, said: str) -> None:
-    assert short(value, 1000, "kMG") == said
