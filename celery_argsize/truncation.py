@@ -56,6 +56,8 @@ _CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 _SIZED: Final = _CONTAINERS | {str, bytes}
 #: What stands for a container below the last level; its opener is not the one of an object's repr.
 _DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.{3,}(?:,\)|[)\]}])?")
+#: What opens an object's repr.
+_CALL: Final = re.compile(r"\w\(")
 #: How the first member of a container begins, by its type.
 _DIGITS: Final = "0123456789-"
 _BEGINNINGS: Final = {str: "'", int: _DIGITS, float: _DIGITS + "ni", bool: "TF", list: "[(", tuple: "([", dict: "{"}
@@ -156,6 +158,8 @@ def _glance(header: str) -> Reading | None:
             size = True
         elif not levels:
             shown = bare[: at - 1]
+            if size and "..." in shown and _CALL.search(shown) is not None:
+                return None  # the bracket of an object that was cut may be open
             levels = sum(map(shown.count, "([{")) - sum(map(shown.count, ")]}"))
         at = bare.find("...", at + 3)
     if size:

@@ -109,6 +109,8 @@ def test_the_verdict_is_what_celery_did(part: Any, limit: int, levels: int) -> N
 
 @settings(max_examples=500)
 @given(part=args | kwargs, limit=limits, levels=st.integers(1, 6))
+@example(part=(datetime(2000, 1, 10, 10, 10, 1, fold=1), []), limit=50, levels=1)  # noqa: DTZ001
+@example(part=([datetime(2000, 1, 10, 10, 10, 1, fold=1), [[]]],), limit=52, levels=2)  # noqa: DTZ001
 def test_a_cut_by_depth_tells_the_levels_in_force(part: Any, limit: int, levels: int) -> None:
     reading = read_header(saferepr(part, limit, levels), loads(dumps(part)))
     assert reading.levels == (levels if reading.verdict in {"depth", "both"} else 0)
