@@ -13,7 +13,6 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from celery_argsize.brokers import broker_name
 from celery_argsize.errors import ConfigError
 from celery_argsize.flusher import Flusher
 from celery_argsize.handoff import LocalHandoff, PipeHandoff, PipeWriter
@@ -103,6 +102,7 @@ class _Own:
 
 def _server(app: Celery, settings: Settings, flusher: Flusher) -> MetricsServer | None:
     # Here and not at the top: only who wants it pays for the import. Still before the first fork.
+    from celery_argsize.brokers import broker_name  # noqa: PLC0415
     from celery_argsize.prometheus import ArgsizeCollector, MetricsServer  # noqa: PLC0415
 
     collector = ArgsizeCollector(_Own(flusher), settings.histogram_buckets, broker=broker_name(app))
