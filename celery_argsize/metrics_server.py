@@ -25,6 +25,8 @@ from celery_argsize.errors import ConfigError
 from celery_argsize.trouble import Trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from celery_argsize.prometheus import ArgsizeCollector
 
 __all__ = ["MetricsServer"]
@@ -39,7 +41,6 @@ INDEX: Final = b"""<!DOCTYPE html><html lang="en"><title>celery-argsize</title>
 #: Bytes from which an answer is worth compressing; at level 1, as a megabyte takes 2 ms then, and 14 at the default.
 GZIP_FROM: Final = 1024
 GZIP_LEVEL: Final = 1
-
 
 #: The weight of what a client does not want: RFC 9110, 12.4.2.
 _REFUSED: Final = re.compile(r"q=0(\.0*)?")
@@ -96,8 +97,7 @@ class MetricsServer:
         self._wake.send(b"!")
         if self._thread.is_alive():
             self._thread.join()
-        for connection in [*self._open]:
-            connection.end()
+        self._end([*self._open])
         self._close()
 
     def abandon(self) -> None:
@@ -117,10 +117,11 @@ class MetricsServer:
             while not self._stopping.is_set():
                 try:
                     ready = selector.select(self._until_deadline())
-                    self._end_some()
+                    self._end(each for each in [*self._open] if each.begun + self.DEADLINE <= time.monotonic())
                     if any(key.fileobj is self._listener for key, _ in ready):
+                        self._end([*self._open][: max(0, len(self._open) - self.MAX_CONNECTIONS + 1)])
                         self._serve(_Connection(self._listener.accept()[0]))
-                except ConnectionError:
+                except (ConnectionError, TimeoutError):
                     pass  # that client is gone
                 except Exception as exc:  # noqa: BLE001 - no descriptors are left, or threads, for now; this thread must live
                     self._trouble.report(exc)
@@ -131,11 +132,8 @@ class MetricsServer:
         oldest = next(iter([*self._open]), None)
         return None if oldest is None else max(0.0, oldest.begun + self.DEADLINE - time.monotonic())
 
-    def _end_some(self) -> None:
-        """End what has taken too long, and make room for one more."""
-        connections = [*self._open]
-        late = [each for each in connections if each.begun + self.DEADLINE <= time.monotonic()]
-        for connection in late or connections[: max(0, len(connections) - self.MAX_CONNECTIONS + 1)]:
+    def _end(self, connections: Iterable[_Connection]) -> None:
+        for connection in connections:
             self._open.pop(connection, None)
             connection.end()
 
