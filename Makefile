@@ -17,7 +17,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-matrix check bench bench-smoke bench-advice bench-reliability clean redis
+.PHONY: help demo test test-matrix check bench bench-smoke bench-advice bench-page bench-reliability clean redis
 
 help:
 	@echo "make demo    see it at work: a Redis, a worker, a few hundred tasks, the report"
@@ -26,6 +26,7 @@ help:
 	@echo "make check   lint, format and types"
 	@echo "make bench   what it costs, beside what one might run instead: ten minutes"
 	@echo "make bench-advice   hold the advice against what happens, for 50 kinds of arguments: two minutes"
+	@echo "make bench-page   does the HTML report stay fluid with 1,000 tasks? In Chromium, a minute"
 	@echo "make bench-reliability   what docs/reliability.md states, measured again: six minutes"
 	@echo "make clean   remove what these made, $(VENV) included"
 	@echo
@@ -59,6 +60,10 @@ bench-smoke: $(VENV)/.installed-bench redis
 bench-advice: $(VENV)/.installed-dev redis
 	$(RUN) benchmarks/advice.py
 	$(RUN) benchmarks/publish_cost.py
+
+# Prints what docs/html-report.md states of 1,000 tasks.
+bench-page: $(VENV)/.installed-dev
+	$(RUN) benchmarks/page.py
 
 # Prints what docs/reliability.md states.
 bench-reliability: $(VENV)/.installed-dev redis

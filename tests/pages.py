@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from simulate import RULES, fresh_app, publish, receive
 from support import missing
 
+from celery_argsize import Measurement, Part, Size
 from celery_argsize.adviser import advise
 from celery_argsize.config import DEFAULT_BUCKETS
 from celery_argsize.html import report_html
+from celery_argsize.shape import Shape
 from celery_argsize.stats import Book, Figures
 from celery_argsize.summary import summarize
 
@@ -73,6 +76,24 @@ def page_of(summary: Summary, **options: Any) -> str:
     where = {"redis_url": "redis://localhost:6379/0", "bounds": DEFAULT_BUCKETS}
     given = {**where, "limits": None, "now": NOW, **options}
     return report_html(summary, advise(summary, broker, "5.7.0"), **given)
+
+
+def many(count: int = 1000) -> str:
+    """The page of that many tasks, each with two histograms of many bars."""
+    rng, book = random.Random(3), Book(count)
+
+    def part() -> Part:
+        size = int(10 * 2 ** rng.uniform(0, 14))
+        if size < 900:
+            return Part(Size(size, size), "intact", size + 2)
+        shape = Shape(size + size // 8, rng.choice((2, 3, 5)), size, 0, 1024, 0, size // 20, 9, 9, 9, 50)
+        return Part(Size(size, size), "size", 1024, 0, 1024, shape)
+
+    for number in range(count):
+        name = f"package_{number % 37}.module_{number % 11}.tasks.number_{number}"
+        for _ in range(35):
+            book.add(Measurement(name, f"0b1{number:05}-6df7-4d3e-99b7-3c19b03bfbfe", part(), part(), NOW), RULES)
+    return page_of(summarize(Figures("many", book.tasks, NOW - 86_400, NOW)))
 
 
 class Browser:

@@ -270,7 +270,7 @@ def test_a_worker_whose_port_is_taken_runs_without(scene: Scene) -> None:
 
 def test_what_could_not_be_written_shows_and_is_written_once_it_can_be(scene: Scene, tmp_path: Path) -> None:
     """The figures are in a Redis of their own, which goes away for a while."""
-    redis = RedisServer(tmp_path, "--appendonly", "yes").start()
+    redis = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
     port = free_port()
     url = f"http://127.0.0.1:{port}/metrics"
     failures = ("celery_task_args_flush_failures_total", "", "")
