@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from celery_argsize.stats import Book, Figures
 from celery_argsize.stores.base import Batch
+from celery_argsize.thinning import Thinning
 from celery_argsize.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Flusher:
         self._writer = writer
         self._pending = Book(settings.max_task_names)
         self._own = Book(settings.max_task_names)
+        self._thinning = Thinning(settings.max_task_names)
         self._app_name = settings.app_name
         #: What the keys of its figures begin with: tells the workers of one app from those of another.
         self.base = settings.base
@@ -202,6 +204,7 @@ class Flusher:
 
     def _forget(self, task: str | None) -> None:
         self._own.clear(task)
+        self._thinning.forget(task)
         if task is None:
             self._since = time.time()
         if not self._store.shared:  # nobody else can
@@ -246,6 +249,7 @@ class Flusher:
                 origins = self._pending.origins.take(self.BATCH_HOSTS)
                 self._batch = Batch(self._writer, self._sequence, tasks, origins)
                 self._own.merge(tasks.items())
+                self._thinning.thin(tasks)
         return self._batch
 
     def _finish(self, deadline: float) -> None:

@@ -43,6 +43,32 @@ def counted(store: Store) -> int:
     return sum(stats.counts["count"] for stats in store.read().tasks.values())
 
 
+def test_exemplars_are_written_rarely_and_rare_ones_always(redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url, flush_interval=3600)
+    store = RedisStore(settings)
+    flusher, handoff = start(store, settings, PipeHandoff(RULES, 100))
+
+    def run(task_id: str, size: int, when: float) -> dict[str, str]:
+        """The exemplars in Redis after a run."""
+        part = Part(Size(size, size), "intact", size)
+        handoff.put(Measurement("scan", task_id, part, Part(Size(0, 0), "intact", 2), when))
+        assert flusher.flush(5)
+        return {field: seen.task_id for field, seen in store.read().tasks["scan"].exemplars.items()}
+
+    assert run("a", 3000, 100.0) == {"args.last_le.4096": "a"}
+    assert run("b", 3000, 101.0) == {"args.last_le.4096": "a"}, "too soon"
+    assert run("c", 9000, 102.0) == {"args.last_le.4096": "a", "args.last_le.16384": "c"}, "the first of its size"
+    assert run("d", 3000, 110.0) == {"args.last_le.4096": "d", "args.last_le.16384": "c"}
+    assert flusher.own_figures().tasks["scan"].exemplars["args.last_le.4096"].task_id == "d"
+    assert run("e", 3000, 111.0)["args.last_le.4096"] == "d"
+    assert flusher.own_figures().tasks["scan"].exemplars["args.last_le.4096"].task_id == "e", "not in its own figures"
+    store.reset()
+    assert flusher.release(5, forget=True)
+    assert run("f", 3000, 112.0) == {"args.last_le.4096": "f"}, "after a reset, at once"
+    assert store.read().tasks["scan"].counts["count"] == 1
+    flusher.stop(5)
+
+
 def test_a_worker_s_own_figures_have_no_more_names_than_is_allowed_written_or_not(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, flush_interval=3600, max_task_names=3)
     flusher, handoff = start(RedisStore(settings), settings, PipeHandoff(RULES, 3))
