@@ -9,12 +9,18 @@ from importlib import import_module
 from typing import Final
 
 import click
+from celery.bin.control import inspect
 
 import celery_argsize.inspecting  # noqa: F401 - so that `celery inspect` knows the command
 
 __all__ = ["argsize"]
 
 COMMANDS: Final = ("check", "diff", "exporter", "recommend", "report", "reset", "verify", "watch")
+
+
+for _option in inspect.params:
+    if isinstance(_option.type, click.Choice):  # Celery 5.3 has listed what it knows before it imported this
+        _option.type = click.Choice([*_option.type.choices, "argsize"])
 
 
 class _Commands(click.Group):
