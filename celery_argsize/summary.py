@@ -6,13 +6,12 @@ Pure. Made from ``TaskStats`` by ``summarize``; ``to_json`` is the format of ``-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.histogram import buckets, label, quantile
 from celery_argsize.measurement import PARTS
 from celery_argsize.needs import Cuts, Need, cuts_of, need_of
-from celery_argsize.stats import OTHER, Extreme, Figures, TaskStats
+from celery_argsize.stats import OTHER, Extreme, Figures, TaskStats, added_up
 from celery_argsize.truncation import CUTS
 
 if TYPE_CHECKING:
@@ -247,14 +246,12 @@ def _mean(parts: Iterable[PartSummary]) -> float:
 
 def summarize(*figures: Figures) -> Summary:
     """The summary of *figures* (of one app, or of several added up), largest task first."""
-    total: dict[str, TaskStats] = {}
-    for name, stats in chain.from_iterable(app.tasks.items() for app in figures):
-        total.setdefault(name, TaskStats()).merge(stats)
-    tasks = [_task(name, stats) for name, stats in total.items() if _runs(stats)]
+    total = added_up("", figures)
+    tasks = [_task(name, stats) for name, stats in total.tasks.items() if _runs(stats)]
     return Summary(
         tuple(sorted(tasks, key=lambda task: (-task.max, task.name))),
-        since=min((app.since for app in figures if app.since is not None), default=None),
-        updated=max((app.updated for app in figures if app.updated is not None), default=None),
+        since=total.since,
+        updated=total.updated,
         apps=tuple(app.app for app in figures),
     )
 

@@ -5,11 +5,11 @@ Pure: sightings and wanted limits in, findings out. A host that has sent nothing
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from celery_argsize.origins import SEEN
+from celery_argsize.report import when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -103,12 +103,8 @@ def hosts_text(checks: list[HostCheck]) -> str:
     """The checks as people read them."""
     lines = []
     for check in checks:
-        lines.append(f"{check.host}: {_VERDICTS[check.verdict]} (last message {_when(check.seen)})")
+        lines.append(f"{check.host}: {_VERDICTS[check.verdict]} (last message {when(check.seen)})")
         lines += [
-            f"  {finding.task} {finding.part}: {finding.text} ({_when(finding.time)})" for finding in check.findings
+            f"  {finding.task} {finding.part}: {finding.text} ({when(finding.time)})" for finding in check.findings
         ]
     return "\n".join(lines)
-
-
-def _when(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))

@@ -7,21 +7,17 @@ from typing import Any
 import click
 
 from celery_argsize.advice_text import advice_text
-from celery_argsize.api import get_size_summary
 from celery_argsize.commands.common import (
     EXIT_NOTHING_YET,
-    READING,
     app_of,
     as_json_option,
     broker_option,
     echo_json,
     failing,
-    progress,
-    waiting,
     where_of,
     where_options,
 )
-from celery_argsize.configure import advice_for
+from celery_argsize.commands.report import weighed
 from celery_argsize.report import NOTHING_YET
 
 __all__ = ["recommend"]
@@ -37,12 +33,8 @@ def recommend(context: click.Context, /, as_json: bool, broker: str | None, **wh
 
     Example: celery -A proj argsize recommend
     """
-    app = app_of(context)
     with failing(context):
-        with waiting(READING):
-            summary = get_size_summary(app, **where_of(where))
-        with progress("Weighing limits") as advance:
-            advice = advice_for(summary, app, broker, progress=advance)
+        _, advice = weighed(app_of(context), broker, **where_of(where))
     if as_json:
         echo_json(advice.to_json())
     elif advice.total_tasks:

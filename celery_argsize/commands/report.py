@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-__all__ = ["report", "show_report"]
+    from celery_argsize.advice import Advice
+    from celery_argsize.summary import Summary
+
+__all__ = ["report", "show_report", "weighed"]
 
 STDOUT: Final = "-"
 
@@ -76,6 +79,19 @@ def report(context: click.Context, /, as_json: bool, html: str | None, broker: s
     context.exit(show_report(app_of(context), as_json=as_json, html=html, broker=broker, **where_of(where)))
 
 
+def weighed(app: Celery | None, broker: str | None, **where: str | None) -> tuple[Summary, Advice]:
+    """The figures, and the advice that follows, with a word to who waits for it.
+
+    Raises:
+        ConfigError: it is not clear where to look.
+        StoreError: Redis could not be read.
+    """
+    with waiting(READING):
+        summary = get_size_summary(app, **where)
+    with progress("Weighing limits") as advance:
+        return summary, advice_for(summary, app, broker, progress=advance)
+
+
 def show_report(
     app: Celery | None, *, as_json: bool, html: str | None = None, broker: str | None = None, **where: str | None
 ) -> int:
@@ -85,10 +101,7 @@ def show_report(
     """
     try:
         render = _renderer() if html is not None else None
-        with waiting(READING):
-            summary = get_size_summary(app, **where)
-        with progress("Weighing limits") as advance:
-            advice = advice_for(summary, app, broker, progress=advance)
+        summary, advice = weighed(app, broker, **where)
         if render is not None and html is not None and summary.total_tasks:
             limits = partial(limits_of, app) if app is not None else None
             settings = find_target(app, **where).settings
