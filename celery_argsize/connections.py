@@ -1,0 +1,319 @@
+"""How many Redis connections a configuration can open, the settings that fit, and settings out of the environment.
+
+Pure: an app's configuration is read, and nothing is connected to. What opens connections is in ``connection_model``,
+what fits in ``connection_fit``, and the words in ``connection_text``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import celery
+
+from celery_argsize import config
+from celery_argsize.connection_fit import (
+    LEAST,
+    FittingSettings,
+    fitting,
+    largest_concurrency,
+    needed,
+    needed_for_results,
+)
+from celery_argsize.connection_model import GREEN, SHARED, ConnectionItem, Setup, items_of, totals
+from celery_argsize.connection_text import budget_text
+from celery_argsize.errors import ConfigError
+from celery_argsize.monitor import installed
+from celery_argsize.redis_url import is_redis_url, parse_redis_url, safe_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from celery import Celery
+
+__all__ = ["ConnectionBudget", "FittingSettings", "connection_budget", "connection_settings"]
+
+#: What the variables of ``connection_settings`` stand for when they are unset.
+DEFAULT_POOL_LIMIT: Final = 8
+DEFAULT_CAP: Final = 20
+
+#: Celery's own scheduler. Another one, such as that of django-celery-beat, keeps its schedule elsewhere.
+FILE_SCHEDULER: Final = "celery.beat:PersistentScheduler"
+
+#: The first Celery whose Redis result backend threads can share (its ResultConsumer has a lock): with those before,
+#: threads that wait for results at the same time read each other's replies, and fail with "Protocol Error".
+SHAREABLE: Final = (5, 7)
+
+_POOLS: Final = ("prefork", "solo", *SHARED)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBudget:
+    """How many Redis connections a configuration can open at most, and whether they fit."""
+
+    max_clients: int
+    """How many clients each Redis takes."""
+    reserve: int
+    """How many of them are kept free, for a person's ``redis-cli``."""
+    setup: Setup
+    """What was counted."""
+    items: tuple[ConnectionItem, ...]
+    """What opens connections."""
+    settings: FittingSettings | None
+    """Settings that fit; ``None``: none do."""
+    largest_concurrency: int
+    """The largest concurrency that fits, with the settings that need the fewest connections; 0: none does."""
+    notes: tuple[str, ...]
+    """What cannot work, or what is not counted."""
+
+    @property
+    def servers(self) -> dict[str, int | None]:
+        """By Redis, ``host:port``: how many connections at most; ``None``: nothing bounds them."""
+        return totals(self.items)
+
+    @property
+    def at_most(self) -> int | None:
+        """How many connections the fullest Redis gets at most; ``None``: nothing bounds them."""
+        counts = self.servers.values()
+        return None if None in counts else max(filter(None, counts), default=0)
+
+    @property
+    def fits(self) -> bool:
+        """Whether each Redis has room for all of them, and for the reserve."""
+        return self.at_most is not None and self.at_most + self.reserve <= self.max_clients
+
+    def to_json(self) -> dict[str, Any]:
+        """This budget as JSON-able data."""
+        return {
+            "max_clients": self.max_clients,
+            "reserve": self.reserve,
+            "at_most": self.at_most,
+            "fits": self.fits,
+            "servers": self.servers,
+            "workers": self.setup.workers,
+            "pool": self.setup.pool,
+            "concurrency": self.setup.concurrency,
+            "items": [item.to_json() for item in self.items],
+            "settings": self.settings and self.settings.to_json(),
+            "largest_concurrency": self.largest_concurrency,
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        return budget_text(self)
+
+
+def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's shape
+    app: Celery,
+    max_clients: int = 30,
+    workers: int = 1,
+    concurrency: int | None = None,
+    *,
+    pool: str | None = None,
+    producers: int = 1,
+    threads: int = 1,
+    beat: bool | str = "auto",
+    inspectors: int = 1,
+    gossip: bool = True,
+    control: bool = False,
+    reserve: int = 1,
+) -> ConnectionBudget:
+    """How many Redis connections *app*'s configuration can open at most. Nothing is connected to.
+
+    Args:
+        app: whose configuration counts. It is not changed.
+        max_clients: how many clients the Redis takes; if there are several, each of them.
+        workers: how many ``celery worker`` run.
+        concurrency: tasks at once in each worker; ``worker_concurrency``, else the number of CPUs, if not given.
+            With ``--autoscale``, its maximum.
+        pool: ``--pool``: prefork, solo, threads, eventlet or gevent; ``worker_pool`` if not given.
+        producers: processes that send tasks, such as those of a web server.
+        threads: threads, or greenlets, that send in each of them.
+        beat: whether Beat runs; ``"auto"``: if there is a ``beat_schedule`` or a ``beat_scheduler``.
+        inspectors: how many people run ``celery inspect`` or ``celery argsize doctor`` at once.
+        gossip: ``False`` if all workers run with ``--without-gossip``.
+        control: whether tasks and producers send remote control too, such as ``revoke``.
+        reserve: how many clients to keep free.
+
+    Raises:
+        ConfigError: a number or a pool that cannot be.
+    """
+    setup = Setup(
+        workers=_checked("workers", workers, 1),
+        concurrency=_concurrency(app, concurrency),
+        pool=_pool(app, pool),
+        producers=_checked("producers", producers, 0),
+        threads=_checked("threads", threads, 1),
+        inspectors=_checked("inspectors", inspectors, 0),
+        beat=_beat(app, beat),
+        beat_control=bool(app.conf.get("beat_enable_remote_control")),
+        gossip=gossip,
+        worker_control=bool(app.conf.worker_enable_remote_control),
+        control=control,
+        broadcasts=_broadcasts(app),
+        pool_limit=_checked("broker_pool_limit", app.conf.broker_pool_limit or 0, 0),
+        thread_safe=bool(app.conf.get("result_backend_thread_safe")),
+        shareable=celery.VERSION[:2] >= SHAREABLE,
+        **_places(app),
+    )
+    if setup.pool == "solo":
+        setup = replace(setup, concurrency=1)
+    room = _checked("max_clients", max_clients, 1) - _checked("reserve", reserve, 0)
+    return ConnectionBudget(
+        max_clients=max_clients,
+        reserve=reserve,
+        setup=setup,
+        items=items_of(setup),
+        settings=fitting(setup, room),
+        largest_concurrency=largest_concurrency(setup, room),
+        notes=tuple(_notes(app, setup)),
+    )
+
+
+def _checked(name: str, value: object, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        message = f"{name} = {value!r} cannot work; allowed: a whole number, {low} or more"
+        raise ConfigError(message)
+    return value
+
+
+def _concurrency(app: Celery, concurrency: int | None) -> int:
+    if concurrency is None:
+        return _checked("worker_concurrency", app.conf.worker_concurrency or os.cpu_count() or 1, 1)
+    return _checked("concurrency", concurrency, 1)
+
+
+def _pool(app: Celery, pool: str | None) -> str:
+    name = str(pool or app.conf.worker_pool or "prefork")
+    # Celery takes the path of a class as well: celery.concurrency.thread:TaskPool.
+    short = name.partition(":")[0].rpartition(".")[2]
+    short = {"processes": "prefork", "thread": "threads"}.get(short, short)
+    if short not in _POOLS:
+        message = f"{'pool' if pool else 'worker_pool'} = {name!r} is not known; allowed: {', '.join(_POOLS)}"
+        raise ConfigError(message)
+    return short
+
+
+def _beat(app: Celery, beat: bool | str) -> bool:  # noqa: FBT001 - the public argument
+    if beat == "auto":
+        return bool(app.conf.beat_schedule) or app.conf.beat_scheduler != FILE_SCHEDULER
+    if not isinstance(beat, bool):
+        message = f"beat = {beat!r} cannot work; allowed: True, False or 'auto'"
+        raise ConfigError(message)
+    return beat
+
+
+def _broadcasts(app: Celery) -> bool:
+    queues: Any = app.conf.task_queues or ()
+    queues = queues.values() if hasattr(queues, "values") else queues
+    exchanges = (getattr(queue, "exchange", None) for queue in queues)
+    return any(getattr(exchange, "type", None) == "fanout" for exchange in exchanges)
+
+
+def _places(app: Celery) -> dict[str, Any]:
+    """The Redis of each use, and whether producers of *app* have one of ours."""
+    monitor = installed(app)
+    ours = config.resolve({}, app) if monitor is None else monitor.settings
+    result = app.conf.result_backend
+    if result == "redis":  # without a URL: made of the redis_* settings
+        result = f"redis://{app.conf.get('redis_host') or 'localhost'}:{app.conf.get('redis_port') or 6379}"
+    return {
+        "read": _server("broker_read_url", app.conf.broker_read_url),
+        "write": _server("broker_write_url", app.conf.broker_write_url),
+        "result": _server("result_backend", result),
+        "ours": _server("redis_url", ours.redis_url) if ours.enabled else None,
+        "eager": ours.enabled and ours.include_eager,
+    }
+
+
+def _server(name: str, url: object) -> str | None:
+    """Which Redis *url* leads to, whatever the database; ``None`` if to none. Of several brokers, the first counts."""
+    urls = [url] if isinstance(url, str) else list(url) if isinstance(url, (list, tuple)) else []
+    if not urls or not is_redis_url(urls[0]):
+        return None
+    shown = ";".join(map(safe_url, urls))
+    several = shown.partition("://")[0].endswith(("sentinel", "cluster"))
+    try:
+        place = parse_redis_url(shown if several else shown.partition(";")[0])
+    except ConfigError as exc:
+        message = f"{name} = {shown} cannot work: {exc}"
+        raise ConfigError(message) from None
+    names = ",".join(sorted(map(_host, place.urls)))
+    return f"sentinels {names}" if place.kind == "sentinel" else names
+
+
+def _host(url: str) -> str:
+    """``host:port``, or the path of a socket; two names of this machine are one."""
+    parts = urlsplit(url)
+    return f"127.0.0.1:{parts.port}" if parts.hostname in {"localhost", "::1"} else parts.netloc or parts.path
+
+
+def _notes(app: Celery, setup: Setup) -> Iterator[str]:
+    """What the numbers alone do not say."""
+    options: Mapping[str, Any] = app.conf.broker_transport_options or {}
+    ceilings = (
+        (
+            'broker_transport_options["max_connections"]',
+            options.get("max_connections") or 10,
+            setup.read,
+            needed(setup),
+        ),
+        ("redis_max_connections", app.conf.get("redis_max_connections"), setup.result, needed_for_results(setup)),
+    )
+    for name, given, server, wanted in ceilings:
+        if server and given and given < wanted:
+            yield f'{name} is {given}, but {wanted} may be needed at once: more fail with "Too many connections"'
+    if setup.write and setup.pool_limit == 1:
+        yield "broker_pool_limit is 1, but inspect and revoke take two connections: they would wait for ever"
+    if setup.thread_safe and not setup.shareable and setup.result and (setup.pool in SHARED or setup.threads > 1):
+        yield "result_backend_thread_safe needs Celery 5.7 where threads or greenlets wait for results at the same time"
+    if setup.pool in GREEN and setup.result and not setup.thread_safe:
+        yield (
+            "result_backend_thread_safe is off: each greenlet opens connections for results of its own, which stay "
+            "until Python collects them, and nothing bounds how many that are"
+        )
+
+
+def connection_settings(
+    environ: Mapping[str, str] | None = None, *, base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Celery settings out of the environment, for ``app.conf.update(connection_settings())``.
+
+    ``CELERY_POOL_LIMIT`` (8 if unset) becomes ``broker_pool_limit``. ``CELERY_MAX_CONNECTIONS`` becomes
+    ``broker_transport_options["max_connections"]``, and ``CELERY_RESULT_MAX_CONNECTIONS`` ``redis_max_connections``;
+    unset, they are what the cap allows. ``CELERY_POOL_LIMIT_CAP`` (20 if unset) is the most for all three.
+
+    None of the three comes out below 2, and a 1 is taken as 2: with 1, remote control waits for ever, and a task that
+    waits for a result fails with "Too many connections". Greenlets share pools: with eventlet or gevent, allow 2 more
+    than the concurrency for all. An empty variable is an unset one.
+
+    Args:
+        environ: where the variables are; ``os.environ`` if not given.
+        base: the app's ``broker_transport_options``, as ``app.conf.update`` replaces them as a whole. What is returned
+            has them in it: ``app.conf.update(connection_settings(base=app.conf.broker_transport_options))``.
+
+    Raises:
+        ConfigError: a variable is not a whole number, 1 or more.
+    """
+    environ = os.environ if environ is None else environ
+    cap = _from(environ, "CELERY_POOL_LIMIT_CAP", DEFAULT_CAP)
+    return {
+        "broker_pool_limit": min(_from(environ, "CELERY_POOL_LIMIT", DEFAULT_POOL_LIMIT), cap),
+        "broker_transport_options": {
+            **(base or {}),
+            "max_connections": min(_from(environ, "CELERY_MAX_CONNECTIONS", cap), cap),
+        },
+        "redis_max_connections": min(_from(environ, "CELERY_RESULT_MAX_CONNECTIONS", cap), cap),
+    }
+
+
+def _from(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, "").strip()
+    if not text:  # compose files pass on variables that nobody set
+        return default
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        message = f"{name} = {text!r} cannot work; allowed: a whole number, 1 or more"
+        raise ConfigError(message)
+    return max(int(text), LEAST)

@@ -1,0 +1,221 @@
+"""Shrinking the pools of live workers, so that their connections fit into what a Redis takes.
+
+``plan_shrink`` and ``forecast`` are pure: what ``inspect stats`` told goes in. ``apply_shrink`` acts, through Celery's
+remote control only, and asks nobody: that is the business of the command.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from celery_argsize.connection_model import ConnectionItem, Setup, items_of, totals
+from celery_argsize.table import cut, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from celery import Celery
+
+    from celery_argsize.connections import ConnectionBudget
+
+__all__ = ["Shrink", "apply_shrink", "forecast", "plan_shrink"]
+
+#: Seconds that one worker gets for one answer, and between two looks at it.
+_ANSWER: Final = 2.0
+_PAUSE: Final = 0.1
+
+_BUSY: Final = "All processes busy"  # billiard/pool.py, shrink
+
+
+class Shrink(NamedTuple):
+    """How far one worker's pool is to shrink."""
+
+    node: str
+    now: int
+    """Processes it has, or may have with ``--autoscale``."""
+    to: int
+
+
+def plan_shrink(stats: Mapping[str, Any], budget: ConnectionBudget) -> list[Shrink]:
+    """How far each live worker's pool is to shrink so that what *budget* counts fits its ``max_clients``.
+
+    All shrink in proportion, none below one process; a worker that is not prefork is counted, and left as it is. Empty
+    if all fits. Whether it fits after, ``forecast`` tells: one process each may still be too many.
+
+    Args:
+        stats: what ``app.control.inspect().stats()`` gave. These are the workers, whatever *budget* was made for.
+        budget: of the same app; its producers, Beat and people count.
+    """
+    sizes = {node: now for node, reply in stats.items() if (now := _processes(reply))}
+    fewest = _most(stats, budget, [Shrink(node, now, 1) for node, now in sizes.items()])
+    one = items_of(replace(budget.setup, workers=1, concurrency=1, pool="prefork"))
+    each = totals(tuple(item for item in one if item.who == "pool child"))
+    room = budget.max_clients - budget.reserve
+    # what each Redis has room for once every worker has one process
+    more = [(room - most) // count for server, count in each.items() if count and (most := fewest[server]) is not None]
+    allowed = len(sizes) + min(more, default=sum(sizes.values()))
+    return [Shrink(node, sizes[node], to) for node, to in _share(sizes, allowed).items() if to < sizes[node]]
+
+
+def _share(sizes: Mapping[str, int], allowed: int) -> dict[str, int]:
+    """*allowed* processes shared out in proportion to *sizes*: at least one each, at most what each has."""
+    total = sum(sizes.values())
+    if allowed >= total:
+        return dict(sizes)
+    shares = {node: max(1, size * allowed // total) for node, size in sizes.items()}
+    # what rounding left over goes where it cut most; what "at least one" took too much comes from the largest
+    by_cut = sorted(sizes, key=lambda node: (shares[node] * total - sizes[node] * allowed, node))
+    for node in by_cut[: max(allowed - sum(shares.values()), 0)]:
+        shares[node] += 1
+    while sum(shares.values()) > max(allowed, len(shares)):
+        largest = max(shares, key=lambda node: (shares[node], node))
+        shares[largest] -= 1
+    return shares
+
+
+def forecast(stats: Mapping[str, Any], budget: ConnectionBudget, plan: Iterable[Shrink] = ()) -> dict[str, int | None]:
+    """By Redis: how many connections at most, with the workers of *stats* after *plan*; ``None``: unbounded."""
+    return _most(stats, budget, plan)
+
+
+def _most(stats: Mapping[str, Any], budget: ConnectionBudget, plan: Iterable[Shrink]) -> dict[str, int | None]:
+    planned = {step.node: step.to for step in plan}
+    nobody = replace(budget.setup, workers=0)
+    items = list(items_of(nobody))
+    for node, reply in stats.items():
+        items += _items(replace(nobody, workers=1, producers=0, beat=False, inspectors=0), reply, planned.get(node))
+    return totals(tuple(items))
+
+
+def _items(alone: Setup, reply: Mapping[str, Any], size: int | None) -> tuple[ConnectionItem, ...]:
+    module = str(_pool(reply).get("implementation", "")).partition(":")[0].rpartition(".")[2]
+    pool = {"thread": "threads"}.get(module, module)
+    known = pool if pool in {"prefork", "solo", "threads", "eventlet", "gevent"} else alone.pool
+    concurrency = size or _processes(reply) or _pool(reply).get("max-concurrency") or 1
+    return items_of(replace(alone, pool=known, concurrency=int(concurrency)))
+
+
+def _pool(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    pool = reply.get("pool")
+    return pool if isinstance(pool, dict) else {}
+
+
+def _processes(reply: Mapping[str, Any]) -> int:
+    """How many processes a prefork worker has, or may have; 0: it is not prefork."""
+    pool = _pool(reply)
+    processes = pool.get("processes")
+    if "prefork" not in str(pool.get("implementation")) or not isinstance(processes, list):
+        return 0
+    return max(len(processes), int((reply.get("autoscaler") or {}).get("max") or 0))
+
+
+def apply_shrink(app: Celery, plan: Iterable[Shrink], timeout: float = 30.0) -> dict[str, str]:
+    """Shrink the pools of live workers as *plan* says; by node: what came of it, in words.
+
+    A process that runs a task is left to end it; but one that took a task in the same moment, so that its worker does
+    not know yet, may go with it, and the task fails with ``WorkerLostError``. A worker with an autoscaler gets a new
+    range instead. Nothing else of a worker is changed, and one that starts again has its old concurrency.
+
+    Args:
+        app: the app of the workers.
+        plan: what to do.
+        timeout: seconds for each worker to become idle enough.
+    """
+    # A connection of its own: with broker_pool_limit = 1 the pool has none left to ask with.
+    with app.connection_for_write() as connection:
+        return {step.node: _shrink(_Remote(app, connection, step.node), step, timeout) for step in plan}
+
+
+class _Remote:
+    """One worker, by remote control."""
+
+    def __init__(self, app: Celery, connection: Any, node: str) -> None:
+        self._control: Any = app.control
+        self._to = {"destination": [node], "connection": connection, "timeout": _ANSWER, "limit": 1}
+        self._node = node
+
+    def stats(self) -> Mapping[str, Any] | None:
+        """What it tells of itself; ``None``: no answer."""
+        return self._answer(self._control.broadcast("stats", reply=True, **self._to))
+
+    def order(self, command: str, **arguments: int) -> str | None:
+        """What came of *command*: empty if it went well, else an error; ``None``: no answer."""
+        reply = self._answer(self._control.broadcast(command, arguments=arguments, reply=True, **self._to))
+        return None if reply is None else str(reply.get("error", ""))
+
+    def _answer(self, replies: Any) -> Mapping[str, Any] | None:
+        for reply in replies or ():
+            if isinstance(found := reply.get(self._node), dict):
+                return found
+        return None
+
+
+_SILENT: Final = "did not answer"
+
+
+def _shrink(worker: _Remote, step: Shrink, timeout: float) -> str:
+    deadline = time.monotonic() + timeout
+    stats = worker.stats()
+    if stats is None:
+        return _SILENT
+    now = _processes(stats)
+    if not now:
+        return "left as it is: only a prefork pool has processes that can go; start it with a smaller --concurrency"
+    if now <= step.to:
+        return f"has {now} processes by now: nothing to do"
+    if isinstance(scaler := stats.get("autoscaler"), dict):
+        return _narrow(worker, step._replace(now=now), int(scaler.get("min") or 0), deadline)
+    return _one_by_one(worker, step._replace(now=now), deadline)
+
+
+def _narrow(worker: _Remote, step: Shrink, least: int, deadline: float) -> str:
+    """Give the autoscaler a smaller range; it ends idle processes at once, and busy ones when they are idle."""
+    error = worker.order("autoscale", max=step.to, min=min(least, step.to))
+    if error is None:
+        return _SILENT
+    if error:
+        return _refused(error)
+    size = _wait_for(worker, step.to, deadline)
+    done = f"autoscales up to {step.to} now, instead of {step.now}"
+    return done if size is None or size <= step.to else f"{done}; {size} processes are there until they are idle"
+
+
+def _one_by_one(worker: _Remote, step: Shrink, deadline: float) -> str:
+    """Order one process away at a time, and wait until it is gone.
+
+    An order for more gives up in its midst if too few are idle (billiard/pool.py, shrink). One that comes before the
+    last process is gone counts that one again, so that the worker believes itself smaller than it is.
+    """
+    size: int | None = step.now
+    while size is not None and size > step.to and time.monotonic() < deadline:
+        error = worker.order("pool_shrink", n=1)
+        if error is None:
+            return _SILENT
+        if not error:
+            size = _wait_for(worker, size - 1, deadline)
+        elif _BUSY in error:
+            time.sleep(_PAUSE)
+        else:
+            return _refused(error)
+    if size is None:
+        return _SILENT
+    if size > step.to:
+        return f"{step.now} → {size} processes so far; the others are busy or ending: run it again to get to {step.to}"
+    return f"{step.now} → {size} processes"
+
+
+def _size(stats: Mapping[str, Any] | None) -> int | None:
+    return None if stats is None else len(_pool(stats).get("processes") or ())
+
+
+def _wait_for(worker: _Remote, enough: int, deadline: float) -> int | None:
+    """How many processes *worker* has once they are *enough* or fewer, or time is up; ``None``: no answer."""
+    while (size := _size(worker.stats())) is not None and size > enough and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+    return size
+
+
+def _refused(error: str) -> str:
+    return f"refused: {cut(printable(error), 200)}"
