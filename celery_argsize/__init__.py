@@ -27,6 +27,13 @@ if TYPE_CHECKING:
         get_advice as get_advice,
         verify_limits as verify_limits,
     )
+    from celery_argsize.connections import (
+        ConnectionBudget as ConnectionBudget,
+        connection_budget as connection_budget,
+        connection_settings as connection_settings,
+    )
+    from celery_argsize.doctor.diagnosis import Diagnosis as Diagnosis
+    from celery_argsize.doctor.examine import diagnose as diagnose
     from celery_argsize.errors import (
         ArgsizeError as ArgsizeError,
         ConfigError as ConfigError,
@@ -58,6 +65,9 @@ _HOMES: Final = {
     "adviser": ["advise"],
     "api": ["get_size_summary", "update_size_metrics"],
     "configure": ["Configured", "auto_configure_celery_limits", "get_advice", "verify_limits"],
+    "connections": ["ConnectionBudget", "connection_budget", "connection_settings"],
+    "doctor.diagnosis": ["Diagnosis"],
+    "doctor.examine": ["diagnose"],
     "errors": ["ArgsizeError", "ConfigError", "SchemaError", "StoreError"],
     "limits": ["set_repr_limits"],
     "measure": ["UNMEASURABLE", "Size", "measure_json_size"],

@@ -15,7 +15,7 @@ import celery_argsize.inspecting  # noqa: F401 - so that `celery inspect` knows 
 
 __all__ = ["argsize"]
 
-COMMANDS: Final = ("check", "diff", "exporter", "recommend", "report", "reset", "verify", "watch")
+COMMANDS: Final = ("check", "diff", "doctor", "exporter", "recommend", "report", "reset", "verify", "watch")
 
 
 for _option in inspect.params:

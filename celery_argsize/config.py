@@ -31,7 +31,17 @@ ENV_PREFIX: Final = "CELERY_ARGSIZE_"
 CONF_PREFIX: Final = "argsize_"
 
 #: Names that click gives the options of our commands: celery reads its whole command line from CELERY_* as well.
-_COMMAND_ENV: Final = ("CHECK_", "DIFF_", "EXPORTER_", "RECOMMEND_", "REPORT_", "RESET_", "VERIFY_", "WATCH_")
+_COMMAND_ENV: Final = (
+    "CHECK_",
+    "DIFF_",
+    "DOCTOR_",
+    "EXPORTER_",
+    "RECOMMEND_",
+    "REPORT_",
+    "RESET_",
+    "VERIFY_",
+    "WATCH_",
+)
 
 
 def _bool(value: object) -> bool:

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from urllib.parse import SplitResult
 
-__all__ = ["RedisPlace", "cert_reqs", "from_app", "is_redis_url", "parse_redis_url", "safe_url", "with_tls"]
+__all__ = [
+    "RedisPlace",
+    "cert_reqs",
+    "from_app",
+    "is_redis_url",
+    "of_messages",
+    "of_results",
+    "parse_redis_url",
+    "safe_url",
+    "with_tls",
+]
 
 
 class _Scheme(NamedTuple):
@@ -193,20 +203,33 @@ def from_app(app: Any) -> tuple[str | None, dict[str, Any]]:
     With it come its options, in redis-py's words: for TLS, and ``master_name``, ``min_other_sentinels`` and
     ``sentinel_kwargs`` where there are sentinels.
     """
+    url, options = of_results(app)
+    return (url, options) if url else of_messages(app)
+
+
+def of_results(app: Any) -> tuple[str | None, dict[str, Any]]:
+    """The Redis that *app* keeps results in, with its options as of ``from_app``."""
     conf = app.conf
-    transports = (conf.get("result_backend_transport_options") or {}, conf.get("broker_transport_options") or {})
-    candidates = (
-        (conf.result_backend, conf.get("redis_backend_use_ssl"), transports),
-        (conf.broker_url, conf.get("broker_use_ssl"), transports[::-1]),
-    )
-    for urls, use_ssl, (transport, other) in candidates:
-        found = [url for url in _each(urls) if is_redis_url(url)]
-        if found:
-            return _of_app(found, use_ssl, {**other, **transport})
-    return None, {}
+    transports = (conf.get("broker_transport_options"), conf.get("result_backend_transport_options"))
+    return _of_app(conf.result_backend, conf.get("redis_backend_use_ssl"), transports)
 
 
-def _of_app(found: list[str], use_ssl: object, transport: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def of_messages(app: Any, setting: str = "broker_url") -> tuple[str | None, dict[str, Any]]:
+    """The Redis that messages of *app* go through, with its options as of ``from_app``.
+
+    *setting*: which of its broker URLs is meant.
+    """
+    conf = app.conf
+    transports = (conf.get("result_backend_transport_options"), conf.get("broker_transport_options"))
+    return _of_app(getattr(conf, setting), conf.get("broker_use_ssl"), transports)
+
+
+def _of_app(urls: object, use_ssl: object, transports: tuple[Any, ...]) -> tuple[str | None, dict[str, Any]]:
+    """The Redis of *urls*; of its options, those of the last of *transports* win."""
+    found = [url for url in _each(urls) if is_redis_url(url)]
+    if not found:
+        return None, {}
+    transport: dict[str, Any] = {name: value for given in transports for name, value in (given or {}).items()}
     url = found[0]
     options: dict[str, Any] = {}
     if _is_sentinel(url):

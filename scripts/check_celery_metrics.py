@@ -19,14 +19,18 @@ from celery_argsize.redis_url import is_redis_url
 URL_VARIABLES = ("CELERY_ARGSIZE_REDIS_URL", "CELERY_RESULT_BACKEND", "CELERY_BROKER_URL", "REDIS_URL")
 
 
+def find_redis_url() -> str:
+    """The Redis to ask when nobody says which."""
+    found = [os.environ.get(name, "") for name in URL_VARIABLES]
+    return next(filter(is_redis_url, found), DEFAULT_REDIS_URL)
+
+
 def main() -> int:
     """Parse the command line, print the report, and return the exit code."""
-    found = [os.environ.get(name, "") for name in URL_VARIABLES]
-    default = next(filter(is_redis_url, found), DEFAULT_REDIS_URL)
     parser = argparse.ArgumentParser(description="Show how big the arguments of Celery tasks are.")
     parser.add_argument(
         "--redis-url",
-        default=default,
+        default=find_redis_url(),
         help=f"the Redis that the workers write to (else the environment: {', '.join(URL_VARIABLES)}; "
         f"else {DEFAULT_REDIS_URL})",
     )

@@ -160,8 +160,12 @@ def running(worker: Worker) -> Iterator[Worker]:
             stop(worker.process)
 
 
-def run(*command: str, env: dict[str, str] | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=env, cwd=APPS, capture_output=True, text=True, timeout=timeout, check=False)
+def run(
+    *command: str, env: dict[str, str] | None = None, timeout: float = 60, text_in: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=env, cwd=APPS, input=text_in, capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def compact(value: Any) -> str:

@@ -1,0 +1,1 @@
+"""What ``argsize doctor`` looks at, and what it makes of that."""

@@ -1,0 +1,141 @@
+"""Looks, all at once and within a time, and has every check judge what was found.
+
+A look that fails or takes too long makes unknown what rests on it; a judge that fails, only itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from celery_argsize.doctor import (
+    beat_checks,
+    host_checks,
+    monitor_checks,
+    redis_checks,
+    settings_checks,
+    worker_checks,
+)
+from celery_argsize.doctor.checks import CheckResult, NotKnown, Outcome, unknown
+from celery_argsize.doctor.diagnosis import Diagnosis
+from celery_argsize.doctor.facts import Facts, Looked, Where
+from celery_argsize.doctor.host_facts import look_at_host
+from celery_argsize.doctor.monitor_facts import look_at_monitor
+from celery_argsize.doctor.redis_facts import look_at_redis
+from celery_argsize.doctor.worker_facts import look_at_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from celery import Celery
+
+    from celery_argsize.doctor.checks import Check
+
+__all__ = ["CHECKS", "LOOKS", "SECONDS", "diagnose", "judge", "look_around"]
+
+#: Every check, in the order in which they are shown.
+CHECKS: Final = (
+    *redis_checks.CHECKS,
+    *settings_checks.CHECKS,
+    *worker_checks.CHECKS,
+    *beat_checks.CHECKS,
+    *monitor_checks.CHECKS,
+    *host_checks.CHECKS,
+)
+
+#: Seconds that all looking may take.
+SECONDS: Final = 10.0
+
+#: Where it looks: the names of the fields of ``Facts``.
+LOOKS: Final[Mapping[str, Callable[[Where], Any]]] = {
+    "redis": look_at_redis,
+    "workers": look_at_workers,
+    "monitor": look_at_monitor,
+    "host": look_at_host,
+}
+
+
+def diagnose(
+    app: Celery | None = None,
+    *,
+    seconds: float = SECONDS,
+    max_clients: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **given: str | None,
+) -> Diagnosis:
+    """Look at the Redis, the settings, the live workers, the monitor and this machine, and say what is wrong.
+
+    It changes nothing and starts nothing. *seconds*: how long that may take in all; what has not answered by then is
+    unknown, with the reason. *max_clients*: how many the Redis takes, where it does not tell (hosted ones). *given*:
+    ``redis_url``, ``key_prefix`` and ``app_name``, as for ``get_size_summary``. *progress* is called with how many
+    looks of all are done. Trouble is in what this returns.
+    """
+    broken = _load(app) if app is not None else ""
+    where = Where(app, given, seconds, max_clients, broken)
+    facts = look_around(where, progress=progress or (lambda *_: None))
+    return Diagnosis(str(getattr(app, "main", None) or ""), time.time(), judge(facts))
+
+
+def _load(app: Celery) -> str:
+    """Load what a worker would, here and not in several threads at once; what kept the tasks from being imported."""
+    app.finalize()
+    app.conf.get("broker_url")  # reads the configuration
+    try:
+        app.loader.import_default_modules()
+    except ImportError as exc:
+        return str(exc)
+    except Exception as exc:  # noqa: BLE001 - modules of others
+        return _where(exc)
+    return ""
+
+
+def look_around(
+    where: Where,
+    looks: Mapping[str, Callable[[Where], Any]] = LOOKS,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Facts:
+    """All looks, at the same time, for *where.seconds* at most; what hangs is left behind."""
+    found: dict[str, Looked[Any]] = {}
+
+    def look(name: str, into: Callable[[Where], Any]) -> None:
+        try:
+            found[name] = Looked(into(where))
+        except NotKnown as exc:
+            found[name] = Looked(why_not=str(exc))
+        except Exception as exc:  # noqa: BLE001 - one look that fails never hides the others
+            found[name] = Looked(why_not=f"looking failed with {_where(exc)}; please report it")
+
+    # Daemons: a broker that hangs keeps nobody from going on, nor this process from ending.
+    threads = [threading.Thread(target=look, args=item, daemon=True) for item in looks.items()]
+    deadline = time.monotonic() + where.seconds
+    for thread in threads:
+        thread.start()
+    while (alive := [thread for thread in threads if thread.is_alive()]) and time.monotonic() < deadline:
+        progress(len(threads) - len(alive), len(threads))
+        alive[0].join(0.05)
+    late: Looked[Any] = Looked(why_not=f"no answer within {where.seconds:g} s; --timeout gives it longer")
+    return Facts(where, **{name: found.get(name, late) for name in looks})
+
+
+def judge(facts: Facts, checks: Iterable[Check] = CHECKS) -> tuple[CheckResult, ...]:
+    """What each of *checks* says of *facts*."""
+    return tuple(CheckResult(check, outcome) for check in checks for outcome in _outcomes(check, facts))
+
+
+def _outcomes(check: Check, facts: Facts) -> list[Outcome]:
+    try:
+        outcome = check.judge(facts)
+    except NotKnown as exc:
+        return [unknown(str(exc))]
+    except Exception as exc:  # noqa: BLE001 - one check that fails never hides the others
+        return [unknown(f"this check failed with {_where(exc)}; please report it")]
+    return [outcome] if isinstance(outcome, Outcome) else [*outcome]
+
+
+def _where(exc: Exception) -> str:
+    """What kind of error came from which line: its text may quote a password."""
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"

@@ -1,0 +1,89 @@
+"""The check of queues: whether somebody takes what is sent there."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from celery_argsize.doctor.app_words import word_of
+from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
+from celery_argsize.doctor.queue_facts import defaulted_tasks, known_queues, routed_queues
+from celery_argsize.doctor.silence import unheard_names
+
+if TYPE_CHECKING:
+    from celery_argsize.doctor.checks import Outcome
+    from celery_argsize.doctor.facts import Facts
+
+__all__ = ["QUEUE_CHECKS", "consumed_queues", "waiting_in"]
+
+#: Queues that Celery has for itself.
+_INTERNAL: Final = ("pidbox", "celeryev", "celery_delayed_")
+
+
+class _Queues(NamedTuple):
+    """What is known of all queues."""
+
+    consumed: frozenset[str]
+    waiting: dict[str, int | None]
+    silent: tuple[str, ...]
+    """Workers that do not answer, or not yet: they may consume what nobody else does."""
+
+
+def consumed_queues(facts: Facts) -> frozenset[str]:
+    """The queues that somebody takes from.
+
+    Raises:
+        NotKnown: no worker answers.
+    """
+    found = facts.workers.get()
+    counted = {name for name, count in found.counted.items() if count.consumers}
+    return frozenset({queue for node in found.live() for queue in node.queues} | counted)
+
+
+def waiting_in(facts: Facts, queue: str) -> int | None:
+    """How many messages wait in *queue*; ``None`` where that is not known."""
+    counted = facts.workers.get().counted.get(queue)
+    if counted is not None:
+        return counted.messages
+    for server in facts.redis.found or ():
+        if "messages" in server.roles and not server.error and queue in server.queues:
+            return server.queues[queue]
+    return None
+
+
+def _judge(facts: Facts) -> list[Outcome]:
+    app: Any = facts.app
+    consumed = consumed_queues(facts)
+    servers = [server for server in facts.redis.found or () if "messages" in server.roles and not server.error]
+    names = known_queues(app).union(*(server.queues for server in servers))
+    names = {name for name in names if not any(part in name for part in _INTERNAL)}
+    queues = _Queues(consumed, {name: waiting_in(facts, name) for name in sorted(names)}, (*unheard_names(facts),))
+    routed, default = routed_queues(app), str(app.conf.task_default_queue)
+    outcomes = [
+        outcome
+        for name in queues.waiting
+        if name not in consumed and (outcome := _unconsumed(facts, queues, name, routed, default))
+    ]
+    figure = f"{len(consumed)} consumed: {', '.join(sorted(consumed))}"
+    return outcomes or [ok("Every queue that is sent to is consumed.", figure)]
+
+
+def _unconsumed(facts: Facts, queues: _Queues, name: str, routed: dict[str, str], default: str) -> Outcome | None:
+    waiting = queues.waiting[name]
+    if not waiting and name not in routed and (name != default or not defaulted_tasks(facts.app)):
+        return None
+    if queues.silent and name not in facts.workers.get().counted:
+        return unknown(f"nobody who answers consumes it, and {queues.silent[0]} does not answer", subject=name)
+    start = f"celery -A {word_of(facts.app)} worker -Q {shlex.quote(','.join(sorted({*queues.consumed, name})))}"
+    fix = f"# have a worker consume it as well:\n{start}\n# or one that runs already, until it ends:\n"
+    fix += f"celery -A {word_of(facts.app)} control add_consumer {shlex.quote(name)}"
+    if waiting:
+        return fail("Messages wait there and no worker consumes it.", f"{waiting:,} waiting", fix=fix, subject=name)
+    if name in routed:
+        return warn(f"No worker consumes it, and {routed[name]}.", "nothing waits yet", fix=fix, subject=name)
+    count = len(defaulted_tasks(facts.app))
+    told = "It is the default queue and nobody consumes it: they would wait, if ever sent."
+    return ok(told, f"{count} task{'s' if count > 1 else ''} would go there, nothing waits", subject=name)
+
+
+QUEUE_CHECKS: Final = (Check("workers.queues", "queues that are sent to, and who consumes them", _judge),)

@@ -1,0 +1,175 @@
+"""Which Redis an app uses for what, with which options, and whether Celery would check its certificate.
+
+Nothing is connected to. What the servers say is the business of ``redis_facts``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from celery_argsize.config import Settings
+from celery_argsize.errors import ConfigError
+from celery_argsize.redis_url import cert_reqs, of_messages, of_results, parse_redis_url, safe_url
+from celery_argsize.target import find_target
+
+if TYPE_CHECKING:
+    from celery_argsize.doctor.facts import Where
+
+__all__ = ["ROLES", "Place", "Role", "Tls", "places_of", "tls_required"]
+
+Role = Literal["messages", "results", "figures"]
+
+#: What a Redis may be used for, what hurts most first.
+ROLES: Final[tuple[Role, ...]] = ("messages", "results", "figures")
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How one role reaches its Redis."""
+
+    on: bool
+    checks: str = "required"
+    """How certificates are checked, if it is *on*: ``required``, ``optional`` or ``none``."""
+    trouble: str = ""
+    """A sentence: why Celery cannot work with these settings at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A Redis in one role."""
+
+    role: Role
+    settings: Settings = field(repr=False)
+    """For ``stores.connection.connect``."""
+    tls: Tls
+    error: str = ""
+    """Why there is no telling which Redis is meant."""
+
+    @property
+    def url(self) -> str:
+        """Without its secrets."""
+        return safe_url(self.settings.redis_url) if self.settings.redis_url else "a Redis that is not known"
+
+    @property
+    def database(self) -> int:
+        """The number of its database."""
+        parts = urlsplit(parse_redis_url(self.settings.redis_url or "").urls[0])
+        number = parse_qs(parts.query).get("db", [""])[0] or ("" if parts.scheme == "unix" else parts.path.strip("/"))
+        return int(number) if number.isdecimal() else 0
+
+    @property
+    def address(self) -> str:
+        """The same for each place on the same server: its host and port, its socket file, or its sentinels."""
+        place = parse_redis_url(self.settings.redis_url or "")
+        parts = [urlsplit(url) for url in place.urls]
+        hosts = [part.path if part.scheme == "unix" else part.netloc.rpartition("@")[2] for part in parts]
+        names = ",".join(sorted(host.replace("localhost:", "127.0.0.1:") for host in hosts))
+        return f"sentinels {names}" if place.kind == "sentinel" else names
+
+
+def places_of(where: Where) -> list[Place]:
+    """Each role's Redis; a role without one is left out.
+
+    Raises:
+        ConfigError: neither an app nor a Redis was given.
+    """
+    app = where.app
+    if app is None:
+        return _of_figures(where)
+    try:
+        figures = _of_figures(where)
+    except ConfigError as exc:
+        figures = [Place("figures", Settings(), Tls(on=False), str(exc))]
+    return [*_of_messages(app), *_of_results(app), *figures]
+
+
+def tls_required(where: Where) -> bool:
+    """Whether ``require_redis_ssl`` (or ``REQUIRE_REDIS_SSL``) is set."""
+    try:
+        return find_target(where.app, **where.given).settings.require_redis_ssl
+    except ConfigError:
+        return os.environ.get("REQUIRE_REDIS_SSL", "").strip().lower() in {"1", "true", "yes", "on"}
+
+
+def _of_figures(where: Where) -> list[Place]:
+    settings = find_target(where.app, **where.given).settings
+    if settings.redis_url is None:
+        return []
+    on = parse_redis_url(settings.redis_url).tls
+    said = settings.redis_ssl_cert_reqs or settings.redis_options.get("ssl_cert_reqs", "required")
+    return [Place("figures", settings, Tls(on, _checks(_of_url(settings.redis_url, said))))]
+
+
+def _of_messages(app: Any) -> list[Place]:
+    """Where messages are read from and, if that is another, where they are written to."""
+    found = {}
+    for setting in ("broker_write_url", "broker_read_url"):
+        url, options = of_messages(app, setting)
+        if url:
+            found[safe_url(url)] = _place("messages", url, options, _tls_of_messages(app, url))
+    return [*found.values()]
+
+
+def _tls_of_messages(app: Any, url: str) -> Tls:
+    """What kombu makes of it: with ``rediss://`` alone it checks nothing."""
+    use_ssl = app.conf.get("broker_use_ssl")
+    scheme = _scheme(url)
+    if scheme in {"unix", ""}:
+        return Tls(on=False)
+    if use_ssl and not isinstance(use_ssl, dict):
+        return Tls(on=False, trouble="broker_use_ssl must be a dict here: with any other value kombu uses no TLS")
+    of_url = [name for name in _query(url) if name.startswith("ssl_")]
+    default = "required" if use_ssl or of_url else "none"
+    on = bool(use_ssl or of_url) or scheme == "rediss"
+    return Tls(on, _checks(_of_url(url, (use_ssl or {}).get("ssl_cert_reqs", default)))) if on else Tls(on=False)
+
+
+def _of_results(app: Any) -> list[Place]:
+    url, options = of_results(app)
+    if not url:
+        return []
+    on = _scheme(url) == "rediss"
+    said = _of_url(url, options.get("ssl_cert_reqs"))
+    trouble = ""
+    if on and said is None:
+        trouble = "Celery refuses a result backend with TLS that does not say ssl_cert_reqs"
+    use_ssl = app.conf.get("redis_backend_use_ssl")
+    if use_ssl and not isinstance(use_ssl, dict):
+        trouble = "redis_backend_use_ssl must be a dict: Celery fails with any other value"
+    return [_place("results", url, options, Tls(on, _checks("required" if said is None else said), trouble))]
+
+
+def _place(role: Role, url: str, options: dict[str, Any], tls: Tls) -> Place:
+    """As Celery would connect: one that checks no certificates is looked at without checks as well."""
+    try:
+        parse_redis_url(url)
+    except ConfigError as exc:
+        return Place(role, Settings(redis_url=url), tls, f"its URL cannot work: {exc}")
+    checks = {"ssl_cert_reqs": tls.checks} if tls.on else {}
+    return Place(role, Settings(redis_url=url, redis_options={**options, **checks}), tls)
+
+
+def _scheme(url: str) -> str:
+    """The scheme of *url*, as redis-py has it; empty where it cannot be read."""
+    try:
+        return parse_redis_url(url).urls[0].partition(":")[0]
+    except ConfigError:
+        return ""
+
+
+def _query(url: str) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(url).query) if _scheme(url) else {}
+
+
+def _of_url(url: str, default: object) -> object:
+    return _query(url).get("ssl_cert_reqs", [default])[0]
+
+
+def _checks(value: object) -> str:
+    try:
+        return cert_reqs(value)
+    except ValueError:
+        return "none"  # kombu takes what it does not know for that

@@ -1,0 +1,106 @@
+"""What the checks of settings read: values as numbers, the app's own tasks, and what is known around it. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from kombu import serialization
+
+from celery_argsize.doctor.spelling import setting
+from celery_argsize.redis_url import is_redis_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery_argsize.doctor.facts import Facts
+    from celery_argsize.doctor.host_facts import CeleryProcess
+    from celery_argsize.doctor.worker_facts import Node
+
+__all__ = [
+    "TYPES",
+    "as_seconds",
+    "as_size",
+    "broker_kind",
+    "live_nodes",
+    "maxclients",
+    "memory_here",
+    "number",
+    "own_tasks",
+    "processes_here",
+    "results_in_redis",
+    "transport_option",
+]
+
+#: kombu's names of serializers, such as pickle → the types that messages carry; celery-types lacks them.
+TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
+
+
+def number(value: Any) -> float | None:
+    """The number that *value* is; ``None`` where it is none."""
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def as_seconds(seconds: float) -> str:
+    """Seconds, for people."""
+    return f"{seconds:,.10g} s"
+
+
+def as_size(kib: float) -> str:
+    """KiB, for people."""
+    return f"{kib / (1 << 20):,.4g} GB" if kib >= 1 << 20 else f"{kib / 1024:,.4g} MB"
+
+
+def own_tasks(facts: Facts) -> Iterator[tuple[str, Any, tuple[float | None, float | None]]]:
+    """The app's own tasks: name, task, and its soft and hard time limits in seconds."""
+    conf = facts.conf
+    for name, task in sorted(facts.app.tasks.items()):
+        if not name.startswith("celery."):
+            soft, hard = task.soft_time_limit or conf.task_soft_time_limit, task.time_limit or conf.task_time_limit
+            yield name, task, (number(soft), number(hard))
+
+
+def broker_kind(facts: Facts) -> str:
+    """What carries the messages: ``redis``, ``amqp``, ``sqs``."""
+    url: Any = facts.conf.broker_read_url or facts.conf.broker_transport or "amqp"
+    url = str(url[0] if isinstance(url, (list, tuple)) else url)
+    scheme = url.partition(":")[0].lower()
+    return (
+        "redis" if is_redis_url(url) or scheme == "redis" else {"pyamqp": "amqp", "amqps": "amqp"}.get(scheme, scheme)
+    )
+
+
+def results_in_redis(facts: Facts) -> bool:
+    """Whether a Redis keeps the results."""
+    return is_redis_url(str(facts.conf.result_backend or ""))
+
+
+def transport_option(facts: Facts, name: str, value: object) -> str:
+    """A line that sets an option and leaves the others, which may be secret, where they are."""
+    line = setting(facts.app, "broker_transport_options", {name: value})
+    return f"{line.partition(' = ')[0]}[{name!r}] = {value!r}" if facts.conf.broker_transport_options else line
+
+
+def maxclients(facts: Facts, role: str) -> int | None:
+    """How many clients the Redis takes that is used for *role*, as far as known."""
+    return min(
+        (one.maxclients for one in facts.redis.found or () if role in one.roles and one.maxclients), default=None
+    )
+
+
+def live_nodes(facts: Facts) -> tuple[Node, ...]:
+    """The live workers, as far as known."""
+    return facts.workers.found.nodes if facts.workers.found else ()
+
+
+def memory_here(facts: Facts) -> int | None:
+    """Bytes that all processes here may use, if known."""
+    return facts.host.found.memory_limit if facts.host.found else None
+
+
+def processes_here(facts: Facts) -> list[CeleryProcess]:
+    """The processes on this machine of the app's live workers, as far as known."""
+    pids = {pid for node in live_nodes(facts) for pid in (node.pid, *node.processes)}
+    return [one for one in facts.host.found.processes if one.pid in pids] if facts.host.found else []

@@ -1,0 +1,83 @@
+"""A diagnosis as people read it: the health, what is wrong with its fix, what is not known, and what is well. Pure."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from celery_argsize.doctor.checks import VERDICTS
+from celery_argsize.report import when
+from celery_argsize.table import printable, table
+
+if TYPE_CHECKING:
+    from celery_argsize.doctor.checks import CheckResult, Verdict
+    from celery_argsize.doctor.diagnosis import Diagnosis
+
+__all__ = ["COLORS", "diagnosis_text"]
+
+_SIGNS: Final[dict[Verdict, str]] = {"fail": "FAIL", "warn": "WARN", "unknown": "unknown", "ok": "ok"}
+
+#: For click.style: the color of the lines that begin so.
+COLORS: Final = {"FAIL": "red", "WARN": "yellow"}
+
+
+def diagnosis_text(diagnosis: Diagnosis) -> str:
+    """The whole of it: the worst comes first."""
+    of = {verdict: [one for one in diagnosis.results if one.outcome.verdict == verdict] for verdict in VERDICTS}
+    blocks = [
+        _headline(diagnosis),
+        *(_trouble(one) for one in (*of["fail"], *of["warn"])),
+        _not_known(of["unknown"]),
+        _well(of["ok"]),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _headline(diagnosis: Diagnosis) -> list[str]:
+    counts = ", ".join(f"{count} {_SIGNS[verdict]}" for verdict, count in diagnosis.counts.items() if count)
+    app = f" of {printable(diagnosis.app)}" if diagnosis.app else ""
+    score = "" if diagnosis.score is None else f" ({diagnosis.score} of 100)"
+    return [
+        f"SYSTEM HEALTH{app}: {diagnosis.health}{score}",
+        f"{len(diagnosis.checks)} checks: {counts}. {when(diagnosis.time)}",
+    ]
+
+
+def _trouble(one: CheckResult) -> list[str]:
+    outcome = one.outcome
+    lines = [f"{_SIGNS[outcome.verdict]} {one.check.id}{_about(one)}: {_sentence(one)}"]
+    lines += [f"  {line}" for line in _printable(outcome.fix)]
+    return [*lines, f"  see {one.check.docs}"]
+
+
+def _not_known(results: list[CheckResult]) -> list[str]:
+    """One line for each reason: where a Redis is away, twenty checks say the same."""
+    lines = []
+    for reason, group in groupby(results, key=lambda one: (one.outcome.reason, one.outcome.subject, one.outcome.fix)):
+        same = [*group]
+        lines.append(f"{_SIGNS['unknown']} {', '.join(one.check.id for one in same)}{_about(same[0])}: {reason[0]}")
+        lines += [f"  {line}" for line in _printable(reason[2])]
+    return lines
+
+
+def _well(results: list[CheckResult]) -> list[str]:
+    """A line each; what several in a row are about is said once."""
+    before = ["", *(one.outcome.subject for one in results)]
+    rows = [
+        (f"{_SIGNS['ok']} {one.check.id}", _sentence(one) + (_about(one) if one.outcome.subject != known else ""))
+        for one, known in zip(results, before, strict=False)
+    ]
+    return [line.removeprefix("  ") for line in table(rows, right=False)] if rows else []
+
+
+def _about(one: CheckResult) -> str:
+    return f" ({printable(one.outcome.subject)})" if one.outcome.subject else ""
+
+
+def _sentence(one: CheckResult) -> str:
+    figure, reason = printable(one.outcome.figure), printable(one.outcome.reason)
+    return f"{figure}: {reason}" if figure and reason else figure or reason
+
+
+def _printable(text: str) -> list[str]:
+    return [printable(line) for line in text.splitlines()]
