@@ -9,6 +9,8 @@ INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.
 ARGS ?=
 # Tests at a time: they wait more than they work. JOBS=0 runs them in one process, as a debugger wants it.
 JOBS ?= 3
+# One of examples/: make example NAME=social_sync
+NAME ?= music_library
 # Some of tests/matrix.txt: make test-matrix CELERY="5.3 newest"
 CELERY ?=
 MATRIX := .venv-matrix
@@ -17,10 +19,11 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-matrix check bench bench-smoke bench-advice bench-page bench-reliability clean redis
+.PHONY: help demo example test test-matrix check bench bench-smoke bench-advice bench-page bench-reliability clean redis
 
 help:
 	@echo "make demo    see it at work: a Redis, a worker, a few hundred tasks, the report"
+	@echo "make example NAME=social_sync   run one of examples/ with its Redis, workers and Beat until Ctrl-C"
 	@echo "make test    run the tests (ARGS=\"-k name -x\" for some of them)"
 	@echo "make test-matrix   run the smoke tests on each Celery from 5.3 on (CELERY=\"5.3 newest\" for some)"
 	@echo "make check   lint, format and types"
@@ -34,6 +37,10 @@ help:
 
 demo: $(VENV)/.installed redis
 	@$(RUN) scripts/demo.py
+
+example: $(VENV)/.installed-examples redis
+	@test -f examples/$(NAME)/Procfile || { echo "NAME=$(NAME) is none of: $(notdir $(wildcard examples/*))"; exit 2; }
+	@cd examples/$(NAME) && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" exec honcho start
 
 test: $(VENV)/.installed-dev redis
 	$(RUN) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
@@ -85,6 +92,11 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing celery_argsize and what its tests need into $(VENV) ..."
 	@$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-examples: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing celery_argsize and what its examples need into $(VENV) ..."
+	@$(INSTALL) -e '.[examples]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

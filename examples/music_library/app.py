@@ -11,9 +11,13 @@ from contextlib import closing
 from typing import Any
 
 from celery import Celery
+from celery.utils.serialization import strtobool
+from kombu import Queue
 
 import celery_argsize
 from music_library.catalog import INSERT_SIZE, chunks, list_files, read_tags
+
+QUEUES = {"scan": "scan", "extract_metadata_batch": "extract", "insert": "insert"}
 
 app = Celery(
     "music_library",
@@ -21,6 +25,26 @@ app = Celery(
     backend=os.environ.get("CELERY_RESULT_BACKEND", "redis://localhost:6379/0"),
 )
 celery_argsize.install(app)
+app.conf.update(
+    celery_argsize.connection_settings(),
+    # A worker with -Q takes from its own queue, one without it from all of these.
+    task_queues=[Queue(name, routing_key=name) for name in QUEUES.values()],
+    task_routes={task: {"queue": name} for task, name in QUEUES.items()},
+    task_ignore_result=strtobool(os.environ.get("CELERY_TASK_IGNORE_RESULT", "1")),
+    task_time_limit=300,
+    result_expires=3600,
+    broker_connection_retry_on_startup=strtobool(os.environ.get("CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP", "1")),
+    worker_prefetch_multiplier=1,
+    worker_max_tasks_per_child=500,
+    worker_max_memory_per_child=512_000,  # KiB: 500 MB
+    beat_schedule={
+        "scan-a-folder": {
+            "task": "scan",
+            "schedule": float(os.environ.get("SCAN_EVERY", "60")),
+            "args": ("/music/Vinyl", 70),
+        }
+    },
+)
 
 
 @app.task(name="scan")

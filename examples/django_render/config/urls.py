@@ -1,0 +1,5 @@
+"""Which path is whose."""
+
+from django.urls import include, path
+
+urlpatterns = [path("payouts/", include("payments.urls"))]

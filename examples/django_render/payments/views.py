@@ -1,0 +1,31 @@
+"""Hand over a payout and answer at once; show what came of it."""
+
+import json
+from uuid import UUID
+
+from django.core.cache import cache
+from django.http import HttpRequest, JsonResponse
+
+from .tasks import pay_driver
+
+
+def create(request: HttpRequest) -> JsonResponse:
+    """``POST {"driver": …, "rides": [{"ride": 1, "fare": 900}, …]}``: the id of the task that will pay."""
+    try:
+        body = json.loads(request.body)
+        driver, rides = str(body["driver"]), list(body["rides"])
+    except (ValueError, TypeError, KeyError):
+        return JsonResponse({"error": "send JSON: a driver, and a list of rides"}, status=400)
+    task = pay_driver.delay(driver, rides)
+    return JsonResponse({"task": task.id}, status=202)
+
+
+def show(_: HttpRequest, task: UUID) -> JsonResponse:
+    """``GET``: the state of a task and, once it is SUCCESS, who was paid what. To Celery, unknown ones are PENDING."""
+    result = pay_driver.AsyncResult(str(task))
+    return JsonResponse({"state": result.state, "paid": result.result if result.successful() else None})
+
+
+def latest(_: HttpRequest) -> JsonResponse:
+    """``GET``: when Beat last had everyone paid, and how many."""
+    return JsonResponse(cache.get("latest_daily_payouts", {"at": None, "drivers": 0}))

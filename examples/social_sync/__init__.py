@@ -1,0 +1,1 @@
+"""Messages are answered, posts published, comments polled: ``web`` receives, ``tasks`` work, ``store`` remembers."""

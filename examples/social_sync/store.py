@@ -1,0 +1,133 @@
+"""What is remembered, in Redis: messages and replies, documents, posts and comments; and what is due when.
+
+No Celery here. Times are in seconds; everything is forgotten after ``KEPT`` of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import redis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEPT = 24 * 3600
+#: From a sender's first message until it is answered, together with those that came meanwhile.
+BATCH_SECONDS = float(os.environ.get("BATCH_SECONDS", "2"))
+#: The most batches, or posts, that are taken at a time.
+AT_A_TIME = 100
+
+#: Sorted sets: senders by when their batch is due, posts by when they are, posts by when they were published.
+BATCHES, POSTS, PUBLISHED = "batches", "posts", "published"
+
+# Any: redis-py's types do not know decode_responses.
+client: Any = redis.Redis.from_url(
+    os.environ.get("STATE_URL", "redis://localhost:6379/1"), decode_responses=True, max_connections=10
+)
+
+# Redis runs a script as one step. A message that is sent again, as Meta does without an answer, is added once.
+_add_message = client.register_script("""
+if redis.call('HSETNX', KEYS[1], 'text', ARGV[1]) == 0 then return 0 end
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+redis.call('RPUSH', KEYS[2], ARGV[2])
+redis.call('ZADD', KEYS[3], 'NX', ARGV[4], ARGV[3])
+return 1
+""")
+# However many ask at the same time, each member that is due is given to one of them: who is killed before it has sent
+# on what it took, loses that, and nothing is ever done twice.
+_take_due = client.register_script("""
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+if #due > 0 then redis.call('ZREM', KEYS[1], unpack(due)) end
+return due
+""")
+
+
+def add_message(message_id: str, sender: str, text: str) -> bool:
+    """Add a message to its sender's batch; whether it is a new one."""
+    entry = json.dumps({"id": message_id, "text": text}, ensure_ascii=False)
+    keys = [f"message:{message_id}", f"batch:{sender}", BATCHES]
+    return bool(_add_message(keys, [text, entry, sender, time.time() + BATCH_SECONDS, KEPT]))
+
+
+def take_due_batches() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """The senders whose batch is due, each with its messages. Nobody else is given these."""
+    for sender in _take_due([BATCHES], [time.time(), AT_A_TIME]):
+        with client.pipeline() as pipeline:
+            entries, _ = pipeline.lrange(f"batch:{sender}", 0, -1).delete(f"batch:{sender}").execute()
+        if entries:  # else they came so late that the batch before took them
+            yield sender, [json.loads(entry) for entry in entries]
+
+
+def add_reply(message_id: str, reply: str) -> bool:
+    """Reply to a message; ``False`` if it has its reply already."""
+    return bool(client.hsetnx(f"message:{message_id}", "reply", reply))
+
+
+def add_document(message_id: str, text: str) -> None:
+    """Keep the text of the document that came with a message."""
+    with client.pipeline() as pipeline:
+        pipeline.hset(f"message:{message_id}", "document", text).expire(f"message:{message_id}", KEPT).execute()
+
+
+def add_summary(message_id: str, summary: str) -> None:
+    """Add what the document of a message is about."""
+    client.hset(f"message:{message_id}", "summary", summary)
+
+
+def get_document(message_id: str) -> str:
+    """The text of the document that came with a message."""
+    return str(client.hget(f"message:{message_id}", "document"))
+
+
+def get_message(message_id: str) -> dict[str, str | None]:
+    """Its text, the summary of its document and its reply, each ``None`` until there is one."""
+    fields = ("text", "summary", "reply")
+    return dict(zip(fields, client.hmget(f"message:{message_id}", fields), strict=True))
+
+
+def add_post(text: str, due: float) -> str:
+    """Have a post published once it is *due*; its id."""
+    post_id = uuid4().hex
+    with client.pipeline() as pipeline:
+        pipeline.hset(f"post:{post_id}", "text", text).zadd(POSTS, {post_id: due}).execute()
+    return post_id
+
+
+def take_due_posts() -> list[str]:
+    """The posts that are due. Nobody else is given these."""
+    return list(_take_due([POSTS], [time.time(), AT_A_TIME]))
+
+
+def add_published(post_id: str) -> bool:
+    """Note that a post is published now; ``False`` if it was before."""
+    now = time.time()
+    if not client.hsetnx(f"post:{post_id}", "published", now):
+        return False
+    with client.pipeline() as pipeline:
+        pipeline.zadd(PUBLISHED, {post_id: now}).expire(f"post:{post_id}", KEPT).execute()
+    return True
+
+
+def published_posts() -> list[str]:
+    """The posts of the last day."""
+    client.zremrangebyscore(PUBLISHED, "-inf", time.time() - KEPT)
+    return list(client.zrange(PUBLISHED, 0, -1))
+
+
+def add_comments(post_id: str, comments: list[str]) -> int:
+    """Add the comments that are new to a post; how many those are."""
+    with client.pipeline() as pipeline:
+        added, _ = pipeline.sadd(f"comments:{post_id}", *comments).expire(f"comments:{post_id}", KEPT).execute()
+    return int(added)
+
+
+def get_post(post_id: str) -> dict[str, Any]:
+    """Its text, when it was published, each ``None`` until there is one, and its comments."""
+    text, published = client.hmget(f"post:{post_id}", "text", "published")
+    comments = sorted(client.smembers(f"comments:{post_id}"))
+    return {"text": text, "published": published and float(published), "comments": comments}

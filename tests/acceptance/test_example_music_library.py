@@ -1,0 +1,81 @@
+"""examples/music_library as its README has it run: by honcho, with a worker for each queue and Beat."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from support import wait_until
+
+from examples import running_example
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from examples import Example
+
+APP = "music_library.app"
+NEVER = "86400"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
+    """With nothing scanned until a test does, and settings that are not the defaults."""
+    settings = {
+        "SCAN_EVERY": NEVER,
+        "EXTRACT_CONCURRENCY": "2",
+        "CELERY_POOL_LIMIT": "3",
+        "CELERY_MAX_CONNECTIONS": "7",
+    }
+    with running_example("music_library", tmp_path_factory.mktemp("music"), **settings) as example:
+        yield example
+        example.stop()
+
+
+def test_a_scan_has_all_its_files_inserted_each_step_by_the_worker_of_its_own_queue(library: Example) -> None:
+    code = "from music_library.catalog import count_runs; print(count_runs('/music/Vinyl', 70, 60))"
+    expected = int(library.run("python", "-c", code))
+    library.run("celery", "-A", APP, "call", "scan", "--args", '["/music/Vinyl", 70]', "--kwargs", '{"batch_size": 60}')
+    wait_until(lambda: sum(library.runs().values()) >= expected, what="all inserts")
+    report = json.loads(library.run("celery", "-A", APP, "argsize", "report", "--json"))
+    runs = {name: task["count"] for name, task in report["tasks"].items()}
+    assert sum(runs.values()) == expected
+    ran = {worker: stats["total"] for worker, stats in library.inspect(APP, "stats").items()}
+    assert ran == {
+        "scan": {"scan": 1},
+        "extract": {"extract_metadata_batch": runs["extract_metadata_batch"]},
+        "insert": {"insert": runs["insert"]},
+    }
+    assert report["tasks"]["extract_metadata_batch"]["args"]["max"] > 1024
+
+
+def test_each_queue_has_a_worker_with_a_concurrency_of_its_own(library: Example) -> None:
+    queues = library.inspect(APP, "active_queues")
+    assert {worker: [queue["name"] for queue in taken] for worker, taken in queues.items()} == {
+        "scan": ["scan"],
+        "extract": ["extract"],
+        "insert": ["insert"],
+    }
+    pools = {worker: stats["pool"]["max-concurrency"] for worker, stats in library.inspect(APP, "stats").items()}
+    assert pools == {"scan": 1, "extract": 2, "insert": 1}
+
+
+def test_its_workers_keep_within_their_connections_and_their_memory(library: Example) -> None:
+    for conf in library.inspect(APP, "conf").values():
+        assert conf["broker_pool_limit"] == 3
+        assert conf["broker_transport_options"]["max_connections"] == 7
+        assert conf["worker_prefetch_multiplier"] == 1
+        assert conf["worker_max_tasks_per_child"] == 500
+        assert conf["worker_max_memory_per_child"] * 1024 == 500 * 1024 * 1024
+
+
+def test_beat_scans_a_folder_again_and_again_until_all_of_it_is_stopped(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with running_example("music_library", tmp_path_factory.mktemp("music"), SCAN_EVERY="1") as example:
+        wait_until(lambda: example.runs().get("scan", 0) >= 2, what="two scans")
+        wait_until(lambda: example.runs().get("insert", 0) >= 1, what="an insert")
+        assert "Traceback" not in example.log
+        example.stop(signal.SIGTERM)
