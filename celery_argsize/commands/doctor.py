@@ -35,6 +35,11 @@ __all__ = ["doctor"]
 
 _FAILED: Final = EXIT_CODES["fail"]
 
+_QUESTION: Final = (
+    "A process that runs a task ends that first; one that takes a task in that very moment may lose it "
+    "(docs/connections.md). Shrink these pools now?"
+)
+
 
 @click.command()
 @where_options
@@ -125,7 +130,7 @@ def _shrink(app: Celery | None, where: Where, *, ask: bool) -> int:
         click.echo(f"{step.node}: {step.now} → {step.to} processes")
     click.echo(f"Now: {_most(forecast(stats, budget), budget)}.")
     click.echo(f"Then: {_most(forecast(stats, budget, plan), budget)}.")
-    if ask and not click.confirm("Shrink these pools now? A process that runs a task ends it first.", err=True):
+    if ask and not click.confirm(_QUESTION, err=True):
         return 0
     with waiting("Shrinking"):
         outcomes = apply_shrink(app, plan)

@@ -48,15 +48,13 @@ def _reachable(facts: Facts) -> Outcome:
     found = facts.workers.get()
     if not found.broker_error:
         return ok("The broker takes connections.", found.broker)
-    lines = [f"# start what is to listen at {found.broker}, or say where the broker is:"]
-    lines += [setting(facts.app, "broker_url", "redis://HOST:6379/0")]
+    lines = ["# see that it runs and has room; with the user, the password and the host that are right:"]
+    lines += [setting(facts.app, "broker_url", "redis://:PASSWORD@HOST:6379/0")]
     if found.broker.startswith("redis"):
         lines += ["# to see whether it answers:", f"redis-cli -u {found.broker} ping"]
     elif found.broker.startswith("amqp"):
         lines += ["# on the broker's machine, to see whether it runs:", "rabbitmqctl status"]
-    return fail(
-        f"No task is sent or run: {found.broker_error}.", f"no connection to {found.broker}", fix="\n".join(lines)
-    )
+    return fail(f"No task is sent or run: {found.broker_error}.", found.broker, fix="\n".join(lines))
 
 
 # --- who answers

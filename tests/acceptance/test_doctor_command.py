@@ -62,6 +62,7 @@ def kept(redis: RedisServer) -> dict[bytes, bytes | None]:
         return {key: client.dump(key) for key in client.keys("*") if key != b"_kombu.binding_deadlines"}
 
 
+@pytest.mark.smoke
 def test_a_sane_set_up_gives_no_alarm_and_is_only_looked_at(saved: Scene, saving_redis: RedisServer) -> None:
     env = saved.env()
     worker = Worker(saved.folder, env, "--concurrency", "2")
@@ -148,6 +149,7 @@ def pool_size(scene: Scene) -> int:
     return len(stats["pool"]["processes"])
 
 
+@pytest.mark.smoke
 def test_pools_shrink_when_a_person_says_yes_and_only_then(scene: Scene) -> None:
     env = scene.env()
     words = [str(BIN / "celery"), "-A", "workload", "argsize", "doctor", "--apply-pool-shrink", "--max-clients", "32"]

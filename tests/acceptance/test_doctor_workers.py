@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from celery import Celery
 from support import RedisServer, Worker, free_port, run, running, wait_until
 
 from celery_argsize.doctor import pool_checks, silence, worker_checks
@@ -75,6 +76,7 @@ def test_a_sane_worker_makes_no_alarm_and_nothing_stays_behind(scene: Scene, red
     with running(Worker(scene.folder, scene.env(), *options)), redis_server.client() as client:
         scene.send("task_0", 1)
         wait_until(scene.oracle, what="the task")
+        scene.producer.send_task("task_1", ("not for the doctor",), countdown=300, ignore_result=True)
         before = kombu_keys(client), own_connections()
         facts = facts_of(scene.producer)
         said = run(sys.executable, "-m", "celery", "-A", "workload", "argsize", "doctor", "--json", env=scene.env())
@@ -84,6 +86,10 @@ def test_a_sane_worker_makes_no_alarm_and_nothing_stays_behind(scene: Scene, red
     (one,) = facts.workers.get().nodes
     assert (one.name, one.pool, one.concurrency, one.queues) == (node("one"), "prefork", 2, ("celery",))
     assert one.totals == {"task_0": 1}
+    assert one.longest_active == 0
+    assert one.longest_eta is not None
+    assert 200 < one.longest_eta <= 300
+    assert "not for the doctor" not in repr(facts) + said.stdout
     assert one.registered is not None
     assert "task_0" in one.registered
     assert one.argsize is not None
@@ -179,6 +185,27 @@ def test_a_broker_that_is_away_is_told_within_seconds_and_without_secrets(scene:
     assert reachable.verdict == "fail"
     assert "refused" in reachable.reason
     assert "verysecret" not in repr(reachable)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("maxmemory", 1_000_000, "its memory is full"),
+        ("requirepass", "verysecret", "wants a password"),
+        ("maxclients", 1, "no room for one more client"),
+    ],
+)
+def test_a_redis_that_takes_nothing_says_why(tmp_path: Path, name: str, value: str | int, told: str) -> None:
+    server = RedisServer(tmp_path).start()
+    try:
+        with server.client() as client:
+            client.config_set(name, value)
+            facts = facts_of(Celery("workload", broker=server.url), redis=False)
+    finally:
+        server.stop()
+    reachable = judged(facts, "broker.reachable")[""]
+    assert reachable.verdict == "fail"
+    assert told in reachable.reason
 
 
 def test_a_frozen_broker_costs_no_more_than_its_time(tmp_path: Path, scene: Scene) -> None:

@@ -133,6 +133,13 @@ def test_a_process_that_does_not_answer_is_accused_only_where_it_is_ours() -> No
         assert [outcome.verdict for outcome in fine.values()] == ["ok"]
 
 
+def test_a_wrapper_is_not_accused_beside_what_it_wraps() -> None:
+    stuck = LocalProcess("", recycles=False, stopped=False, ports=None)
+    host = here(process(10), process(98), process(99, ppid=98))
+    found = judged(facts(prefork(1), host=host, local={98: stuck, 99: stuck}), "workers.silent")
+    assert list(found) == ["pid 99"]
+
+
 def test_a_worker_that_starts_may_be_the_one_for_a_queue() -> None:
     starting = LocalProcess("", recycles=False, stopped=False, ports=frozenset())
     app = app_with("a", task_routes={"a": "later"})
@@ -198,7 +205,9 @@ def test_green_threads_and_other_machines_are_not_held_against_these_cpus() -> N
     assert judged(facts(far, host=here(cpus=1)), "workers.concurrency")[""].verdict == "ok"
 
 
-@pytest.mark.parametrize(("rss", "verdict"), [((100, 100, 100, 100), "ok"), ((100, 100, 100, 350), "warn")])
+@pytest.mark.parametrize(
+    ("rss", "verdict"), [((100, 100, 100, 100), "ok"), ((100, 100, 100, 240), "ok"), ((100, 100, 100, 350), "warn")]
+)
 def test_memory_where_every_child_grew_like_the_biggest(rss: tuple[int, ...], verdict: str) -> None:
     node = prefork(4)
     found = judged(facts(node, host=here(*pool(node, *rss), memory_total=1000 * MIB)), "workers.memory")[""]
