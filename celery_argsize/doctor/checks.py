@@ -14,7 +14,19 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.facts import Facts
 
-__all__ = ["VERDICTS", "Check", "CheckResult", "NotKnown", "Outcome", "Verdict", "fail", "ok", "unknown", "warn"]
+__all__ = [
+    "VERDICTS",
+    "Check",
+    "CheckResult",
+    "NotKnown",
+    "Outcome",
+    "Verdict",
+    "counted",
+    "fail",
+    "ok",
+    "unknown",
+    "warn",
+]
 
 Verdict = Literal["ok", "unknown", "warn", "fail"]
 
@@ -58,6 +70,11 @@ def fail(reason: str, figure: str = "", *, fix: str, subject: str = "") -> Outco
 def unknown(reason: str, *, fix: str = "", subject: str = "") -> Outcome:
     """It could not be looked at; *reason* says why."""
     return Outcome("unknown", reason, "", fix, subject)
+
+
+def counted(number: int, what: str) -> str:
+    """How many of *what*, a word in the singular: ``1 run``, ``1,234 runs``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)

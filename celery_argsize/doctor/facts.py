@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_APP", "Facts", "Looked", "Where"]
 
-NO_APP: Final = "no app was given: celery -A proj argsize doctor"
+NO_APP: Final = "no app was given: say which with -A"
 NOT_LOOKED: Final = "not looked at"
 
 _T = TypeVar("_T")

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKS"]
 
-#: Of the memory: the seed's report has "stable under 80 %" as its measure of success.
+#: Of the memory: a field report has "stable under 80 %" as its measure of success.
 WARN_USED: Final = 0.80
 FAIL_USED: Final = 0.95
-#: Bytes that, when free, are enough whatever share that is: on a large machine 10 % is a lot. Four children of the
-#: seed's 500 MB; and one of them.
+#: Bytes that, when free, are enough whatever share that is: on a large machine 10 % is a lot. Four children of
+#: the 500 MB that the report gives each; and one of them.
 WARN_LEFT: Final = 4 * (500 << 20)
 FAIL_LEFT: Final = 500 << 20
 #: Bytes a second that go to swap and come from it at the same time: 256 pages each.

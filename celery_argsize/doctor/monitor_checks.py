@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.doctor.checks import Check, NotKnown, Outcome, fail, ok, unknown, warn
+from celery_argsize.doctor.checks import Check, NotKnown, Outcome, counted, fail, ok, unknown, warn
 from celery_argsize.doctor.facts import NO_APP
 from celery_argsize.doctor.spelling import setting
+from celery_argsize.inspecting import NOT_HERE
 from celery_argsize.limits import limits_of
 from celery_argsize.redis_url import safe_url
 
@@ -71,16 +72,17 @@ def _measuring(facts: Facts) -> list[Outcome]:
 
 
 def _measures(node: Node) -> Outcome:
-    if node.argsize is None:
+    said = node.argsize or {}
+    if said.get("error") == NOT_HERE:
+        return fail(NOT_HERE, "not measuring", fix=_RESTART, subject=node.name)
+    if "total_tasks" not in said:
         return fail(
             "it does not know celery_argsize: it began before install was called, or runs other code",
             "not measuring",
             fix=_RESTART,
             subject=node.name,
         )
-    if "error" in node.argsize:
-        return fail(str(node.argsize["error"]), "not measuring", fix=_RESTART, subject=node.name)
-    return ok("measures", f"{node.argsize['total_tasks']:,} runs since it began, or was reset", subject=node.name)
+    return ok("it measures", f"{counted(said['total_tasks'], 'run')} since it began, or was reset", subject=node.name)
 
 
 def _ran(facts: Facts) -> Outcome:
@@ -89,7 +91,7 @@ def _ran(facts: Facts) -> Outcome:
     total = summary.found.total_tasks if summary.found else 0
     ran = sum(sum(node.totals.values()) for node in facts.workers.found.nodes) if facts.workers.found else 0
     if total or ran:
-        return ok("tasks run", f"{ran:,} runs in live workers, {total:,} in the figures")
+        return ok("tasks run", f"{counted(ran, 'run')} in live workers, {total:,} in the figures")
     if facts.where.app is not None and facts.conf.task_always_eager:
         return warn(
             "tasks run eagerly, in the process that sends them, and such runs are not counted",
@@ -108,13 +110,13 @@ def _arriving(facts: Facts) -> list[Outcome]:
     outcomes = []
     for node in _nodes(facts):
         said = node.argsize
-        if said is None or "error" in said:
+        if not said or "total_tasks" not in said:
             continue
         if said["app"] != settings.app_name:
             outcomes.append(_elsewhere(f"its app_name is {said['app']!r}, here it is {settings.app_name!r}", node))
         elif said["total_tasks"] > said["waiting"] and not summary.total_tasks:
             outcomes.append(_elsewhere("what it wrote is not where we look: another Redis, database or prefix", node))
-    written = f"{summary.total_tasks:,} runs of {len(summary.tasks):,} task names"
+    written = f"{counted(summary.total_tasks, 'run')} of {counted(len(summary.tasks), 'task name')}"
     return outcomes or [ok("what workers measure is found where we look", written)]
 
 
@@ -128,7 +130,7 @@ def _elsewhere(reason: str, node: Node) -> Outcome:
 
 
 def _flushing(facts: Facts) -> list[Outcome]:
-    return [_flushes(node) for node in _nodes(facts) if node.argsize is not None and "error" not in node.argsize]
+    return [_flushes(node) for node in _nodes(facts) if "last_flush" in (node.argsize or ())]
 
 
 def _flushes(node: Node) -> Outcome:
@@ -136,7 +138,7 @@ def _flushes(node: Node) -> Outcome:
     last, waiting, failures = said["last_flush"], said["waiting"], said["flush_failures"]
     age = None if last is None else max(0.0, time.time() - last)
     figure = "nothing written yet" if age is None else f"last flush {age:,.0f} s ago"
-    figure += f", {waiting:,} runs waiting, {failures:,} failed attempts"
+    figure += f", {counted(waiting, 'run')} waiting, {counted(failures, 'failed attempt')}"
     if waiting and failures and (age is None or age > STALE_SECONDS):
         return fail(
             "it cannot write what it measures; nothing is lost while it runs",
@@ -158,17 +160,17 @@ def _dropped(facts: Facts) -> Outcome:
     if summary.other_runs:
         return warn(
             "more task names than are kept apart: the rest is added up under __other__",
-            f"{summary.other_runs:,} runs under __other__",
+            f"{counted(summary.other_runs, 'run')} under __other__",
             fix="raise argsize_max_task_names; or, if names are made at run time, give those tasks one name",
         )
-    return ok("nothing was dropped", f"0 of {summary.total_tasks:,} runs")
+    return ok("nothing was dropped", f"0 of {counted(summary.total_tasks, 'run')}")
 
 
 def _limits(facts: Facts) -> Outcome:
     """What is advised, against what the app at hand has."""
     monitor = facts.monitor.get()
     advice, summary = monitor.advice.get(), monitor.summary.get()
-    figure = f"{advice.truncated:,} truncated reprs in {summary.total_tasks:,} runs"
+    figure = f"{counted(advice.truncated, 'truncated repr')} in {counted(summary.total_tasks, 'run')}"
     if advice.verdict in {"nothing", "too_few"}:
         return ok("too few runs for advice" if advice.verdict == "too_few" else "no limit needs raising", figure)
     if advice.verdict in {"apply", "apply_only"}:
@@ -203,7 +205,7 @@ def _in_force(facts: Facts) -> list[Outcome]:
                     subject=host.host,
                 )
             )
-    return outcomes or [ok("no host sends with other limits than the app at hand has", f"{len(hosts):,} hosts")]
+    return outcomes or [ok("no host sends with other limits than the app at hand has", counted(len(hosts), "host"))]
 
 
 CHECKS: Final = (

@@ -27,10 +27,10 @@ __all__ = ["clients", "forecast", "rejected"]
 SHOWN: Final = 6
 
 #: Up to this many clients, a plan is so small that connections without a bound are going to meet it: hosted plans of
-#: 30 to 40, as in the seed. Redis' own default is 10,000.
+#: 30 to 40, by field reports. Redis' own default is 10,000.
 SMALL: Final = 100
 
-#: The seed's numbers for a Redis that has run out of clients (redis-client-limits.md).
+#: From a field report of a Redis that ran out of clients.
 FEW: Final = 4
 
 
@@ -98,7 +98,7 @@ def _process(facts: Facts, one: Holders) -> str:
 
 
 def _fewer(facts: Facts, server: ServerFacts) -> str:
-    """The seed's way out: fewer connections now, then settings, then a larger Redis."""
+    """The way out of field reports: fewer connections now, then settings, then a larger Redis."""
     lines = [
         "celery -A proj argsize doctor --apply-pool-shrink",
         *_pools(facts, FEW, FEW, FEW),

@@ -29,7 +29,7 @@ LASTING: Final = 100
 #: unacked_restore_interval, 10 s, times unacked_restore_throttle, 10).
 GRACE: Final = 600.0
 
-#: Seconds that results live, in the seed; Celery's default is a day.
+#: Seconds that results live, in a field report; Celery's default is a day.
 EXPIRES: Final = 3600
 
 

@@ -41,7 +41,7 @@ _NO_HEARTBEAT: Final = (
 _NAMESPACE: Final = 'app.config_from_object(..., namespace="CELERY")'
 _NO_NAMESPACE: Final = "Celery reads such names only in a namespace."
 
-#: Names that people take for settings. The first two are from the seed's report on missed heartbeats.
+#: Names that people take for settings. The first two are from a field report on missed heartbeats.
 _TAKEN_FOR: Final[dict[str, tuple[str, ...]]] = {
     "worker_heartbeat": ("broker_heartbeat", _NO_HEARTBEAT, "remove it"),
     "worker_clock_sync_interval": ("", "Workers keep their clocks in step without a setting."),
@@ -96,8 +96,8 @@ _EXTENSIONS: Final = (
     "flower_",
     "mongodb_",
 )
-#: What a Redis result backend does not read in result_backend_transport_options → the setting that it reads; the seed
-#: had three of them there.
+#: What a Redis result backend does not read in result_backend_transport_options → the setting that it reads. A field
+#: report had three of them there.
 RESULT_OPTIONS: Final = {
     "socket_timeout": "redis_socket_timeout",
     "socket_connect_timeout": "redis_socket_connect_timeout",

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKS"]
 
-#: KiB that a child of the seed may take: "500 MB", written there in bytes.
-SEED_CHILD_KIB: Final = 500 << 10
+#: KiB that a child may take, by a field report: "500 MB", written there in bytes.
+FIELD_CHILD_KIB: Final = 500 << 10
 #: KiB that no child is meant to take: 64 GiB. Who writes bytes is far above: 500 MB in bytes would be 500 GB.
 ABSURD_CHILD_KIB: Final = 64 << 20
 #: KiB that a child takes at least: that of an empty app has 41,000 (Celery 5.7, Python 3.11, Linux).
@@ -42,10 +42,10 @@ LEAST_CHILD_KIB: Final = 30_000
 VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
 #: Seconds that a socket may wait: less is too short for a network, and more was probably written in milliseconds.
 SOCKET_SECONDS: Final = (0.1, 3600)
-#: Seconds, of the seed.
-SEED_SOCKET_TIMEOUT: Final = 30
-SEED_CONNECT_TIMEOUT: Final = 20
-SEED_RESULT_EXPIRES: Final = 3600
+#: Seconds, from field reports.
+FIELD_SOCKET_TIMEOUT: Final = 30
+FIELD_CONNECT_TIMEOUT: Final = 20
+FIELD_RESULT_EXPIRES: Final = 3600
 #: Connections with which a Redis result backend works: one waits for results, one writes and reads them.
 LEAST_RESULT_CONNECTIONS: Final = 2
 PICKLES: Final = frozenset({"pickle", "application/x-python-serialize"})
@@ -82,7 +82,7 @@ def max_memory(facts: Facts) -> Outcome:
     """worker_max_memory_per_child is in KiB."""
     name = "worker_max_memory_per_child"
     limit = number(facts.conf[name])
-    fix = setting(facts.app, name, SEED_CHILD_KIB) + "  # KiB: 500 MB"
+    fix = setting(facts.app, name, FIELD_CHILD_KIB) + "  # KiB: 500 MB"
     if not limit:
         return ok("not set: a child that leaks memory keeps it until it ends")
     figure = f"{limit:,.0f} KiB, {as_size(limit)} for each child"
@@ -197,7 +197,7 @@ def result_expires(facts: Facts) -> list[Outcome] | Outcome:
     stored = any(not task.ignore_result for _, task, _ in own_tasks(facts)) or not facts.conf.task_ignore_result
     if not seconds and stored:
         reason = "Results stay in Redis for ever, until it is full."
-        return warn(reason, "no expiry", fix=setting(facts.app, "result_expires", SEED_RESULT_EXPIRES) + "  # seconds")
+        return warn(reason, "no expiry", fix=setting(facts.app, "result_expires", FIELD_RESULT_EXPIRES) + "  # seconds")
     return ok("then Redis forgets a result", as_seconds(seconds)) if seconds else ok("no results are stored")
 
 
@@ -295,13 +295,13 @@ def serializer(facts: Facts) -> list[Outcome] | Outcome:
 def redis_socket(facts: Facts) -> list[Outcome] | Outcome:
     """Timeouts of the connections to Redis."""
     options = facts.conf.broker_transport_options or {}
-    seeds = {"socket_timeout": SEED_SOCKET_TIMEOUT, "socket_connect_timeout": SEED_CONNECT_TIMEOUT}
+    numbers = {"socket_timeout": FIELD_SOCKET_TIMEOUT, "socket_connect_timeout": FIELD_CONNECT_TIMEOUT}
     values: list[tuple[str, Any, str]] = []
-    for name, seed in seeds.items():
+    for name, told in numbers.items():
         if results_in_redis(facts):
-            values.append((f"redis_{name}", facts.conf.get(f"redis_{name}"), setting(facts.app, f"redis_{name}", seed)))
+            values.append((f"redis_{name}", facts.conf.get(f"redis_{name}"), setting(facts.app, f"redis_{name}", told)))
         if broker_kind(facts) == "redis":
-            values.append((f"broker_transport_options: {name}", options.get(name), transport_option(facts, name, seed)))
+            values.append((f"broker_transport_options: {name}", options.get(name), transport_option(facts, name, told)))
     found = []
     for name, value, fix in values:
         seconds, (least, most) = number(value), SOCKET_SECONDS

@@ -55,7 +55,9 @@ def _not_known(results: list[CheckResult]) -> list[str]:
     lines = []
     for reason, group in groupby(results, key=lambda one: (one.outcome.reason, one.outcome.subject, one.outcome.fix)):
         same = [*group]
-        lines.append(f"{_SIGNS['unknown']} {', '.join(one.check.id for one in same)}{_about(same[0])}: {reason[0]}")
+        lines.append(
+            f"{_SIGNS['unknown']} {', '.join(one.check.id for one in same)}{_about(same[0])}: {_as_sentence(reason[0])}"
+        )
         lines += [f"  {line}" for line in _printable(reason[2])]
     return lines
 
@@ -75,8 +77,16 @@ def _about(one: CheckResult) -> str:
 
 
 def _sentence(one: CheckResult) -> str:
-    figure, reason = printable(one.outcome.figure), printable(one.outcome.reason)
+    figure, reason = printable(one.outcome.figure), _as_sentence(one.outcome.reason)
     return f"{figure}: {reason}" if figure and reason else figure or reason
+
+
+def _as_sentence(text: str) -> str:
+    """*text* with a capital, unless it begins with a name such as of a setting, and with its period."""
+    text = printable(text)
+    if text.partition(" ")[0].isalpha():
+        text = text[0].upper() + text[1:]
+    return text if not text or text[-1] in ".?!)" else f"{text}."
 
 
 def _printable(text: str) -> list[str]:

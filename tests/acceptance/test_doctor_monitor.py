@@ -56,7 +56,7 @@ def test_all_is_well_where_tasks_are_measured_and_written(scene: Scene) -> None:
         found = asked(app)
     assert {outcome.verdict for outcomes in found.values() for outcome in outcomes} == {"ok"}
     assert found["monitor.measuring"][0].subject == "tested@host"
-    assert found["monitor.arriving"][0].figure == "40 runs of 1 task names"
+    assert found["monitor.arriving"][0].figure == "40 runs of 1 task name"
     celery_argsize.uninstall(app)
 
 
@@ -111,7 +111,7 @@ def test_a_worker_that_cannot_write_is_found_out(scene: Scene, tmp_path: Path) -
 
         wait_until(said, what="a failed flush")
         (outcome,) = asked(app)["monitor.flushing"]
-        assert "1 runs waiting" in outcome.figure
+        assert "1 run waiting" in outcome.figure
         assert outcome.verdict == "fail"  # it never wrote anything
     celery_argsize.uninstall(app)
 

@@ -20,7 +20,7 @@ from celery_argsize.doctor.text import diagnosis_text
 
 SECRET = "redis://:secret@host"
 NO_RIGHTS = "no rights"
-NO_APP = "no app was given: celery -A proj argsize doctor"
+NO_APP = "no app was given: say which with -A"
 
 OUTCOMES = {
     "ok": ok("all is well", "3 of 4"),
@@ -148,19 +148,19 @@ def test_the_text_begins_with_what_is_worst_and_says_each_reason_once() -> None:
         "SYSTEM HEALTH of proj: FAIR (68 of 100)",
         "6 checks: 1 FAIL, 1 WARN, 2 unknown, 2 ok. 1970-01-01 00:00:00 UTC",
         "",
-        "FAIL group.check_4: 5 of 4: now",
+        "FAIL group.check_4: 5 of 4: Now.",
         "  app.conf.x = 1",
         "  app.conf.y = 2",
         "  see docs/doctor.md#groupcheck_4",
         "",
-        "WARN group.check_1: 4 of 4: soon",
+        "WARN group.check_1: 4 of 4: Soon.",
         "  app.conf.x = 1",
         "  see docs/doctor.md#groupcheck_1",
         "",
-        "unknown group.check_2, group.check_3: nobody knows",
+        "unknown group.check_2, group.check_3: Nobody knows.",
         "",
-        "ok group.check_0  3 of 4: all is well",
-        "ok group.check_5  3 of 4: all is well",
+        "ok group.check_0  3 of 4: All is well.",
+        "ok group.check_5  3 of 4: All is well.",
     ]
 
 
@@ -168,7 +168,7 @@ def test_what_several_lines_in_a_row_are_about_is_said_once() -> None:
     check = Check("redis.memory", "", lambda _: [])
     results = [CheckResult(check, ok("well", subject=subject)) for subject in ("a", "a", "b", "")]
     lines = diagnosis_text(Diagnosis("", 0.0, tuple(results))).splitlines()[3:]
-    assert [line.removeprefix("ok redis.memory  ") for line in lines] == ["well (a)", "well", "well (b)", "well"]
+    assert [line.removeprefix("ok redis.memory  ") for line in lines] == ["Well. (a)", "Well.", "Well. (b)", "Well."]
 
 
 def test_what_others_named_cannot_move_the_cursor() -> None:
@@ -205,10 +205,6 @@ def test_json_has_all_of_it() -> None:
 def test_without_an_app_or_a_redis_it_says_so_and_goes_on() -> None:
     found = diagnose(seconds=5)
     reasons = {one.check.id: one.outcome.reason for one in found.results if one.outcome.verdict == "unknown"}
-    assert (
-        reasons["monitor.installed"]
-        == reasons["workers.answering"]
-        == "no app was given: celery -A proj argsize doctor"
-    )
+    assert reasons["monitor.installed"] == reasons["workers.answering"] == NO_APP
     assert any(one.check.group == "host" and one.outcome.verdict == "ok" for one in found.results)
     assert isinstance(found.results[0].outcome, Outcome)
