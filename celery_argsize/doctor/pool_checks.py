@@ -174,7 +174,8 @@ def _replaced(facts: Facts, pool: _Pool) -> Outcome:
         return ok("All children are the first ones.", figure, subject=pool.node.name)
     why = _recycled_by(facts, pool)
     if why:
-        return ok(f"That is what {why} is for.", figure, subject=pool.node.name)
+        told = f"{why} replaces children; were they killed, the worker's log would have WorkerLostError"
+        return ok(told, figure, subject=pool.node.name)
     return warn(
         "Children were replaced though nothing is set that replaces them: they were killed (SIGKILL, mostly for "
         "memory), crashed, or pool_grow added them. Look for WorkerLostError in the worker's log.",
@@ -190,7 +191,8 @@ def _recycled_by(facts: Facts, pool: _Pool) -> str:
     """What has children of this pool replaced in good order; empty: nothing that is known."""
     most = (pool.node.stats.get("pool") or {}).get("max-tasks-per-child")
     local = facts.workers.get().local.get(pool.node.pid)
-    if isinstance(most, int) and most > 0:
+    # by itself it replaces nobody before that many have run
+    if isinstance(most, int) and 0 < most <= sum(pool.node.totals.values()):
         return "max_tasks_per_child"
     if facts.conf.worker_max_memory_per_child or (local and local.recycles):
         return "max_memory_per_child"

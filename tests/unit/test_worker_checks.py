@@ -246,7 +246,8 @@ def test_pools_are_not_known_without_psutil() -> None:
         ((0, 60), {}, {}, False, "warn"),
         ((60, 60), {}, {}, False, "warn"),  # none of the first is left
         ((0, 60), {"pool": {"max-tasks-per-child": "N/A"}}, {}, False, "warn"),
-        ((0, 60), {"pool": {"max-tasks-per-child": 100}}, {}, False, "ok"),
+        ((0, 60), {"pool": {"max-tasks-per-child": 100}, "total": {"a": 60, "b": 40}}, {}, False, "ok"),
+        ((0, 60), {"pool": {"max-tasks-per-child": 100}, "total": {"a": 60, "b": 39}}, {}, False, "warn"),
         ((0, 60), {"autoscaler": {"max": 4}}, {}, False, "ok"),
         ((0, 60), {}, {"worker_max_memory_per_child": 512000}, False, "ok"),
         ((0, 60), {}, {}, True, "ok"),
@@ -255,7 +256,7 @@ def test_pools_are_not_known_without_psutil() -> None:
 def test_children_that_are_younger_than_their_worker(
     ages: tuple[float, ...], stats: Any, conf: Any, recycles: Any, verdict: str
 ) -> None:
-    node = prefork(2, stats=stats)
+    node = prefork(2, stats=stats, totals=stats.get("total", {}))
     local = {10: LocalProcess("", recycles=recycles, stopped=False, ports=None)}
     given = facts(node, host=here(*pool(node, 50, 50, ages=ages)), app=app_with(**conf), local=local)
     assert judged(given, "workers.restarts")["w10@box"].verdict == verdict
