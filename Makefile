@@ -38,6 +38,7 @@ help:
 demo: $(VENV)/.installed redis
 	@$(RUN) scripts/demo.py
 
+# End it with Ctrl-C: honcho does not notice that its terminal was closed, and its processes would go on.
 example: $(VENV)/.installed-examples redis
 	@test -f examples/$(NAME)/Procfile || { echo "NAME=$(NAME) is none of: $(notdir $(wildcard examples/*))"; exit 2; }
 	@cd examples/$(NAME) && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" exec honcho start

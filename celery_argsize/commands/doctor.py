@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -59,6 +61,7 @@ _QUESTION: Final = (
 )
 @click.option("--apply-pool-shrink", is_flag=True, help="Shrink the pools of live workers until their clients fit.")
 @click.option("--yes", is_flag=True, help="Do not ask before that.")
+@click.option("--quiet", is_flag=True, help="Leave out what is well.")
 @as_json_option
 @click.pass_context
 def doctor(  # noqa: PLR0913 - options, as click passes them
@@ -69,6 +72,7 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
     max_clients: int | None,
     apply_pool_shrink: bool,
     yes: bool,
+    quiet: bool,
     as_json: bool,
     **where: Any,
 ) -> None:
@@ -94,14 +98,16 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
     if as_json:
         echo_json(diagnosis.to_json())
     else:
-        _show(diagnosis_text(diagnosis), color=colored(context))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        _show(diagnosis_text(diagnosis, width=width, quiet=quiet), color=colored(context))
     context.exit(diagnosis.exit_code)
 
 
 def _show(text: str, *, color: bool | None) -> None:
     for line in text.splitlines():
-        shade = COLORS.get(line.partition(" ")[0])
-        click.echo(click.style(line, fg=shade, bold=True) if shade else line, color=color)
+        sign, space, rest = line.partition(" ")
+        shade = COLORS.get(sign)
+        click.echo((click.style(sign, fg=shade, bold=True) if shade else sign) + space + rest, color=color)
 
 
 def _shrink(app: Celery | None, where: Where, *, ask: bool) -> int:

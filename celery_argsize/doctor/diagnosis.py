@@ -1,7 +1,8 @@
 """All that the checks said, and the health that follows from it: the score, its word, the exit code. Pure.
 
 The rule, as in docs/doctor.md: 100, less 25 for each check that fails, 5 for each that warns, and 1 for each that could
-not look (10 for these at most). Where a vital check fails no task runs, and nothing is left.
+not look (10 for these at most). Where a vital check fails no task runs, and nothing is left. Where more than half of the
+checks could not look there is no score.
 """
 
 from __future__ import annotations
@@ -63,12 +64,13 @@ class Diagnosis:
 
     @property
     def score(self) -> int | None:
-        """From 0 to 100; the rule is at the top of this module. ``None`` where no check could look."""
-        if not set(self.checks.values()) - {"unknown"}:
-            return None
+        """From 0 to 100; the rule is at the top of this module. ``None`` where too little could be looked at."""
         if any(one.check.vital and one.outcome.verdict == "fail" for one in self.results):
             return 0
-        taken = {verdict: _COSTS[verdict] * count for verdict, count in self.counts.items()}
+        counts = self.counts
+        if 2 * counts["unknown"] > sum(counts.values()) or not self.results:
+            return None
+        taken = {verdict: _COSTS[verdict] * count for verdict, count in counts.items()}
         taken["unknown"] = min(taken["unknown"], _UNKNOWN_COSTS_AT_MOST)
         return max(0, 100 - sum(taken.values()))
 
@@ -76,10 +78,12 @@ class Diagnosis:
     def health(self) -> str:
         """The score as a word: EXCELLENT from 95, GOOD from 80, FAIR from 60, POOR from 30, else CRITICAL.
 
-        UNKNOWN where no check could look.
+        Without a score it is UNKNOWN, or CRITICAL where something fails.
         """
         score = self.score
-        return "UNKNOWN" if score is None else next(word for least, word in _WORDS if score >= least)
+        if score is None:
+            return "CRITICAL" if self.counts["fail"] else "UNKNOWN"
+        return next(word for least, word in _WORDS if score >= least)
 
     @property
     def exit_code(self) -> int:

@@ -74,22 +74,32 @@ def diagnose(
     looks of all are done. Trouble is in what this returns.
     """
     broken = _load(app) if app is not None else ""
-    where = Where(app, given, seconds, max_clients, broken)
+    usable = app if not broken or _has_conf(app) else None
+    where = Where(usable, given, seconds, max_clients, broken)
     facts = look_around(where, progress=progress or (lambda *_: None))
     return Diagnosis(str(getattr(app, "main", None) or ""), time.time(), judge(facts))
 
 
 def _load(app: Celery) -> str:
-    """Load what a worker would, here and not in several threads at once; what kept the tasks from being imported."""
-    app.finalize()
-    app.conf.get("broker_url")  # reads the configuration
+    """Load what a worker would, here and not in several threads at once; what kept it from being loaded."""
     try:
+        app.conf.get("broker_url")  # reads the configuration
+        app.finalize()
         app.loader.import_default_modules()
-    except ImportError as exc:
-        return str(exc)
-    except Exception as exc:  # noqa: BLE001 - modules of others
+    except ModuleNotFoundError as exc:
+        return f"there is no module {exc.name}"
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - the code of others
         return _where(exc)
     return ""
+
+
+def _has_conf(app: Any) -> bool:
+    """Whether the configuration of *app* can be read at all."""
+    try:
+        app.conf.get("broker_url")
+    except (Exception, SystemExit):  # noqa: BLE001 - as above
+        return False
+    return True
 
 
 def look_around(
@@ -135,7 +145,7 @@ def _outcomes(check: Check, facts: Facts) -> list[Outcome]:
     return [outcome] if isinstance(outcome, Outcome) else [*outcome]
 
 
-def _where(exc: Exception) -> str:
+def _where(exc: BaseException) -> str:
     """What kind of error came from which line: its text may quote a password."""
     frame = traceback.extract_tb(exc.__traceback__)[-1]
     return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"

@@ -41,7 +41,21 @@ class Where:
     max_clients: int | None = None
     """Clients that the Redis takes, where somebody says so: hosted ones do not always tell."""
     broken: str = ""
-    """Why the modules of the app's tasks could not be imported; empty if they were."""
+    """Why the app, or the modules of its tasks, could not be loaded; empty if they were."""
+
+    @property
+    def why_no_app(self) -> str:
+        """What to say where there is no app to look at."""
+        return "the app cannot be loaded, see settings.imports" if self.broken else NO_APP
+
+    def need_whole(self) -> None:
+        """Do nothing unless an app was given that cannot be loaded.
+
+        Raises:
+            NotKnown: where to look cannot be told.
+        """
+        if self.broken and self.app is None:
+            raise NotKnown(self.why_no_app)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +92,10 @@ class Facts:
         """The app.
 
         Raises:
-            NotKnown: none was given.
+            NotKnown: none was given, or it cannot be loaded.
         """
         if self.where.app is None:
-            raise NotKnown(NO_APP)
+            raise NotKnown(self.where.why_no_app)
         return self.where.app
 
     @property
@@ -89,6 +103,6 @@ class Facts:
         """The configuration of the app.
 
         Raises:
-            NotKnown: no app was given.
+            NotKnown: there is no app.
         """
         return self.app.conf

@@ -8,15 +8,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.doctor.checks import Check, NotKnown, Outcome, counted, fail, ok, unknown, warn
-from celery_argsize.doctor.facts import NO_APP
+from celery_argsize.doctor.checks import Check, NotKnown, Outcome, counted, fail, ok, warn
 from celery_argsize.doctor.spelling import setting
+from celery_argsize.errors import ArgsizeError
 from celery_argsize.inspecting import NOT_HERE
 from celery_argsize.limits import limits_of
+from celery_argsize.monitor import installed
 from celery_argsize.redis_url import safe_url
+from celery_argsize.target import find_target
 
 if TYPE_CHECKING:
     from celery_argsize.advice import ReprLimits
+    from celery_argsize.config import Settings
     from celery_argsize.doctor.facts import Facts
     from celery_argsize.doctor.worker_facts import Node
 
@@ -33,22 +36,18 @@ _RESTART: Final = "restart this worker; it must import the module that calls cel
 
 
 def _installed(facts: Facts) -> Outcome:
-    if facts.where.app is None:
-        return unknown(NO_APP)
-    if not facts.monitor.get().installed:
+    if installed(facts.app) is None:
         return fail("the module that makes the app does not call install", "not installed", fix=_INSTALL)
     return ok("the app calls install", "installed")
 
 
 def _settings(facts: Facts) -> Outcome:
-    looked = facts.monitor.get().settings
-    if looked.found is None:
+    try:
+        settings = _settings_of(facts)
+    except NotKnown as exc:
         if facts.where.app is None:
-            return unknown(looked.why_not)
-        return fail(
-            f"workers run without the monitor: {looked.why_not}", "a setting cannot work", fix="correct that setting"
-        )
-    settings = looked.found
+            raise
+        return fail(f"workers run without the monitor: {exc}", "a setting cannot work", fix="correct that setting")
     if not settings.enabled:
         return warn("argsize_enabled is false: nothing is measured", "off", fix="app.conf.argsize_enabled = True")
     if settings.redis_url is None:
@@ -60,11 +59,21 @@ def _settings(facts: Facts) -> Outcome:
     return ok("figures are kept there", f"{safe_url(settings.redis_url)}, under {settings.base.removesuffix(':')}")
 
 
+def _settings_of(facts: Facts) -> Settings:
+    """The settings of the monitor.
+
+    Raises:
+        NotKnown: one of them cannot work, or it is not clear whose are meant.
+    """
+    facts.where.need_whole()
+    try:
+        return find_target(facts.where.app, **facts.where.given).settings
+    except ArgsizeError as exc:
+        raise NotKnown(str(exc)) from None
+
+
 def _nodes(facts: Facts) -> tuple[Node, ...]:
-    nodes = facts.workers.get().nodes
-    if not nodes:
-        raise NotKnown("no worker answers")  # noqa: EM101, TRY003 - as short as it gets
-    return nodes
+    return facts.workers.get().live()
 
 
 def _measuring(facts: Facts) -> list[Outcome]:
@@ -99,14 +108,15 @@ def _ran(facts: Facts) -> Outcome:
             fix=f"{setting(facts.app, 'task_always_eager', value=False)}\n"
             "or, to count them: app.conf.argsize_include_eager = True",
         )
-    facts.workers.get()
+    if summary.found is None:
+        _nodes(facts)  # raises where those could not be asked either
     return ok("no task has run yet: run a few, and look again after a second", "0 runs")
 
 
 def _arriving(facts: Facts) -> list[Outcome]:
     """What workers measured must be where we look."""
     monitor = facts.monitor.get()
-    settings, summary = monitor.settings.get(), monitor.summary.get()
+    settings, summary = _settings_of(facts), monitor.summary.get()
     outcomes = []
     for node in _nodes(facts):
         said = node.argsize

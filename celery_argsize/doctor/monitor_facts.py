@@ -1,4 +1,4 @@
-"""What the monitor's own settings and figures say; what live workers say of theirs is among ``worker_facts``."""
+"""What was measured, as Redis has it; what live workers say of themselves is among ``worker_facts``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery_argsize.configure import advice_for, verify_limits
-from celery_argsize.doctor.facts import NO_APP, Looked
+from celery_argsize.doctor.facts import Looked
 from celery_argsize.errors import ArgsizeError
-from celery_argsize.monitor import installed
 from celery_argsize.summary import summarize
 from celery_argsize.target import Reader, find_target
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery_argsize.advice import Advice
-    from celery_argsize.config import Settings
     from celery_argsize.doctor.facts import Where
     from celery_argsize.summary import Summary
     from celery_argsize.target import Target
@@ -31,11 +29,8 @@ _F = TypeVar("_F")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorFacts:
-    """The monitor, as the app at hand has it, and what was measured."""
+    """What was measured, and what follows from it."""
 
-    installed: bool
-    """Whether ``install`` was called for the app when it was imported; ``False`` without an app."""
-    settings: Looked[Settings]
     summary: Looked[Summary]
     advice: Looked[Advice]
     hosts: Looked[tuple[HostCheck, ...]]
@@ -43,15 +38,18 @@ class MonitorFacts:
 
 
 def look_at_monitor(where: Where) -> MonitorFacts:
-    """Read the settings, the figures, and what follows from both."""
-    target = _looked(lambda: find_target(where.app, **where.given))
-    summary = _after(target, _summary)
+    """Read the figures, and what follows from them.
+
+    Raises:
+        NotKnown: the app cannot be loaded.
+    """
+    where.need_whole()
+    summary = _looked(lambda: _summary(find_target(where.app, **where.given)))
+    hosts: Looked[tuple[HostCheck, ...]] = Looked(why_not=where.why_no_app)
     return MonitorFacts(
-        installed=where.app is not None and installed(where.app) is not None,
-        settings=_after(target, lambda found: found.settings),
         summary=summary,
         advice=_after(summary, lambda found: advice_for(found, where.app, None)),
-        hosts=_looked(lambda: _hosts(where)) if where.app is not None else Looked(why_not=NO_APP),
+        hosts=hosts if where.app is None else _after(summary, lambda _: _hosts(where)),
     )
 
 

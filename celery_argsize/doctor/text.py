@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -21,14 +22,17 @@ _SIGNS: Final[dict[Verdict, str]] = {"fail": "FAIL", "warn": "WARN", "unknown": 
 COLORS: Final = {"FAIL": "red", "WARN": "yellow"}
 
 
-def diagnosis_text(diagnosis: Diagnosis) -> str:
-    """The whole of it: the worst comes first."""
+def diagnosis_text(diagnosis: Diagnosis, *, width: int | None = None, quiet: bool = False) -> str:
+    """The whole of it, the worst first; *quiet* leaves out what is well.
+
+    *width*: of the terminal, if it is for one; what is to be pasted may be longer.
+    """
     of = {verdict: [one for one in diagnosis.results if one.outcome.verdict == verdict] for verdict in VERDICTS}
     blocks = [
         _headline(diagnosis),
-        *(_trouble(one) for one in (*of["fail"], *of["warn"])),
-        _not_known(of["unknown"]),
-        _well(of["ok"]),
+        *(_trouble(one, width) for one in (*of["fail"], *of["warn"])),
+        _not_known(of["unknown"], width),
+        [] if quiet else _well(of["ok"], width),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -43,33 +47,40 @@ def _headline(diagnosis: Diagnosis) -> list[str]:
     ]
 
 
-def _trouble(one: CheckResult) -> list[str]:
+def _trouble(one: CheckResult, width: int | None) -> list[str]:
     outcome = one.outcome
-    lines = [f"{_SIGNS[outcome.verdict]} {one.check.id}{_about(one)}: {_sentence(one)}"]
+    lines = _wrapped(f"{_SIGNS[outcome.verdict]} {one.check.id}{_about(one)}: {_sentence(one)}", width)
     lines += [f"  {line}" for line in _printable(outcome.fix)]
     return [*lines, f"  see {one.check.docs}"]
 
 
-def _not_known(results: list[CheckResult]) -> list[str]:
+def _not_known(results: list[CheckResult], width: int | None) -> list[str]:
     """One line for each reason: where a Redis is away, twenty checks say the same."""
     lines = []
     for reason, group in groupby(results, key=lambda one: (one.outcome.reason, one.outcome.subject, one.outcome.fix)):
         same = [*group]
-        lines.append(
-            f"{_SIGNS['unknown']} {', '.join(one.check.id for one in same)}{_about(same[0])}: {_as_sentence(reason[0])}"
-        )
+        names = ", ".join(one.check.id for one in same)
+        lines += _wrapped(f"{_SIGNS['unknown']} {names}{_about(same[0])}: {_as_sentence(reason[0])}", width)
         lines += [f"  {line}" for line in _printable(reason[2])]
     return lines
 
 
-def _well(results: list[CheckResult]) -> list[str]:
+def _well(results: list[CheckResult], width: int | None) -> list[str]:
     """A line each; what several in a row are about is said once."""
     before = ["", *(one.outcome.subject for one in results)]
     rows = [
         (f"{_SIGNS['ok']} {one.check.id}", _sentence(one) + (_about(one) if one.outcome.subject != known else ""))
         for one, known in zip(results, before, strict=False)
     ]
-    return [line.removeprefix("  ") for line in table(rows, right=False)] if rows else []
+    lines = [line.removeprefix("  ") for line in table(rows, right=False)] if rows else []
+    return [part for line in lines for part in _wrapped(line, width)]
+
+
+def _wrapped(line: str, width: int | None) -> list[str]:
+    """*line* in the *width* of a terminal."""
+    if width is None:
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _about(one: CheckResult) -> str:

@@ -131,6 +131,15 @@ def test_a_redis_that_hangs_costs_no_more_than_the_time_it_is_given(tmp_path: Pa
     assert took < 30  # it would hang for ever; a slow machine takes seconds to import
 
 
+def test_an_app_whose_configuration_is_missing_is_told_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "bad_app.py").write_text(
+        "from celery import Celery\napp = Celery()\napp.config_from_object('nowhere')\n"
+    )
+    done = doctor({**os.environ, "PYTHONPATH": str(tmp_path)}, "--json", app="bad_app")
+    assert verdicts(json.loads(done.stdout))["settings.imports"] == "fail"
+    assert (done.returncode, done.stderr) == (2, "")
+
+
 @pytest.mark.parametrize("words", [["--timeout", "0"], ["--timeout", "x"], ["--nonsense"]])
 def test_wrong_usage_ends_with_2_and_says_so_on_stderr(words: list[str]) -> None:
     done = doctor({**os.environ}, *words, app=None)

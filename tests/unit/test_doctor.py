@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from celery import Celery
 from support import ROOT
 
 from celery_argsize.doctor.checks import Check, CheckResult, NotKnown, Outcome, fail, ok, unknown, warn
@@ -40,7 +41,7 @@ def diagnosis(*verdicts: str, vital: bool = False) -> Diagnosis:
 
 @pytest.mark.parametrize("verdicts", [*product(("ok", "unknown", "warn", "fail"), repeat=4)])
 def test_the_score_follows_the_written_rule(verdicts: tuple[str, ...]) -> None:
-    found = diagnosis("ok", *verdicts)
+    found = diagnosis("ok", "ok", "ok", "ok", *verdicts)
     taken = 25 * verdicts.count("fail") + 5 * verdicts.count("warn") + min(10, verdicts.count("unknown"))
     assert found.score == max(0, 100 - taken)
     worst = next(one for one in ("fail", "warn", "unknown", "ok") if one in ("ok", *verdicts))
@@ -54,7 +55,10 @@ def test_the_score_follows_the_written_rule(verdicts: tuple[str, ...]) -> None:
         (["ok"] * 9, "EXCELLENT"),
         (["ok"] * 9 + ["warn"], "EXCELLENT"),
         (["ok"] * 9 + ["warn"] * 2, "GOOD"),
-        (["ok"] + ["unknown"] * 40, "GOOD"),
+        (["ok"] * 40 + ["unknown"] * 40, "GOOD"),
+        (["ok"] * 40 + ["unknown"] * 41, "UNKNOWN"),
+        (["ok", "warn"] + ["unknown"] * 3, "UNKNOWN"),
+        (["ok", "fail"] + ["unknown"] * 3, "CRITICAL"),
         (["ok"] * 9 + ["fail"], "FAIR"),
         (["ok"] * 9 + ["fail"] * 2, "POOR"),
         (["ok"] * 9 + ["fail"] * 3, "CRITICAL"),
@@ -164,6 +168,20 @@ def test_the_text_begins_with_what_is_worst_and_says_each_reason_once() -> None:
     ]
 
 
+def test_on_a_terminal_only_what_is_to_be_pasted_may_be_longer_than_a_line() -> None:
+    long = warn("word " * 40, "5 of 4", fix="app.conf.broker_transport_options = {'visibility_timeout': 43200, 'x': 1}")
+    results = (CheckResult(Check("redis.memory", "", lambda _: []), long), *diagnosis("ok", "unknown").results)
+    lines = diagnosis_text(Diagnosis("proj", 0.0, results), width=60).splitlines()
+    assert [line for line in lines if len(line) > 60] == [f"  {long.fix}"]
+    assert sum(line.lower().count("word") for line in lines) == 40
+
+
+def test_who_wants_no_good_news_gets_none() -> None:
+    lines = diagnosis_text(diagnosis("ok", "warn", "ok", "unknown"), quiet=True).splitlines()
+    assert not [line for line in lines if line.startswith("ok ")]
+    assert lines[-1].startswith("unknown")
+
+
 def test_what_several_lines_in_a_row_are_about_is_said_once() -> None:
     check = Check("redis.memory", "", lambda _: [])
     results = [CheckResult(check, ok("well", subject=subject)) for subject in ("a", "a", "b", "")]
@@ -208,3 +226,34 @@ def test_without_an_app_or_a_redis_it_says_so_and_goes_on() -> None:
     assert reasons["monitor.installed"] == reasons["workers.answering"] == NO_APP
     assert any(one.check.group == "host" and one.outcome.verdict == "ok" for one in found.results)
     assert isinstance(found.results[0].outcome, Outcome)
+
+
+@pytest.mark.parametrize("broken", ["config", "task", "exit", "import"])
+def test_an_app_that_cannot_be_loaded_is_what_fails(broken: str, tmp_path: Any, monkeypatch: Any) -> None:
+    """And its errors are not quoted: their text may have a password."""
+    module = f"broken_by_{broken}"
+    raises = {"exit": "raise SystemExit(3)", "import": "raise ImportError('redis://:sesame@host')"}.get(broken, "")
+    (tmp_path / f"{module}.py").write_text(raises)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    app = Celery("broken", broker="redis://localhost:1/0", include=[module])
+    if broken == "config":
+        app.config_from_object("no_such_module")
+    if broken == "task":
+        app.task(name="bad", base=int)(print)
+    found = diagnose(app, seconds=5)
+    (said,) = (one.outcome for one in found.results if one.check.id == "settings.imports")
+    assert said.verdict == "fail"
+    assert said.figure
+    assert "sesame" not in str(found.to_json())
+    assert {"ok"} <= {one.outcome.verdict for one in found.results if one.check.group == "host"}
+
+
+def test_of_an_app_without_a_configuration_nothing_else_is_said() -> None:
+    app = Celery("broken")
+    app.config_from_object("no_such_module")
+    found = diagnose(app, seconds=5)
+    said = {
+        one.outcome.reason for one in found.results if one.outcome.verdict == "unknown" and one.check.group != "host"
+    }
+    assert said == {"the app cannot be loaded, see settings.imports"}
+    assert found.health == "CRITICAL"
