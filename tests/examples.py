@@ -14,24 +14,33 @@ import signal
 import socket
 import subprocess
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from support import BIN, ROOT, free_port, wait_until
+from support import BIN, ROOT, free_port, stop, wait_until
 
 import celery_argsize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 FOLDER = ROOT / "examples"
 #: Of a person's own shell, what would reach the example.
 FOREIGN = ("CELERY", "REDIS_", "REQUIRE_REDIS_", "DJANGO_", "PYTHONPATH", "PORT")
+#: ``celery inspect``, but for waiting on when all have answered.
+INSPECT = """
+import json, sys
+from celery.app.utils import find_app
+
+name, what, workers = sys.argv[1:]
+inspect = find_app(name).control.inspect(timeout=10, limit=int(workers))
+print(json.dumps(getattr(inspect, what)(), default=repr))
+"""
 #: In the environment of all that an example starts, so that it is found wherever it went.
 MARK = "TEST_EXAMPLE"
 
@@ -88,9 +97,23 @@ class Example:
         assert done.returncode == 0, f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    @contextmanager
+    def one_more(self, process: str, **settings: str) -> Iterator[None]:
+        """One more *process* of the Procfile, with *settings* in its environment."""
+        command = ["sh", "-c", f"exec {self.procfile[process]}"]
+        with self.log_file.open("ab") as log:
+            more = subprocess.Popen(
+                command, cwd=self.folder, env={**self.shell, **self.env, **settings}, stdout=log, stderr=log
+            )
+        try:
+            yield
+        finally:
+            stop(more)
+
     def inspect(self, app: str, what: str) -> dict[str, Any]:
-        """What each worker answers to ``celery inspect``, by the part of its name before the ``@``."""
-        replies = json.loads(self.run("celery", "-A", app, "inspect", what, "--json"))
+        """What each worker says that ``celery inspect`` asks, by the part of its name before the ``@``."""
+        workers = sum(" worker" in command for command in self.procfile.values())
+        replies = json.loads(self.run("python", "-c", INSPECT, app, what, str(workers)))
         return {name.partition("@")[0]: reply for name, reply in replies.items()}
 
     def runs(self) -> dict[str, int]:
@@ -159,15 +182,27 @@ def running_example(name: str, work: Path, **settings: str) -> Iterator[Example]
             example.stop()
 
 
+@contextmanager
+def shared_example(name: str, work: Path, **settings: str) -> Iterator[Callable[[], Example]]:
+    """Give what gives a running example to each test of a module: it is started again only where a test stopped it."""
+    with ExitStack() as stack:
+        started: list[Example] = []
+
+        def running() -> Example:
+            if not started or started[-1].process.poll() is not None:
+                started.append(stack.enter_context(running_example(name, work, **settings)))
+            return started[-1]
+
+        yield running
+
+
 def _variables(text: str) -> dict[str, str]:
     return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
 
 
 def _on_free_ports(text: str) -> str:
-    for name, port in _variables(text).items():
-        if name.endswith("_PORT"):
-            text = text.replace(port, str(free_port()))
-    return text
+    ports = {port: str(free_port()) for name, port in _variables(text).items() if name.endswith("_PORT")}
+    return re.sub(r"\d+", lambda found: ports.get(found[0], found[0]), text)
 
 
 def _ask(request: Request) -> tuple[int, Any]:

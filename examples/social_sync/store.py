@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 KEPT = 24 * 3600
 #: From a sender's first message until it is answered, together with those that came meanwhile.
 BATCH_SECONDS = float(os.environ.get("BATCH_SECONDS", "2"))
+#: From being taken until it is due again, unless it was dropped. No task runs as long: see ``task_time_limit``.
+TAKEN_SECONDS = float(os.environ.get("TAKEN_SECONDS", "90"))
 #: The most batches, or posts, that are taken at a time.
 AT_A_TIME = 100
 
@@ -38,34 +40,54 @@ redis.call('RPUSH', KEYS[2], ARGV[2])
 redis.call('ZADD', KEYS[3], 'NX', ARGV[4], ARGV[3])
 return 1
 """)
-# However many ask at the same time, each member that is due is given to one of them: who is killed before it has sent
-# on what it took, loses that, and nothing is ever done twice.
+# However many ask at the same time, each member that is due is given to one of them. It stays, due later: who took it
+# drops it once it is sent on, and what somebody took who failed or was killed before that is taken again.
 _take_due = client.register_script("""
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
-if #due > 0 then redis.call('ZREM', KEYS[1], unpack(due)) end
+for _, member in ipairs(due) do redis.call('ZADD', KEYS[1], ARGV[3], member) end
 return due
+""")
+# Of a batch, only what was sent on is dropped: more may have come meanwhile, which is a batch of its own.
+_drop_batch = client.register_script("""
+for i = 3, #ARGV do redis.call('LREM', KEYS[2], 1, ARGV[i]) end
+if redis.call('EXISTS', KEYS[2]) == 1 then return redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1]) end
+return redis.call('ZREM', KEYS[1], ARGV[1])
 """)
 
 
 def add_message(message_id: str, sender: str, text: str) -> bool:
     """Add a message to its sender's batch; whether it is a new one."""
-    entry = json.dumps({"id": message_id, "text": text}, ensure_ascii=False)
+    entry = _entry({"id": message_id, "text": text})
     keys = [f"message:{message_id}", f"batch:{sender}", BATCHES]
     return bool(_add_message(keys, [text, entry, sender, time.time() + BATCH_SECONDS, KEPT]))
 
 
 def take_due_batches() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """The senders whose batch is due, each with its messages. Nobody else is given these."""
-    for sender in _take_due([BATCHES], [time.time(), AT_A_TIME]):
-        with client.pipeline() as pipeline:
-            entries, _ = pipeline.lrange(f"batch:{sender}", 0, -1).delete(f"batch:{sender}").execute()
-        if entries:  # else they came so late that the batch before took them
-            yield sender, [json.loads(entry) for entry in entries]
+    """The senders whose batch is due, each with its messages. Drop each once it is sent on, or it is due again."""
+    for sender in _take(BATCHES):
+        yield sender, [json.loads(entry) for entry in client.lrange(f"batch:{sender}", 0, -1)]
 
 
-def add_reply(message_id: str, reply: str) -> bool:
-    """Reply to a message; ``False`` if it has its reply already."""
-    return bool(client.hsetnx(f"message:{message_id}", "reply", reply))
+def drop_batch(sender: str, messages: list[dict[str, str]]) -> None:
+    """Forget that these messages of *sender* wait."""
+    _drop_batch([BATCHES, f"batch:{sender}"], [sender, time.time() + BATCH_SECONDS, *map(_entry, messages)])
+
+
+def _entry(message: dict[str, str]) -> str:
+    return json.dumps(message, ensure_ascii=False)
+
+
+def _take(name: str) -> list[str]:
+    now = time.time()
+    return list(_take_due([name], [now, AT_A_TIME, now + TAKEN_SECONDS]))
+
+
+def add_reply(message_ids: list[str], reply: str) -> list[str]:
+    """Reply to messages; those that had no reply before."""
+    with client.pipeline() as pipeline:
+        for message_id in message_ids:
+            pipeline.hsetnx(f"message:{message_id}", "reply", reply)
+        return [message_id for message_id, new in zip(message_ids, pipeline.execute(), strict=True) if new]
 
 
 def add_document(message_id: str, text: str) -> None:
@@ -99,18 +121,22 @@ def add_post(text: str, due: float) -> str:
 
 
 def take_due_posts() -> list[str]:
-    """The posts that are due. Nobody else is given these."""
-    return list(_take_due([POSTS], [time.time(), AT_A_TIME]))
+    """The posts that are due. Drop each once it is sent on, or it is due again."""
+    return _take(POSTS)
+
+
+def drop_post(post_id: str) -> None:
+    """Forget that a post waits."""
+    client.zrem(POSTS, post_id)
 
 
 def add_published(post_id: str) -> bool:
     """Note that a post is published now; ``False`` if it was before."""
     now = time.time()
-    if not client.hsetnx(f"post:{post_id}", "published", now):
-        return False
     with client.pipeline() as pipeline:
-        pipeline.zadd(PUBLISHED, {post_id: now}).expire(f"post:{post_id}", KEPT).execute()
-    return True
+        pipeline.hsetnx(f"post:{post_id}", "published", now).zadd(PUBLISHED, {post_id: now}, nx=True)
+        new, *_ = pipeline.expire(f"post:{post_id}", KEPT).execute()
+    return bool(new)
 
 
 def published_posts() -> list[str]:

@@ -24,16 +24,19 @@ def scan_redis_batches() -> int:
     batches = list(store.take_due_batches())
     for sender, messages in batches:
         process_message.delay(sender, messages)
+        store.drop_batch(sender, messages)
     return len(batches)
 
 
 @app.task(name="process_message")
-def process_message(sender: str, messages: list[dict[str, str]]) -> str:
-    """Answer all that *sender* wrote with one reply."""
+def process_message(sender: str, messages: list[dict[str, str]]) -> None:
+    """Answer all that *sender* wrote with one reply, but for what has been answered: this may run again."""
+    messages = [message for message in messages if store.get_message(message["id"])["reply"] is None]
+    if not messages:
+        return
     reply = write_reply([message["text"] for message in messages])
-    new = [message["id"] for message in messages if store.add_reply(message["id"], reply)]
-    logger.info("Replied to %s: %s", sender, ", ".join(new))
-    return reply
+    if new := store.add_reply([message["id"] for message in messages], reply):
+        logger.info("Replied to %s: %s", sender, ", ".join(new))
 
 
 @app.task(name="process_document")
@@ -49,6 +52,7 @@ def enqueue_due_posts() -> int:
     posts = store.take_due_posts()
     for post_id in posts:
         publish_post.delay(post_id)
+        store.drop_post(post_id)
     return len(posts)
 
 

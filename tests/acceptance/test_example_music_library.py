@@ -31,20 +31,23 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
     }
     with running_example("music_library", tmp_path_factory.mktemp("music"), **settings) as example:
         yield example
-        example.stop()
+        example.stop(signal.SIGTERM)
+
+
+def count_runs(library: Example, folder: str, albums: int, batch_size: int) -> int:
+    code = f"from music_library.catalog import count_runs; print(count_runs({folder!r}, {albums}, {batch_size}))"
+    return int(library.run("python", "-c", code))
 
 
 def test_a_scan_has_all_its_files_inserted_each_step_by_the_worker_of_its_own_queue(library: Example) -> None:
-    code = "from music_library.catalog import count_runs; print(count_runs('/music/Vinyl', 70, 60))"
-    expected = int(library.run("python", "-c", code))
+    expected = sum(library.runs().values()) + count_runs(library, "/music/Vinyl", 70, 60)
     library.run("celery", "-A", APP, "call", "scan", "--args", '["/music/Vinyl", 70]', "--kwargs", '{"batch_size": 60}')
     wait_until(lambda: sum(library.runs().values()) >= expected, what="all inserts")
     report = json.loads(library.run("celery", "-A", APP, "argsize", "report", "--json"))
     runs = {name: task["count"] for name, task in report["tasks"].items()}
     assert sum(runs.values()) == expected
-    ran = {worker: stats["total"] for worker, stats in library.inspect(APP, "stats").items()}
-    assert ran == {
-        "scan": {"scan": 1},
+    assert {worker: stats["total"] for worker, stats in library.inspect(APP, "stats").items()} == {
+        "scan": {"scan": runs["scan"]},
         "extract": {"extract_metadata_batch": runs["extract_metadata_batch"]},
         "insert": {"insert": runs["insert"]},
     }
@@ -71,11 +74,16 @@ def test_its_workers_keep_within_their_connections_and_their_memory(library: Exa
         assert conf["worker_max_memory_per_child"] * 1024 == 500 * 1024 * 1024
 
 
-def test_beat_scans_a_folder_again_and_again_until_all_of_it_is_stopped(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    with running_example("music_library", tmp_path_factory.mktemp("music"), SCAN_EVERY="1") as example:
-        wait_until(lambda: example.runs().get("scan", 0) >= 2, what="two scans")
-        wait_until(lambda: example.runs().get("insert", 0) >= 1, what="an insert")
-        assert "Traceback" not in example.log
-        example.stop(signal.SIGTERM)
+def test_beat_has_a_folder_scanned_again_and_again(library: Example) -> None:
+    before = library.runs()
+    with library.one_more("beat", SCAN_EVERY="0.5"):
+        wait_until(lambda: library.runs().get("scan", 0) >= before.get("scan", 0) + 2, what="two scans")
+    for_each = count_runs(library, "/music/Vinyl", 70, 12)
+
+    def all_of_each() -> bool:
+        runs = library.runs()
+        scans = runs["scan"] - before.get("scan", 0)
+        return sum(runs.values()) == sum(before.values()) + scans * for_each
+
+    wait_until(all_of_each, what="all inserts")
+    assert "Traceback" not in library.log

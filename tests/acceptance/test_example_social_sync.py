@@ -8,15 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from celery import Celery
 from support import wait_until
 
+import examples
 from examples import FOLDER, running_example
 
 if TYPE_CHECKING:
@@ -65,6 +69,47 @@ print(json.dumps(taken))
 """
 
 
+#: Scans, each in a process of its own, that end before what they took is sent on, or before it is dropped; the next one
+#: comes when it is due again. Prints how the processes ended.
+FAILING_SCANS = """
+import json, os, signal, sys, time
+from kombu.exceptions import OperationalError
+from social_sync import store, tasks
+
+def without_broker():
+    os.environ["CELERY_BROKER_URL"] = "redis://127.0.0.1:1/0"
+
+def killed_before_it_sends():
+    tasks.process_message.delay = tasks.publish_post.delay = kill
+
+def killed_once_it_has_sent():
+    store.drop_batch = store.drop_post = kill
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def ended(prepare, scan, due):
+    while (due() or sys.exit("it is lost")) > time.time():
+        time.sleep(0.02)
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    prepare()
+    try:
+        scan()
+    except OperationalError:
+        os._exit(1)
+    os._exit(0)
+
+sender, post = sys.argv[1:]
+scans = {
+    tasks.scan_redis_batches: lambda: store.client.zscore(store.BATCHES, sender),
+    tasks.enqueue_due_posts: lambda: store.client.zscore(store.POSTS, post),
+}
+ways = (without_broker, killed_before_it_sends, killed_once_it_has_sent)
+print(json.dumps({way.__name__: [ended(way, scan, due) for scan, due in scans.items()] for way in ways}))
+"""
+
+
 @pytest.fixture(scope="module")
 def social(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
     with running_example("social_sync", tmp_path_factory.mktemp("social"), **SETTINGS) as example:
@@ -72,16 +117,16 @@ def social(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
         example.stop()
 
 
-def ingest(example: Example) -> list[psutil.Process]:
-    """The worker of the messages, and then the processes of its pool."""
-    group = [process for process in example.processes() if "ingest@%h" in process.cmdline()]
+def worker(example: Example, queue: str = "ingest") -> list[psutil.Process]:
+    """The worker of a queue, and then the processes of its pool."""
+    group = [process for process in example.processes() if f"{queue}@%h" in process.cmdline()]
     return sorted(group, key=lambda process: process.parent() in group)
 
 
 @contextmanager
-def held(example: Example) -> Iterator[None]:
-    """Nothing is taken from the queue of the messages meanwhile."""
-    processes = ingest(example)
+def held(example: Example, queue: str = "ingest") -> Iterator[None]:
+    """Nothing is taken from the queue meanwhile."""
+    processes = worker(example, queue)
     for process in processes:
         process.suspend()
     try:
@@ -125,7 +170,7 @@ def test_a_message_that_is_sent_twice_is_answered_once_together_with_what_its_se
 
 def test_however_many_scan_at_once_each_batch_is_handed_over_once(social: Example) -> None:
     before = social.runs().get("process_message", 0)
-    senders = [f"sender-{number}" for number in range(20)]
+    senders = [f"sender-{number}" for number in range(8)]
     with held(social), Celery(broker=social.redis_url) as producer:
         for sender in senders:
             send(social, f"from-{sender}", sender, "Hi")
@@ -152,12 +197,38 @@ def test_a_message_whose_process_is_killed_is_answered_all_the_same(social: Exam
     before = len(received())
     send(social, "killed", "chen", "Hello?")
     wait_until(lambda: len(received()) > before, what="the task")
-    _, *children = ingest(social)
+    _, *children = worker(social)
     for process in children:
         process.kill()
     wait_until(lambda: reply_to(social, "killed"), what="the reply")
     assert received()[before:] == [received()[before]] * 2
     assert social.log.count("Replied to chen:") == 1
+
+
+def test_what_a_scan_took_that_fails_or_is_killed_is_taken_again_and_done_once(social: Example) -> None:
+    before = Counter(social.runs())
+
+    def has_run_twice(task: str) -> bool:
+        return social.runs()[task] >= before[task] + 2
+
+    with held(social), held(social, "scheduler"):
+        post = social.post("/posts", {"text": "Taken"})[1]["id"]
+        send(social, "taken", "gus", "Hi")
+        failing = social.run("env", "TAKEN_SECONDS=0.5", "python", "-c", FAILING_SCANS, "gus", post)
+        assert json.loads(failing) == {
+            "without_broker": [1, 1],
+            "killed_before_it_sends": [-signal.SIGKILL] * 2,
+            "killed_once_it_has_sent": [-signal.SIGKILL] * 2,
+        }
+        assert reply_to(social, "taken") is None
+    wait_until(lambda: reply_to(social, "taken"), what="the reply")
+    wait_until(lambda: social.get(f"/posts/{post}")[1]["comments"], what="the post")
+    for task in ("process_message", "publish_post"):
+        wait_until(partial(has_run_twice, task), what=f"{task}, sent twice")
+    assert social.log.count("Replied to gus:") == 1
+    assert social.log.count(f"Published: {post}") == 1
+    with redis.Redis.from_url(social.env["STATE_URL"]) as client:
+        assert client.zscore("batches", "gus") is client.zscore("posts", post) is None
 
 
 def test_a_post_is_published_once_when_it_is_due_and_its_comments_are_polled(social: Example) -> None:
@@ -236,6 +307,15 @@ def test_the_report_has_all_its_tasks(social: Example) -> None:
         *("process_message", "process_document", "scan_redis_batches"),
         *("publish_post", "enqueue_due_posts", "poll_post_comments"),
     }
+
+
+def test_only_whole_numbers_are_taken_for_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = iter([38092, 6392])
+    monkeypatch.setattr(examples, "free_port", lambda: next(ports))
+    text = "REDIS_PORT=6392\nWEB_PORT=8092\nSTATE_URL=redis://127.0.0.1:6392/1\nOTHER=16392 63920\n"
+    assert examples._on_free_ports(text) == (
+        "REDIS_PORT=38092\nWEB_PORT=6392\nSTATE_URL=redis://127.0.0.1:38092/1\nOTHER=16392 63920\n"
+    )
 
 
 def test_stopped_while_it_writes_a_reply_it_leaves_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:

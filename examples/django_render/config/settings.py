@@ -21,33 +21,40 @@ ROOT_URLCONF = "config.urls"
 USE_TZ = True
 TIME_ZONE = "UTC"  # Beat's as well. Django's own default is America/Chicago.
 
-# One Redis for messages, results, the cache and the figures of celery_argsize.
-REDIS_URL = _required("REDIS_URL")
-if os.environ.get("REQUIRE_REDIS_SSL", "").lower() in {"1", "true", "yes", "on"}:
-    REDIS_URL = REDIS_URL.replace("redis://", "rediss://", 1)
+REQUIRE_REDIS_SSL = os.environ.get("REQUIRE_REDIS_SSL", "").lower() in {"1", "true", "yes", "on"}
 
-# Certificates are checked. Of a bare rediss:// URL, Celery would check none for messages, and refuse it for results.
-REDIS_TLS = None
-if REDIS_URL.startswith("rediss://"):
-    REDIS_TLS = {
+
+def _secure(url: str) -> str:
+    return url.replace("redis://", "rediss://", 1) if REQUIRE_REDIS_SSL else url
+
+
+def _tls(url: str) -> dict[str, object] | None:
+    """Have certificates checked. Celery itself checks none for messages, and refuses a bare rediss:// for results."""
+    if not url.startswith("rediss://"):
+        return None
+    return {
         "ssl_cert_reqs": "required",
         "ssl_check_hostname": True,
         "ssl_ca_certs": os.environ.get("REDIS_CA_FILE") or None,  # None: the authorities that the system trusts
     }
 
+
+# One Redis for messages, results, the cache and the figures of celery_argsize, unless the first two have their own.
+REDIS_URL = _secure(_required("REDIS_URL"))
+
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
-        "OPTIONS": REDIS_TLS or {},
+        "OPTIONS": _tls(REDIS_URL) or {},
     }
 }
 
-# Celery itself lets environment variables of these two names win, unless they are empty.
-CELERY_BROKER_URL = REDIS_URL
-CELERY_RESULT_BACKEND = REDIS_URL
-CELERY_BROKER_USE_SSL = REDIS_TLS
-CELERY_REDIS_BACKEND_USE_SSL = REDIS_TLS
+# Celery itself lets environment variables of the first two names win: TLS is that of the URL that it will use.
+CELERY_BROKER_URL = _secure(os.environ.get("CELERY_BROKER_URL") or REDIS_URL)
+CELERY_RESULT_BACKEND = _secure(os.environ.get("CELERY_RESULT_BACKEND") or REDIS_URL)
+CELERY_BROKER_USE_SSL = _tls(CELERY_BROKER_URL)
+CELERY_REDIS_BACKEND_USE_SSL = _tls(CELERY_RESULT_BACKEND)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"retry_policy": {"timeout": 5}}  # seconds that a view waits for a lost Redis
 CELERY_RESULT_EXPIRES = 60 * 60
