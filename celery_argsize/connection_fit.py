@@ -6,9 +6,12 @@ Pure: tries setups on ``connection_model``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.connection_model import GREEN, SHARED, Setup, items_of, totals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["LEAST", "FittingSettings", "fitting", "largest_concurrency", "needed", "needed_for_results", "remedies"]
 
@@ -65,17 +68,32 @@ def fitting(setup: Setup, room: int) -> FittingSettings | None:
         return None
     for thread_safe in sorted({setup.thread_safe, setup.thread_safe or _shares(setup)}):
         tried = replace(setup, concurrency=concurrency, thread_safe=thread_safe)
-        for limit in _pool_limits(tried):
-            if _fits(replace(tried, pool_limit=limit), room):
-                return _settings(replace(tried, pool_limit=limit))
+        if limit := _pool_limit(tried, room):
+            return _settings(replace(tried, pool_limit=limit))
     return None
+
+
+def _pool_limit(setup: Setup, room: int) -> int:
+    """The largest limit worth having with which *setup* fits; 0: none does."""
+    least, most = _pool_limits(setup)
+    limit = _largest(least, most, lambda n: _fits(replace(setup, pool_limit=n), room))
+    return limit if limit >= least else 0
 
 
 def largest_concurrency(setup: Setup, room: int) -> int:
     """The largest concurrency that fits into *room*, if all else is set to need the least; 0: none does."""
     # what is on no Redis at all is not bounded by one
     most = max(room, setup.concurrency)
-    return max((n for n in range(1, most + 1) if _fits(_least(setup, n), room)), default=0)
+    return _largest(1, most, lambda n: _fits(_least(setup, n), room))
+
+
+def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from *low* to *high* that *fits*, as all below it do; ``low - 1``: none does."""
+    below, above = low - 1, high + 1
+    while above - below > 1:
+        middle = (below + above) // 2
+        below, above = (middle, above) if fits(middle) else (below, middle)
+    return below
 
 
 def _settings(setup: Setup) -> FittingSettings:
@@ -112,11 +130,12 @@ def remedies(setup: Setup, max_clients: int, reserve: int) -> list[str]:
         found.append("concurrency 1, and --without-gossip on all workers")
     if _fits(replace(least, inspectors=0), room):
         found.append("concurrency 1, and no celery inspect and no doctor while all else runs")
-    for name, count in (("workers", setup.workers), ("producers", setup.producers)):
-        fewer = range(count - 1, int(name == "workers") - 1, -1)
-        enough = next((n for n in fewer if _fits(replace(least, **{name: n}), room)), None)  # type: ignore[arg-type]
-        if enough is not None:
-            found.append(f"concurrency 1, and {enough} {name} instead of {count}")
+    workers = _largest(1, setup.workers - 1, lambda n: _fits(replace(least, workers=n), room))
+    if workers >= 1:
+        found.append(f"concurrency 1, and {workers} workers instead of {setup.workers}")
+    producers = _largest(0, setup.producers - 1, lambda n: _fits(replace(least, producers=n), room))
+    if producers >= 0:
+        found.append(f"concurrency 1, and {producers} producers instead of {setup.producers}")
     return found
 
 
@@ -127,7 +146,7 @@ def _fits(setup: Setup, room: int) -> bool:
 def _least(setup: Setup, concurrency: int) -> Setup:
     """*setup*, but with the settings that need the fewest connections."""
     lean = replace(setup, concurrency=concurrency, thread_safe=setup.thread_safe or _shares(setup))
-    return replace(lean, pool_limit=_pool_limits(lean)[-1])
+    return replace(lean, pool_limit=_pool_limits(lean)[0])
 
 
 def _shares(setup: Setup) -> bool:
@@ -135,9 +154,9 @@ def _shares(setup: Setup) -> bool:
     return setup.shareable and (setup.pool in SHARED or setup.threads > 1)
 
 
-def _pool_limits(setup: Setup) -> range:
-    """The limits to try: from one connection for each thread, to the least with which none waits for ever."""
+def _pool_limits(setup: Setup) -> tuple[int, int]:
+    """The limits to try, from the least with which no thread waits for ever to one with which none waits."""
     users = max(setup.threads, setup.at_once)
     if setup.control:
-        return range(2 * users + 1, users, -1)
-    return range(max(users + (setup.pool in SHARED), LEAST), LEAST - 1, -1)
+        return users + 1, 2 * users + 1
+    return LEAST, max(users + (setup.pool in SHARED), LEAST)

@@ -7,6 +7,7 @@ what fits in ``connection_fit``, and the words in ``connection_text``.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -27,13 +28,14 @@ from celery_argsize.connection_text import budget_text
 from celery_argsize.errors import ConfigError
 from celery_argsize.monitor import installed
 from celery_argsize.redis_url import is_redis_url, parse_redis_url, safe_url
+from celery_argsize.table import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from celery import Celery
 
-__all__ = ["ConnectionBudget", "FittingSettings", "connection_budget", "connection_settings"]
+__all__ = ["ConnectionBudget", "FittingSettings", "connection_budget", "connection_settings", "server_of"]
 
 #: What the variables of ``connection_settings`` stand for when they are unset.
 DEFAULT_POOL_LIMIT: Final = 8
@@ -138,7 +140,7 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         reserve: how many clients to keep free.
 
     Raises:
-        ConfigError: a number or a pool that cannot be.
+        ConfigError: a number, a pool, a URL or options that cannot be.
     """
     setup = Setup(
         workers=_checked("workers", workers, 1),
@@ -214,6 +216,8 @@ def _broadcasts(app: Celery) -> bool:
 
 def _places(app: Celery) -> dict[str, Any]:
     """The Redis of each use, and whether producers of *app* have one of ours."""
+    for name in ("broker_transport_options", "result_backend_transport_options"):
+        _options(app, name)
     monitor = installed(app)
     ours = config.resolve({}, app) if monitor is None else monitor.settings
     result = app.conf.result_backend
@@ -228,42 +232,63 @@ def _places(app: Celery) -> dict[str, Any]:
     }
 
 
+def _options(app: Celery, name: str) -> Mapping[str, Any]:
+    options = app.conf.get(name) or {}
+    if not isinstance(options, Mapping):
+        message = f"{name} cannot work; allowed: a dict"  # what it is may be secret
+        raise ConfigError(message)
+    return options
+
+
 def _server(name: str, url: object) -> str | None:
-    """Which Redis *url* leads to, whatever the database; ``None`` if to none. Of several brokers, the first counts."""
-    urls = [url] if isinstance(url, str) else list(url) if isinstance(url, (list, tuple)) else []
-    if not urls or not is_redis_url(urls[0]):
-        return None
-    shown = ";".join(map(safe_url, urls))
-    several = shown.partition("://")[0].endswith(("sentinel", "cluster"))
     try:
-        place = parse_redis_url(shown if several else shown.partition(";")[0])
+        return server_of(url)
     except ConfigError as exc:
-        message = f"{name} = {shown} cannot work: {exc}"
+        message = f"{name} = {_shown(url)} cannot work: {exc}"
         raise ConfigError(message) from None
+
+
+def server_of(url: object) -> str | None:
+    """Which Redis *url* leads to: ``host:port``, the path of a socket, or its sentinels; ``None`` if to none.
+
+    The same for each database of a server, and for each name of this machine: what ``ConnectionBudget.servers`` has. Of
+    several brokers, the first counts.
+
+    Raises:
+        ConfigError: it cannot work; the message has no part of it that may be secret.
+    """
+    if not is_redis_url(next(iter(_each(url)), None)):
+        return None
+    shown = _shown(url)
+    several = shown.partition("://")[0].endswith(("sentinel", "cluster"))
+    place = parse_redis_url(shown if several else shown.partition(";")[0])
     names = ",".join(sorted(map(_host, place.urls)))
     return f"sentinels {names}" if place.kind == "sentinel" else names
 
 
+def _each(url: object) -> list[Any]:
+    return [url] if isinstance(url, str) else list(url) if isinstance(url, (list, tuple)) else []
+
+
+def _shown(url: object) -> str:
+    return ";".join(map(safe_url, _each(url)))
+
+
 def _host(url: str) -> str:
-    """``host:port``, or the path of a socket; two names of this machine are one."""
+    """``host:port``, or the path of a socket; the names of this machine are one."""
     parts = urlsplit(url)
     return f"127.0.0.1:{parts.port}" if parts.hostname in {"localhost", "::1"} else parts.netloc or parts.path
 
 
 def _notes(app: Celery, setup: Setup) -> Iterator[str]:
     """What the numbers alone do not say."""
-    options: Mapping[str, Any] = app.conf.broker_transport_options or {}
+    of_channels = _options(app, "broker_transport_options").get("max_connections", 10)  # 10: kombu's own
     ceilings = (
-        (
-            'broker_transport_options["max_connections"]',
-            options.get("max_connections") or 10,
-            setup.read,
-            needed(setup),
-        ),
+        ('broker_transport_options["max_connections"]', of_channels, setup.read, needed(setup)),
         ("redis_max_connections", app.conf.get("redis_max_connections"), setup.result, needed_for_results(setup)),
     )
     for name, given, server, wanted in ceilings:
-        if server and given and given < wanted:
+        if server and given and _checked(name, given, 1) < wanted:
             yield f'{name} is {given}, but {wanted} may be needed at once: more fail with "Too many connections"'
     if setup.write and setup.pool_limit == 1:
         yield "broker_pool_limit is 1, but inspect and revoke take two connections: they would wait for ever"
@@ -310,10 +335,14 @@ def connection_settings(
 
 
 def _from(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name, "").strip()
+    text = str(environ.get(name, "")).strip()
     if not text:  # compose files pass on variables that nobody set
         return default
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        message = f"{name} = {text!r} cannot work; allowed: a whole number, 1 or more"
+    try:
+        number = int(text) if text.isascii() and text.isdecimal() else 0
+    except ValueError:  # thousands of digits
+        number = 0
+    if number < 1:
+        message = f"{name} = {cut(text, 40)!r} cannot work; allowed: a whole number, 1 or more"
         raise ConfigError(message)
-    return max(int(text), LEAST)
+    return max(number, LEAST)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from celery_argsize.errors import ConfigError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RedisPlace",
     "cert_reqs",
+    "each_of_messages",
     "from_app",
     "is_redis_url",
     "of_messages",
@@ -207,11 +208,31 @@ def from_app(app: Any) -> tuple[str | None, dict[str, Any]]:
     return (url, options) if url else of_messages(app)
 
 
-def of_results(app: Any) -> tuple[str | None, dict[str, Any]]:
-    """The Redis that *app* keeps results in, with its options as of ``from_app``."""
+def of_results(app: Any, *, completed: bool = False) -> tuple[str | None, dict[str, Any]]:
+    """The Redis that *app* keeps results in, with its options as of ``from_app``.
+
+    *completed*: with what the URL leaves to ``redis_host`` and the settings like it; ``result_backend = "redis"``
+    leaves all to them.
+    """
     conf = app.conf
-    transports = (conf.get("broker_transport_options"), conf.get("result_backend_transport_options"))
-    return _of_app(conf.result_backend, conf.get("redis_backend_use_ssl"), transports)
+    url = _completed(conf) if completed else conf.result_backend
+    transport = _transport(conf, "broker_transport_options", "result_backend_transport_options")
+    return _of_app(_each(url), conf.get("redis_backend_use_ssl"), transport)
+
+
+def _completed(conf: Any) -> Any:
+    """The URL of the results' Redis as Celery has it (celery/backends/redis.py, ``RedisBackend.__init__``)."""
+    url = conf.result_backend
+    if url in ("redis", "rediss"):
+        url = f"redis:///{conf.get('redis_db') or 0}"
+    given = {name: str(conf.get(f"redis_{name}") or "") for name in ("host", "port", "username", "password")}
+    found = re.match(r"(rediss?://)(?:([^:@/?#]*)(?::([^@/?#]*))?@)?([^@/?#]*?)(?::([0-9]+))?($|[/?].*)", str(url))
+    if found is None or not any(given.values()):
+        return url
+    scheme, name, password, host, port, rest = found.groups()
+    name, password = name or quote(given["username"], safe=""), password or quote(given["password"], safe="")
+    user = f"{name}:{password}@" if name or password else ""
+    return f"{scheme}{user}{host or given['host'] or 'localhost'}:{port or given['port'] or 6379}{rest}"
 
 
 def of_messages(app: Any, setting: str = "broker_url") -> tuple[str | None, dict[str, Any]]:
@@ -219,17 +240,40 @@ def of_messages(app: Any, setting: str = "broker_url") -> tuple[str | None, dict
 
     *setting*: which of its broker URLs is meant.
     """
+    return next(iter(each_of_messages(app, setting)), (None, {}))
+
+
+def each_of_messages(app: Any, setting: str = "broker_url") -> list[tuple[str, dict[str, Any]]]:
+    """As ``of_messages``, but each Redis of a list of brokers, of which Celery takes the first that answers."""
     conf = app.conf
-    transports = (conf.get("result_backend_transport_options"), conf.get("broker_transport_options"))
-    return _of_app(getattr(conf, setting), conf.get("broker_use_ssl"), transports)
+    transport = _transport(conf, "result_backend_transport_options", "broker_transport_options")
+    left = [url for url in _each(getattr(conf, setting)) if is_redis_url(url)]
+    found = []
+    while left:
+        url, options = _of_app(left, conf.get("broker_use_ssl"), transport)
+        found.append((str(url), options))
+        several = _is_sentinel(left[0]) or _is_cluster(left[0])
+        left = [one for one in left[1:] if not (several and (_is_sentinel(one) or _is_cluster(one)))]
+    return found
 
 
-def _of_app(urls: object, use_ssl: object, transports: tuple[Any, ...]) -> tuple[str | None, dict[str, Any]]:
-    """The Redis of *urls*; of its options, those of the last of *transports* win."""
-    found = [url for url in _each(urls) if is_redis_url(url)]
+def _transport(conf: Any, *names: str) -> dict[str, Any]:
+    """The transport options of the settings *names*, of which the last wins."""
+    found: dict[str, Any] = {}
+    for name in names:
+        try:
+            found |= dict(conf.get(name) or {})
+        except (TypeError, ValueError):
+            message = f"{name} cannot work; allowed: a dict"
+            raise ConfigError(message) from None
+    return found
+
+
+def _of_app(urls: list[str], use_ssl: object, transport: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The first Redis of *urls*."""
+    found = [url for url in urls if is_redis_url(url)]
     if not found:
         return None, {}
-    transport: dict[str, Any] = {name: value for given in transports for name, value in (given or {}).items()}
     url = found[0]
     options: dict[str, Any] = {}
     if _is_sentinel(url):
@@ -237,7 +281,7 @@ def _of_app(urls: object, use_ssl: object, transports: tuple[Any, ...]) -> tuple
         options = {key: transport[key] for key in ("master_name", "min_other_sentinels") if key in transport}
         # As with Celery, what the primary is given is not what the sentinels are.
         options["sentinel_kwargs"] = dict(transport.get("sentinel_kwargs") or {})
-    elif len(found) > 1 and _SCHEMES[urlsplit(url).scheme].kind == "cluster":
+    elif len(found) > 1 and _is_cluster(url):
         url = ";".join(found)
     if not use_ssl or with_tls(url).startswith(("unix:", "socket:", "redis+socket:")):
         return url, options
@@ -246,6 +290,10 @@ def _of_app(urls: object, use_ssl: object, transports: tuple[Any, ...]) -> tuple
 
 def _is_sentinel(url: str) -> bool:
     return url.partition("://")[0].lower().endswith("sentinel")
+
+
+def _is_cluster(url: str) -> bool:
+    return url.partition("://")[0].lower().endswith("cluster")
 
 
 def safe_url(url: object) -> str:

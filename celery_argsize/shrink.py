@@ -7,10 +7,15 @@ remote control only, and asks nobody: that is the business of the command.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from kombu.exceptions import OperationalError
+
 from celery_argsize.connection_model import ConnectionItem, Setup, items_of, totals
+from celery_argsize.doctor.broker_facts import brokers_of, connection_to, why_not
+from celery_argsize.doctor.listening import Listener
 from celery_argsize.table import cut, printable
 
 if TYPE_CHECKING:
@@ -20,10 +25,11 @@ if TYPE_CHECKING:
 
     from celery_argsize.connections import ConnectionBudget
 
-__all__ = ["Shrink", "apply_shrink", "forecast", "plan_shrink"]
+__all__ = ["Shrink", "Shrunk", "apply_shrink", "forecast", "plan_shrink"]
 
-#: Seconds that one worker gets for one answer, and between two looks at it.
+#: Seconds that one worker gets for one answer, in which another of its name would answer too, and between two looks.
 _ANSWER: Final = 2.0
+_ECHO: Final = 1.0
 _PAUSE: Final = 0.1
 
 _BUSY: Final = "All processes busy"  # billiard/pool.py, shrink
@@ -36,6 +42,16 @@ class Shrink(NamedTuple):
     now: int
     """Processes it has, or may have with ``--autoscale``."""
     to: int
+
+
+class Shrunk(NamedTuple):
+    """What came of one step."""
+
+    node: str
+    done: bool
+    """Whether its pool is as planned, or becomes so by itself."""
+    text: str
+    """In words."""
 
 
 def plan_shrink(stats: Mapping[str, Any], budget: ConnectionBudget) -> list[Shrink]:
@@ -111,99 +127,152 @@ def _processes(reply: Mapping[str, Any]) -> int:
     return max(len(processes), int((reply.get("autoscaler") or {}).get("max") or 0))
 
 
-def apply_shrink(app: Celery, plan: Iterable[Shrink], timeout: float = 30.0) -> dict[str, str]:
-    """Shrink the pools of live workers as *plan* says; by node: what came of it, in words.
+def apply_shrink(app: Celery, plan: Iterable[Shrink], timeout: float = 30.0) -> list[Shrunk]:
+    """Shrink the pools of live workers as *plan* says; what came of each step.
 
     A process that runs a task is left to end it; but one that took a task in the same moment, so that its worker does
     not know yet, may go with it, and the task fails with ``WorkerLostError``. A worker with an autoscaler gets a new
-    range instead. Nothing else of a worker is changed, and one that starts again has its old concurrency.
+    range instead. Nothing else of a worker is changed, and one that starts again has its old concurrency. No pool gets
+    below one process, and where two workers have one name, neither is touched. A broker that fails is an outcome too.
 
     Args:
         app: the app of the workers.
         plan: what to do.
         timeout: seconds for each worker to become idle enough.
     """
-    # A connection of its own: with broker_pool_limit = 1 the pool has none left to ask with.
-    with app.connection_for_write() as connection:
-        return {step.node: _shrink(_Remote(app, connection, step.node), step, timeout) for step in plan}
+    steps, done = [*plan], list[Shrunk]()
+    trouble: tuple[type[Exception], ...] = (Exception,)
+    try:
+        with ExitStack() as stack:
+            connection = _connect(app, stack)
+            # from here on, others are faults of ours
+            trouble = (OSError, OperationalError, *connection.connection_errors, *connection.channel_errors)
+            listener = stack.enter_context(Listener(app, connection))
+            for step in steps:
+                done.append(_shrink(_Remote(listener, step.node), step, timeout))
+    except trouble as exc:
+        why = f"the broker could not be asked: {why_not(exc)}"
+        done += [Shrunk(step.node, done=False, text=why) for step in steps[len(done) :]]
+    return done
+
+
+def _connect(app: Celery, stack: ExitStack) -> Any:
+    """The first broker that takes a connection, as workers choose it.
+
+    Not through the app's pool: that waits for ever for a broker that is gone, or if it has room for one connection.
+    """
+    *urls, last = brokers_of(app)
+    for url in urls:
+        with suppress(Exception):
+            return stack.enter_context(connection_to(app, _ANSWER, url))
+    return stack.enter_context(connection_to(app, _ANSWER, last))
 
 
 class _Remote:
     """One worker, by remote control."""
 
-    def __init__(self, app: Celery, connection: Any, node: str) -> None:
-        self._control: Any = app.control
-        self._to = {"destination": [node], "connection": connection, "timeout": _ANSWER, "limit": 1}
+    def __init__(self, listener: Listener, node: str) -> None:
+        self._listener = listener
         self._node = node
+        self._pids: set[object] = set()
+
+    def meet(self) -> Mapping[str, Any] | None:
+        """What it tells of itself, once another of its name would have been heard; ``None``: no answer."""
+        if self.stats() is None:
+            return None
+        self._listener.listen(lambda: self.twice, time.monotonic() + _ECHO)
+        return self.stats()  # brokers that give each question to one of them may give this one to another
+
+    @property
+    def twice(self) -> bool:
+        """Whether more than one process has answered by its name."""
+        return self._node in self._listener.twice or len(self._pids) > 1
 
     def stats(self) -> Mapping[str, Any] | None:
         """What it tells of itself; ``None``: no answer."""
-        return self._answer(self._control.broadcast("stats", reply=True, **self._to))
+        if (said := self._ask("stats")) is not None:
+            self._pids.add(said.get("pid"))
+        return said
 
     def order(self, command: str, **arguments: int) -> str | None:
         """What came of *command*: empty if it went well, else an error; ``None``: no answer."""
-        reply = self._answer(self._control.broadcast(command, arguments=arguments, reply=True, **self._to))
+        reply = self._ask(command, **arguments)
         return None if reply is None else str(reply.get("error", ""))
 
-    def _answer(self, replies: Any) -> Mapping[str, Any] | None:
-        for reply in replies or ():
-            if isinstance(found := reply.get(self._node), dict):
-                return found
-        return None
+    def _ask(self, question: str, **arguments: int) -> Mapping[str, Any] | None:
+        replies = self._listener.replies[question]
+        before = replies.get(self._node)
+        self._listener.ask({question: arguments}, [self._node], seconds=_ANSWER)
+        self._listener.listen(lambda: replies.get(self._node) is not before, time.monotonic() + _ANSWER)
+        reply = replies.get(self._node)
+        return reply.said if reply and reply is not before and isinstance(reply.said, dict) else None
 
 
 _SILENT: Final = "did not answer"
+_TWICE: Final = (
+    "stopped: more than one worker answers by this name, and an order would go to all of them; "
+    "give each a name of its own (-n NAME@%h)"
+)
 
 
-def _shrink(worker: _Remote, step: Shrink, timeout: float) -> str:
+def _shrink(worker: _Remote, step: Shrink, timeout: float) -> Shrunk:
     deadline = time.monotonic() + timeout
-    stats = worker.stats()
+    stats = worker.meet()
+    missed = Shrunk(step.node, done=False, text=_SILENT)
+    if worker.twice:
+        return missed._replace(text=_TWICE)
     if stats is None:
-        return _SILENT
-    now = _processes(stats)
+        return missed
+    now, to = _processes(stats), max(step.to, 1)
     if not now:
-        return "left as it is: only a prefork pool has processes that can go; start it with a smaller --concurrency"
-    if now <= step.to:
-        return f"has {now} processes by now: nothing to do"
+        text = "left as it is: only a prefork pool has processes that can go; start it with a smaller --concurrency"
+        return missed._replace(text=text)
+    if now <= to:
+        return Shrunk(step.node, done=True, text=f"has {now} processes by now: nothing to do")
+    step = Shrink(step.node, now, to)
     if isinstance(scaler := stats.get("autoscaler"), dict):
-        return _narrow(worker, step._replace(now=now), int(scaler.get("min") or 0), deadline)
-    return _one_by_one(worker, step._replace(now=now), deadline)
+        return _narrow(worker, step, int(scaler.get("min") or 0), deadline)
+    return _one_by_one(worker, step, deadline)
 
 
-def _narrow(worker: _Remote, step: Shrink, least: int, deadline: float) -> str:
+def _narrow(worker: _Remote, step: Shrink, least: int, deadline: float) -> Shrunk:
     """Give the autoscaler a smaller range; it ends idle processes at once, and busy ones when they are idle."""
     error = worker.order("autoscale", max=step.to, min=min(least, step.to))
-    if error is None:
-        return _SILENT
-    if error:
-        return _refused(error)
+    if error != "":
+        return Shrunk(step.node, done=False, text=_SILENT if error is None else _refused(error))
     size = _wait_for(worker, step.to, deadline)
-    done = f"autoscales up to {step.to} now, instead of {step.now}"
-    return done if size is None or size <= step.to else f"{done}; {size} processes are there until they are idle"
+    text = f"autoscales up to {step.to} now, instead of {step.now}"
+    later = "" if size is None or size <= step.to else f"; {size} processes are there until they are idle"
+    return Shrunk(step.node, done=True, text=text + later)
 
 
-def _one_by_one(worker: _Remote, step: Shrink, deadline: float) -> str:
+def _one_by_one(worker: _Remote, step: Shrink, deadline: float) -> Shrunk:
     """Order one process away at a time, and wait until it is gone.
 
     An order for more gives up in its midst if too few are idle (billiard/pool.py, shrink). One that comes before the
-    last process is gone counts that one again, so that the worker believes itself smaller than it is.
+    last process is gone counts that one again, so that the worker believes itself smaller than it is. One that a worker
+    with a single process gets leaves it with none, for ever.
     """
     size: int | None = step.now
+    missed = Shrunk(step.node, done=False, text=_SILENT)
     while size is not None and size > step.to and time.monotonic() < deadline:
+        if worker.twice:
+            return missed._replace(text=_TWICE)
         error = worker.order("pool_shrink", n=1)
         if error is None:
-            return _SILENT
+            return missed
         if not error:
             size = _wait_for(worker, size - 1, deadline)
         elif _BUSY in error:
             time.sleep(_PAUSE)
         else:
-            return _refused(error)
+            return missed._replace(text=_refused(error))
     if size is None:
-        return _SILENT
+        return missed
     if size > step.to:
-        return f"{step.now} → {size} processes so far; the others are busy or ending: run it again to get to {step.to}"
-    return f"{step.now} → {size} processes"
+        so_far = f"{step.now} → {size} processes so far"
+        return missed._replace(text=f"{so_far}; the others are busy or ending: run it again to get to {step.to}")
+    return Shrunk(step.node, done=True, text=f"{step.now} → {size} processes")
 
 
 def _size(stats: Mapping[str, Any] | None) -> int | None:

@@ -78,18 +78,22 @@ def program(text: str, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def holding_up(port: int, word: str, seconds: float) -> Iterator[int]:
-    """A port behind which the server is, and each request with that *word* in it takes so long."""
+    """A port behind which the server is, and each request with that *word* in it takes so long; empty: each."""
     listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket, late: str | None) -> None:
+        with suppress(OSError), source, target:
+            while said := source.recv(1 << 20):
+                time.sleep(seconds if late is not None and late.encode() in said else 0)
+                target.sendall(said)
 
     def serve() -> None:
         with suppress(OSError):
             while True:
                 client, _ = listener.accept()
-                with client, socket.create_connection(("127.0.0.1", port)) as server:
-                    while request := client.recv(65_536):
-                        time.sleep(seconds if word.encode() in request else 0)
-                        server.sendall(request)
-                        client.sendall(server.recv(1 << 20))
+                server = socket.create_connection(("127.0.0.1", port))
+                for ends in ((client, server, word), (server, client, None)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
     try:

@@ -5,14 +5,15 @@ Beat answers no questions. What it sent is seen by what the workers ran.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from celery_argsize.doctor.app_words import is_of_app, word_of
-from celery_argsize.doctor.beat_facts import Entry, entries, foreign_scheduler
-from celery_argsize.doctor.checks import Check, NotKnown, fail, ok, unknown, warn
+from celery_argsize.doctor.beat_entries import NO_SCHEDULE, counted_entries, knows, schedule_check, schedule_of
+from celery_argsize.doctor.beat_facts import Entry, foreign_scheduler
+from celery_argsize.doctor.beat_twins import at_database, likeness
+from celery_argsize.doctor.checks import Check, NotKnown, counted, fail, ok, unknown, warn
 from celery_argsize.doctor.queue_checks import consumed_queues, waiting_in
 from celery_argsize.doctor.silence import unheard_names
 
@@ -34,7 +35,6 @@ RATE_SINCE_START_AT_LEAST: Final = 10.0
 #: Runs for each time due, as two Beats make them: about 2, with what falls off at both ends.
 TWICE: Final = (1.7, 2.4)
 
-_NO_SCHEDULE: Final = "beat_schedule is empty: nothing needs a Beat."
 _START: Final = "celery -A {app} beat -l info"
 
 
@@ -83,19 +83,6 @@ class _Due(NamedTuple):
         return runs, min(node.span for node in self.nodes)
 
 
-def _schedule_of(facts: Facts) -> list[Entry]:
-    """The schedule.
-
-    Raises:
-        NotKnown: it is kept elsewhere.
-    """
-    scheduler = foreign_scheduler(facts.app)
-    if scheduler:
-        message = f"{scheduler} keeps the schedule: it cannot be seen here"
-        raise NotKnown(message)
-    return entries(facts.app)
-
-
 def _due(facts: Facts, schedule: list[Entry]) -> list[_Due]:
     """What can be judged: sent to a queue that a live worker consumes, and known to one of these."""
     nodes, consumed, deaf = facts.workers.get().live(), consumed_queues(facts), unheard_names(facts)
@@ -108,75 +95,28 @@ def _due(facts: Facts, schedule: list[Entry]) -> list[_Due]:
             continue
         queues = {entry.queue for entry in same}
         takers = [node for node in nodes if None in queues or queues & {*node.queues}]
-        takers = [node for node in takers if _knows(node, task)]
+        takers = [node for node in takers if knows(node, task)]
         # a worker that does not say how long it runs, or does not answer, may have run all of it
         if takers and all(node.uptime is not None for node in takers) and not deaf:
             found.append(_Due(task, tuple(same), tuple(takers)))
     return found
 
 
-def _knows(node: Node, task: str) -> bool:
-    """Workers do not tell of Celery's own tasks: all have them."""
-    return node.registered is None or task in node.registered or task.startswith("celery.")
-
-
 def _beats(facts: Facts) -> list[CeleryProcess]:
     """The Beats of this app on this machine. One that another one started is the same: a wrapper and what it wraps."""
     processes = facts.host.found.processes if facts.host.found else ()
     beats = [process for process in processes if process.beat and is_of_app(facts.app, process.app)]
-    if (found := facts.workers.found) is not None:
-        # a Beat that has sent nothing yet has no connection at all
-        others = {pid for pid, one in found.local.items() if one.ports and one.elsewhere(found.port)}
-        beats = [beat for beat in beats if beat.pid not in others]
+    beats = [beat for beat in beats if at_database(facts, beat) is not False]
     return [beat for beat in beats if beat.ppid not in {other.pid for other in beats}]
-
-
-# --- beat.schedule
-
-
-def _schedule(facts: Facts) -> list[Outcome]:
-    schedule = _schedule_of(facts)
-    if not schedule:
-        return [ok(_NO_SCHEDULE)]
-    found = facts.workers.get()
-    if not found.asked().nodes:
-        return [unknown(f"{len(schedule)} entries, and no worker answers that could run them")]
-    consumed = consumed_queues(facts)
-    troubles = [outcome for entry in schedule if (outcome := _unready(facts, entry, consumed))]
-    return troubles or [ok("A live worker knows each task and consumes its queue.", f"{len(schedule)} entries")]
-
-
-def _unready(facts: Facts, entry: Entry, consumed: frozenset[str]) -> Outcome | None:
-    nodes = facts.workers.get().live()
-    if not any(_knows(node, entry.task) for node in nodes):
-        return fail(
-            "No live worker knows the task that this entry sends: each message is thrown away (“Received unregistered "
-            "task”).",
-            f"task {entry.task}",
-            fix="# import its module in the worker, and see that the name in beat_schedule is the task's own:\n"
-            f"celery -A {word_of(facts.app)} inspect registered",
-            subject=entry.name,
-        )
-    if entry.queue is not None and entry.queue not in consumed:
-        if deaf := unheard_names(facts):
-            reason = f"no worker that answers consumes the queue {entry.queue}, and {deaf[0]} does not answer"
-            return unknown(reason, subject=entry.name)
-        return fail(
-            "No live worker consumes the queue that this entry is sent to.",
-            f"task {entry.task}, queue {entry.queue}",
-            fix=f"celery -A {word_of(facts.app)} worker -Q {shlex.quote(','.join(sorted({*consumed, entry.queue})))}",
-            subject=entry.name,
-        )
-    return None
 
 
 # --- beat.sending
 
 
 def _sending(facts: Facts) -> list[Outcome]:
-    schedule = _schedule_of(facts)
+    schedule = schedule_of(facts)
     if not schedule:
-        return [ok(_NO_SCHEDULE)]
+        return [ok(NO_SCHEDULE)]
     beats = _beats(facts)
     due = _due(facts, schedule)
     troubles = [outcome for one in due if (outcome := _not_sent(facts, one, beats))]
@@ -185,7 +125,7 @@ def _sending(facts: Facts) -> list[Outcome]:
     ran = [one for one in due if (one.sample[0] if one.sample else one.runs)]
     if ran:
         names = sum(len(one.entries) for one in ran)
-        return [ok("Scheduled tasks run.", f"{names} of {len(schedule)} entries; {_told(ran[0])}")]
+        return [ok("Scheduled tasks run.", f"{names} of {counted_entries(len(schedule))}; {_told(ran[0])}")]
     if beats:
         return [
             ok(
@@ -203,8 +143,8 @@ def _sending(facts: Facts) -> list[Outcome]:
 
 def _told(due: _Due) -> str:
     """Runs, and how many there should be about: no verdict, as Beat or a laptop may have slept for a while."""
-    times = f", due {due.oldest * due.rate:,.0f} times" if due.rate else ""
-    return f"{due.task}: {due.runs:,} runs in {due.oldest:,.0f} s{times}"
+    times = f", due {counted(round(due.oldest * due.rate), 'time')}" if due.rate else ""
+    return f"{due.task}: {counted(due.runs, 'run')} in {due.oldest:,.0f} s{times}"
 
 
 def _not_sent(facts: Facts, due: _Due, beats: list[CeleryProcess]) -> Outcome | None:
@@ -228,7 +168,7 @@ def _missing(facts: Facts, due: _Due, figure: str, beats: list[CeleryProcess]) -
     if waiting or busy:
         return warn(
             "It does not run though it is due: the workers are busy, and what Beat sends waits for them, or expires.",
-            f"{figure}; {waiting:,} messages wait",
+            f"{figure}; {waiting:,} message{' waits' if waiting == 1 else 's wait'}",
             fix=f"# more workers, or a queue of its own for it:\ncelery -A {word_of(facts.app)} worker -Q QUEUE",
             subject=due.names,
         )
@@ -256,27 +196,38 @@ def _overdue(facts: Facts, due: _Due) -> Outcome:
 
 def _single(facts: Facts) -> Outcome:
     beats, scheduler = _beats(facts), foreign_scheduler(facts.app)
-    pids = ", ".join(str(beat.pid) for beat in beats)
     if "redbeat" in scheduler.lower():
         return ok("RedBeat has a lock of its own: one of several Beats sends.", f"{len(beats)} here")
     ratios = _ratios(facts)
     # where what is due runs once all the same, the second one has a broker of its own
     if len(beats) > 1 and not any(ratio.sampled and ratio.value < TWICE[0] for ratio in ratios):
-        # what another scheduler does about it is not known
-        sure = not scheduler or "django_celery_beat" in scheduler
-        return _two(facts, f"{len(beats)} Beats of this app on this machine: pids {pids}", sure=sure)
+        return _several(facts, beats, ratios)
     if ratios:
         return _by_runs(facts, ratios)
     if beats:
-        return ok("One Beat of this app on this machine. Others elsewhere are not seen.", f"pid {pids}")
+        return ok("One Beat of this app on this machine. Others elsewhere are not seen.", f"pid {beats[0].pid}")
     if not facts.conf.beat_schedule and not scheduler:
-        return ok(_NO_SCHEDULE)
+        return ok(NO_SCHEDULE)
     return unknown("nothing is due often enough to tell one Beat from two, and none of this app runs on this machine")
+
+
+def _several(facts: Facts, beats: list[CeleryProcess], ratios: list[_Ratio]) -> Outcome:
+    """What they have in common is a word, and maybe a port: that alone is no proof."""
+    scheduler, like = foreign_scheduler(facts.app), likeness(facts, beats)
+    pids = ", ".join(str(beat.pid) for beat in beats)
+    figure = f"{len(beats)} Beats with this app's -A on this machine: pids {pids}"
+    # what another scheduler does about it is not known
+    if _doubled(ratios) or (like == "same" and (not scheduler or "django_celery_beat" in scheduler)):
+        return _two(facts, "; ".join([figure, *(ratio.figure for ratio in ratios[:2])]), sure=True)
+    if like == "apart":
+        return unknown(f"{figure}, each started in another folder: whether they are of one app is not known")
+    reason = "Whether all are of this app and send to its database is not known; if so, each task runs twice."
+    return _two(facts, figure, sure=False)._replace(reason=reason)
 
 
 def _ratios(facts: Facts) -> list[_Ratio]:
     try:
-        return [ratio for one in _due(facts, _schedule_of(facts)) if (ratio := _ratio(facts, one)) is not None]
+        return [ratio for one in _due(facts, schedule_of(facts)) if (ratio := _ratio(facts, one)) is not None]
     except NotKnown:  # then the processes say what they can
         return []
 
@@ -284,10 +235,14 @@ def _ratios(facts: Facts) -> list[_Ratio]:
 def _by_runs(facts: Facts, ratios: list[_Ratio]) -> Outcome:
     """Two Beats make all runs twice as many: one task alone may be sent by hand as well."""
     least = min(ratios, key=lambda ratio: ratio.value)
-    if not all(TWICE[0] <= ratio.value <= TWICE[1] for ratio in ratios):
+    if not _doubled(ratios):
         return ok("What is due is not sent twice.", least.figure)
     figure = "; ".join(ratio.figure for ratio in ratios[:3])
     return _two(facts, figure, sure=sum(ratio.sampled for ratio in ratios) > 1)
+
+
+def _doubled(ratios: list[_Ratio]) -> bool:
+    return bool(ratios) and all(TWICE[0] <= ratio.value <= TWICE[1] for ratio in ratios)
 
 
 class _Ratio(NamedTuple):
@@ -308,11 +263,13 @@ def _ratio(facts: Facts, due: _Due) -> _Ratio | None:
         # what had waited may be worked off in these seconds
         if not runs or any(waiting_in(facts, entry.queue) for entry in due.entries if entry.queue):
             return None
-        return _Ratio(runs / (span * due.rate), f"{due.task}: {runs} runs in {span:.1f} s, {due.often}", sampled=True)
+        return _Ratio(
+            runs / (span * due.rate), f"{due.task}: {counted(runs, 'run')} in {span:.1f} s, {due.often}", sampled=True
+        )
     times = due.oldest * due.rate
     if times < RATE_SINCE_START_AT_LEAST or not due.runs:
         return None
-    figure = f"{due.task}: {due.runs:,} runs in {due.oldest:,.0f} s, {due.often}"
+    figure = f"{due.task}: {counted(due.runs, 'run')} in {due.oldest:,.0f} s, {due.often}"
     return _Ratio(due.runs / times, figure, sampled=False)
 
 
@@ -330,7 +287,7 @@ def _two(facts: Facts, figure: str, *, sure: bool) -> Outcome:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    Check("beat.schedule", "the tasks and queues of beat_schedule against live workers", _schedule),
+    Check("beat.schedule", "the tasks and queues of beat_schedule against live workers", schedule_check),
     Check("beat.sending", "runs of scheduled tasks against how often they are due", _sending),
     Check("beat.single", "Beats on this machine, and runs above what is due", _single),
 )

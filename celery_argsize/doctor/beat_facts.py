@@ -12,10 +12,10 @@ from celery_argsize.doctor.queue_facts import queue_of
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["Entry", "entries", "foreign_scheduler", "shortest_interval"]
+__all__ = ["Entry", "entries", "foreign_scheduler", "shortest_interval", "unreadable"]
 
 #: Schedulers that take what is due from ``beat_schedule`` and nowhere else.
-_OWN_SCHEDULERS: Final = ("celery.beat:PersistentScheduler", "celery.beat:Scheduler", "celery.beat.PersistentScheduler")
+_OWN_SCHEDULERS: Final = ("celery.beat.PersistentScheduler", "celery.beat.Scheduler")
 
 
 class Entry(NamedTuple):
@@ -40,32 +40,41 @@ class Entry(NamedTuple):
 
 
 def entries(app: Celery) -> list[Entry]:
-    """What is in ``beat_schedule``.
+    """What is in ``beat_schedule``, without what cannot be read."""
+    return [entry for _, entry in _read(app) if entry is not None]
 
-    Raises whatever a schedule raises that cannot be read.
-    """
-    found = []
-    for name, entry in (app.conf.beat_schedule or {}).items():
+
+def unreadable(app: Celery) -> list[str]:
+    """Names of what is in ``beat_schedule`` and cannot be read."""
+    return [name for name, entry in _read(app) if entry is None]
+
+
+def _read(app: Celery) -> list[tuple[str, Entry | None]]:
+    schedule = app.conf.beat_schedule or {}
+    return [(str(name), _entry(app, str(name), schedule[name])) for name in schedule]
+
+
+def _entry(app: Celery, name: str, entry: Any) -> Entry | None:
+    try:
         when: Any = maybe_schedule(entry["schedule"], app=app)
         # crontab and the like are classes of their own: only this one has an interval
         plain = type(when) is schedule
         every = when.run_every.total_seconds() if plain else None
+        when.remaining_estimate(when.now())
         options = entry.get("options") or {}
-        queue = queue_of(app, entry["task"], options)
-        found.append(Entry(str(name), entry["task"], queue, every or None, when, "expires" in options))
-    return found
+        task = entry["task"]
+        return Entry(name, task, queue_of(app, task, options), every or None, when, "expires" in options)
+    except Exception:  # noqa: BLE001 - whatever is there: what Beat makes of it is no better
+        return None
 
 
 def shortest_interval(app: Celery) -> float | None:
     """Seconds between two of what is due most often; ``None`` where nothing is due at an interval."""
-    try:
-        return min((entry.every for entry in entries(app) if entry.every), default=None)
-    except Exception:  # noqa: BLE001 - what cannot be read is told by the check
-        return None
+    return min((entry.every for entry in entries(app) if entry.every), default=None)
 
 
 def foreign_scheduler(app: Celery) -> str:
     """The scheduler, where it keeps a schedule of its own; empty where ``beat_schedule`` is all."""
     scheduler = app.conf.beat_scheduler
     name = scheduler if isinstance(scheduler, str) else f"{scheduler.__module__}:{scheduler.__qualname__}"
-    return "" if name in _OWN_SCHEDULERS else name
+    return "" if name.replace(":", ".") in _OWN_SCHEDULERS else name

@@ -1,8 +1,8 @@
 """All that the checks said, and the health that follows from it: the score, its word, the exit code. Pure.
 
 The rule, as in docs/doctor.md: 100, less 25 for each check that fails, 5 for each that warns, and 1 for each that could
-not look (10 for these at most). Where a vital check fails no task runs, and nothing is left. Where more than half of the
-checks could not look there is no score.
+not look (10 for these at most). Where a vital check fails no task runs, and nothing is left. Where more than half of
+the checks could not look there is no score.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.checks import Check
 
-__all__ = ["CHECKS", "LOOKS", "SECONDS", "diagnose", "judge", "look_around"]
+__all__ = ["CHECKS", "LOOKS", "SECONDS", "diagnose", "judge", "load", "look_around"]
 
 #: Every check, in the order in which they are shown.
 CHECKS: Final = (
@@ -73,14 +73,14 @@ def diagnose(
     ``redis_url``, ``key_prefix`` and ``app_name``, as for ``get_size_summary``. *progress* is called with how many
     looks of all are done. Trouble is in what this returns.
     """
-    broken = _load(app) if app is not None else ""
+    broken = load(app) if app is not None else ""
     usable = app if not broken or _has_conf(app) else None
     where = Where(usable, given, seconds, max_clients, broken)
     facts = look_around(where, progress=progress or (lambda *_: None))
     return Diagnosis(str(getattr(app, "main", None) or ""), time.time(), judge(facts))
 
 
-def _load(app: Celery) -> str:
+def load(app: Celery) -> str:
     """Load what a worker would, here and not in several threads at once; what kept it from being loaded."""
     try:
         app.conf.get("broker_url")  # reads the configuration

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalProcess", "local_processes"]
 
 _POOL: Final = re.compile(r"(?:-P|--pool)(?:\s+|=)?(\w+)")
+_MAX_MEMORY: Final = re.compile(r"--max-memory-per-child(?:\s+|=)(\d+)")
 
 
 class LocalProcess(NamedTuple):
@@ -30,6 +31,12 @@ class LocalProcess(NamedTuple):
     """Whether it was stopped, as by SIGSTOP."""
     ports: frozenset[int] | None
     """Ports of others that it is connected to; ``None`` where that may not be seen."""
+    max_memory: int = 0
+    """KiB that ``--max-memory-per-child`` said; 0 where nothing did."""
+    folder: str = ""
+    """Where it was started; empty where that may not be seen."""
+    ends: frozenset[str] = frozenset()
+    """Its ends of its connections to others, as a Redis writes them in CLIENT LIST."""
 
     def elsewhere(self, port: int) -> bool:
         """Whether it is not connected to *port*: another installation of the app has a broker of its own."""
@@ -43,24 +50,45 @@ def local_processes() -> Mapping[int, LocalProcess]:
     except ImportError:
         return {}
     found = {}
-    for process in psutil.process_iter(["cmdline", "status"]):
-        words = process.info["cmdline"] or []
+    for process in psutil.process_iter():
+        # not process_iter's own info: that is shared with the look at the host, which runs at the same time
+        info = _info(psutil, process)
+        words = info.get("cmdline") or []
         one = process_of(words)
         if one is None or one.kind == "child":
             continue
-        line = " ".join(words)
-        pool = _POOL.search(line)
+        line, connections = " ".join(words), _connections(psutil, process)
+        pool, memory = _POOL.search(line), _MAX_MEMORY.search(line)
         found[process.pid] = LocalProcess(
             pool=pool[1] if pool else "",
             recycles="--max-memory-per-child" in line,
-            stopped=process.info["status"] == psutil.STATUS_STOPPED,
-            ports=_ports(psutil, process),
+            stopped=info.get("status") == psutil.STATUS_STOPPED,
+            ports=None if connections is None else frozenset(one.raddr.port for one in connections),
+            max_memory=int(memory[1]) if memory else 0,
+            folder=_folder(psutil, process),
+            ends=frozenset(_listed(one.laddr) for one in connections or ()),
         )
     return found
 
 
-def _ports(psutil: Any, process: Any) -> frozenset[int] | None:
+def _info(psutil: Any, process: Any) -> dict[str, Any]:
+    with suppress(psutil.Error, OSError):
+        return dict(process.as_dict(["cmdline", "status"]))
+    return {}
+
+
+def _connections(psutil: Any, process: Any) -> list[Any] | None:
     ask = getattr(process, "net_connections", None) or process.connections  # before psutil 6
     with suppress(psutil.Error, OSError):
-        return frozenset(one.raddr.port for one in ask("tcp") if one.raddr)
+        return [one for one in ask("tcp") if one.raddr]
     return None
+
+
+def _folder(psutil: Any, process: Any) -> str:
+    with suppress(psutil.Error, OSError):
+        return str(process.cwd())
+    return ""
+
+
+def _listed(end: Any) -> str:
+    return f"[{end.ip}]:{end.port}" if ":" in end.ip else f"{end.ip}:{end.port}"

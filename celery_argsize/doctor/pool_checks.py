@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from celery_argsize.doctor.checks import Check, NotKnown, ok, warn
+from celery_argsize.doctor.checks import Check, NotKnown, counted, ok, warn
+from celery_argsize.doctor.setting_values import memory_line, memory_options, number
 from celery_argsize.doctor.spelling import setting
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _local_pools(facts: Facts) -> list[_Pool]:
     """
     nodes, host = facts.workers.get().live(), facts.host.get()
     if host.psutil_missing:
-        message = "psutil is not installed: pip install psutil"
+        message = "psutil is not installed: pip install 'celery-argsize[doctor]'"
         raise NotKnown(message)
     processes = {process.pid: process for process in host.processes}
     return [
@@ -84,7 +85,7 @@ def _concurrency(facts: Facts) -> Outcome:
     if not here:
         return ok("All workers run on other machines.", shown)
     most = max(CHILDREN_PER_CPU * host.cpus, CHILDREN_ALWAYS)
-    figure = f"{children} prefork children for {host.cpus} CPU{'s' if host.cpus > 1 else ''}"
+    figure = f"{children} prefork {'child' if children == 1 else 'children'} for {counted(host.cpus, 'CPU')}"
     if children <= most:
         return ok("The CPUs bear that.", figure if children else shown)
     each = max(1, host.cpus // len(here))
@@ -92,7 +93,7 @@ def _concurrency(facts: Facts) -> Outcome:
         "They take the CPU from each other, and from the heartbeats of their main processes (“missed heartbeat”), and "
         "each costs its memory. Tasks that only wait are cheaper with -P threads or -P gevent.",
         figure,
-        fix=f"# for each of the {len(here)} workers here, or -c {each}:\n"
+        fix=f"# for {'the worker' if len(here) == 1 else f'each of the {len(here)} workers'} here, or -c {each}:\n"
         + setting(facts.app, "worker_concurrency", each),
     )
 
@@ -115,7 +116,8 @@ def _together(facts: Facts, pools: list[_Pool]) -> list[Outcome]:
     biggest = max(pools, key=lambda pool: pool.biggest)
     grown = sum(pool.grown for pool in pools)
     count = sum(len(pool.children) or 1 for pool in pools)
-    figure = f"{count} processes, the biggest {_mib(biggest.biggest)}; the memory here: {_mib(limit)}"
+    processes = f"{count} process{'' if count == 1 else 'es'}"
+    figure = f"{processes}, the biggest {_mib(biggest.biggest)}; the memory here: {_mib(limit)}"
     if grown <= limit:
         return [ok("They fit, were each as big as the biggest.", figure)]
     room = (limit // 2 - sum(pool.main.rss for pool in pools)) // max(1, sum(pool.node.concurrency for pool in pools))
@@ -135,17 +137,18 @@ def _together(facts: Facts, pools: list[_Pool]) -> list[Outcome]:
 
 def _over_limit(facts: Facts, pools: list[_Pool]) -> list[Outcome]:
     """Pools whose smallest child is over the limit at which it is replaced: all are, after every task."""
-    limit = int(facts.conf.worker_max_memory_per_child or 0) * KIB
+    told = memory_options(facts)
+    limits = [int(told.get(pool.node.name) or number(facts.conf.worker_max_memory_per_child) or 0) for pool in pools]
     return [
         warn(
             "Every child is over worker_max_memory_per_child from the start: each is replaced after every task.",
-            f"the smallest takes {_mib(smallest)}, the limit is {_mib(limit)}",
+            f"the smallest takes {_mib(smallest)}, the limit is {_mib(limit * KIB)}",
             fix="# in KiB; leave room for what tasks need:\n"
-            + setting(facts.app, "worker_max_memory_per_child", 2 * smallest // KIB),
+            + memory_line(facts, 2 * smallest // KIB, pool.node.name if pool.node.name in told else ""),
             subject=pool.node.name,
         )
-        for pool in pools
-        if limit and pool.children and (smallest := min(child.rss for child in pool.children)) > limit
+        for pool, limit in zip(pools, limits, strict=True)
+        if limit and pool.children and (smallest := min(child.rss for child in pool.children)) > limit * KIB
     ]
 
 

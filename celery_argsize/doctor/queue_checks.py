@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from celery_argsize.doctor.app_words import word_of
-from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
+from celery_argsize.doctor.checks import Check, counted, fail, ok, unknown, warn
 from celery_argsize.doctor.queue_facts import defaulted_tasks, known_queues, routed_queues
 from celery_argsize.doctor.silence import unheard_names
 
@@ -36,15 +37,15 @@ def consumed_queues(facts: Facts) -> frozenset[str]:
         NotKnown: no worker answers.
     """
     found = facts.workers.get()
-    counted = {name for name, count in found.counted.items() if count.consumers}
-    return frozenset({queue for node in found.live() for queue in node.queues} | counted)
+    others = {name for name, count in found.counted.items() if count.consumers}
+    return frozenset({queue for node in found.live() for queue in node.queues} | others)
 
 
 def waiting_in(facts: Facts, queue: str) -> int | None:
     """How many messages wait in *queue*; ``None`` where that is not known."""
-    counted = facts.workers.get().counted.get(queue)
-    if counted is not None:
-        return counted.messages
+    told = facts.workers.get().counted.get(queue)
+    if told is not None:
+        return told.messages
     for server in facts.redis.found or ():
         if "messages" in server.roles and not server.error and queue in server.queues:
             return server.queues[queue]
@@ -62,10 +63,28 @@ def _judge(facts: Facts) -> list[Outcome]:
     outcomes = [
         outcome
         for name in queues.waiting
-        if name not in consumed and (outcome := _unconsumed(facts, queues, name, routed, default))
+        if name not in {*consumed, *facts.workers.get().uncounted}
+        and (outcome := _unconsumed(facts, queues, name, routed, default))
     ]
+    outcomes += _uncounted(facts, consumed)
     figure = f"{len(consumed)} consumed: {', '.join(sorted(consumed))}"
-    return outcomes or [ok("Every queue that is sent to is consumed.", figure)]
+    return outcomes or [ok("Every queue that is known is consumed.", figure)]
+
+
+def _uncounted(facts: Facts, consumed: frozenset[str]) -> list[Outcome]:
+    """Queues of which the broker did not tell; one line for all that have one reason."""
+    whys: dict[str, list[str]] = defaultdict(list)
+    for name, why in facts.workers.get().uncounted.items():
+        if name not in consumed:
+            whys[why].append(name)
+    return [
+        unknown(f"nobody who answers consumes {_shown(names)}, and who else does, and what waits, is not known: {why}")
+        for why, names in whys.items()
+    ]
+
+
+def _shown(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
 
 
 def _unconsumed(facts: Facts, queues: _Queues, name: str, routed: dict[str, str], default: str) -> Outcome | None:
@@ -83,7 +102,7 @@ def _unconsumed(facts: Facts, queues: _Queues, name: str, routed: dict[str, str]
         return warn(f"No worker consumes it, and {routed[name]}.", "nothing waits yet", fix=fix, subject=name)
     count = len(defaulted_tasks(facts.app))
     told = "It is the default queue and nobody consumes it: they would wait, if ever sent."
-    return ok(told, f"{count} task{'s' if count > 1 else ''} would go there, nothing waits", subject=name)
+    return ok(told, f"{counted(count, 'task')} would go there, nothing waits", subject=name)
 
 
 QUEUE_CHECKS: Final = (Check("workers.queues", "queues that are sent to, and who consumes them", _judge),)

@@ -42,7 +42,8 @@ def routed_queues(app: Celery) -> dict[str, str]:
     for queue in _in_routes(app.conf.task_routes):
         found.setdefault(queue, "task_routes names it")
     for name, entry in (app.conf.beat_schedule or {}).items():
-        queue = queue_of(app, entry.get("task", ""), entry.get("options"))
+        # what else is there, beat.schedule tells
+        queue = queue_of(app, entry.get("task", ""), entry.get("options")) if isinstance(entry, Mapping) else None
         if queue is not None:
             found.setdefault(queue, f"the beat_schedule entry {name} is sent there")
     return found

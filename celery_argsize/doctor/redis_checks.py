@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from celery_argsize.doctor.checks import VERDICTS, Check, Outcome, fail, ok, unknown, warn
 from celery_argsize.doctor.redis_clients import clients, forecast, rejected
-from celery_argsize.doctor.redis_judging import cli, each_server
+from celery_argsize.doctor.redis_judging import cli, each_server, of_server, version
 from celery_argsize.doctor.redis_keys import queues, results, unacked
 from celery_argsize.doctor.redis_memory import evicted, eviction, memory, persistence
 from celery_argsize.doctor.redis_places import tls_required
@@ -41,10 +41,12 @@ _TLS_SETTINGS: Final[dict[Role, str]] = {"messages": "broker_use_ssl", "results"
 
 
 def _reachable(facts: Facts) -> list[Outcome]:
-    return [_answers(facts, server)._replace(subject=server.subject) for server in facts.redis.get()]
+    servers = facts.redis.get()
+    others = any("messages" in server.roles and not server.error for server in servers)
+    return [of_server(server, _answers(facts, server, others=others)) for server in servers]
 
 
-def _answers(facts: Facts, server: ServerFacts) -> Outcome:
+def _answers(facts: Facts, server: ServerFacts, *, others: bool) -> Outcome:
     if server.info.get("role") == "slave" and server.info.get("slave_read_only"):
         reason = "it is a read-only replica: no task can be sent, and nothing be written"
         return fail(reason, fix=f"{cli(server)} INFO replication  # master_host and master_port: give that URL")
@@ -53,7 +55,10 @@ def _answers(facts: Facts, server: ServerFacts) -> Outcome:
         return ok("it answers", f"Redis {version}" if version else "")
     reason = "; ".join(dict.fromkeys(server.errors.values()))
     some = f" (for {', '.join(server.errors)})" if server.roles - set(server.errors) else ""
-    return fail(f"{reason}{some}", fix=_way_in(facts, server, reason))
+    fix = _way_in(facts, server, reason)
+    if others and all(one.spare for one in server.places):
+        return warn(f"{reason}; another broker of the list takes its place", "", fix=fix)
+    return fail(f"{reason}{some}", fix=fix)
 
 
 def _way_in(facts: Facts, server: ServerFacts, reason: str) -> str:
@@ -95,7 +100,7 @@ def _tls(facts: Facts) -> list[Outcome]:
     for server in facts.redis.get():
         said = {one.role: _tls_of(facts, server, one, required=required) for one in server.places if not one.error}
         if said:
-            found.append(_worst(said)._replace(subject=server.subject))
+            found.append(of_server(server, _worst(said)))
     return found
 
 
@@ -164,10 +169,10 @@ def _version(facts: Facts) -> list[Outcome]:
 
 def _version_of(server: ServerFacts) -> Outcome:
     said = str(server.info.get("redis_version", ""))
-    digits = [int(part) for part in said.split(".")[:2] if part.isdecimal()]
-    if len(digits) < len(OLDEST):
+    found = version(server)
+    if len(found) < len(OLDEST):
         return unknown("it does not say which version it is")
-    if tuple(digits) >= OLDEST:
+    if found >= OLDEST:
         return ok("as new as is needed", said)
     if "figures" in server.roles:
         return fail("celery_argsize needs Redis 6.2: no figures are kept", said, fix="upgrade Redis to 7.2 or later")

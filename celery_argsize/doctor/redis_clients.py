@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.connection_fit import remedies
+from celery_argsize.connection_fit import fitting, needed, needed_for_results, remedies
+from celery_argsize.connection_model import GREEN, items_of
 from celery_argsize.connections import connection_budget
 from celery_argsize.doctor.checks import NotKnown, Outcome, fail, ok, warn
-from celery_argsize.doctor.redis_judging import NEARLY_FULL, NO_ROOM, cli, each_server, number, uptime
+from celery_argsize.doctor.redis_judging import NEARLY_FULL, NO_ROOM, cli, each_server, number, of_server, uptime
+from celery_argsize.doctor.setting_values import live_nodes, transport_option
 from celery_argsize.doctor.spelling import setting
 from celery_argsize.errors import ConfigError
 from celery_argsize.shrink import forecast as forecast_live
 from celery_argsize.table import table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from celery_argsize.connections import ConnectionBudget
     from celery_argsize.doctor.facts import Facts
     from celery_argsize.doctor.redis_facts import ServerFacts
@@ -43,7 +44,7 @@ def clients(facts: Facts) -> list[Outcome]:
 
 def _full(facts: Facts, server: ServerFacts) -> Outcome:
     reason = "it has no place for another client: workers that reconnect, and whoever sends a task, are refused"
-    return fail(reason, "max number of clients reached", fix=_fewer(facts, server), subject=server.subject)
+    return of_server(server, fail(reason, "max number of clients reached", fix=_fewer(facts, server)))
 
 
 def _clients_of(facts: Facts, server: ServerFacts) -> Outcome:
@@ -99,52 +100,85 @@ def _process(facts: Facts, one: Holders) -> str:
 
 def _fewer(facts: Facts, server: ServerFacts) -> str:
     """The way out of field reports: fewer connections now, then settings, then a larger Redis."""
-    lines = [
-        "celery -A proj argsize doctor --apply-pool-shrink",
-        *_pools(facts, FEW, FEW, FEW),
-        f"celery -A proj worker --concurrency={FEW}",
-        f"{cli(server)} CLIENT LIST",
-        f"{cli(server)} CONFIG SET maxclients {max(2 * (server.maxclients or 0), 100)}  # or a plan with more clients",
-    ]
-    return "\n".join(lines)
+    most = server.maxclients
+    larger = f"{cli(server)} CONFIG SET maxclients {max(2 * most, 100) if most else 'NUMBER'}"
+    larger += (
+        "  # or a plan with more clients" if most else "  # above what CONFIG GET maxclients says; or a larger plan"
+    )
+    shrink = "celery -A proj argsize doctor --apply-pool-shrink"
+    settings = [*_ceilings(facts), f"celery -A proj worker --concurrency={FEW}"]
+    if live_nodes(facts) and not server.full:
+        return "\n".join([shrink, *settings, f"{cli(server)} CLIENT LIST", larger])
+    stop = "# stop a worker, or whatever else is connected: those below need a connection themselves"
+    return "\n".join([stop, larger, f"{cli(server)} CLIENT LIST", shrink, *settings])
+
+
+def _ceilings(facts: Facts) -> list[str]:
+    """Lines that bound the three pools to few, but not to fewer than its tasks need: what is beyond fails."""
+    if facts.where.app is None:
+        return [setting(None, "broker_pool_limit", FEW)]
+    try:
+        setup = _budget(facts, SMALL).setup
+    except NotKnown:
+        return [setting(facts.where.app, "broker_pool_limit", FEW)]
+    return _pools(facts, FEW, max(FEW, needed(setup)), max(FEW, needed_for_results(setup)))
 
 
 def _pools(facts: Facts, publishing: int | None, broker: int | None, results: int | None) -> list[str]:
-    """Lines that bound the three pools, or those of them that matter.
-
-    What else is in the app's options may be secret, and is not written.
-    """
-    app = facts.where.app
-    options: Mapping[str, object] = (app.conf.broker_transport_options or {}) if app is not None else {}
-    kept = {name: value for name, value in options.items() if isinstance(value, (int, float))}
-    others = "  # with what else is in it" if len(kept) < len(options) else ""
+    """Lines that bound the three pools, or those of them that matter; what else is in the app's options stays."""
+    app = facts.app
     lines = (
         (publishing, setting(app, "broker_pool_limit", publishing)),
-        (broker, setting(app, "broker_transport_options", {**kept, "max_connections": broker}) + others),
+        (broker, transport_option(facts, "max_connections", broker)),
         (results, setting(app, "redis_max_connections", results)),
     )
     return [line for bound, line in lines if bound is not None]
 
 
+def _budget(facts: Facts, most: int) -> ConnectionBudget:
+    """What the app's configuration can open, with the concurrency and the pool of the live workers, if any."""
+    nodes = live_nodes(facts)
+    concurrency = max((node.concurrency for node in nodes), default=None) or None
+    pool = next((node.pool for node in nodes if node.pool in GREEN), None)
+    try:
+        return connection_budget(facts.app, most, max(1, len(nodes)), concurrency, pool=pool)
+    except ConfigError as exc:
+        raise NotKnown(str(exc)) from None
+
+
+#: Which of ``Setup``'s servers has which role.
+_FIELDS: Final = {"messages": ("read", "write"), "results": ("result",)}
+
+
+def _leading_to(server: ServerFacts, budget: ConnectionBudget) -> ConnectionBudget:
+    """*budget*, if *server* were in use: it may be one that takes over, of a list of brokers."""
+    fields: dict[str, Any] = {
+        name: server.address
+        for names in map(_FIELDS.get, server.roles)
+        if names and server.address not in [getattr(budget.setup, name) for name in names]
+        for name in names
+    }
+    if not fields:
+        return budget
+    setup = replace(budget.setup, **fields)
+    items, settings = items_of(setup), fitting(setup, budget.max_clients - budget.reserve)
+    return replace(budget, setup=setup, items=items, settings=settings)
+
+
 def forecast(facts: Facts) -> list[Outcome]:
     """What the configuration can open at most, against maxclients."""
-    app = facts.app
-    nodes = facts.workers.found.nodes if facts.workers.found else ()
+    nodes = live_nodes(facts)
     live = {node.name: node.stats for node in nodes}
 
-    def judge(server: ServerFacts) -> Outcome | None:
+    def judge(server: ServerFacts) -> Outcome:
         if not server.maxclients:
             server.need("config")
             message = "it does not say its maxclients"
             raise NotKnown(message)
-        try:
-            concurrency = max((node.concurrency for node in nodes), default=None)
-            budget = connection_budget(app, server.maxclients, max(1, len(nodes)), concurrency)
-        except ConfigError as exc:
-            raise NotKnown(str(exc)) from None
+        budget = _leading_to(server, _budget(facts, server.maxclients))
         servers = forecast_live(live, budget) if live else budget.servers
         if server.address not in servers:
-            return None
+            return ok("nothing of this configuration connects to it", f"0 of {server.maxclients:,} clients")
         total = sum(node.concurrency for node in nodes)
         counted = f"{len(nodes):,} live worker{'s' * (len(nodes) > 1)}, {total:,} tasks at once" if nodes else ""
         return _forecast_of(budget, servers[server.address], counted, fix=_fitting(facts, budget))

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Holders", "holders_in"]
+__all__ = ["Holders", "holders_in", "open_files"]
+
+#: Both ends of a connection, as CLIENT LIST writes them, the client's first.
+_Ends = tuple[str, str]
 
 
 class Holders(NamedTuple):
@@ -26,19 +29,35 @@ class Holders(NamedTuple):
     """The processes, where these are on this machine and may be seen."""
 
 
-def holders_in(client: Any, ours: str) -> tuple[Holders, ...]:
+def open_files() -> frozenset[int] | None:
+    """What this process has open, as numbers; ``None`` where the system does not tell."""
+    try:
+        return frozenset(int(name) for name in os.listdir("/dev/fd"))  # noqa: PTH208 - names are all it needs
+    except (OSError, ValueError):
+        return None
+
+
+def holders_in(client: Any, ours: str, before: frozenset[int] | None) -> tuple[Holders, ...]:
     """Who is connected, by name, host and what they do, the most first.
 
-    Without this process's own: those that have the name *ours*, and those by which other looks ask workers.
+    Without those that have the name *ours*, and without those that this process opened since it had only the files
+    *before*: by these, other looks ask workers. Where that cannot be told, without any of this process.
     """
+    opened = _opened_since(before)
     listed = client.client_list()
+    if not any(one.get("name") == ours for one in listed):  # it could not be named
+        asking = (one for one in reversed(listed) if one.get("cmd") in {"client", "client|list"})
+        with suppress(StopIteration, ValueError):
+            listed.remove(next(asking))
     processes = _processes(here=any(one.get("addr", "").startswith(("127.", "[::1]")) for one in listed))
+    opened |= _opened_since(before)
     count: Counter[tuple[str, str, str]] = Counter()
     of: dict[tuple[str, str, str], set[int]] = defaultdict(set)
     for one in listed:
         address = one.get("addr", "")
-        pid = processes.get((address, one.get("laddr", "")))
-        if one.get("name") == ours or pid == os.getpid():
+        ends = (address, one.get("laddr", ""))
+        pid = processes.get(ends)
+        if one.get("name") == ours or ends in opened:
             continue
         key = (one.get("name", ""), address.rpartition(":")[0], _does(one))
         count[key] += 1
@@ -56,20 +75,27 @@ def _does(one: Mapping[str, str]) -> str:
     return f"idle, last command {command}" if command and command != "null" else "has sent nothing yet"
 
 
-def _processes(*, here: bool) -> dict[tuple[str, str], int]:
-    """Both ends of a connection, the client's first → the process of this machine that has it, where it may be seen.
+def _processes(*, here: bool) -> dict[_Ends, int]:
+    """The process of this machine that has a connection, where it may be seen.
 
     *here*: whether there may be any but this one; those of all take their time.
     """
-    try:
+    found: dict[_Ends, int] = {}
+    with suppress(Exception):  # not allowed (macOS), or no psutil: who it is stays open
         import psutil  # noqa: PLC0415 - an extra
-    except ImportError:
-        return {}
-    found: dict[tuple[str, str], int] = {}
-    for look in (_all, _own) if here else (_own,):
-        with suppress(Exception):  # not allowed (macOS): who it is stays open
-            found |= {(_written(one.laddr), _written(one.raddr)): pid for pid, one in look(psutil)}
-    return found
+
+        if here:
+            found |= {_ends(one): one.pid for one in psutil.net_connections("tcp") if one.pid and one.raddr}
+    return found | {_ends(one): os.getpid() for one in _own()}
+
+
+def _opened_since(before: frozenset[int] | None) -> set[_Ends]:
+    """The connections that this process opened since it had only the files *before*."""
+    return {_ends(one) for one in _own() if before is None or one.fd not in before}
+
+
+def _ends(one: Any) -> _Ends:
+    return _written(one.laddr), _written(one.raddr)
 
 
 def _written(end: Any) -> str:
@@ -77,12 +103,13 @@ def _written(end: Any) -> str:
     return f"[{end.ip}]:{end.port}" if ":" in end.ip else f"{end.ip}:{end.port}"
 
 
-def _all(psutil: Any) -> list[tuple[int, Any]]:
-    return [(one.pid, one) for one in psutil.net_connections("tcp") if one.pid and one.raddr]
-
-
-def _own(psutil: Any) -> list[tuple[int, Any]]:
+def _own() -> list[Any]:
     """Those of this process, which may always be seen; before version 6, psutil had another name for that."""
-    process = psutil.Process()
-    listed = getattr(process, "net_connections", None) or process.connections
-    return [(process.pid, one) for one in listed("tcp") if one.raddr]
+    try:
+        import psutil  # noqa: PLC0415 - an extra
+
+        process = psutil.Process()
+        listed = getattr(process, "net_connections", None) or process.connections
+        return [one for one in listed("tcp") if one.raddr]
+    except Exception:  # noqa: BLE001 - as above
+        return []

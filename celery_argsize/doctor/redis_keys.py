@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from celery_argsize.doctor.checks import NotKnown, Outcome, ok, warn
 from celery_argsize.doctor.redis_contents import RESULTS
-from celery_argsize.doctor.redis_judging import ago, cli, each_server, size
+from celery_argsize.doctor.redis_judging import ago, cli, each_server, size, version
 from celery_argsize.doctor.spelling import setting
 from celery_argsize.table import printable
 
@@ -22,6 +22,9 @@ LONG: Final = 10_000
 #: Part of maxmemory that one queue may take.
 HEAVY: Final = 0.10
 
+#: A SCAN is bounded.
+PARTLY: Final = "the Redis has too many keys to look for all queues of others"
+
 #: Results that never expire, in the sample: with fewer, somebody kept them on purpose, and they weigh nothing.
 LASTING: Final = 100
 
@@ -31,6 +34,8 @@ GRACE: Final = 600.0
 
 #: Seconds that results live, in a field report; Celery's default is a day.
 EXPIRES: Final = 3600
+#: Since this version, EXPIRE knows NX: only where there is no expiry yet.
+CONDITIONAL: Final = (7, 0)
 
 
 def queues(facts: Facts) -> list[Outcome]:
@@ -48,12 +53,14 @@ def _queues_of(facts: Facts, server: ServerFacts) -> list[Outcome]:
     longest = max(server.queues, key=lambda name: server.queues[name], default="")
     most = f", the most in {longest}" if waiting else ""
     figure = f"{waiting:,} messages in {len(server.queues)} queue{'s' * (len(server.queues) != 1)}{most}"
-    return [ok("no queue is long", figure)]
+    if server.contents.waiting.complete:
+        return [ok("no queue is long", figure)]
+    return [ok("no queue that the app names is long", f"{figure}; {PARTLY}")]
 
 
 def _long(facts: Facts, server: ServerFacts, name: str) -> Outcome | None:
     """A warning, if this queue is long or heavy."""
-    count, weight = server.queues[name], server.contents.weights.get(name, 0)
+    count, weight = server.queues[name], server.contents.waiting.weights.get(name, 0)
     room = int(server.info.get("maxmemory") or 0)
     heavy = bool(room) and weight > room * HEAVY
     if count < LONG and not heavy:
@@ -111,8 +118,9 @@ def _results_of(facts: Facts, server: ServerFacts) -> Outcome:
         return ok("results go by themselves", figure)
     reason = "results pile up; those that are there do not go by themselves, whatever the setting becomes"
     client = cli(server, "results")
-    only = " NX" if str(server.info.get("redis_version", "0")) >= "7" else ""
-    each = f'{client} EXPIRE "$key" {EXPIRES}{only}'
+    each = f'{client} EXPIRE "$key" {EXPIRES} NX'
+    if version(server) < CONDITIONAL:
+        each = f'if [ "$({client} TTL "$key")" = -1 ]; then {client} EXPIRE "$key" {EXPIRES}; fi'
     fix = (
         f"{setting(facts.where.app, 'result_expires', EXPIRES)}  # seconds; for those to come\n"
         f"# for those that are there:\n"

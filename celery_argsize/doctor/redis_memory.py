@@ -105,17 +105,18 @@ def persistence(facts: Facts) -> list[Outcome]:
     return each_server(facts, _persistence_of, "info")
 
 
-#: What INFO says of the disk; where it is not ``ok``, no write is taken.
-_REFUSING: Final = ("aof_last_write_status", "rdb_last_bgsave_status")
-
-
 def _persistence_of(server: ServerFacts) -> Outcome:
     aof = bool(number(server, "aof_enabled"))
-    failed = [name for name in _REFUSING if server.info.get(name, "ok") != "ok"]
-    if failed:
-        reason = "it cannot write to its disk, and by default refuses all writes from then on (MISCONF)"
-        return fail(reason, f"{failed[0]}: err", fix=_disk(server))
-    if aof and server.info.get("aof_last_bgrewrite_status", "ok") != "ok":
+    refused = "it cannot write to its disk, and refuses all writes until it can (MISCONF)"
+    if aof and not _well(server, "aof_last_write_status"):
+        return fail(refused, "aof_last_write_status: err", fix=_disk(server))
+    if not _well(server, "rdb_last_bgsave_status"):
+        figure = "rdb_last_bgsave_status: err"
+        if _stops(server):
+            return fail(refused, figure, fix=_disk(server))
+        if server.config.get("save"):
+            return warn("it takes writes, but its last save failed: a restart loses them", figure, fix=_disk(server))
+    if aof and not _well(server, "aof_last_bgrewrite_status"):
         return warn(
             "its append-only file only grows: rewriting it failed", "aof_last_bgrewrite_status err", fix=_disk(server)
         )
@@ -123,6 +124,20 @@ def _persistence_of(server: ServerFacts) -> Outcome:
         return ok("a restart loses a second at most", "append-only file")
     server.need("config")
     return _without_aof(server)
+
+
+def _well(server: ServerFacts, status: str) -> bool:
+    return bool(server.info.get(status, "ok") == "ok")
+
+
+def _stops(server: ServerFacts) -> bool:
+    """Whether it refuses writes after a save that failed: only with save points, and unless told not to.
+
+    Where it does not show its configuration, the PINGs tell, which it refuses as well.
+    """
+    if "config" in server.missed:
+        return not server.pings
+    return bool(server.config.get("save")) and server.config.get("stop-writes-on-bgsave-error", "yes") == "yes"
 
 
 def _without_aof(server: ServerFacts) -> Outcome:

@@ -6,16 +6,19 @@ Nothing is connected to. What the servers say is the business of ``redis_facts``
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from celery_argsize.config import Settings
 from celery_argsize.errors import ConfigError
-from celery_argsize.redis_url import cert_reqs, of_messages, of_results, parse_redis_url, safe_url
+from celery_argsize.redis_url import cert_reqs, each_of_messages, of_results, parse_redis_url, safe_url
 from celery_argsize.target import find_target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from urllib.parse import SplitResult
+
     from celery_argsize.doctor.facts import Where
 
 __all__ = ["ROLES", "Place", "Role", "Tls", "places_of", "tls_required"]
@@ -47,6 +50,8 @@ class Place:
     tls: Tls
     error: str = ""
     """Why there is no telling which Redis is meant."""
+    spare: bool = False
+    """Whether it is one of several in a list of brokers, so that another one may do in its place."""
 
     @property
     def url(self) -> str:
@@ -65,8 +70,7 @@ class Place:
         """The same for each place on the same server: its host and port, its socket file, or its sentinels."""
         place = parse_redis_url(self.settings.redis_url or "")
         parts = [urlsplit(url) for url in place.urls]
-        hosts = [part.path if part.scheme == "unix" else part.netloc.rpartition("@")[2] for part in parts]
-        names = ",".join(sorted(host.replace("localhost:", "127.0.0.1:") for host in hosts))
+        names = ",".join(sorted(map(_host, parts)))
         return f"sentinels {names}" if place.kind == "sentinel" else names
 
 
@@ -79,11 +83,26 @@ def places_of(where: Where) -> list[Place]:
     app = where.app
     if app is None:
         return _of_figures(where)
-    try:
-        figures = _of_figures(where)
-    except ConfigError as exc:
-        figures = [Place("figures", Settings(), Tls(on=False), str(exc))]
-    return [*_of_messages(app), *_of_results(app), *figures]
+    looks: tuple[tuple[Role, Callable[[], list[Place]]], ...] = (
+        ("messages", lambda: _of_messages(app)),
+        ("results", lambda: _of_results(app)),
+        ("figures", lambda: _of_figures(where)),
+    )
+    found = []
+    for role, look in looks:
+        try:
+            found += look()
+        except ConfigError as exc:
+            found.append(Place(role, Settings(), Tls(on=False), str(exc)))
+    return found
+
+
+def _host(part: SplitResult) -> str:
+    """``host:port``, or a socket's path; the names of this machine are one, as in ``ConnectionBudget.servers``."""
+    if part.scheme == "unix":
+        return part.path
+    here = part.hostname in {"localhost", "::1"}
+    return f"127.0.0.1:{part.port}" if here else part.netloc.rpartition("@")[2].lower()
 
 
 def tls_required(where: Where) -> bool:
@@ -107,9 +126,11 @@ def _of_messages(app: Any) -> list[Place]:
     """Where messages are read from and, if that is another, where they are written to."""
     found = {}
     for setting in ("broker_write_url", "broker_read_url"):
-        url, options = of_messages(app, setting)
-        if url:
-            found[safe_url(url)] = _place("messages", url, options, _tls_of_messages(app, url))
+        urls: Any = app.conf[setting]
+        several = not isinstance(urls, str) or ";" in urls
+        for url, options in each_of_messages(app, setting):
+            place = _place("messages", url, options, _tls_of_messages(app, url))
+            found[safe_url(url)] = replace(place, spare=several)
     return [*found.values()]
 
 
@@ -128,7 +149,7 @@ def _tls_of_messages(app: Any, url: str) -> Tls:
 
 
 def _of_results(app: Any) -> list[Place]:
-    url, options = of_results(app)
+    url, options = of_results(app, completed=True)
     if not url:
         return []
     on = _scheme(url) == "rediss"

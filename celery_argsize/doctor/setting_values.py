@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kombu import serialization
 
-from celery_argsize.doctor.spelling import setting
+from celery_argsize.doctor.app_words import word_of
+from celery_argsize.doctor.checks import NotKnown
+from celery_argsize.doctor.spelling import setting, spelled
 from celery_argsize.redis_url import is_redis_url
 
 if TYPE_CHECKING:
@@ -24,11 +26,15 @@ __all__ = [
     "live_nodes",
     "maxclients",
     "memory_here",
+    "memory_line",
+    "memory_options",
     "number",
+    "number_of",
     "own_tasks",
     "processes_here",
     "results_in_redis",
     "transport_option",
+    "transport_options",
 ]
 
 #: kombu's names of serializers, such as pickle → the types that messages carry; celery-types lacks them.
@@ -41,6 +47,27 @@ def number(value: Any) -> float | None:
         return None if value is None else float(value)
     except (TypeError, ValueError):
         return None
+
+
+def number_of(facts: Facts, name: str) -> float | None:
+    """The number that the setting *name* is; ``None`` where it is not set.
+
+    Raises:
+        NotKnown: it is none.
+    """
+    value = facts.conf[name]
+    found = number(value)
+    if value and found is None:
+        raise NotKnown(f"{spelled(facts.app, name)} is not a number: see settings.values")  # noqa: EM102, TRY003
+    return found
+
+
+def transport_options(facts: Facts) -> dict[str, Any]:
+    """broker_transport_options, as Celery reads them; empty where that cannot be done."""
+    try:
+        return {str(name): value for name, value in dict(facts.conf.broker_transport_options or {}).items()}
+    except (TypeError, ValueError):
+        return {}
 
 
 def as_seconds(seconds: float) -> str:
@@ -93,6 +120,20 @@ def maxclients(facts: Facts, role: str) -> int | None:
 def live_nodes(facts: Facts) -> tuple[Node, ...]:
     """The live workers, as far as known."""
     return facts.workers.found.nodes if facts.workers.found else ()
+
+
+def memory_options(facts: Facts) -> dict[str, float]:
+    """Live worker of this machine → the KiB that ``--max-memory-per-child`` of its command line said, if it did."""
+    host, workers = facts.host.found, facts.workers.found
+    here = [node for node in live_nodes(facts) if host and node.hostname == host.hostname]
+    told = {node.name: workers.local[node.pid].max_memory for node in here if workers and node.pid in workers.local}
+    return {name: kib for name, kib in told.items() if kib}
+
+
+def memory_line(facts: Facts, kib: int, node: str = "") -> str:
+    """A line that lets children take *kib*: a setting, or the option of the live worker *node*."""
+    line = f"celery -A {word_of(facts.app)} worker --max-memory-per-child {kib}"
+    return (line if node else setting(facts.app, "worker_max_memory_per_child", kib)) + f"  # KiB: {as_size(kib)}"
 
 
 def memory_here(facts: Facts) -> int | None:

@@ -9,6 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.doctor.app_words import word_of
+from celery_argsize.doctor.broker_facts import NO_ANSWER
+from celery_argsize.doctor.broker_fixes import broker_fix
 from celery_argsize.doctor.checks import Check, NotKnown, fail, ok, unknown, warn
 from celery_argsize.doctor.pool_checks import POOL_CHECKS
 from celery_argsize.doctor.queue_checks import QUEUE_CHECKS
@@ -29,8 +31,16 @@ __all__ = ["CHECKS"]
 
 #: Seconds that two clocks may differ: ``HEARTBEAT_DRIFT_MAX`` of celery.events.state.
 DRIFT_SECONDS: Final = 16
+#: Seconds that looking takes by default, and that is enough but for a slow broker.
+DEFAULT_SECONDS: Final = 10
 #: Seconds without any answer to conclude from: what ``celery inspect`` waits.
 LISTENED_AT_LEAST: Final = 1.0
+#: Seconds to connect from which on they are shown, and from which on the broker is slow. A connection takes several
+#: round trips, so these are some 0.2 s each.
+SHOWN_SECONDS: Final = 0.5
+SLOW_SECONDS: Final = 2.0
+#: Connecting takes several round trips, and so does an answer: how many times as long to hear somebody.
+ANSWER_TIMES: Final = 3
 #: Names that are shown of many.
 SHOWN: Final = 5
 
@@ -44,17 +54,40 @@ def some_of(names: Sequence[str]) -> str:
 # --- the broker
 
 
-def _reachable(facts: Facts) -> Outcome:
+def _reachable(facts: Facts) -> list[Outcome]:
     found = facts.workers.get()
-    if not found.broker_error:
-        return ok("The broker takes connections.", found.broker)
-    lines = ["# see that it runs and has room; with the user, the password and the host that are right:"]
-    lines += [setting(facts.app, "broker_url", "redis://:PASSWORD@HOST:6379/0")]
-    if found.broker.startswith("redis"):
-        lines += ["# to see whether it answers:", f"redis-cli -u {found.broker} ping"]
-    elif found.broker.startswith("amqp"):
-        lines += ["# on the broker's machine, to see whether it runs:", "rabbitmqctl status"]
-    return fail(f"No task is sent or run: {found.broker_error}.", found.broker, fix="\n".join(lines))
+    if found.took is None:
+        raise NotKnown(found.no_control)
+    if found.broker_error:
+        reason = f"No task is sent or run: {found.broker_error}."
+        return [fail(reason, found.broker, fix=_how_to_reach(facts, found.broker, found.broker_error))]
+    figure = f"{found.broker}, connected in {found.took:.1f} s" if found.took >= SHOWN_SECONDS else found.broker
+    if found.took < SLOW_SECONDS:
+        outcomes = [ok("The broker takes connections.", figure)]
+    else:
+        reason = "The broker is there, and slow: whoever sends a task waits that long, and workers are hard to ask."
+        fix = "# what takes so long: its machine, the network, or the look-up of its name\n"
+        outcomes = [warn(reason, figure, fix=f"{fix}# to look all the same:\n{_patiently(facts)}")]
+    return outcomes + [
+        warn(
+            f"It is one of the brokers that broker_url lists, and takes no connection: {why}. Workers and senders go "
+            "on with another one; messages that are left in this one wait until it is back.",
+            url,
+            fix=_how_to_reach(facts, url, why),
+            subject=url,
+        )
+        for url, why in found.unreached.items()
+    ]
+
+
+def _how_to_reach(facts: Facts, url: str, why: str) -> str:
+    """Lines that see after the broker at *url*; where there was no answer it may only be slow."""
+    fix = broker_fix(facts.app, url, why)
+    return f"{fix}\n# or, if it is there and slow:\n{_patiently(facts)}" if NO_ANSWER in why else fix
+
+
+def _patiently(facts: Facts) -> str:
+    return f"celery -A {word_of(facts.app)} argsize doctor --timeout {max(60, round(3 * facts.where.seconds))}"
 
 
 # --- who answers
@@ -67,14 +100,19 @@ def _answering(facts: Facts) -> list[Outcome]:
         raise NotKnown(message)
     names = [node.name for node in found.nodes]
     start = f"celery -A {word_of(facts.app)} worker -l info"
-    if not names and found.listened < LISTENED_AT_LEAST:
-        message = f"too little time to hear the workers: {found.listened:.1f} s; give it --timeout 10"
+    if not names and found.listened < max(LISTENED_AT_LEAST, ANSWER_TIMES * (found.took or 0)):
+        timeout = 60 if facts.where.seconds >= DEFAULT_SECONDS else 10
+        message = f"too little time to hear the workers: {found.listened:.1f} s; give it --timeout {timeout}"
         raise NotKnown(message)
+    excuses = [] if names else [(one.pid, why) for one in unheard(facts) if (why := _excuse(facts, one))]
+    if excuses:
+        return [unknown(f"no other worker answers, and {why}", subject=f"pid {pid}") for pid, why in excuses]
     if not names:
+        where = f" at {found.broker}" if found.unreached else ""
         reason = (
             "No worker answers: none runs on this broker, or all are stuck. A solo worker answers only between tasks."
         )
-        return [fail(reason, f"0 answers within {found.listened:.0f} s", fix=f"# start one:\n{start}")]
+        return [fail(reason, f"0 answers within {found.listened:.0f} s{where}", fix=f"# start one:\n{start}")]
     outcomes = [ok("Workers answer.", some_of(names))]
     return outcomes + [
         warn(
@@ -107,6 +145,16 @@ _RESTART: Final = (
 )
 
 
+def _excuse(facts: Facts, process: CeleryProcess) -> str:
+    """Why a worker that is at this broker need not answer now; empty: it should, or it is not known to be there."""
+    local = facts.workers.get().local[process.pid]
+    if local.stopped or (is_starting(process) and not local.ports):
+        return ""
+    if (local.pool or facts.conf.worker_pool) == "solo":
+        return "a solo worker answers only between tasks, and this one did not"
+    return "it does not answer: it is starting, or a solo worker in a task" if is_starting(process) else ""
+
+
 def _of_process(facts: Facts, found: WorkerFacts, process: CeleryProcess) -> Outcome | None:
     local = found.local[process.pid]
     subject = f"pid {process.pid}"
@@ -117,10 +165,10 @@ def _of_process(facts: Facts, found: WorkerFacts, process: CeleryProcess) -> Out
             fix=f"kill -CONT {process.pid}",
             subject=subject,
         )
+    if excuse := _excuse(facts, process):
+        return unknown(excuse, subject=subject)
     if is_starting(process):
         return None
-    if (local.pool or facts.conf.worker_pool) == "solo":
-        return unknown("a solo worker answers only between tasks, and this one did not", subject=subject)
     return fail(
         "This worker runs here and does not answer: it is stuck, starved, or shutting down.",
         f"no answer within {found.listened:.0f} s",

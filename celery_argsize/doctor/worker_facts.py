@@ -7,22 +7,36 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kombu.exceptions import OperationalError
 
 from celery_argsize.doctor.beat_facts import shortest_interval
-from celery_argsize.doctor.broker_facts import Counted, broker_url, connection_to, count_queues, why_not
+from celery_argsize.doctor.broker_facts import (
+    NO_ANSWER,
+    Counted,
+    broker_url,
+    brokers_of,
+    connection_to,
+    count_queues,
+    ends_at,
+    port_of,
+    why_not,
+)
 from celery_argsize.doctor.checks import NotKnown
-from celery_argsize.doctor.facts import NO_APP
 from celery_argsize.doctor.listening import Heartbeat, Listener
 from celery_argsize.doctor.local_facts import LocalProcess, local_processes
-from celery_argsize.doctor.queue_facts import known_queues
+from celery_argsize.doctor.node_facts import Node, concurrency_of, node_of
+from celery_argsize.doctor.queue_facts import known_queues, routed_queues
+from celery_argsize.doctor.setting_values import number
+from celery_argsize.redis_url import safe_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from celery import Celery
 
@@ -30,10 +44,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "WorkerFacts", "look_at_workers"]
 
-#: Seconds in which a broker must take a connection, or answer a command.
+#: Seconds in which a broker must take a connection, or answer a command, to be no further away than it may be.
 BROKER_SECONDS: Final = 2.0
+#: Seconds for counting the queues of an AMQP broker.
+COUNT_SECONDS: Final = 3.0
 #: Seconds to listen at most: two heartbeats fit in, each 2 s from the next by default (celery.worker.heartbeat).
 LISTEN_SECONDS: Final = 5.0
+#: How many times as long as connecting took: an answer takes several round trips as well.
+SLOW_TIMES: Final = 4
 #: Seconds to wait for the first answers: what ``celery inspect`` waits.
 ANSWER_SECONDS: Final = 1.0
 #: Seconds between two counts of runs, where something is due each 2 s or more often.
@@ -54,64 +72,19 @@ _QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """One worker that answers."""
-
-    name: str
-    """``celery@host``."""
-    pid: int = 0
-    pool: str = ""
-    """``prefork``, ``solo``, ``thread``, ``gevent``, ``eventlet``, or what another pool's module is called."""
-    concurrency: int = 0
-    """How many tasks its pool runs at once, now."""
-    processes: tuple[int, ...] = ()
-    """The pids of its pool's processes."""
-    queues: tuple[str, ...] = ()
-    uptime: float | None = None
-    """Seconds since it started, in whole ones."""
-    started: float | None = None
-    """When that was: seconds since the epoch, by this machine's clock."""
-    totals: Mapping[str, int] = field(default_factory=dict)
-    """Task → runs since it started."""
-    later: Mapping[str, int] = field(default_factory=dict)
-    """The same, *span* seconds later; empty where nothing is due that often."""
-    span: float = 0.0
-    registered: tuple[str, ...] | None = None
-    """Names of its tasks; ``None`` where it did not say."""
-    argsize: Mapping[str, Any] | None = None
-    """What ``celery inspect argsize`` says of it."""
-    stats: Mapping[str, Any] = field(default_factory=dict)
-    """What ``celery inspect stats`` says of it."""
-    prefetch_count: int | None = None
-    longest_active: float | None = None
-    """Seconds that its longest running task has run; 0 if none runs, ``None`` where it was not asked."""
-    longest_eta: float | None = None
-    """Seconds until the latest of its tasks with an ETA or countdown; ``None`` where it was not asked."""
-    active: int | None = None
-    """Tasks that it runs."""
-    heartbeats: tuple[Heartbeat, ...] = ()
-
-    @property
-    def hostname(self) -> str:
-        """The part of the name behind the ``@``."""
-        return self.name.partition("@")[2]
-
-    @property
-    def autoscales(self) -> bool:
-        """Whether it was started with ``--autoscale``."""
-        return "autoscaler" in self.stats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFacts:
     """What all workers said."""
 
     broker: str = ""
-    """URL of the broker, without secrets."""
+    """URL of the broker that took the connection, without secrets; all of them if none did."""
     broker_error: str = ""
     """Why it could not be reached; empty if it was."""
     no_control: str = ""
     """Why workers cannot be asked there; empty if they can."""
+    took: float | None = 0.0
+    """Seconds to connect; ``None`` where there was neither a connection nor an error, and ``no_control`` says why."""
+    unreached: Mapping[str, str] = field(default_factory=dict)
+    """Of a failover list with a broker that is there: URL of each that is not, without secrets → why."""
     nodes: tuple[Node, ...] = ()
     silent: Mapping[str, tuple[Heartbeat, ...]] = field(default_factory=dict)
     """Nodes whose heartbeat was heard, and that did not answer."""
@@ -121,10 +94,14 @@ class WorkerFacts:
     """Seconds in which heartbeats were heard."""
     counted: Mapping[str, Counted] = field(default_factory=dict)
     """On AMQP: queue → what the broker says of it. Queues that do not exist are left out."""
+    uncounted: Mapping[str, str] = field(default_factory=dict)
+    """On AMQP: queue → why it was not counted; it may exist or not."""
     local: Mapping[int, LocalProcess] = field(default_factory=dict)
     """Pid → worker or Beat on this machine, of any app."""
     port: int = 0
     """The broker's, where it has one."""
+    ends: Mapping[str, bool] = field(default_factory=dict)
+    """On Redis: client's end of each of its connections → whether that is in the database with the messages."""
 
     def asked(self) -> WorkerFacts:
         """Itself, if workers could be asked at all.
@@ -137,6 +114,11 @@ class WorkerFacts:
         if self.no_control:
             raise NotKnown(self.no_control)
         return self
+
+    def at_database(self, pid: int) -> bool | None:
+        """Whether the worker or Beat *pid* of this machine is connected to the database with the messages, if known."""
+        known = [self.ends[end] for end in (self.local[pid].ends if pid in self.local else ()) if end in self.ends]
+        return any(known) if known else None
 
     def live(self) -> tuple[Node, ...]:
         """The nodes.
@@ -157,64 +139,147 @@ def look_at_workers(where: Where) -> WorkerFacts:
         NotKnown: no app was given.
     """
     if where.app is None:
-        raise NotKnown(NO_APP)
-    broker, found = broker_url(where.app), list[WorkerFacts | Exception]()
+        raise NotKnown(where.why_no_app)
     seconds = max(where.seconds - 1, where.seconds / 2)
-    # A thread of its own: not every transport has an end to every wait.
-    thread = threading.Thread(target=_look, args=(where.app, broker, seconds, found), daemon=True)
+    slow = f"neither a connection to the broker nor an error within {seconds:g} s; --timeout gives it longer"
+    found: list[WorkerFacts | Exception] = [
+        WorkerFacts(broker=broker_url(where.app), took=None, no_control=slow, local=local_processes())
+    ]
+    # A thread of its own: not every transport has an end to every wait. What is known by then counts.
+    thread = threading.Thread(target=_look, args=(where.app, seconds, found), daemon=True)
     thread.start()
     thread.join(seconds)
-    if not found:
-        return WorkerFacts(broker=broker, broker_error=f"no answer within {seconds:g} s")
-    if isinstance(found[0], Exception):
-        raise found[0]
-    return found[0]
+    last = found[-1]
+    if isinstance(last, Exception):
+        raise last
+    return last
 
 
-def _look(app: Celery, broker: str, seconds: float, found: list[WorkerFacts | Exception]) -> None:
-    """Put what is there into *found*, in less than *seconds* where the transport can be held to it."""
-    trouble: tuple[type[Exception], ...] = (Exception,)
+def _look(app: Celery, seconds: float, found: list[WorkerFacts | Exception]) -> None:
+    """Add to *found*, step by step: each has all that those before it had."""
     try:
-        queues = sorted(known_queues(app))
-        with connection_to(app, min(BROKER_SECONDS, seconds / 4)) as connection:
-            # from here on, others are faults of ours
-            trouble = (OSError, OperationalError, *connection.connection_errors, *connection.channel_errors)
-            name = connection.transport.driver_type
-            if name == "memory" or not connection.supports_exchange_type("fanout"):
-                told = f"over {name}, other processes cannot be asked: Celery has no remote control there"
-                found.append(WorkerFacts(broker=broker, no_control=told))
-                return
-            counted = count_queues(connection, queues)
-            port = connection.port or connection.transport.default_port or 0
-            with Listener(app, connection) as listener:
-                listened = min(LISTEN_SECONDS, seconds / 2)
-                found.append(_heard(app, listener, listened, broker=broker, counted=counted, port=port))
-    except trouble as exc:
-        found.append(WorkerFacts(broker=broker, broker_error=why_not(exc)))
+        for facts in _steps(app, found[0], seconds):  # type: ignore[arg-type]
+            found.append(facts)  # noqa: PERF402 - others read it meanwhile
     except Exception as exc:  # noqa: BLE001 - raised again where it is waited for
         found.append(exc)
 
 
-def _heard(app: Celery, listener: Listener, seconds: float, **more: Any) -> WorkerFacts:
-    """What the workers say within about *seconds*; *more*: other facts."""
-    began = time.monotonic()
-    listener.ask(_QUESTIONS, seconds=seconds)
-    listener.listen(lambda: time.monotonic() > began + ANSWER_SECONDS and _all_said(listener), began + seconds)
-    pongs = [*listener.replies["ping"]]
-    first = {**listener.replies["stats"]}
-    _ask_more(app, listener)
-    if first and (shortest_interval(app) or OFTEN + 1) <= OFTEN:
-        until = min(reply.time for reply in first.values()) + min(SAMPLE_SECONDS, seconds)
-        listener.listen(lambda: False, until)
-        listener.ask({"stats": {}}, [*first], seconds=ANSWER_SECONDS)
-        listener.listen(lambda: _again(listener, first), time.monotonic() + ANSWER_SECONDS)
-    return WorkerFacts(
-        nodes=tuple(_node(name, listener, first.get(name)) for name in sorted(pongs)),
+def _steps(app: Celery, facts: WorkerFacts, seconds: float) -> Iterator[WorkerFacts]:
+    end, patience = time.monotonic() + seconds, min(max(BROKER_SECONDS, seconds / 6), seconds / 2)
+    with ExitStack() as stack:
+        connection, facts = _connect(app, facts, patience, end, stack)
+        yield facts
+        if connection is None:
+            return
+        trouble = (OSError, OperationalError, *connection.connection_errors, *connection.channel_errors)
+        try:
+            for step in _asked(app, connection, facts, end):
+                facts = step
+                yield facts
+        except trouble as exc:
+            why = why_not(exc)
+            if not facts.no_control:  # what the workers said before is so all the same
+                return
+            if why == NO_ANSWER:
+                yield replace(facts, no_control=f"the broker took a connection, and then gave {why}; {_LONGER}")
+            else:
+                yield replace(facts, broker_error=why)
+        except Exception as exc:
+            if _is_ours(exc):
+                raise
+            if facts.no_control:
+                yield replace(facts, no_control=_settings(exc))
+
+
+_LONGER: Final = "--timeout gives it longer"
+
+
+def _connect(app: Celery, facts: WorkerFacts, patience: float, end: float, stack: ExitStack) -> tuple[Any, WorkerFacts]:
+    """The first broker of the list that takes a connection, as workers choose it; and of the others whether they do."""
+    reached, away = None, dict[str, str]()
+    for url in brokers_of(app):
+        began, shown = time.monotonic(), safe_url(url) if url else facts.broker
+        if reached is not None and began + patience > end - LISTEN_SECONDS:
+            break
+        try:
+            connection = stack.enter_context(connection_to(app, patience, url))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, a worker has it too
+            odd = isinstance(exc, (TypeError, ValueError, AttributeError)) and why_not(exc) == type(exc).__name__
+            away[shown] = _settings(exc) if odd and not _is_ours(exc) else why_not(exc)
+        else:
+            if reached is None:
+                reached, facts = connection, replace(facts, broker=shown, took=time.monotonic() - began)
+    if reached is not None:
+        slow = f"the broker is too slow to ask workers in this time; {_LONGER}"
+        return reached, replace(facts, unreached=away, port=port_of(reached), no_control=slow)
+    whys = [*dict.fromkeys(away.values())]
+    if NO_ANSWER in whys and patience < BROKER_SECONDS:
+        return None, replace(facts, no_control=f"the broker did not answer within {patience:g} s; {_LONGER}")
+    return None, replace(facts, broker=";".join(away), took=0.0, no_control="", broker_error="; ".join(whys))
+
+
+def _is_ours(exc: Exception) -> bool:
+    """Whether it was raised by code of this package, and so is no fault of the app's settings."""
+    return Path(__file__).parent.parent in Path(traceback.extract_tb(exc.__traceback__)[-1].filename).parents
+
+
+def _settings(exc: Exception) -> str:
+    """What to say of settings that kombu or Celery cannot work with. The error's own text may quote a password."""
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    at = f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+    return f"kombu cannot work with the app's settings ({at}), see settings.values and settings.serializer"
+
+
+def _asked(app: Celery, connection: Any, facts: WorkerFacts, end: float) -> Iterator[WorkerFacts]:
+    """What the workers say until *end* (of ``time.monotonic``), and how long the queues are."""
+    name = connection.transport.driver_type
+    if name == "memory" or not connection.supports_exchange_type("fanout"):
+        told = f"over {name}, other processes cannot be asked: Celery has no remote control there"
+        yield replace(facts, no_control=told)
+        return
+    # those that something is sent to first
+    queues = [*dict.fromkeys([app.conf.task_default_queue, *sorted(routed_queues(app)), *sorted(known_queues(app))])]
+    if name == "amqp":
+        facts = replace(
+            facts, uncounted=dict.fromkeys(queues, f"the broker was too slow to count it in time; {_LONGER}")
+        )
+    # before anything is listened for: a Redis then has a command of kombu's waiting on this connection
+    facts = replace(facts, ends=ends_at(connection))
+    with Listener(app, connection) as listener:
+        listener.ask(_QUESTIONS, seconds=LISTEN_SECONDS)
+        began = time.monotonic()
+        until = began + min(max(LISTEN_SECONDS, SLOW_TIMES * (facts.took or 0)), (end - began) / 2)
+        listener.listen(lambda: time.monotonic() > began + ANSWER_SECONDS and _all_said(listener), until)
+        first = {**listener.replies["stats"]}
+        facts = _heard(facts, listener, first, began)
+        yield facts
+        _ask_more(app, listener)
+        # none of it may cost what is known by now
+        yield _heard(facts, listener, first, began)
+        counted, uncounted = count_queues(
+            connection, queues, min(time.monotonic() + COUNT_SECONDS, end - ANSWER_SECONDS)
+        )
+        facts = replace(facts, counted=counted, uncounted=uncounted)
+        yield _heard(facts, listener, first, began)
+        if first and (shortest_interval(app) or OFTEN + 1) <= OFTEN:
+            sampled = min(reply.time for reply in first.values()) + SAMPLE_SECONDS
+            listener.listen(lambda: False, min(sampled, end - ANSWER_SECONDS))
+            listener.ask({"stats": {}}, [*first], seconds=ANSWER_SECONDS)
+            listener.listen(lambda: _again(listener, first), time.monotonic() + ANSWER_SECONDS)
+            yield _heard(facts, listener, first, began)
+
+
+def _heard(facts: WorkerFacts, listener: Listener, first: Mapping[str, Any], began: float) -> WorkerFacts:
+    """*facts* with what was heard since *began*; *first*: the first answers to ``inspect stats``."""
+    pongs = {**listener.replies["ping"]}
+    return replace(
+        facts,
+        no_control="",
+        nodes=tuple(node_of(name, listener, first.get(name)) for name in sorted(pongs)),
         silent={name: (*beats,) for name, beats in sorted(listener.heartbeats.items()) if name not in pongs},
         twice=tuple(sorted(listener.twice)),
         listened=time.monotonic() - began,
         local=local_processes(),
-        **more,
     )
 
 
@@ -232,7 +297,7 @@ def _ask_more(app: Celery, listener: Listener) -> None:
     """What may be large, of those nodes only where it is not."""
     stats = {name: reply.said for name, reply in listener.replies["stats"].items() if isinstance(reply.said, dict)}
     characters = app.amqp.argsrepr_maxsize + app.amqp.kwargsrepr_maxsize
-    running = [name for name, said in stats.items() if _concurrency(said) * characters <= ACTIVE_CHARACTERS_AT_MOST]
+    running = [name for name, said in stats.items() if concurrency_of(said) * characters <= ACTIVE_CHARACTERS_AT_MOST]
     waiting = [name for name, said in stats.items() if 0 < _etas(app, said) <= ETA_TASKS_AT_MOST]
     if running:
         listener.ask({"active": {"safe": True}}, running, seconds=ANSWER_SECONDS)
@@ -244,60 +309,10 @@ def _ask_more(app: Celery, listener: Listener) -> None:
     )
 
 
-def _concurrency(stats: Mapping[str, Any]) -> int:
-    pool = stats.get("pool") or {}
-    processes = pool.get("processes")
-    # the live size: autoscaling and pool_shrink change it, and not always max-concurrency
-    return len(processes) if isinstance(processes, list) and processes else int(pool.get("max-concurrency") or 0)
-
-
 def _etas(app: Celery, stats: Mapping[str, Any]) -> int:
     """How many tasks with an ETA a node seems to hold: each lets it fetch one message more."""
-    count, base = stats.get("prefetch_count"), _concurrency(stats) * int(app.conf.worker_prefetch_multiplier or 0)
-    return count - base if isinstance(count, int) and base else 0
-
-
-def _node(name: str, listener: Listener, first: Any) -> Node:
-    replies = {question: reply[name].said for question, reply in listener.replies.items() if name in reply}
-    stats = first.said if first and isinstance(first.said, dict) else {}
-    again = listener.replies["stats"].get(name)
-    later = again.said if again and again is not first and isinstance(again.said, dict) else {}
-    pool = stats.get("pool") or {}
-    active = replies.get("active")
-    queues, registered, argsize = (replies.get(question) for question in ("active_queues", "registered", "argsize"))
-    uptime = float(stats["uptime"]) if "uptime" in stats else None
-    return Node(
-        name=name,
-        pid=int(stats.get("pid") or 0),
-        pool=str(pool.get("implementation") or "").partition(":")[0].rpartition(".")[2],
-        concurrency=_concurrency(stats),
-        processes=tuple(pid for pid in pool.get("processes") or () if isinstance(pid, int)),
-        queues=tuple(str(queue.get("name")) for queue in queues) if isinstance(queues, list) else (),
-        uptime=uptime,
-        started=None if uptime is None else time.time() - (time.monotonic() - first.time) - uptime,
-        totals=stats.get("total") or {},
-        later=later.get("total") or {},
-        span=again.time - first.time if later and again else 0.0,
-        registered=tuple(map(str, registered)) if isinstance(registered, list) else None,
-        argsize=argsize if isinstance(argsize, dict) else None,
-        stats=stats,
-        prefetch_count=stats["prefetch_count"] if isinstance(stats.get("prefetch_count"), int) else None,
-        longest_active=_longest(active),
-        longest_eta=_latest(replies.get("scheduled")),
-        active=len(active) if isinstance(active, list) else None,
-        heartbeats=tuple(listener.heartbeats.get(name, ())),
+    count, base = (
+        stats.get("prefetch_count"),
+        concurrency_of(stats) * int(number(app.conf.worker_prefetch_multiplier) or 0),
     )
-
-
-def _longest(active: Any) -> float | None:
-    if not isinstance(active, list):
-        return None
-    begins = [one["time_start"] for one in active if isinstance(one.get("time_start"), (int, float))]
-    return max(0.0, time.time() - min(begins)) if begins else 0.0
-
-
-def _latest(scheduled: Any) -> float | None:
-    if not isinstance(scheduled, list):
-        return None
-    etas = [datetime.fromisoformat(one["eta"]) for one in scheduled if one.get("eta")]
-    return max([0.0, *((eta - datetime.now(eta.tzinfo)) / timedelta(seconds=1) for eta in etas)])
+    return count - base if isinstance(count, int) and base else 0

@@ -256,6 +256,8 @@ _FIXES: Final = tuple(
         ("", "{kind}: {text}"),
     )
 )
+#: The commands that hold a password, and what comes behind them where a server quotes them.
+_SIGNING_IN: Final = re.compile(r"(?is)\b(HELLO|AUTH)\b.+")
 _NO_TLS_HINT: Final = " Does that port speak TLS?"
 _TLS_HINT: Final = " If it wants TLS, write rediss:// in redis_url, or set require_redis_ssl"
 
@@ -272,4 +274,5 @@ def explain(what: str, where: str, exc: Exception) -> str:
         "tls": _NO_TLS_HINT if where.startswith("rediss") else "" if where.startswith("unix") else _TLS_HINT,
         **found.groupdict(),
     }
+    words = {name: _SIGNING_IN.sub(r"\1 …", word) for name, word in words.items()}
     return f"cannot {what} Redis at {where}: {fix.format(**words)}"

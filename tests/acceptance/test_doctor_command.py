@@ -166,6 +166,7 @@ def test_pools_shrink_when_a_person_says_yes_and_only_then(scene: Scene) -> None
         refused = run(*words, env=env, text_in="n\n")
         assert "tested@host: 6 → " in refused.stdout
         assert "Shrink these pools now?" in refused.stderr
+        assert refused.returncode == 1
         assert pool_size(scene) == 6
         silent = run(*words, env=env)
         assert silent.returncode == 1  # nobody to answer is no yes

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,12 +16,12 @@ from redis_doctor import SANE, alarms, app_on, holding_up, looked, only, server_
 from redis_kinds import Authority, Cluster, Sentinels, TlsServer, add_user, as_user, started
 from support import free_port
 
+from celery_argsize.connections import connection_budget
 from celery_argsize.doctor.facts import Where
 from celery_argsize.doctor.redis_facts import ServerFacts, look_at_redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 def test_the_wrong_ca_shows_with_the_lines_that_mend_it(tmp_path: Path) -> None:
@@ -117,6 +119,144 @@ def test_a_redis_that_is_far_away_is_told(tmp_path: Path) -> None:
         assert only(looked(app), "latency").verdict == "ok"
         with holding_up(server.port, "PING", 0.15) as slow:
             assert only(looked(None, redis_url=f"redis://127.0.0.1:{slow}"), "latency").verdict == "warn"
+
+
+def test_a_redis_that_is_very_far_away_answers_all_the_same(tmp_path: Path) -> None:
+    with server_with(tmp_path, *SANE) as server, server.client() as client:
+        for number in range(250):
+            client.sadd(f"_kombu.binding.q{number}", f"\x06\x16\x06\x16q{number}")
+        with holding_up(server.port, "", 0.25) as slow:
+            found = looked(app_on(f"redis://127.0.0.1:{slow}"), seconds=7)
+        assert set(alarms(found)) == {"latency"}
+        assert only(found, "latency").verdict == "warn"
+        assert "in 251 queues" in only(found, "queues").figure
+        with holding_up(server.port, "", 0.25) as slow:
+            found = looked(app_on(f"redis://127.0.0.1:{slow}"), seconds=3)
+        assert only(found, "reachable").verdict == "ok"
+        assert only(found, "latency").verdict == "warn", "what came in time is kept"
+        assert only(found, "results").reason == "there was no time left to look at that"
+
+
+#: As docs/doctor.md has them.
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "doctor.md"
+
+
+def documented_rights() -> list[str]:
+    text = " ".join(DOCUMENTED.read_text(encoding="utf-8").split())
+    return text.partition("All of it: `")[2].partition("`")[0].split()
+
+
+def test_the_documented_rights_are_enough_and_none_is_too_many(tmp_path: Path) -> None:
+    with server_with(tmp_path, *SANE) as server, server.client() as client:
+        execute: Any = client.execute_command
+        rights = documented_rights()
+        url = as_user(server.url, "few")
+        app = app_on(url, url.replace("/0", "/1"))
+        app_on(server.url).send_task("task_1")
+        execute("SELECT", 1)
+        client.set("celery-task-meta-a", "")
+        for without in ("", *rights):
+            execute("ACL", "SETUSER", "few", "reset", "on", ">PASSWORD", *(one for one in rights if one != without))
+            (facts,) = look_at_redis(Where(app))
+            assert facts.missed.keys() == set() or without, facts.missed
+            everything = not facts.missed and bool(facts.contents.waiting.weights)
+            assert everything == (not without), without
+
+
+def test_a_user_who_may_not_go_to_its_database_is_told_so(tmp_path: Path) -> None:
+    with server_with(tmp_path, *SANE) as server, server.client() as client:
+        execute: Any = client.execute_command
+        execute("ACL", "SETUSER", "few", "on", ">PASSWORD", "+@all", "-select", "~*", "&*")
+        found = only(looked(app_on(as_user(server.url, "few").replace("/0", "/1"))), "reachable")
+        assert (found.verdict, "may not run select" in found.reason) == ("fail", True)
+
+
+def test_a_host_that_took_client_and_more_away_is_reached_all_the_same(tmp_path: Path) -> None:
+    renamed = [word for name in ("CLIENT", "INFO", "SCAN") for word in ("--rename-command", name, "")]
+    with server_with(tmp_path, *SANE, *renamed) as server:
+        found = looked(app_on(server.url))
+        assert {check for check, said in found.items() if said[0].verdict == "ok"} == {
+            "reachable",
+            "tls",
+            "latency",
+            "unacked",
+        }
+        assert "warn" not in {one.verdict for said in found.values() for one in said}
+
+
+@contextmanager
+def quoting(*quoted: str) -> Iterator[int]:
+    """A server that answers each command with an error which quotes it in such a way."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    form = "".join(quoted)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client:
+                    while said := client.recv(65_536):
+                        words = [word for word in said.decode().split("\r\n")[2::2] if word]
+                        client.sendall(f"-ERR {form.format(' '.join(words))}\r\n".encode())
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        listener.close()
+
+
+@pytest.mark.parametrize("form", ["unknown thing `{}`", "what is `{}`?", "you said: {}, which is no command"])
+def test_a_password_that_a_server_quotes_is_not_told(form: str) -> None:
+    with quoting(form) as port:
+        for more in ("", "?protocol=2"):
+            found = looked(None, redis_url=f"redis://me:hush%2Bhush@127.0.0.1:{port}/0{more}", seconds=3)
+            assert only(found, "reachable").verdict == "fail"
+            assert "hush" not in str(found)
+
+
+def test_an_option_that_cannot_work_leaves_open_only_what_needs_it(tmp_path: Path) -> None:
+    with server_with(tmp_path, *SANE) as server:
+        for options, check in (
+            ({"visibility_timeout": "1h"}, "unacked"),
+            ({"visibility_timeout": None}, "unacked"),
+            ({"unacked_key": 3}, "unacked"),
+            ({"sep": ""}, "queues"),
+            ({"priority_steps": 3}, "queues"),
+        ):
+            found = looked(app_on(server.url, broker_transport_options=options))
+            assert set(alarms(found)) == {check}, options
+            assert f"broker_transport_options['{next(iter(options))}'] cannot work" in only(found, check).reason
+        assert alarms(looked(app_on(server.url, broker_transport_options={"global_keyprefix": None}))) == {}
+        reachable = looked(app_on(server.url, broker_transport_options="text"))["reachable"]
+        assert any("broker_transport_options cannot work; allowed: a dict" in one.reason for one in reachable)
+
+
+def test_each_redis_of_a_list_of_brokers_is_looked_at(tmp_path: Path) -> None:
+    with server_with(tmp_path, *SANE) as server:
+        dead = f"redis://127.0.0.1:{free_port()}/0"
+        found = looked(app_on(f"{dead};{server.url}", server.url), max_clients=12)
+        away, there = found["reachable"]
+        assert (away.verdict, there.verdict) == ("warn", "ok")
+        assert "another broker of the list takes its place" in away.reason
+        assert [one.verdict for one in found["forecast"]] == ["unknown", "warn"], "it may have to take all of them"
+        (one,) = look_at_redis(Where(app_on(f"amqp://127.0.0.1:1//;{server.url}", "rpc://")))
+        assert one.roles == {"messages", "figures"}
+        most = connection_budget(app_on(server.url, "rpc://", worker_concurrency=2)).at_most
+        found = looked(app_on(f"amqp://127.0.0.1:1//;{server.url}", "rpc://", worker_concurrency=2))
+        assert only(found, "forecast").figure.startswith(f"{most} at most of 10,000"), "messages are counted"
+        alone = looked(app_on(dead, server.url))
+        assert [one.verdict for one in alone["reachable"]] == ["fail", "ok"]
+
+
+def test_a_result_backend_without_a_url_is_looked_at(tmp_path: Path) -> None:
+    with server_with(tmp_path, *SANE) as server, server.client() as client:
+        client.config_set("requirepass", "hush")
+        parts = {"redis_host": "127.0.0.1", "redis_port": server.port, "redis_password": "hush", "redis_db": 3}
+        app = app_on("memory://", "redis", **parts)
+        (one,) = look_at_redis(Where(app))
+        assert (sorted(one.roles), one.error, one.database("results")) == (["results"], "", 3)
+        assert only(looked(app), "results").verdict == "ok"
 
 
 def test_behind_sentinels_the_primary_is_looked_at(tmp_path: Path) -> None:

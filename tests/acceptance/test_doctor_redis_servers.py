@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,10 +20,12 @@ from redis_doctor import SANE, alarms, app_on, looked, only, program, server_wit
 from scene import Scene
 from support import RedisServer, Worker, run, running, stop, wait_until
 
-from celery_argsize.doctor.facts import Where
+from celery_argsize.doctor.examine import diagnose
+from celery_argsize.doctor.facts import Facts, Looked, Where
 from celery_argsize.doctor.redis_checks import CHECKS
 from celery_argsize.doctor.redis_contents import SEPARATOR
 from celery_argsize.doctor.redis_facts import look_at_redis
+from celery_argsize.doctor.redis_keys import PARTLY, results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +109,16 @@ def test_nineteen_clients_of_twenty_are_told_with_who_they_are(tmp_path: Path) -
         assert only(looked(app_on(server.url)), "clients").verdict == "warn"
 
 
+def test_connections_of_the_program_that_asks_are_counted_and_those_of_the_doctor_are_not(tmp_path: Path) -> None:
+    with server_with(tmp_path, *SANE, "--maxclients", "20") as server, ExitStack() as stack:
+        for _ in range(15):
+            stack.enter_context(server.client()).ping()
+        diagnosis = diagnose(app_on(f"{server.url}?client_name=mine"), seconds=4)
+        (found,) = [one.outcome for one in diagnosis.results if one.check.id == "redis.clients"]
+        assert found.figure == "15 of 20 clients", "though the doctor asked for workers at the same time"
+        assert f"pid {os.getpid()}" in found.reason
+
+
 def test_a_redis_that_takes_nobody_anymore_is_told_as_such(tmp_path: Path) -> None:
     with server_with(tmp_path, *SANE, "--maxclients", "20") as server, holding(server, 19):
         with ExitStack() as stack:
@@ -115,6 +129,9 @@ def test_a_redis_that_takes_nobody_anymore_is_told_as_such(tmp_path: Path) -> No
             assert (clients.verdict, clients.figure) == ("fail", "max number of clients reached")
             assert "refused" in clients.reason
             assert "app.conf.redis_max_connections = 4" in clients.fix
+            first, second = clients.fix.splitlines()[:2]
+            assert first.startswith("# stop a worker"), "whatever is asked takes a connection"
+            assert "CONFIG SET maxclients NUMBER" in second, "nobody could ask how many there are"
             assert only(found, "reachable").verdict == "fail"
             assert only(found, "memory").verdict == "unknown"
 
@@ -204,6 +221,10 @@ def test_a_redis_that_cannot_save_is_told(tmp_path: Path) -> None:
         assert (found.verdict, found.figure) == ("fail", "rdb_last_bgsave_status: err")
         with pytest.raises(redis.ResponseError, match="MISCONF"):
             client.set("a", "b")
+        for setting in ("stop-writes-on-bgsave-error", "no"), ("save", ""):
+            client.config_set(*setting)
+            client.set("a", "b")
+            assert only(looked(app_on(server.url)), "persistence").verdict == "warn", "it takes writes"
 
 
 def test_queues_are_counted_with_all_their_priorities_and_those_of_other_apps(tmp_path: Path) -> None:
@@ -230,6 +251,17 @@ def test_queues_are_counted_with_all_their_priorities_and_those_of_other_apps(tm
         assert found.figure.startswith("10,001 messages, about ")
 
 
+def test_queues_that_a_bounded_look_may_not_find_are_not_said_to_be_short(tmp_path: Path) -> None:
+    with server_with(tmp_path, *SANE) as server, server.client() as client:
+        client.mset({f"celery-task-meta-{number}": "" for number in range(60_000)})
+        app = app_on(server.url, task_default_queue="mine", task_queues=[Queue("mine"), Queue("other")])
+        found = only(looked(app), "queues")
+        assert found.verdict == "ok"
+        assert found.figure == f"0 messages in 2 queues; {PARTLY}"
+        client.rpush("other", *range(10_000))
+        assert only(looked(app), "queues").subject == "queue other", "those that the app names are always found"
+
+
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's
 def test_results_that_never_expire_are_told_and_the_fix_makes_them_go(tmp_path: Path) -> None:
     with server_with(tmp_path, *SANE) as server, server.client() as client:
@@ -245,9 +277,17 @@ def test_results_that_never_expire_are_told_and_the_fix_makes_them_go(tmp_path: 
         assert (found.verdict, found.figure) == ("warn", "150 of 300 results never expire")
         assert "app.conf.result_expires = 3600" in found.fix
         assert client.dbsize() == 0, "they are in another database, and were looked for there"
-        line = found.fix.splitlines()[-1]
-        subprocess.run(["/bin/sh", "-c", line], check=True, stdout=subprocess.DEVNULL, timeout=60)
-        assert only(looked(bad), "results").figure == "0 of 300 results never expire"
+        (facts,) = look_at_redis(Where(bad))
+        old = replace(facts, info={**facts.info, "redis_version": "6.2.14"})
+        (said,) = results(Facts(Where(bad), Looked((old,))))
+        for fix in (said.fix, found.fix):
+            subprocess.run(["/bin/sh", "-c", fix.splitlines()[-1]], check=True, stdout=subprocess.DEVNULL, timeout=90)
+            assert only(looked(bad), "results").figure == "0 of 300 results never expire"
+            with redis.Redis.from_url(database) as there:
+                left = [there.ttl(f"celery-task-meta-good-{number}") for number in range(150)]
+                assert min(left) > 3600, "those that had an expiry keep it"
+                for number in range(150):
+                    there.persist(f"celery-task-meta-bad-{number}")
 
 
 #: A program that takes a message, and does not acknowledge it.

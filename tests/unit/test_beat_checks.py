@@ -86,7 +86,7 @@ def test_several_beats_with_another_scheduler() -> None:
         name: verdict(facts(app_with({}, beat_scheduler=name), node(), beats=two), "single")
         for name in ("redbeat.RedBeatScheduler", "django_celery_beat.schedulers:DatabaseScheduler", "mine:Scheduler")
     }
-    assert [*given.values()] == ["ok", "fail", "warn"]
+    assert [*given.values()] == ["ok", "warn", "warn"]
 
 
 def test_an_entry_needs_a_worker_that_knows_its_task_and_consumes_its_queue() -> None:
@@ -101,6 +101,15 @@ def test_an_entry_needs_a_worker_that_knows_its_task_and_consumes_its_queue() ->
     assert found["aside"].fix == "celery -A proj worker -Q aside,celery"
     # what cannot run is told once: here nothing is said of it
     assert verdict(given, "sending") == "unknown"
+
+
+@pytest.mark.parametrize("broken", [None, {}, {"task": "t"}, {"task": "t", "schedule": "often"}, {"schedule": 5}])
+def test_an_entry_that_cannot_be_read_is_named_and_the_others_are_looked_at(broken: Any) -> None:
+    app = app_with({"odd": broken, **MINUTE})
+    assert {name: one.verdict for name, one in judged(facts(app, node()), "schedule").items()} == {"odd": "fail"}
+    assert verdict(facts(app, node(3)), "sending") == "ok"
+    alone = facts(app_with({"odd": broken}), broker_error="connection refused")
+    assert {name: one.verdict for name, one in judged(alone, "schedule").items()} == {"odd": "fail"}
 
 
 def test_celerys_own_tasks_are_known_to_all() -> None:
@@ -213,7 +222,7 @@ def test_beats_on_this_machine() -> None:
     app = app_with(MINUTE)
     assert verdict(facts(app, node(0, 30), beats=(beat(1000),)), "single") == "ok"
     two = judged(facts(app, node(0, 30), beats=(beat(1000), beat(1001))), "single")[""]
-    assert (two.verdict, two.figure) == ("fail", "2 Beats of this app on this machine: pids 1000, 1001")
+    assert (two.verdict, two.figure) == ("warn", "2 Beats with this app's -A on this machine: pids 1000, 1001")
     wrapped = (beat(1000), beat(1001, ppid=1000))  # such as `uv run celery beat`
     assert verdict(facts(app, node(0, 30), beats=wrapped), "single") == "ok"
     assert verdict(facts(app, node(0, 30), beats=(beat(1000), beat(1001, app="other"))), "single") == "ok"

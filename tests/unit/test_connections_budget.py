@@ -1,9 +1,10 @@
-"""Connections to Redis: what is counted, what fits, what the environment says, how far pools are to shrink."""
+"""Connections to Redis: what is counted, what fits, what the environment says."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
 import celery_argsize
-from celery_argsize import ConfigError, ConnectionBudget, connection_budget, connection_settings
-from celery_argsize.shrink import Shrink, forecast, plan_shrink
+from celery_argsize import ConfigError, ConnectionBudget, connection_budget, connection_settings, monitor as monitors
+from celery_argsize.connections import server_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import click
 
 REDIS = "redis://127.0.0.1:1/0"  # nobody listens there
@@ -33,6 +36,13 @@ def app(broker: str = REDIS, backend: str | None = REDIS, **conf: Any) -> Celery
 
 def count(budget: ConnectionBudget, who: str) -> int:
     return sum(item.most or 0 for item in budget.items if item.who == who)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_stays_installed() -> Iterator[None]:
+    yield
+    for monitor in [*monitors._monitors.values()]:
+        celery_argsize.uninstall(monitor.app)
 
 
 class TestTheBudget:
@@ -57,12 +67,28 @@ class TestTheBudget:
         assert budget.fits
 
     @pytest.mark.parametrize(
-        "backend", ["redis://localhost:1/7", "rediss://:secret@127.0.0.1:1", "redis://127.0.0.1:1?db=2"]
+        "backend",
+        [
+            "redis://localhost:1/7",
+            "redis://LOCALHOST:1",
+            "redis://:secret@[::1]:1/2",
+            "rediss://:secret@127.0.0.1:1",
+            "redis://127.0.0.1:1?db=2",
+        ],
     )
     def test_takes_databases_of_one_server_for_one(self, backend: str) -> None:
         budget = connection_budget(app(backend=backend))
         assert list(budget.servers) == ["127.0.0.1:1"]
         assert "secret" not in str(budget) + json.dumps(budget.to_json())
+
+    def test_takes_other_hosts_for_others(self) -> None:
+        named = ["redis://redis.localhost:1/3", "redis://[::2]:1", "redis+socket:///run/r.sock", "redis+cluster://b,a"]
+        expected = ["redis.localhost:1", "[::2]:1", "/run/r.sock", "a:6379,b:6379"]
+        assert [server_of(url) for url in named] == expected
+        assert server_of(["redis://a", "redis://b"]) == server_of("redis://a;redis://b") == "a:6379"
+        assert server_of("amqp://h") is server_of("") is server_of(None) is server_of([]) is None
+        with pytest.raises(ConfigError, match="not a number"):
+            server_of("redis://:secret@h/one")
 
     def test_counts_a_broker_that_is_no_redis_as_nothing(self) -> None:
         budget = connection_budget(app("amqp://guest@h//"), concurrency=2)
@@ -176,9 +202,23 @@ class TestTheBudget:
         assert "allowed: " in str(caught.value)
 
     def test_names_a_setting_that_cannot_be(self) -> None:
-        for name, value in (("worker_concurrency", "four"), ("broker_pool_limit", -1)):
-            with pytest.raises(ConfigError, match=name):
+        for name, value in (
+            ("worker_concurrency", "four"),
+            ("broker_pool_limit", -1),
+            ("redis_max_connections", "20"),  # redis-py takes no text either
+            ("broker_transport_options", [("password", "secret")]),
+            ("result_backend_transport_options", "secret"),
+        ):
+            with pytest.raises(ConfigError, match=f"^{name} .*; allowed: ") as caught:
                 connection_budget(app(REDIS, REDIS, **{name: value}))
+            assert "secret" not in str(caught.value)
+        with pytest.raises(ConfigError, match=r'^broker_transport_options\["max_connections"\] = \'20\' cannot work'):
+            connection_budget(app(broker_transport_options={"max_connections": "20"}))
+
+    def test_names_a_url_that_cannot_be_read(self) -> None:
+        with pytest.raises(ConfigError, match="^broker_read_url = ") as caught:
+            connection_budget(app("redis://:sec#ret/x@h:1/0"))
+        assert "sec" not in str(caught.value)
 
     def test_names_a_url_that_cannot_be_without_its_secrets(self) -> None:
         with pytest.raises(ConfigError, match=r"^result_backend = redis://h/one cannot work: ") as caught:
@@ -220,6 +260,31 @@ class TestWhatFits:
         assert budget.settings is not None
         assert budget.settings.concurrency == 2, "what was asked for, if it fits"
 
+    @pytest.mark.parametrize("more", [{}, {"control": True}], ids=["quiet", "control"])
+    @pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent"])
+    def test_changes_least_at_each_concurrency(self, pool: str, more: dict[str, Any]) -> None:
+        sizes = {"pool": pool, "threads": 3, **more}
+        largest = connection_budget(app(), 90, **sizes).largest_concurrency
+        for concurrency in range(1, 25):
+            found = connection_budget(app(), 90, concurrency=concurrency, **sizes).settings
+            assert found is not None
+            assert found.concurrency == (1 if pool == "solo" else min(concurrency, largest))
+            limit = found.broker_pool_limit or 0
+            conf: dict[str, Any] = {"result_backend_thread_safe": found.result_backend_thread_safe}
+            so, roomier = (
+                connection_budget(app(broker_pool_limit=n, **conf), 90, concurrency=found.concurrency, **sizes)
+                for n in (limit, limit + 1)
+            )
+            assert so.fits
+            assert not roomier.fits or roomier.at_most == so.at_most, "no smaller pool than it takes"
+
+    def test_is_found_at_once_for_any_number_of_clients(self) -> None:
+        began = time.perf_counter()
+        assert connection_budget(app(), 10**9, concurrency=4).largest_concurrency > 10**8
+        assert connection_budget(app(), 65_000, pool="threads", concurrency=20_000, threads=900).settings is not None
+        assert "producers instead of" in str(connection_budget(app(), 30, 1, 1, producers=10**9))
+        assert time.perf_counter() - began < 1  # milliseconds; it was minutes
+
     def test_thirty_clients_hold_a_worker_with_one_process_and_all_around_it(self) -> None:
         budget = connection_budget(app(), 30, concurrency=4, beat=True)
         assert budget.settings is not None
@@ -249,6 +314,8 @@ class TestWhatFits:
 
     def test_notes_ceilings_that_a_process_would_run_into(self) -> None:
         assert not connection_budget(app(), concurrency=50).notes
+        unbounded = app(REDIS, None, broker_transport_options={"max_connections": 0})
+        assert not connection_budget(unbounded, pool="gevent", concurrency=50).notes
         assert "inspect" in connection_budget(app(broker_pool_limit=1)).notes[0]
         assert "redis_max_connections is 1, but" in connection_budget(app(redis_max_connections=1)).notes[0]
         shared = app(redis_max_connections=20, result_backend_thread_safe=True)
@@ -289,10 +356,13 @@ class TestTheEnvironment:
         )
 
     @pytest.mark.parametrize("name", VARIABLES)
-    @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "٣", "1e3"])
+    @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "٣", "1e3", pytest.param("9" * 5000, id="digits")])
     def test_names_a_variable_that_cannot_be(self, name: str, value: str) -> None:
         with pytest.raises(ConfigError, match=f"^{name} = '.*' cannot work; allowed: a whole number, 1 or more$"):
             connection_settings({name: value})
+
+    def test_takes_a_number_for_its_text(self) -> None:
+        assert connection_settings({"CELERY_POOL_LIMIT": 5})["broker_pool_limit"] == 5  # type: ignore[dict-item]
 
     def test_keeps_the_transport_options_it_is_given(self) -> None:
         base = {"visibility_timeout": 99, "max_connections": 3}
@@ -326,84 +396,6 @@ def _variables(command: click.Command, prefix: str) -> list[str]:
 
 def _own(option: click.Parameter) -> list[str]:
     return [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
-
-
-def prefork(processes: int, **more: Any) -> dict[str, Any]:
-    pool = {"implementation": "celery.concurrency.prefork:TaskPool", "max-concurrency": processes}
-    return {"pool": {**pool, "processes": list(range(processes))}, **more}
-
-
-SOLO = {"pool": {"implementation": "celery.concurrency.solo:TaskPool", "max-concurrency": 1, "processes": [7]}}
-THREADS = {"pool": {"implementation": "celery.concurrency.thread:TaskPool", "max-concurrency": 5, "threads": 2}}
-
-
-class TestAPlanToShrink:
-    def test_is_empty_where_all_fits(self) -> None:
-        assert plan_shrink({"a": prefork(6)}, connection_budget(app(), 100)) == []
-        assert plan_shrink({}, connection_budget(app(), 30)) == []
-
-    def test_makes_it_fit_and_no_smaller_than_that(self) -> None:
-        stats = {"a": prefork(6)}
-        budget = connection_budget(app(), 35)
-        (step,) = plan_shrink(stats, budget)
-        assert step == Shrink("a", 6, 3)
-        assert forecast(stats, budget)["127.0.0.1:1"] == 13 + 24 + 4 + 5
-        assert forecast(stats, budget, [step]) == {"127.0.0.1:1": 34}
-        assert forecast(stats, budget, [Shrink("a", 6, 4)]) == {"127.0.0.1:1": 38}
-
-    def test_says_the_same_as_the_budget(self) -> None:
-        budget = connection_budget(app(), workers=2, concurrency=3, beat=True)
-        assert forecast({"a": prefork(3), "b": prefork(3)}, budget) == budget.servers
-
-    def test_is_in_proportion(self) -> None:
-        budget = connection_budget(app(), 96, producers=0, inspectors=0)
-        stats = {"a": prefork(12), "b": prefork(24), "c": prefork(1)}
-        assert plan_shrink(stats, budget) == [Shrink("a", 12, 4), Shrink("b", 24, 9)]
-
-    def test_leaves_what_is_not_prefork_but_counts_it(self) -> None:
-        budget = connection_budget(app(), 70, producers=0, inspectors=0)
-        alone = plan_shrink({"a": prefork(20)}, budget)
-        beside = plan_shrink({"a": prefork(20), "s": SOLO, "t": THREADS}, budget)
-        assert [step.node for step in beside] == ["a"]
-        assert beside[0].to < alone[0].to
-
-    def test_takes_an_autoscaler_at_its_most(self) -> None:
-        scaled = prefork(2, autoscaler={"max": 10, "min": 1, "current": 2, "qty": 0})
-        assert plan_shrink({"a": scaled}, connection_budget(app(), 35)) == [Shrink("a", 10, 3)]
-
-    def test_counts_where_results_are(self) -> None:
-        apart = connection_budget(app(backend="redis://other"), 40, producers=0, inspectors=0)
-        assert plan_shrink({"a": prefork(20)}, apart) == [Shrink("a", 20, 14)], (
-            "10 + 2 x 14 on one, 3 + 2 x 14 on the other"
-        )
-
-    def test_goes_on_without_a_telling_reply(self) -> None:
-        for reply in ({}, {"error": "x"}, {"pool": "N/A"}):
-            assert plan_shrink({"a": reply}, connection_budget(app(), 5)) == []
-
-    @given(st.dictionaries(st.text(max_size=3), st.integers(1, 40), min_size=1, max_size=8), st.integers(20, 400))
-    def test_fits_if_anything_does_and_is_never_below_one(self, sizes: dict[str, int], max_clients: int) -> None:
-        stats = {node: prefork(size) for node, size in sizes.items()}
-        budget = connection_budget(APP, max_clients, beat=False)
-        plan = plan_shrink(stats, budget)
-        assert all(1 <= step.to < step.now == sizes[step.node] for step in plan)
-
-        def fits(steps: list[Shrink]) -> bool:
-            return (forecast(stats, budget, steps)["127.0.0.1:1"] or 0) <= max_clients - 1
-
-        smallest = [Shrink(node, size, 1) for node, size in sizes.items()]
-        assert fits(plan) == fits(smallest)
-        assert bool(plan) == (not fits([]) and any(size > 1 for size in sizes.values()))
-        if plan and fits(plan):
-            roomier = [replace_to(plan[0], plan[0].to + 1), *plan[1:]]
-            assert not fits(roomier), "no process goes that could stay"
-
-
-APP = app()
-
-
-def replace_to(step: Shrink, to: int) -> Shrink:
-    return step._replace(to=to)
 
 
 def test_a_budget_cannot_be_changed() -> None:

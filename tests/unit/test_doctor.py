@@ -239,7 +239,8 @@ def test_an_app_that_cannot_be_loaded_is_what_fails(broken: str, tmp_path: Any, 
     if broken == "config":
         app.config_from_object("no_such_module")
     if broken == "task":
-        app.task(name="bad", base=int)(print)
+        make: Any = app.task(name="bad", base=int, shared=False)
+        make(lambda: None)
     found = diagnose(app, seconds=5)
     (said,) = (one.outcome for one in found.results if one.check.id == "settings.imports")
     assert said.verdict == "fail"

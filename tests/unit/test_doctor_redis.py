@@ -12,7 +12,7 @@ from celery_argsize.config import Settings
 from celery_argsize.doctor.checks import NotKnown, Outcome
 from celery_argsize.doctor.facts import Facts, Looked, Where
 from celery_argsize.doctor.redis_checks import CHECKS
-from celery_argsize.doctor.redis_contents import Contents, Results, Unacked
+from celery_argsize.doctor.redis_contents import Contents, Results, Unacked, Waiting
 from celery_argsize.doctor.redis_facts import ServerFacts
 from celery_argsize.doctor.redis_holders import Holders
 from celery_argsize.doctor.redis_places import Place, Role, Tls
@@ -68,7 +68,8 @@ def verdict(check: str, *servers: ServerFacts, **more: Any) -> str:
 @pytest.mark.parametrize("check", sorted(JUDGES))
 def test_a_sane_redis_has_no_alarm(check: str) -> None:
     holders = (Holders(10, "", "10.0.0.9", "waits for messages (a worker)", ()),)
-    contents = Contents({"celery": 12}, {"celery": 9000}, Unacked(8, 30.0, 0, 3600.0), Results(500, 0, complete=True))
+    waiting, sample = Waiting({"celery": 12}, {"celery": 9000}), Results(500, 0, complete=True)
+    contents = Contents(waiting, Unacked(8, 30.0, 0, 3600.0), sample)
     app = Celery("proj", broker="redis://10.0.0.7:6379/0")
     app.conf.worker_concurrency = 2
     assert verdict(check, server(holders=holders, contents=contents), app=app) == "ok"
@@ -84,7 +85,7 @@ def test_clients_are_counted_without_the_doctors_own() -> None:
 
 
 def test_who_holds_the_clients_is_told_by_the_workers_name_where_it_is_known() -> None:
-    node = SimpleNamespace(name="celery@here", pid=10, processes=(11, 12), concurrency=2)
+    node = SimpleNamespace(name="celery@here", pid=10, processes=(11, 12), concurrency=2, pool="prefork")
     holders = (
         Holders(90, "", "127.0.0.1", "waits for messages (a worker)", (10, 11, 999)),
         *(Holders(1, f"app-{number}", "10.0.0.9", "idle", ()) for number in range(9)),
@@ -100,8 +101,44 @@ def test_the_settings_to_paste_are_spelled_as_the_app_does_and_hold_no_secret() 
     app.conf.broker_transport_options = {"visibility_timeout": 7200, "sentinel_kwargs": {"password": "hush"}}
     (found,) = judged("clients", server(holders=(Holders(99, "", "", "", ()),)), app=app)
     assert "CELERY_BROKER_POOL_LIMIT = 4" in found.fix
-    assert "{'visibility_timeout': 7200, 'max_connections': 4}  # with what else is in it" in found.fix
+    assert "CELERY_BROKER_TRANSPORT_OPTIONS['max_connections'] = 4" in found.fix.splitlines(), "the others stay"
     assert "hush" not in found.fix
+
+
+def test_ceilings_are_never_below_what_tasks_in_one_process_need() -> None:
+    app = Celery("proj", broker="redis://10.0.0.7:6379/0", backend="redis://10.0.0.7:6379/0")
+    app.conf.update(worker_pool="gevent", worker_concurrency=100, result_backend_thread_safe=True)
+    for options in ({}, {"global_keyprefix": "mine:", "max_connections": 200}):
+        app.conf.broker_transport_options = dict(options)
+        (found,) = judged("clients", server(holders=(Holders(99, "", "", "", ()),)), app=app)
+        settings = [line for line in found.fix.splitlines() if line.startswith("app.conf.")]
+        exec("\n".join(settings), {"app": app})  # noqa: S102 - as it is pasted
+        assert app.conf.broker_transport_options == {**options, "max_connections": 102}
+        assert app.conf.redis_max_connections == 102
+    app.conf.worker_pool = "prefork"
+    node = SimpleNamespace(name="celery@here", pid=10, processes=(), concurrency=50, pool="gevent", stats={})
+    (found,) = judged("clients", server(holders=(Holders(99, "", "", "", ()),)), app=app, nodes=(node,))
+    assert "app.conf.broker_transport_options['max_connections'] = 52" in found.fix, "as it runs"
+    assert found.fix.splitlines()[2] == "celery -A proj argsize doctor --apply-pool-shrink", "someone can be asked"
+
+
+def test_redis_cli_gets_the_user_and_the_files_of_tls() -> None:
+    url = "rediss://joe%20x:hush@10.0.0.7:6379/0"
+    options = {"ssl_ca_certs": "/my ca.pem", "ssl_certfile": "/c.pem", "ssl_keyfile": "/k.pem"}
+    made = Place("messages", Settings(redis_url=url, redis_options=options), Tls(on=True))
+    of_app = server(places=(made,), info={"rejected_connections": 5})
+    (found,) = judged("rejected", of_app)
+    called = "redis-cli -h 10.0.0.7 -p 6379 --tls --cacert '/my ca.pem' --cert /c.pem --key /k.pem --user 'joe x' "
+    assert called + "CONFIG RESETSTAT" in found.fix
+    assert found.fix.count("REDISCLI_AUTH") == 1
+    assert "hush" not in found.fix
+    (found,) = judged("reachable", server(places=(made,), errors={"messages": "no connection"}))
+    assert found.fix.count("REDISCLI_AUTH") == 1
+    (plain,) = judged("rejected", server(info={"rejected_connections": 5}))
+    assert "REDISCLI_AUTH" not in plain.fix
+    unchecked = Place("messages", Settings(redis_url="rediss://10.0.0.7:6379/0"), Tls(on=True, checks="none"))
+    (found,) = judged("rejected", server(places=(unchecked,), info={"rejected_connections": 5}))
+    assert "-p 6379 --tls --insecure CONFIG" in found.fix
 
 
 def test_the_forecast_alarms_only_where_the_configuration_meets_the_limit() -> None:
@@ -110,7 +147,7 @@ def test_the_forecast_alarms_only_where_the_configuration_meets_the_limit() -> N
     assert verdict("forecast", server(info={"maxclients": 10_000}), app=app) == "ok"
     assert verdict("forecast", server(info={"maxclients": 12}), app=app) == "warn"
     pool = {"implementation": "celery.concurrency.prefork:TaskPool", "processes": [*range(8)]}
-    of = {"pid": 1, "processes": (), "concurrency": 8, "stats": {"pool": pool}}
+    of = {"pid": 1, "processes": (), "pool": "prefork", "concurrency": 8, "stats": {"pool": pool}}
     nodes = tuple(SimpleNamespace(name=f"n{number}", **of) for number in range(40))
     (found,) = judged("forecast", server(), app=app, nodes=nodes)
     assert found.verdict == "warn"
@@ -120,7 +157,8 @@ def test_the_forecast_alarms_only_where_the_configuration_meets_the_limit() -> N
     assert verdict("forecast", server(info={"maxclients": 10_000}), app=app) == "ok", "no bound, but much room"
     assert verdict("forecast", server(info={"maxclients": 40}), app=app) == "warn"
     elsewhere = Celery("proj", broker="amqp://")
-    assert judged("forecast", server("figures"), app=elsewhere) == []
+    (found,) = judged("forecast", server("figures"), app=elsewhere)
+    assert (found.verdict, found.figure) == ("ok", "0 of 100 clients")
 
 
 def test_memory_is_held_against_what_there_may_be() -> None:
@@ -168,9 +206,23 @@ def test_persistence_is_judged_by_what_a_restart_loses() -> None:
     assert verdict("persistence", server(info=off, config={"save": ""})) == "warn"
     assert verdict("persistence", server("results", "figures", info=off, config={"save": ""})) == "ok"
     assert verdict("persistence", server(info=off, missed={"config": ("no such command", "")})) == "unknown"
-    for name in ("aof_last_write_status", "rdb_last_bgsave_status"):
-        assert verdict("persistence", server(info={name: "err"})) == "fail"
+    assert verdict("persistence", server(info={"aof_last_write_status": "err"})) == "fail"
     assert verdict("persistence", server(info={"aof_last_bgrewrite_status": "err"})) == "warn"
+    stale = {**off, "aof_last_write_status": "err"}
+    assert verdict("persistence", server(info=stale, config={"save": "3600 1"})) == "ok", "it was switched off since"
+
+
+def test_a_save_that_failed_is_an_outage_only_where_writes_are_refused() -> None:
+    err = {"rdb_last_bgsave_status": "err"}
+    stops = {"save": "3600 1", "stop-writes-on-bgsave-error": "yes"}
+    assert verdict("persistence", server(info=err, config=stops)) == "fail"
+    assert verdict("persistence", server(info=err, config={**stops, "stop-writes-on-bgsave-error": "no"})) == "warn"
+    assert verdict("persistence", server(info=err, config={**stops, "save": ""})) == "ok", (
+        "an append-only file is there"
+    )
+    missed = {"config": ("no such command", "")}
+    assert verdict("persistence", server(info=err, missed=missed, pings=())) == "fail", "it refuses a PING as well"
+    assert verdict("persistence", server(info=err, missed=missed)) == "ok"
 
 
 def test_what_is_counted_since_the_start_says_since_when() -> None:
@@ -204,7 +256,7 @@ def test_one_slow_answer_of_many_is_no_alarm_but_a_stall_is() -> None:
 
 def test_a_queue_is_long_or_heavy() -> None:
     def queue(count: int, weight: int) -> ServerFacts:
-        return server(contents=Contents({"celery": 0, "slow queue": count}, {"slow queue": weight}))
+        return server(contents=Contents(Waiting({"celery": 0, "slow queue": count}, {"slow queue": weight})))
 
     assert verdict("queues", queue(9999, 9 * MB)) == "ok"
     assert verdict("queues", queue(10_000, MB)) == "warn"
@@ -213,7 +265,7 @@ def test_a_queue_is_long_or_heavy() -> None:
     assert found.figure == "5 messages, about 11.0 MB, 11% of maxmemory"
     assert "celery -A proj worker -Q 'slow queue'" in found.fix
     assert judged("queues", server("results")) == [], "only where messages are"
-    hostile = server(contents=Contents({"a\nrm -rf '$(b)": 99_999}))
+    hostile = server(contents=Contents(Waiting({"a\nrm -rf '$(b)": 99_999})))
     assert [line for line in judged("queues", hostile)[0].fix.splitlines() if not line.startswith("celery ")] == []
 
 
@@ -236,6 +288,7 @@ def test_results_that_last_are_told_once_there_are_many() -> None:
     (found,) = judged("results", sampled(100))
     assert (found.verdict, found.figure) == ("warn", "100 of 2,000 sampled results never expire")
     assert '"$key" 3600 NX' in found.fix, "those that expire stay as they are"
+    assert '"$key" 3600 NX' in judged("results", sampled(100, "10.0.0"))[0].fix
     assert "NX" not in judged("results", sampled(100, "6.2.9"))[0].fix, "which has no such word"
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from celery_argsize.connections import server_of
 from celery_argsize.doctor.facts import Where
 from celery_argsize.doctor.redis_places import Place, Role, Tls, places_of
+from celery_argsize.stores.connection import connect
 
 
 def of_role(app: Celery, role: Role) -> Place:
@@ -73,6 +75,44 @@ def test_roles_share_a_server_whatever_their_databases_and_users() -> None:
     assert {one.address for one in found} == {"127.0.0.1:6379"}
     assert {one.role: one.database for one in found} == {"messages": 1, "results": 2, "figures": 3}
     assert "a:b" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://[::1]:6380/0",
+        "redis://LOCALHOST:6380/3",
+        "redis://127.0.0.1/0",
+        "rediss://u:p@Some.Host:1/0",
+        "redis://[2001:db8::1]:6379/0",
+        "redis+socket:///run/redis.sock?virtual_host=2",
+        "sentinel://localhost:1;sentinel://h:2",
+        "redis+cluster://b:1,a:2",
+    ],
+)
+def test_a_server_is_called_as_the_connection_budget_calls_it(url: str) -> None:
+    assert of_role(Celery("proj", broker=url), "messages").address == server_of(url)
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"result_backend": "redis"},
+        {"result_backend": "redis", "redis_host": "h", "redis_port": 7, "redis_db": 3, "redis_password": "p#w/x"},
+        {"result_backend": "redis://", "redis_host": "h"},
+        {"result_backend": "redis://h/2", "redis_password": "x", "redis_port": 9, "redis_host": "other"},
+        {"result_backend": "redis://u:p@h:1/2", "redis_password": "x", "redis_port": 9, "redis_username": "y"},
+        {"result_backend": "redis://:5/2", "redis_username": "u"},
+        {"result_backend": "redis://[::1]:5/2", "redis_username": "u", "redis_db": 7},
+    ],
+)
+def test_what_the_url_of_results_leaves_out_is_as_celery_has_it(conf: dict[str, Any]) -> None:
+    app = Celery("proj", broker="memory://")
+    app.conf.update(conf)
+    used = app.backend.connparams  # type: ignore[attr-defined]
+    found = connect(of_role(app, "results").settings).connection_pool.connection_kwargs  # type: ignore[union-attr]
+    names = ("host", "port", "db", "username", "password")
+    assert [found.get(name) or 0 for name in names] == [used.get(name) or 0 for name in names]
 
 
 def test_another_broker_than_redis_leaves_the_other_roles() -> None:

@@ -128,7 +128,7 @@ def test_a_process_that_does_not_answer_is_accused_only_where_it_is_ours() -> No
     for fine in (
         silent(stuck._replace(ports=frozenset({5672}))),  # at another broker
         silent(stuck, app="other"),
-        silent(stuck, age=7200),  # it is starting, whenever this runs
+        silent(stuck._replace(ports=frozenset()), age=7200),  # it is starting, whenever this runs
     ):
         assert [outcome.verdict for outcome in fine.values()] == ["ok"]
 
@@ -234,7 +234,7 @@ def test_of_other_machines_only_their_own_figure_is_told() -> None:
 
 
 def test_pools_are_not_known_without_psutil() -> None:
-    with pytest.raises(NotKnown, match="pip install psutil"):
+    with pytest.raises(NotKnown, match="pip install"):
         judged(facts(prefork(1), host=here(psutil_missing=True)), "workers.restarts")
 
 
@@ -294,6 +294,16 @@ def test_what_a_deaf_worker_consumes_is_not_known_but_to_the_broker_itself() -> 
     assert list(judged(facts(prefork(1), app=app, silent=deaf, counted=counted), "workers.queues")) == [""]
     counted = {"deaf": Counted(3, 0)}
     assert judged(facts(prefork(1), app=app, silent=deaf, counted=counted), "workers.queues")["deaf"].verdict == "fail"
+
+
+def test_of_queues_that_were_not_counted_nothing_is_said_but_why() -> None:
+    app = app_with("a", task_routes={"a": {"queue": "far"}})
+    (outcome,) = judged(
+        facts(prefork(1), app=app, uncounted={"far": "too slow", "celery": "too slow"}), "workers.queues"
+    ).values()
+    assert outcome.verdict == "unknown"
+    assert "consumes far," in outcome.reason
+    assert "too slow" in outcome.reason
 
 
 def test_a_queue_with_a_name_for_the_shell_is_quoted() -> None:
