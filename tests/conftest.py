@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +29,15 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             "_CELERY_ARGSIZE_HANDOFF",
         }:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_tasks() -> Iterator[None]:
+    """A task that a test makes is no task of the apps of other tests: Celery shares tasks among all apps."""
+    state: Any = import_module("celery._state")
+    before = {*state._on_app_finalizers}
+    yield
+    state._on_app_finalizers.intersection_update(before)
 
 
 @pytest.fixture(scope="session")

@@ -213,10 +213,10 @@ class TestTheCommand:
         monkeypatch.setattr("click.confirm", lambda *_, **__: not psutil.Process(pid).send_signal(sig))
         began = time.monotonic()
         try:
-            assert shrink_pools(app, Where(app, seconds=3, max_clients=28), ask=True) == 2
+            assert shrink_pools(app, Where(app, seconds=8, max_clients=28), ask=True) == 2
         finally:
             os.kill(pid, signal.SIGCONT)
-        assert time.monotonic() - began < 25
+        assert time.monotonic() - began < 40
         said = capsys.readouterr()
         assert "the broker could not be asked: " in said.out
         assert "Error: 1 of 1 pools did not shrink as planned" in said.err

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from celery_argsize.summary import Summary
 
 #: WORKLOADS=10000 make test ARGS="-k cures_all" takes its time.
-WORKLOADS = int(os.environ.get("WORKLOADS", "2000"))
+WORKLOADS = int(os.environ.get("WORKLOADS", "1000"))
 RUNS = 30
 
 
@@ -109,7 +109,7 @@ def by_the_guide(summary: Summary) -> Any:
     return app
 
 
-@pytest.mark.timeout(WORKLOADS // 2)
+@pytest.mark.timeout(WORKLOADS)
 @pytest.mark.parametrize("broker", ["redis", "amqp"])
 def test_what_is_advised_cures_all_that_it_says(broker: str, capsys: pytest.CaptureFixture[str]) -> None:
     cured = guided = cases = incurable = 0
