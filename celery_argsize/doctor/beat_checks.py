@@ -135,8 +135,8 @@ def _sending(facts: Facts) -> list[Outcome]:
         ]
     return [
         unknown(
-            "of what live workers can run, nothing was due for long enough, and no Beat of this app runs on this "
-            "machine: whether one runs elsewhere cannot be told"
+            "of what live workers can run, nothing was due for long enough; of Beats, "
+            f"{_none_here(facts)}; whether one runs elsewhere cannot be told"
         )
     ]
 
@@ -205,10 +205,18 @@ def _single(facts: Facts) -> Outcome:
     if ratios:
         return _by_runs(facts, ratios)
     if beats:
-        return ok("One Beat of this app on this machine. Others elsewhere are not seen.", f"pid {beats[0].pid}")
+        told = "" if at_database(facts, beats[0]) else " Whether it sends to this broker is not seen."
+        return ok(f"One Beat of this app on this machine. Others elsewhere are not seen.{told}", f"pid {beats[0].pid}")
     if not facts.conf.beat_schedule and not scheduler:
         return ok(NO_SCHEDULE)
-    return unknown("nothing is due often enough to tell one Beat from two, and none of this app runs on this machine")
+    return unknown(f"nothing is due often enough to tell one Beat from two, and {_none_here(facts)}")
+
+
+def _none_here(facts: Facts) -> str:
+    """What is known of Beats on this machine, where none is seen."""
+    if facts.host.found is None or facts.host.found.psutil_missing:
+        return "without psutil none is seen on this machine: pip install 'celery-argsize[doctor]'"
+    return "none of this app runs on this machine"
 
 
 def _several(facts: Facts, beats: list[CeleryProcess], ratios: list[_Ratio]) -> Outcome:
