@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from support import APPS, Worker, running, stop, wait_until
+from beats import beat, look_at_our_host
+from support import Worker, running, wait_until
 
 from celery_argsize.doctor import beat_checks
 from celery_argsize.doctor.facts import Facts, Looked, Where
-from celery_argsize.doctor.host_facts import look_at_host
 from celery_argsize.doctor.redis_facts import look_at_redis
 from celery_argsize.doctor.worker_facts import look_at_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import pytest
@@ -36,28 +32,13 @@ SCHEDULE = {
 def facts_of(app: Any) -> Facts:
     where = Where(app)
     looked = Looked(look_at_redis(where)), Looked(look_at_workers(where))
-    return Facts(where, *looked, Looked(why_not="not asked"), Looked(look_at_host(where)))
+    return Facts(where, *looked, Looked(why_not="not asked"), Looked(look_at_our_host(where)))
 
 
 def judged(facts: Facts, name: str) -> dict[str, Outcome]:
     (check,) = (check for check in beat_checks.CHECKS if check.id == name)
     found: Any = check.judge(facts)
     return {outcome.subject: outcome for outcome in (found if isinstance(found, list) else [found])}
-
-
-@contextmanager
-def beat(folder: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A Beat with a schedule file of its own; until it has begun."""
-    folder.mkdir()
-    log = folder / "beat.log"
-    command = [sys.executable, "-m", "celery", "-A", "workload", "beat", "-s", str(folder / "schedule"), "-l", "INFO"]
-    with log.open("wb") as file:
-        process = subprocess.Popen([*command, "--pidfile="], cwd=APPS, stdout=file, stderr=subprocess.STDOUT, env=env)
-    try:
-        wait_until(lambda: b"Sending due task" in log.read_bytes(), what="a Beat that sends")
-        yield process
-    finally:
-        stop(process)
 
 
 def test_no_beat_one_beat_and_two_beats(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

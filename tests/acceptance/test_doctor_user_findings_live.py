@@ -5,22 +5,21 @@ from __future__ import annotations
 import ssl
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from beats import beat, look_at_our_host
 from celery import Celery
 from redis_kinds import Authority, TlsServer, started
-from support import APPS, RedisServer, Worker, run, running, stop, wait_until
+from support import RedisServer, Worker, run, running, wait_until
 
 from celery_argsize.doctor import beat_checks, settings_checks, worker_checks
 from celery_argsize.doctor.checks import Outcome
 from celery_argsize.doctor.facts import Facts, Looked, Where
-from celery_argsize.doctor.host_facts import look_at_host
 from celery_argsize.doctor.worker_facts import look_at_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from scene import Scene
@@ -33,7 +32,7 @@ NONE: Looked[Any] = Looked(why_not="not asked")
 def facts_of(app: Celery, seconds: float = 6) -> Facts:
     app.finalize()
     where = Where(app, {}, seconds)
-    return Facts(where, NONE, Looked(look_at_workers(where)), NONE, Looked(look_at_host(where)))
+    return Facts(where, NONE, Looked(look_at_workers(where)), NONE, Looked(look_at_our_host(where)))
 
 
 def judged(facts: Facts, name: str) -> dict[str, Outcome]:
@@ -66,20 +65,6 @@ def test_a_young_solo_worker_in_a_task_is_seen(scene: Scene) -> None:
     (found,) = judged(facts, "workers.answering").values()
     assert (found.verdict, found.subject) == ("unknown", f"pid {solo.process.pid}")
     assert judged(facts, "workers.silent")[f"pid {solo.process.pid}"].verdict == "unknown"
-
-
-@contextmanager
-def beat(folder: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A Beat with a schedule file of its own; until it has sent something."""
-    folder.mkdir()
-    command = [sys.executable, "-m", "celery", "-A", "workload", "beat", "-s", str(folder / "schedule"), "-l", "INFO"]
-    with (folder / "log").open("wb") as file:
-        process = subprocess.Popen([*command, "--pidfile="], cwd=APPS, stdout=file, stderr=subprocess.STDOUT, env=env)
-    try:
-        wait_until(lambda: b"Sending due task" in (folder / "log").read_bytes(), what="a Beat that sends")
-        yield process
-    finally:
-        stop(process)
 
 
 def test_a_beat_at_another_database_of_the_same_redis_is_none_of_ours(scene: Scene, tmp_path: Path) -> None:
