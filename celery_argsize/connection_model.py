@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
     _Rows = Iterator[tuple[str, str | None, int | None]]
 
-__all__ = ["CHANNEL", "GREEN", "SHARED", "ConnectionItem", "Setup", "items_of", "totals"]
+__all__ = ["CHANNEL", "GREEN", "POOLS", "SHARED", "ConnectionItem", "Setup", "items_of", "pool_name", "totals"]
 
 #: Pools whose tasks share one process, and so its connection pools; of these, those where tasks are greenlets.
 GREEN: Final = ("eventlet", "gevent")
 SHARED: Final = ("threads", *GREEN)
+
+#: Every pool that is known.
+POOLS: Final = ("prefork", "solo", *SHARED)
 
 #: Connections of a kombu channel that one thread uses. kombu/transport/redis.py, Channel: ``async_pool`` holds the one
 #: that ``__init__`` pings with, later pinned by BRPOP or by PSUBSCRIBE; ``pool`` one for every other command. Neither
@@ -113,6 +116,12 @@ class ConnectionItem:
             "times": self.times,
             "most": self.most,
         }
+
+
+def pool_name(said: str) -> str:
+    """The name of a pool, out of another one of it or the path of its class: ``celery.concurrency.thread:TaskPool``."""
+    module = said.partition(":")[0].rpartition(".")[2]
+    return {"processes": "prefork", "thread": "threads"}.get(module, module)
 
 
 def items_of(setup: Setup) -> tuple[ConnectionItem, ...]:

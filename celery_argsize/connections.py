@@ -23,7 +23,7 @@ from celery_argsize.connection_fit import (
     needed,
     needed_for_results,
 )
-from celery_argsize.connection_model import GREEN, SHARED, ConnectionItem, Setup, items_of, totals
+from celery_argsize.connection_model import GREEN, POOLS, SHARED, ConnectionItem, Setup, items_of, pool_name, totals
 from celery_argsize.connection_text import budget_text
 from celery_argsize.errors import ConfigError
 from celery_argsize.monitor import installed
@@ -47,8 +47,6 @@ FILE_SCHEDULER: Final = "celery.beat:PersistentScheduler"
 #: The first Celery whose Redis result backend threads can share (its ResultConsumer has a lock): with those before,
 #: threads that wait for results at the same time read each other's replies, and fail with "Protocol Error".
 SHAREABLE: Final = (5, 7)
-
-_POOLS: Final = ("prefork", "solo", *SHARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +187,9 @@ def _concurrency(app: Celery, concurrency: int | None) -> int:
 
 def _pool(app: Celery, pool: str | None) -> str:
     name = str(pool or app.conf.worker_pool or "prefork")
-    # Celery takes the path of a class as well: celery.concurrency.thread:TaskPool.
-    short = name.partition(":")[0].rpartition(".")[2]
-    short = {"processes": "prefork", "thread": "threads"}.get(short, short)
-    if short not in _POOLS:
-        message = f"{'pool' if pool else 'worker_pool'} = {name!r} is not known; allowed: {', '.join(_POOLS)}"
+    short = pool_name(name)
+    if short not in POOLS:
+        message = f"{'pool' if pool else 'worker_pool'} = {name!r} is not known; allowed: {', '.join(POOLS)}"
         raise ConfigError(message)
     return short
 

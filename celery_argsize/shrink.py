@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kombu.exceptions import OperationalError
 
-from celery_argsize.connection_model import ConnectionItem, Setup, items_of, totals
+from celery_argsize.connection_model import POOLS, ConnectionItem, Setup, items_of, pool_name, totals
 from celery_argsize.doctor.broker_facts import brokers_of, connection_to, why_not
 from celery_argsize.doctor.listening import Listener
 from celery_argsize.table import cut, printable
@@ -106,9 +106,8 @@ def _most(stats: Mapping[str, Any], budget: ConnectionBudget, plan: Iterable[Shr
 
 
 def _items(alone: Setup, reply: Mapping[str, Any], size: int | None) -> tuple[ConnectionItem, ...]:
-    module = str(_pool(reply).get("implementation", "")).partition(":")[0].rpartition(".")[2]
-    pool = {"thread": "threads"}.get(module, module)
-    known = pool if pool in {"prefork", "solo", "threads", "eventlet", "gevent"} else alone.pool
+    pool = pool_name(str(_pool(reply).get("implementation", "")))
+    known = pool if pool in POOLS else alone.pool
     concurrency = size or _processes(reply) or _pool(reply).get("max-concurrency") or 1
     return items_of(replace(alone, pool=known, concurrency=int(concurrency)))
 

@@ -14,6 +14,7 @@ from celery_argsize.doctor.beat_entries import NO_SCHEDULE, counted_entries, kno
 from celery_argsize.doctor.beat_facts import Entry, foreign_scheduler
 from celery_argsize.doctor.beat_twins import at_database, likeness
 from celery_argsize.doctor.checks import Check, NotKnown, counted, fail, ok, unknown, warn
+from celery_argsize.doctor.host_facts import GET_PSUTIL
 from celery_argsize.doctor.queue_checks import consumed_queues, waiting_in
 from celery_argsize.doctor.silence import unheard_names
 
@@ -215,7 +216,7 @@ def _single(facts: Facts) -> Outcome:
 def _none_here(facts: Facts) -> str:
     """What is known of Beats on this machine, where none is seen."""
     if facts.host.found is None or facts.host.found.psutil_missing:
-        return "without psutil none is seen on this machine: pip install 'celery-argsize[doctor]'"
+        return f"without psutil none is seen on this machine: {GET_PSUTIL}"
     return "none of this app runs on this machine"
 
 

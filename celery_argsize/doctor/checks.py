@@ -95,6 +95,15 @@ class Check:
         """The part of the id before its dot."""
         return self.id.partition(".")[0]
 
+    def outcomes(self, facts: Facts) -> list[Outcome]:
+        """What it says of *facts*, as a list.
+
+        Raises:
+            NotKnown: what it needs could not be looked at.
+        """
+        said = self.judge(facts)
+        return [said] if isinstance(said, Outcome) else [*said]
+
     @property
     def docs(self) -> str:
         """Where it is explained: a file of the repository, and the anchor that Git hosts make of the heading."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.doctor import (
@@ -21,7 +19,7 @@ from celery_argsize.doctor import (
 )
 from celery_argsize.doctor.checks import CheckResult, NotKnown, Outcome, unknown
 from celery_argsize.doctor.diagnosis import Diagnosis
-from celery_argsize.doctor.facts import Facts, Looked, Where
+from celery_argsize.doctor.facts import Facts, Looked, Where, raised_at
 from celery_argsize.doctor.host_facts import look_at_host
 from celery_argsize.doctor.monitor_facts import look_at_monitor
 from celery_argsize.doctor.redis_facts import look_at_redis
@@ -89,7 +87,7 @@ def load(app: Celery) -> str:
     except ModuleNotFoundError as exc:
         return f"there is no module {exc.name}"
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - the code of others
-        return _where(exc)
+        return raised_at(exc)
     return ""
 
 
@@ -116,7 +114,7 @@ def look_around(
         except NotKnown as exc:
             found[name] = Looked(why_not=str(exc))
         except Exception as exc:  # noqa: BLE001 - one look that fails never hides the others
-            found[name] = Looked(why_not=f"looking failed with {_where(exc)}; please report it")
+            found[name] = Looked(why_not=f"looking failed with {raised_at(exc)}; please report it")
 
     # Daemons: a broker that hangs keeps nobody from going on, nor this process from ending.
     threads = [threading.Thread(target=look, args=item, daemon=True) for item in looks.items()]
@@ -137,15 +135,8 @@ def judge(facts: Facts, checks: Iterable[Check] = CHECKS) -> tuple[CheckResult, 
 
 def _outcomes(check: Check, facts: Facts) -> list[Outcome]:
     try:
-        outcome = check.judge(facts)
+        return check.outcomes(facts)
     except NotKnown as exc:
         return [unknown(str(exc))]
     except Exception as exc:  # noqa: BLE001 - one check that fails never hides the others
-        return [unknown(f"this check failed with {_where(exc)}; please report it")]
-    return [outcome] if isinstance(outcome, Outcome) else [*outcome]
-
-
-def _where(exc: BaseException) -> str:
-    """What kind of error came from which line: its text may quote a password."""
-    frame = traceback.extract_tb(exc.__traceback__)[-1]
-    return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+        return [unknown(f"this check failed with {raised_at(exc)}; please report it")]

@@ -6,7 +6,9 @@ Each group has a module of its own for what it finds and how (``redis_facts``, `
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from celery_argsize.doctor.checks import NotKnown
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.redis_facts import ServerFacts
     from celery_argsize.doctor.worker_facts import WorkerFacts
 
-__all__ = ["NO_APP", "Facts", "Looked", "Where"]
+__all__ = ["NO_APP", "Facts", "Looked", "Where", "raised_at"]
 
 NO_APP: Final = "no app was given: say which with -A"
 NOT_LOOKED: Final = "not looked at"
@@ -106,3 +108,9 @@ class Facts:
             NotKnown: there is no app.
         """
         return self.app.conf
+
+
+def raised_at(exc: BaseException) -> str:
+    """What kind of error came from which line, for people: its own text may quote a password."""
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.doctor.checks import Check, NotKnown, fail, ok, unknown, warn
+from celery_argsize.doctor.host_facts import GET_PSUTIL, NO_PSUTIL
 from celery_argsize.doctor.spelling import setting
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ FAIL_LEFT: Final = 500 << 20
 THRASHING: Final = 1 << 20
 #: Processes that want to run, for each CPU, in the mean of 15 minutes: far beyond what being busy takes.
 OVERLOAD: Final = 4.0
-
-NO_PSUTIL: Final = "psutil is not installed"
-GET_PSUTIL: Final = "pip install 'celery-argsize[doctor]'"
 
 
 def memory(facts: Facts) -> Outcome:

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.facts import Where
 
-__all__ = ["CGroup", "CeleryProcess", "HostFacts", "look_at_host", "process_of"]
+__all__ = ["GET_PSUTIL", "NO_PSUTIL", "CGroup", "CeleryProcess", "HostFacts", "look_at_host", "process_of"]
+
+#: What to say where that extra is missing.
+NO_PSUTIL: Final = "psutil is not installed"
+GET_PSUTIL: Final = "pip install 'celery-argsize[doctor]'"
 
 #: Seconds between two looks at what is swapped, at most.
 _SWAP_SECONDS: Final = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from celery_argsize.doctor.checks import Check, NotKnown, counted, ok, warn
+from celery_argsize.doctor.host_facts import GET_PSUTIL, NO_PSUTIL
 from celery_argsize.doctor.setting_values import memory_line, memory_options, number
 from celery_argsize.doctor.spelling import setting
 
@@ -56,7 +57,7 @@ def _local_pools(facts: Facts) -> list[_Pool]:
     """
     nodes, host = facts.workers.get().live(), facts.host.get()
     if host.psutil_missing:
-        message = "psutil is not installed: pip install 'celery-argsize[doctor]'"
+        message = f"{NO_PSUTIL}: {GET_PSUTIL}"
         raise NotKnown(message)
     processes = {process.pid: process for process in host.processes}
     return [

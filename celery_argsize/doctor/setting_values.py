@@ -8,6 +8,7 @@ from kombu import serialization
 
 from celery_argsize.doctor.app_words import word_of
 from celery_argsize.doctor.checks import NotKnown
+from celery_argsize.doctor.queue_facts import own_tasks as names_of_own_tasks
 from celery_argsize.doctor.spelling import setting, spelled
 from celery_argsize.redis_url import is_redis_url
 
@@ -83,10 +84,10 @@ def as_size(kib: float) -> str:
 def own_tasks(facts: Facts) -> Iterator[tuple[str, Any, tuple[float | None, float | None]]]:
     """The app's own tasks: name, task, and its soft and hard time limits in seconds."""
     conf = facts.conf
-    for name, task in sorted(facts.app.tasks.items()):
-        if not name.startswith("celery."):
-            soft, hard = task.soft_time_limit or conf.task_soft_time_limit, task.time_limit or conf.task_time_limit
-            yield name, task, (number(soft), number(hard))
+    for name in names_of_own_tasks(facts.app):
+        task: Any = facts.app.tasks[name]
+        soft, hard = task.soft_time_limit or conf.task_soft_time_limit, task.time_limit or conf.task_time_limit
+        yield name, task, (number(soft), number(hard))
 
 
 def broker_kind(facts: Facts) -> str:

@@ -28,6 +28,7 @@ from celery_argsize.doctor.broker_facts import (
     why_not,
 )
 from celery_argsize.doctor.checks import NotKnown
+from celery_argsize.doctor.facts import raised_at
 from celery_argsize.doctor.listening import Heartbeat, Listener
 from celery_argsize.doctor.local_facts import LocalProcess, local_processes
 from celery_argsize.doctor.node_facts import Node, concurrency_of, node_of
@@ -225,9 +226,7 @@ def _is_ours(exc: Exception) -> bool:
 
 def _settings(exc: Exception) -> str:
     """What to say of settings that kombu or Celery cannot work with. The error's own text may quote a password."""
-    frame = traceback.extract_tb(exc.__traceback__)[-1]
-    at = f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-    return f"kombu cannot work with the app's settings ({at}), see settings.values and settings.serializer"
+    return f"kombu cannot work with the app's settings ({raised_at(exc)}), see settings.values and settings.serializer"
 
 
 def _asked(app: Celery, connection: Any, facts: WorkerFacts, end: float) -> Iterator[WorkerFacts]:
@@ -279,7 +278,6 @@ def _heard(facts: WorkerFacts, listener: Listener, first: Mapping[str, Any], beg
         silent={name: (*beats,) for name, beats in sorted(listener.heartbeats.items()) if name not in pongs},
         twice=tuple(sorted(listener.twice)),
         listened=time.monotonic() - began,
-        local=local_processes(),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from beats import beat, look_at_our_host
+from judging import judged
 from support import Worker, running, wait_until
 
 from celery_argsize.doctor import beat_checks
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import pytest
     from scene import Scene
 
-    from celery_argsize.doctor.checks import Outcome
 
 SCHEDULE = {
     "tick": {"task": "task_0", "schedule": 0.5},
@@ -33,12 +33,6 @@ def facts_of(app: Any) -> Facts:
     where = Where(app)
     looked = Looked(look_at_redis(where)), Looked(look_at_workers(where))
     return Facts(where, *looked, Looked(why_not="not asked"), Looked(look_at_our_host(where)))
-
-
-def judged(facts: Facts, name: str) -> dict[str, Outcome]:
-    (check,) = (check for check in beat_checks.CHECKS if check.id == name)
-    found: Any = check.judge(facts)
-    return {outcome.subject: outcome for outcome in (found if isinstance(found, list) else [found])}
 
 
 def test_no_beat_one_beat_and_two_beats(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Celery
+from judging import judged, verdicts
 from kombu import Queue
 from support import RedisServer, free_port
 
-from celery_argsize.doctor import worker_checks
 from celery_argsize.doctor.broker_facts import connection_to
 from celery_argsize.doctor.checks import NotKnown
 from celery_argsize.doctor.facts import Facts, Looked, Where
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from scene import Scene
-
-    from celery_argsize.doctor.checks import Outcome
 
 
 @contextmanager
@@ -55,16 +53,6 @@ def facts_of(app: Any, seconds: float) -> Facts:
     where = Where(app, {}, seconds)
     none: Looked[Any] = Looked(why_not="not asked")
     return Facts(where, none, Looked(look_at_workers(where)), none, none)
-
-
-def judged(facts: Facts, name: str) -> dict[str, Outcome]:
-    (check,) = (check for check in worker_checks.CHECKS if check.id == name)
-    found: Any = check.judge(facts)
-    return {outcome.subject: outcome for outcome in (found if isinstance(found, list) else [found])}
-
-
-def verdicts(facts: Facts, name: str) -> dict[str, str]:
-    return {subject: outcome.verdict for subject, outcome in judged(facts, name).items()}
 
 
 def test_many_queues_far_away_do_not_make_the_broker_unreachable(amqp_scene: Scene) -> None:

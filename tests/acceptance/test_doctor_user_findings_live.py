@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from beats import beat, look_at_our_host
 from celery import Celery
+from judging import judged
 from redis_kinds import Authority, TlsServer, started
 from support import RedisServer, Worker, run, running, wait_until
 
-from celery_argsize.doctor import beat_checks, settings_checks, worker_checks
-from celery_argsize.doctor.checks import Outcome
 from celery_argsize.doctor.facts import Facts, Looked, Where
 from celery_argsize.doctor.worker_facts import look_at_workers
 
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from scene import Scene
     from support import RabbitServer
 
-CHECKS = {check.id: check for group in (beat_checks, settings_checks, worker_checks) for check in group.CHECKS}
+    from celery_argsize.doctor.checks import Outcome
+
 NONE: Looked[Any] = Looked(why_not="not asked")
 
 
@@ -33,11 +33,6 @@ def facts_of(app: Celery, seconds: float = 6) -> Facts:
     app.finalize()
     where = Where(app, {}, seconds)
     return Facts(where, NONE, Looked(look_at_workers(where)), NONE, Looked(look_at_our_host(where)))
-
-
-def judged(facts: Facts, name: str) -> dict[str, Outcome]:
-    found: Any = CHECKS[name].judge(facts)
-    return {one.subject: one for one in ([found] if isinstance(found, Outcome) else found)}
 
 
 def test_what_a_pool_of_one_and_a_limit_in_bytes_really_do(scene: Scene) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from celery import Celery
+from judging import judged, verdicts
 from support import RedisServer, Worker, free_port, run, running, wait_until
 
 from celery_argsize.doctor import pool_checks, silence, worker_checks
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     import redis
     from scene import Scene
 
-    from celery_argsize.doctor.checks import Outcome
-
 
 def facts_of(app: Any, seconds: float = 10, *, redis: bool = True) -> Facts:
     where = Where(app, {}, seconds)
@@ -40,17 +39,6 @@ def facts_of(app: Any, seconds: float = 10, *, redis: bool = True) -> Facts:
         Looked(why_not="not asked"),
         Looked(look_at_host(where)),
     )
-
-
-def judged(facts: Facts, name: str) -> dict[str, Outcome]:
-    """Subject → outcome of the check *name*."""
-    (check,) = (check for check in worker_checks.CHECKS if check.id == name)
-    found: Any = check.judge(facts)
-    return {outcome.subject: outcome for outcome in (found if isinstance(found, list) else [found])}
-
-
-def verdicts(facts: Facts, name: str) -> dict[str, str]:
-    return {subject: outcome.verdict for subject, outcome in judged(facts, name).items()}
 
 
 def node(name: str) -> str:

@@ -8,11 +8,11 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import judging
 import pytest
 from celery import Celery
 from celery.schedules import crontab
 
-from celery_argsize.doctor.beat_checks import CHECKS
 from celery_argsize.doctor.beat_facts import entries, foreign_scheduler, shortest_interval
 from celery_argsize.doctor.checks import NotKnown
 from celery_argsize.doctor.facts import Facts, Looked, Where
@@ -56,9 +56,7 @@ def facts(app: Celery, *nodes: Node, beats: tuple[CeleryProcess, ...] = (), wait
 
 
 def judged(given: Facts, name: str) -> dict[str, Outcome]:
-    (check,) = (check for check in CHECKS if check.id == f"beat.{name}")
-    found: Any = check.judge(given)
-    return {outcome.subject: outcome for outcome in (found if isinstance(found, list) else [found])}
+    return judging.judged(given, f"beat.{name}")
 
 
 def verdict(given: Facts, name: str) -> str:

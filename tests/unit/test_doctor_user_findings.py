@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import Celery
 from celery.beat import Scheduler
+from judging import judged
 
-from celery_argsize.doctor import beat_checks, broker_facts, settings_checks, worker_checks
+from celery_argsize.doctor import broker_facts
 from celery_argsize.doctor.beat_facts import foreign_scheduler
 from celery_argsize.doctor.broker_facts import why_not
 from celery_argsize.doctor.broker_fixes import broker_fix
-from celery_argsize.doctor.checks import Outcome
 from celery_argsize.doctor.facts import Facts, Looked, Where
 from celery_argsize.doctor.host_facts import CeleryProcess, HostFacts
 from celery_argsize.doctor.local_facts import LocalProcess
@@ -22,7 +22,6 @@ from celery_argsize.doctor.worker_facts import Node, WorkerFacts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CHECKS = {check.id: check for group in (beat_checks, settings_checks, worker_checks) for check in group.CHECKS}
 NONE: Looked[Any] = Looked(why_not="not looked at")
 PLAIN = LocalProcess("", recycles=False, stopped=False, ports=frozenset({6379}))
 NOTHING: Mapping[int, LocalProcess] = {}
@@ -46,11 +45,6 @@ def facts(
     found = WorkerFacts(**{"nodes": nodes, "local": local, "port": 6379, "listened": 5.0, **more})
     host = HostFacts(hostname="box", cpus=2, machine_cpus=2, memory_total=8 << 30, processes=processes)
     return Facts(Where(app), NONE, Looked(found), NONE, Looked(host))
-
-
-def judged(given: Facts, name: str) -> dict[str, Outcome]:
-    found: Any = CHECKS[name].judge(given)
-    return {one.subject: one for one in ([found] if isinstance(found, Outcome) else found)}
 
 
 def node(name: str = "w@box", pid: int = 10, **more: Any) -> Node:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import Celery
 from celery.exceptions import CDeprecationWarning
+from judging import judged
 from kombu import Queue
 
 from celery_argsize.doctor.app_words import is_of_app, word_of
@@ -49,12 +50,6 @@ def facts(
     where = Where(app or app_with())
     none: Looked[Any] = Looked(why_not="not looked at")
     return Facts(where, none if redis is None else Looked(redis), Looked(found), none, Looked(host) if host else none)
-
-
-def judged(given: Facts, name: str) -> dict[str, Outcome]:
-    (check,) = (check for check in CHECKS if check.id == name)
-    found: Any = check.judge(given)
-    return {outcome.subject: outcome for outcome in (found if isinstance(found, list) else [found])}
 
 
 def here(*processes: CeleryProcess, **more: Any) -> HostFacts:
