@@ -19,12 +19,13 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo example test test-matrix check bench bench-smoke bench-advice bench-page bench-reliability clean redis
+.PHONY: help demo example test test-all test-matrix check bench bench-smoke bench-advice bench-page bench-reliability clean redis
 
 help:
 	@echo "make demo    see it at work: a Redis, a worker, a few hundred tasks, the report"
 	@echo "make example NAME=social_sync   run one of examples/ with its Redis, workers and Beat until Ctrl-C"
-	@echo "make test    run the tests (ARGS=\"-k name -x\" for some of them)"
+	@echo "make test    run the tests, in three minutes (ARGS=\"-k name -x\" for some of them)"
+	@echo "make test-all    run the long ones too: ten minutes"
 	@echo "make test-matrix   run the smoke tests on each Celery from 5.3 on (CELERY=\"5.3 newest\" for some)"
 	@echo "make check   lint, format and types"
 	@echo "make bench   what it costs, beside what one might run instead: ten minutes"
@@ -44,6 +45,10 @@ example: $(VENV)/.installed-examples redis
 	@cd examples/$(NAME) && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" exec honcho start
 
 test: $(VENV)/.installed-dev redis
+	$(RUN) -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
+
+# All of them: ARGS="-m slow" for those that make test leaves out.
+test-all: $(VENV)/.installed-dev redis
 	$(RUN) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 # In virtual environments of their own, under $(MATRIX).
@@ -55,6 +60,7 @@ check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 # Writes benchmarks/RESULTS.md and its charts. A quiet machine gives better figures; it fails if a target does not hold.
 bench: $(VENV)/.installed-bench redis

@@ -26,11 +26,11 @@ from amqp.serialization import dumps  # noqa: E402
 from celery import Celery  # noqa: E402
 from harness import machine, versions  # noqa: E402
 from shapes import SHAPES, Shape  # noqa: E402
-from simulate import fresh_app, observe, publish  # noqa: E402
+from support.simulate import fresh_app, observe, publish  # noqa: E402
 
 from celery_argsize import ReprLimits, Summary, advise, set_repr_limits  # noqa: E402
-from celery_argsize.configure import TIMING_BUDGET  # noqa: E402
-from celery_argsize.cost import PublishTimer  # noqa: E402
+from celery_argsize.advice.publish_cost import PublishTimer  # noqa: E402
+from celery_argsize.api.advice import TIMING_BUDGET  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

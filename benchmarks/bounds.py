@@ -29,7 +29,7 @@ from celery.utils.saferepr import saferepr  # noqa: E402
 from weigh import Weighed, cut_header, in_child  # noqa: E402
 
 import celery_argsize  # noqa: E402
-from celery_argsize.measure import measure  # noqa: E402
+from celery_argsize.measuring.json_size import measure  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

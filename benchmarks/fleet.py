@@ -36,9 +36,9 @@ import redis_server  # noqa: E402
 from harness import Answer, Chart, Claim, ratio, run, spread  # noqa: E402
 from redis_cost import MB, RULES, any_size, make_id, make_part  # noqa: E402
 
-from celery_argsize.config import Settings  # noqa: E402
-from celery_argsize.measurement import Measurement  # noqa: E402
-from celery_argsize.stats import Book  # noqa: E402
+from celery_argsize.figures.counters import Book  # noqa: E402
+from celery_argsize.measuring.measurement import Measurement  # noqa: E402
+from celery_argsize.settings import Settings  # noqa: E402
 from celery_argsize.stores.base import Batch  # noqa: E402
 from celery_argsize.stores.redis import RedisStore  # noqa: E402
 

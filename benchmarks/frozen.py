@@ -27,7 +27,7 @@ import celery_argsize
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / folder) for folder in ("tests", "scripts")]
 
-from support import RedisServer, stop, wait_until  # noqa: E402 - the tests' own way to run servers
+from support.servers import RedisServer, stop, wait_until  # noqa: E402 - the tests' own way to run servers
 
 TARGET = 1.05
 BODY = 0.02

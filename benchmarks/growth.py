@@ -31,25 +31,25 @@ from prometheus_client import CollectorRegistry, generate_latest  # noqa: E402
 from redis_cost import any_size  # noqa: E402
 
 from celery_argsize import advise  # noqa: E402
-from celery_argsize.config import DEFAULT_BUCKETS, Settings  # noqa: E402
-from celery_argsize.exposition import Scrape, exposition  # noqa: E402
-from celery_argsize.html import report_html  # noqa: E402
-from celery_argsize.measure import Size  # noqa: E402
-from celery_argsize.measurement import Measurement, Part  # noqa: E402
-from celery_argsize.prometheus import ArgsizeCollector  # noqa: E402
-from celery_argsize.report import report_json, report_text  # noqa: E402
-from celery_argsize.shape import Shape  # noqa: E402
-from celery_argsize.stats import Book, Rules, TaskStats  # noqa: E402
+from celery_argsize.figures.counters import Book, Rules, TaskStats  # noqa: E402
+from celery_argsize.figures.summary import summarize  # noqa: E402
+from celery_argsize.measuring.json_size import Size  # noqa: E402
+from celery_argsize.measuring.measurement import Measurement, Part  # noqa: E402
+from celery_argsize.measuring.repr_shape import Shape  # noqa: E402
+from celery_argsize.prometheus.collector import ArgsizeCollector  # noqa: E402
+from celery_argsize.prometheus.metrics import Scrape, exposition  # noqa: E402
+from celery_argsize.settings import DEFAULT_BUCKETS, Settings  # noqa: E402
 from celery_argsize.stores.base import Batch  # noqa: E402
 from celery_argsize.stores.redis import RedisStore  # noqa: E402
-from celery_argsize.summary import summarize  # noqa: E402
+from celery_argsize.views.page import report_html  # noqa: E402
+from celery_argsize.views.report import report_json, report_text  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from celery_argsize.advice import Advice
-    from celery_argsize.summary import Summary
-    from celery_argsize.truncation import Verdict
+    from celery_argsize.advice.advice import Advice
+    from celery_argsize.figures.summary import Summary
+    from celery_argsize.measuring.cuts import Verdict
 
     Reader = Callable[[RedisStore], object]
 

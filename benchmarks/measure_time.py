@@ -23,8 +23,8 @@ from harness import Answer, Chart, Claim, run
 from kombu.utils.json import dumps, loads
 from weigh import cut_header, in_child
 
-from celery_argsize.measure import measure
-from celery_argsize.recorder import _part
+from celery_argsize.measuring.json_size import measure
+from celery_argsize.worker.recorder import _part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

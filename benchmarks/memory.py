@@ -22,11 +22,11 @@ from arguments import KB, MB, SHAPES
 from harness import Answer, Chart, Claim, run, spread
 from weigh import Weighed, cut_header, in_child
 
-from celery_argsize.measure import Size, measure
-from celery_argsize.measurement import Measurement
-from celery_argsize.recorder import measure_celery_task_size
-from celery_argsize.slicing import STRING_SLICE
-from celery_argsize.truncation import CUTS, DEFAULT_LIMIT
+from celery_argsize.measuring.cuts import CUTS, DEFAULT_LIMIT
+from celery_argsize.measuring.json_size import Size, measure
+from celery_argsize.measuring.measurement import Measurement
+from celery_argsize.measuring.slicing import STRING_SLICE
+from celery_argsize.worker.recorder import measure_celery_task_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

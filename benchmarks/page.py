@@ -19,7 +19,7 @@ HERE: Final = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "tests"), str(HERE.parent / "scripts")]
 
 from harness import Answer, Chart, Claim, ratio, run, spread  # noqa: E402
-from pages import Browser, many  # noqa: E402
+from support.pages import Browser, many  # noqa: E402
 
 #: What is done to the page, by its name in driver.js.
 ACTS: Final = {

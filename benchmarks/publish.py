@@ -20,13 +20,13 @@ sys.path += [str(HERE.parent / "tests"), str(HERE.parent / "scripts")]
 from advice import TIME_FACTOR, TOO_SMALL, Seconds, advised, by_turns, limited  # noqa: E402 - see advice.py
 from arguments import KB, SHAPES  # noqa: E402
 from harness import Answer, Chart, Claim, run, spread  # noqa: E402
-from simulate import Call, fresh_app, observe, publish, receive  # noqa: E402
+from support.simulate import Call, fresh_app, observe, publish, receive  # noqa: E402
 
 from celery_argsize import ReprLimits, TaskAdvice, advise  # noqa: E402
-from celery_argsize.cost import PublishTimer  # noqa: E402
-from celery_argsize.limits import set_app_limits  # noqa: E402
-from celery_argsize.tiers import recommend  # noqa: E402
-from celery_argsize.truncation import CAUSES  # noqa: E402
+from celery_argsize.advice.advice import recommend  # noqa: E402
+from celery_argsize.advice.limits import set_app_limits  # noqa: E402
+from celery_argsize.advice.publish_cost import PublishTimer  # noqa: E402
+from celery_argsize.measuring.cuts import CAUSES  # noqa: E402
 
 if TYPE_CHECKING:
     from celery import Celery

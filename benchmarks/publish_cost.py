@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from arguments import KB, MB, SHAPES, label
 from celery.utils.saferepr import saferepr
 
-from celery_argsize.brokers import broker_of
-from celery_argsize.tiers import TIERS
+from celery_argsize.advice.advice import TIERS
+from celery_argsize.advice.brokers import broker_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -33,20 +33,20 @@ import redis  # noqa: E402 - from here on, what is ours is found too
 import redis_server  # noqa: E402
 from harness import Answer, Chart, Claim, run  # noqa: E402
 
-from celery_argsize.config import DEFAULT_BUCKETS, Settings  # noqa: E402
-from celery_argsize.flusher import Flusher  # noqa: E402
-from celery_argsize.handoff import LocalHandoff  # noqa: E402
-from celery_argsize.measure import Size  # noqa: E402
-from celery_argsize.measurement import Measurement, Part  # noqa: E402
-from celery_argsize.shape import Shape  # noqa: E402
-from celery_argsize.stats import Book, Rules, TaskStats  # noqa: E402
+from celery_argsize.figures.counters import Book, Rules, TaskStats  # noqa: E402
+from celery_argsize.measuring.json_size import Size  # noqa: E402
+from celery_argsize.measuring.measurement import Measurement, Part  # noqa: E402
+from celery_argsize.measuring.repr_shape import Shape  # noqa: E402
+from celery_argsize.settings import DEFAULT_BUCKETS, Settings  # noqa: E402
 from celery_argsize.stores.base import Batch  # noqa: E402
 from celery_argsize.stores.redis import RedisStore  # noqa: E402
+from celery_argsize.worker.flusher import Flusher  # noqa: E402
+from celery_argsize.worker.handoff import LocalHandoff  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from celery_argsize.truncation import Verdict
+    from celery_argsize.measuring.cuts import Verdict
 
 RULES: Final = Rules(1024, DEFAULT_BUCKETS)
 #: Bytes that a name may take; and how many times as much after a thousand times as many tasks, as numbers get longer.

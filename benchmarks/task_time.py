@@ -93,7 +93,7 @@ def ours(url: str) -> None:
     """celery_argsize as a worker has it: Redis, log of large tasks, all of it."""
     import celery_argsize  # noqa: PLC0415
 
-    monitor = celery_argsize.install(app, redis_url=url)
+    monitor: Any = celery_argsize.install(app, redis_url=url)
     monitor.start(monitor.settings, "bench@host", in_process=False)
 
 

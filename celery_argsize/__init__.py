@@ -12,27 +12,41 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     __version__: str
 
-    from celery_argsize.advice import (
+    from celery_argsize.advice.advice import (
         Advice as Advice,
         Cost as Cost,
         PartAdvice as PartAdvice,
+        Recommendation as Recommendation,
         ReprLimits as ReprLimits,
         TaskAdvice as TaskAdvice,
     )
-    from celery_argsize.adviser import advise as advise
-    from celery_argsize.api import get_size_summary as get_size_summary, update_size_metrics as update_size_metrics
-    from celery_argsize.configure import (
+    from celery_argsize.advice.adviser import advise as advise
+    from celery_argsize.advice.in_force import Finding as Finding, HostCheck as HostCheck
+    from celery_argsize.advice.limits import set_repr_limits as set_repr_limits
+    from celery_argsize.api.advice import (
         Configured as Configured,
         auto_configure_celery_limits as auto_configure_celery_limits,
         get_advice as get_advice,
         verify_limits as verify_limits,
     )
-    from celery_argsize.connections import (
+    from celery_argsize.api.collector import collector as collector
+    from celery_argsize.api.figures import (
+        get_size_summary as get_size_summary,
+        update_size_metrics as update_size_metrics,
+    )
+    from celery_argsize.api.parse import (
+        CUT as CUT,
+        UNREADABLE as UNREADABLE,
+        ParsedRepr as ParsedRepr,
+        parse_repr as parse_repr,
+    )
+    from celery_argsize.api.reset import ResetResult as ResetResult, reset_metrics as reset_metrics
+    from celery_argsize.connections.budget import (
         ConnectionBudget as ConnectionBudget,
         connection_budget as connection_budget,
         connection_settings as connection_settings,
     )
-    from celery_argsize.doctor.diagnosis import Diagnosis as Diagnosis
+    from celery_argsize.doctor.checks import Diagnosis as Diagnosis
     from celery_argsize.doctor.examine import diagnose as diagnose
     from celery_argsize.errors import (
         ArgsizeError as ArgsizeError,
@@ -40,45 +54,45 @@ if TYPE_CHECKING:
         SchemaError as SchemaError,
         StoreError as StoreError,
     )
-    from celery_argsize.limits import set_repr_limits as set_repr_limits
-    from celery_argsize.measure import (
+    from celery_argsize.figures.summary import (
+        PartSummary as PartSummary,
+        Summary as Summary,
+        TaskSummary as TaskSummary,
+    )
+    from celery_argsize.measuring.json_size import (
         UNMEASURABLE as UNMEASURABLE,
         Size as Size,
         measure_json_size as measure_json_size,
     )
-    from celery_argsize.measurement import Measurement as Measurement, Part as Part
-    from celery_argsize.monitor import Monitor as Monitor, install as install, uninstall as uninstall
-    from celery_argsize.parse import (
-        CUT as CUT,
-        UNREADABLE as UNREADABLE,
-        ParsedRepr as ParsedRepr,
-        parse_repr as parse_repr,
-    )
-    from celery_argsize.recorder import measure_celery_task_size as measure_celery_task_size
-    from celery_argsize.reset import ResetResult as ResetResult, reset_metrics as reset_metrics
-    from celery_argsize.summary import PartSummary as PartSummary, Summary as Summary, TaskSummary as TaskSummary
-    from celery_argsize.tiers import Recommendation as Recommendation
-    from celery_argsize.verify import Finding as Finding, HostCheck as HostCheck
+    from celery_argsize.measuring.measurement import Measurement as Measurement, Part as Part
+    from celery_argsize.prometheus.server import MetricsServer as MetricsServer
+    from celery_argsize.views.page import report_html as report_html
+    from celery_argsize.worker.install import install as install, uninstall as uninstall
+    from celery_argsize.worker.monitor import Monitor as Monitor
+    from celery_argsize.worker.recorder import measure_celery_task_size as measure_celery_task_size
 
 _HOMES: Final = {
-    "advice": ["Advice", "Cost", "PartAdvice", "ReprLimits", "TaskAdvice"],
-    "adviser": ["advise"],
-    "api": ["get_size_summary", "update_size_metrics"],
-    "configure": ["Configured", "auto_configure_celery_limits", "get_advice", "verify_limits"],
-    "connections": ["ConnectionBudget", "connection_budget", "connection_settings"],
-    "doctor.diagnosis": ["Diagnosis"],
+    "advice.advice": ["Advice", "Cost", "PartAdvice", "Recommendation", "ReprLimits", "TaskAdvice"],
+    "advice.adviser": ["advise"],
+    "advice.in_force": ["Finding", "HostCheck"],
+    "advice.limits": ["set_repr_limits"],
+    "api.advice": ["Configured", "auto_configure_celery_limits", "get_advice", "verify_limits"],
+    "api.collector": ["collector"],
+    "api.figures": ["get_size_summary", "update_size_metrics"],
+    "api.parse": ["CUT", "ParsedRepr", "UNREADABLE", "parse_repr"],
+    "api.reset": ["ResetResult", "reset_metrics"],
+    "connections.budget": ["ConnectionBudget", "connection_budget", "connection_settings"],
+    "doctor.checks": ["Diagnosis"],
     "doctor.examine": ["diagnose"],
     "errors": ["ArgsizeError", "ConfigError", "SchemaError", "StoreError"],
-    "limits": ["set_repr_limits"],
-    "measure": ["UNMEASURABLE", "Size", "measure_json_size"],
-    "measurement": ["Measurement", "Part"],
-    "monitor": ["Monitor", "install", "uninstall"],
-    "parse": ["CUT", "UNREADABLE", "ParsedRepr", "parse_repr"],
-    "recorder": ["measure_celery_task_size"],
-    "reset": ["ResetResult", "reset_metrics"],
-    "summary": ["PartSummary", "Summary", "TaskSummary"],
-    "tiers": ["Recommendation"],
-    "verify": ["Finding", "HostCheck"],
+    "figures.summary": ["PartSummary", "Summary", "TaskSummary"],
+    "measuring.json_size": ["Size", "UNMEASURABLE", "measure_json_size"],
+    "measuring.measurement": ["Measurement", "Part"],
+    "prometheus.server": ["MetricsServer"],
+    "views.page": ["report_html"],
+    "worker.install": ["install", "uninstall"],
+    "worker.monitor": ["Monitor"],
+    "worker.recorder": ["measure_celery_task_size"],
 }
 _MODULES: Final = {name: module for module, names in _HOMES.items() for name in names}
 

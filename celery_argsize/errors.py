@@ -6,8 +6,6 @@ value or server is meant and what to do; no text carries a password or an argume
 
 from __future__ import annotations
 
-__all__ = ["ArgsizeError", "ConfigError", "SchemaError", "StoreError"]
-
 
 class ArgsizeError(Exception):
     """celery_argsize could not do what was asked."""

@@ -16,18 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from urllib.parse import SplitResult
 
-__all__ = [
-    "RedisPlace",
-    "cert_reqs",
-    "each_of_messages",
-    "from_app",
-    "is_redis_url",
-    "of_messages",
-    "of_results",
-    "parse_redis_url",
-    "safe_url",
-    "with_tls",
-]
+
+def server_address(part: SplitResult) -> str:
+    """``host:port``, or a socket's path; the names of this machine are one, as in ``ConnectionBudget.servers``."""
+    if part.scheme == "unix":
+        return part.path
+    here = part.hostname in {"localhost", "::1"}
+    return f"127.0.0.1:{part.port}" if here else part.netloc.rpartition("@")[2].lower()
 
 
 class _Scheme(NamedTuple):

@@ -12,8 +12,8 @@ import os
 import sys
 
 from celery_argsize.commands.report import show_report
-from celery_argsize.config import DEFAULT_REDIS_URL
 from celery_argsize.redis_url import is_redis_url
+from celery_argsize.settings import DEFAULT_REDIS_URL
 
 #: Where Celery itself, and then the usual hosts, leave the URL. The order is that of an app: results, then messages.
 URL_VARIABLES = ("CELERY_ARGSIZE_REDIS_URL", "CELERY_RESULT_BACKEND", "CELERY_BROKER_URL", "REDIS_URL")

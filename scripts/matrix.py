@@ -129,7 +129,7 @@ def _python(line: Line) -> Path:
 
 def _smoke_files() -> list[str]:
     """Files with smoke tests: others may import what is not installed here."""
-    files = sorted((ROOT / "tests").glob("*/test_*.py"))
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [str(file.relative_to(ROOT)) for file in files if "mark.smoke" in file.read_text(encoding="utf-8")]
 
 

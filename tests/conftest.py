@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from scene import Scene
-from support import RabbitServer, RedisServer
+from support.scene import Scene
+from support.servers import RabbitServer, RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from celery_argsize.api import get_size_summary
-from celery_argsize.check import Bounds, check_summary, checked_text
+from celery_argsize.api.figures import get_size_summary
 from celery_argsize.commands.common import (
     EXIT_FOUND,
     EXIT_NOTHING_YET,
@@ -23,12 +22,11 @@ from celery_argsize.commands.common import (
     where_of,
     where_options,
 )
-from celery_argsize.report import NOTHING_YET
+from celery_argsize.views.check import Bounds, check_summary, checked_text
+from celery_argsize.views.report import NOTHING_YET
 
 if TYPE_CHECKING:
-    from celery_argsize.summary import Summary
-
-__all__ = ["check"]
+    from celery_argsize.figures.summary import Summary
 
 _UNITS: Final = {"": 1, "B": 1, "KB": 1024, "MB": 1024 * 1024}
 

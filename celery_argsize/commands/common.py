@@ -22,27 +22,6 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-__all__ = [
-    "EXIT_FOUND",
-    "EXIT_NOTHING_YET",
-    "EXIT_NOT_IN_FORCE",
-    "EXIT_STORE",
-    "EXIT_USAGE",
-    "READING",
-    "app_of",
-    "as_json_option",
-    "broker_option",
-    "colored",
-    "drop_output",
-    "echo_json",
-    "fail",
-    "failing",
-    "progress",
-    "waiting",
-    "where_of",
-    "where_options",
-]
-
 #: Nothing was collected yet; or, in ``check`` and ``diff``, what was looked for was found.
 EXIT_NOTHING_YET: Final = 1
 EXIT_FOUND: Final = 1

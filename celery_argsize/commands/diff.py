@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from celery_argsize.api import get_size_summary
+from celery_argsize.api.figures import get_size_summary
+from celery_argsize.api.target import find_target
 from celery_argsize.commands.common import (
     EXIT_FOUND,
     EXIT_NOTHING_YET,
@@ -24,16 +25,12 @@ from celery_argsize.commands.common import (
     where_of,
     where_options,
 )
-from celery_argsize.diff import OVERLAP, compare, diff_text, failures, failures_text
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import safe_url
-from celery_argsize.snapshot import REMAKE, parse_snapshot
-from celery_argsize.target import find_target
+from celery_argsize.views.diff import OVERLAP, REMAKE, compare, diff_text, failures, failures_text, parse_snapshot
 
 if TYPE_CHECKING:
-    from celery_argsize.snapshot import Snapshot
-
-__all__ = ["diff"]
+    from celery_argsize.views.diff import Snapshot
 
 _STDIN = "-"
 

@@ -23,8 +23,6 @@ from celery_argsize.doctor.examine import SECONDS, diagnose
 from celery_argsize.doctor.facts import Where
 from celery_argsize.doctor.text import COLORS, diagnosis_text
 
-__all__ = ["doctor"]
-
 
 @click.command()
 @where_options

@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
+from celery_argsize.api.collector import collector
 from celery_argsize.commands.common import app_of, broker_option, failing, where_of, where_options
-from celery_argsize.prometheus import MetricsServer, collector
-
-__all__ = ["exporter"]
+from celery_argsize.prometheus.server import MetricsServer
 
 
 @click.command()

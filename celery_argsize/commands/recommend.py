@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from celery_argsize.advice_text import advice_text
 from celery_argsize.commands.common import (
     EXIT_NOTHING_YET,
     app_of,
@@ -18,9 +17,8 @@ from celery_argsize.commands.common import (
     where_options,
 )
 from celery_argsize.commands.report import weighed
-from celery_argsize.report import NOTHING_YET
-
-__all__ = ["recommend"]
+from celery_argsize.views.advice_text import advice_text
+from celery_argsize.views.report import NOTHING_YET
 
 
 @click.command()

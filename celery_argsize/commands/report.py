@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from celery_argsize.api import get_size_summary
+from celery_argsize.advice.limits import limits_of
+from celery_argsize.api.advice import advice_for
+from celery_argsize.api.figures import get_size_summary
+from celery_argsize.api.target import find_target
 from celery_argsize.commands.common import (
     EXIT_NOTHING_YET,
     READING,
@@ -28,21 +31,16 @@ from celery_argsize.commands.common import (
     where_of,
     where_options,
 )
-from celery_argsize.configure import advice_for
 from celery_argsize.errors import ArgsizeError, ConfigError
-from celery_argsize.limits import limits_of
-from celery_argsize.report import NOTHING_YET, report_json, report_text
-from celery_argsize.target import find_target
+from celery_argsize.views.report import NOTHING_YET, report_json, report_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery import Celery
 
-    from celery_argsize.advice import Advice
-    from celery_argsize.summary import Summary
-
-__all__ = ["report", "show_report", "weighed"]
+    from celery_argsize.advice.advice import Advice
+    from celery_argsize.figures.summary import Summary
 
 STDOUT: Final = "-"
 
@@ -126,7 +124,7 @@ def _renderer() -> Callable[..., str]:
         ConfigError: what it is made with is not installed.
     """
     try:
-        from celery_argsize.html import report_html  # noqa: PLC0415 - only who wants a page needs jinja2
+        from celery_argsize.views.page import report_html  # noqa: PLC0415 - only who wants a page needs jinja2
     except ModuleNotFoundError as exc:
         if exc.name not in {"jinja2", "markupsafe"}:
             raise

@@ -6,10 +6,8 @@ from typing import Any
 
 import click
 
+from celery_argsize.api.reset import reset_metrics
 from celery_argsize.commands.common import EXIT_NOTHING_YET, app_of, failing, waiting, where_of, where_options
-from celery_argsize.reset import reset_metrics
-
-__all__ = ["reset"]
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """``celery argsize doctor --apply-pool-shrink``: says how far pools are to shrink, asks, and says what came of it.
 
-What is to shrink, and how, is the business of ``celery_argsize.shrink``.
+What is to shrink, and how, is the business of ``connections.shrink`` and ``doctor.shrink``.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from celery_argsize.commands.common import EXIT_FOUND, EXIT_USAGE, waiting
-from celery_argsize.connections import connection_budget
-from celery_argsize.doctor.checks import NotKnown
+from celery_argsize.connections.budget import connection_budget
+from celery_argsize.connections.shrink import forecast, plan_shrink
 from celery_argsize.doctor.examine import LOOKS, load, look_around
-from celery_argsize.shrink import apply_shrink, forecast, plan_shrink
-from celery_argsize.table import printable
+from celery_argsize.doctor.facts import NotKnown
+from celery_argsize.doctor.shrink import apply_shrink
+from celery_argsize.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery import Celery
 
-    from celery_argsize.connections import ConnectionBudget
-    from celery_argsize.doctor.facts import Facts, Where
-    from celery_argsize.doctor.worker_facts import WorkerFacts
-    from celery_argsize.shrink import Shrink
-
-__all__ = ["shrink_pools"]
+    from celery_argsize.connections.budget import ConnectionBudget
+    from celery_argsize.connections.shrink import Shrink
+    from celery_argsize.doctor.facts import Facts, Where, WorkerFacts
 
 #: All fits; it does not, or nobody knows; it could not be done.
 _FITS: Final = 0

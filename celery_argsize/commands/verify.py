@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from celery_argsize.advice.in_force import hosts_text
+from celery_argsize.api.advice import verify_limits
 from celery_argsize.commands.common import (
     EXIT_NOT_IN_FORCE,
     EXIT_NOTHING_YET,
@@ -18,10 +20,6 @@ from celery_argsize.commands.common import (
     where_of,
     where_options,
 )
-from celery_argsize.configure import verify_limits
-from celery_argsize.verify import hosts_text
-
-__all__ = ["verify"]
 
 
 @click.command()

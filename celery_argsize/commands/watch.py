@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from celery_argsize.api.target import Reader, find_target
 from celery_argsize.commands.common import (
     READING,
     app_of,
@@ -25,21 +26,17 @@ from celery_argsize.commands.common import (
     where_options,
 )
 from celery_argsize.errors import StoreError
-from celery_argsize.report import when
-from celery_argsize.summary import summarize
-from celery_argsize.table import printable
-from celery_argsize.target import Reader, find_target
-from celery_argsize.watch import History, View, changes, screen
+from celery_argsize.figures.summary import summarize
+from celery_argsize.views.watch import History, View, changes, screen
+from celery_argsize.words import printable, when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from celery_argsize.summary import Summary
-    from celery_argsize.target import Target
-    from celery_argsize.watch import Paint
-
-__all__ = ["watch"]
+    from celery_argsize.api.target import Target
+    from celery_argsize.figures.summary import Summary
+    from celery_argsize.views.watch import Paint
 
 #: The alternate screen, without cursor and without wrapping; and back.
 _ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l"

@@ -9,21 +9,20 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.doctor import (
-    beat_checks,
-    host_checks,
-    monitor_checks,
-    redis_checks,
-    settings_checks,
-    worker_checks,
+from celery_argsize.doctor.checks import CheckResult, Diagnosis, Outcome, unknown
+from celery_argsize.doctor.facts import Facts, Looked, NotKnown, Where, raised_at
+from celery_argsize.doctor.judge import (
+    beat as beat_checks,
+    host as host_checks,
+    monitor as monitor_checks,
+    redis as redis_checks,
+    settings as settings_checks,
+    workers as worker_checks,
 )
-from celery_argsize.doctor.checks import CheckResult, NotKnown, Outcome, unknown
-from celery_argsize.doctor.diagnosis import Diagnosis
-from celery_argsize.doctor.facts import Facts, Looked, Where, raised_at
-from celery_argsize.doctor.host_facts import look_at_host
-from celery_argsize.doctor.monitor_facts import look_at_monitor
-from celery_argsize.doctor.redis_facts import look_at_redis
-from celery_argsize.doctor.worker_facts import look_at_workers
+from celery_argsize.doctor.look.host import look_at_host
+from celery_argsize.doctor.look.monitor import look_at_monitor
+from celery_argsize.doctor.look.redis import look_at_redis
+from celery_argsize.doctor.look.workers import look_at_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_argsize.doctor.checks import Check
-
-__all__ = ["CHECKS", "LOOKS", "SECONDS", "diagnose", "judge", "load", "look_around"]
 
 #: Every check, in the order in which they are shown.
 CHECKS: Final = (

@@ -6,24 +6,38 @@ Each group has a module of its own for what it finds and how (``redis_facts``, `
 
 from __future__ import annotations
 
+import re
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
-from celery_argsize.doctor.checks import NotKnown
+from celery_argsize.redis_url import parse_redis_url, safe_url, server_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery import Celery
 
-    from celery_argsize.doctor.host_facts import HostFacts
-    from celery_argsize.doctor.monitor_facts import MonitorFacts
-    from celery_argsize.doctor.redis_facts import ServerFacts
-    from celery_argsize.doctor.worker_facts import WorkerFacts
+    from celery_argsize.advice.advice import Advice
+    from celery_argsize.advice.in_force import HostCheck
+    from celery_argsize.figures.summary import Summary
+    from celery_argsize.settings import Settings
 
-__all__ = ["NO_APP", "Facts", "Looked", "Where", "raised_at"]
+NO_ANSWER: Final = "no answer in time"
+
+
+class Counted(NamedTuple):
+    """What an AMQP broker says of a queue."""
+
+    messages: int
+    consumers: int
+
+
+class NotKnown(Exception):  # noqa: N818 - not an error: an answer
+    """What a check needs could not be looked at; the text says why."""
+
 
 NO_APP: Final = "no app was given: say which with -A"
 NOT_LOOKED: Final = "not looked at"
@@ -114,3 +128,429 @@ def raised_at(exc: BaseException) -> str:
     """What kind of error came from which line, for people: its own text may quote a password."""
     frame = traceback.extract_tb(exc.__traceback__)[-1]
     return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+
+
+#: What to say where that extra is missing.
+NO_PSUTIL: Final = "psutil is not installed"
+GET_PSUTIL: Final = "pip install 'celery-argsize[doctor]'"
+
+Kind = Literal["worker", "child", "beat"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeleryProcess:
+    """A process of Celery on this machine."""
+
+    pid: int
+    ppid: int
+    kind: Kind
+    """``child``: a process that a worker started: of its pool, or the Beat of ``worker -B``."""
+    beat: bool = False
+    """Whether it sends what is due: Beat, or a worker with ``-B``."""
+    app: str = ""
+    """What ``-A`` said; empty where it was not there."""
+    rss: int = 0
+    """Bytes of memory that it holds."""
+    created: float = 0.0
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CGroup:
+    """The memory of a control group of either version: a container has one, a systemd unit, a slice of them."""
+
+    path: str
+    """Where it is among the control groups."""
+    limit: int | None = None
+    """Bytes; of itself or of the one around it that allows the least. ``None``: no limit."""
+    used: int | None = None
+    """Bytes where that limit is, without the files that the kernel keeps in memory as long as there is room."""
+    oom_kills: int | None = None
+    """Processes in it that the kernel has killed to get memory, since the group is there."""
+    workers: int = 0
+    """How many of the Celery processes that are known are in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """This machine. Memory in bytes; ``None``: not known, mostly as psutil is missing."""
+
+    hostname: str
+    cpus: int
+    """How many this process may use: its affinity, and the quota of its control group, rounded up."""
+    machine_cpus: int
+    """How many there are: as many children a worker starts by itself."""
+    cpu_quota: float | None = None
+    """How many CPUs the control group allows."""
+    load: tuple[float, float, float] | None = None
+    """Processes that run or wait, in the mean of 1, 5 and 15 minutes, on the whole machine."""
+    memory_total: int | None = None
+    memory_available: int | None = None
+    """What processes can still get without swapping."""
+    swap_total: int | None = None
+    swap_used: int | None = None
+    swap_in_per_second: float | None = None
+    swap_out_per_second: float | None = None
+    oom_kills_since_boot: int | None = None
+    """Processes that the kernel has killed to get memory, anywhere on the machine."""
+    container: str = ""
+    """``docker``, ``kubernetes``, …; empty: in none."""
+    cgroup: CGroup | None = None
+    """The control group of this process."""
+    worker_cgroups: tuple[CGroup, ...] = ()
+    """Those of the workers on this machine, where they are others."""
+    processes: tuple[CeleryProcess, ...] = ()
+    """Every process of Celery that this user may see."""
+    psutil_missing: bool = False
+
+    @property
+    def memory_limit(self) -> int | None:
+        """What all processes here may use together: the memory, or the limit of the control group if that is less."""
+        known = [one for one in (self.memory_total, self.cgroup and self.cgroup.limit) if one]
+        return min(known, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorFacts:
+    """What was measured, and what follows from it."""
+
+    summary: Looked[Summary]
+    advice: Looked[Advice]
+    hosts: Looked[tuple[HostCheck, ...]]
+    """What the messages of each sending host show of the limits in force."""
+
+
+Role = Literal["messages", "results", "figures"]
+
+#: What a Redis may be used for, what hurts most first.
+ROLES: Final[tuple[Role, ...]] = ("messages", "results", "figures")
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How one role reaches its Redis."""
+
+    on: bool
+    checks: str = "required"
+    """How certificates are checked, if it is *on*: ``required``, ``optional`` or ``none``."""
+    trouble: str = ""
+    """A sentence: why Celery cannot work with these settings at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A Redis in one role."""
+
+    role: Role
+    settings: Settings = field(repr=False)
+    """For ``stores.connection.connect``."""
+    tls: Tls
+    error: str = ""
+    """Why there is no telling which Redis is meant."""
+    spare: bool = False
+    """Whether it is one of several in a list of brokers, so that another one may do in its place."""
+
+    @property
+    def url(self) -> str:
+        """Without its secrets."""
+        return safe_url(self.settings.redis_url) if self.settings.redis_url else "a Redis that is not known"
+
+    @property
+    def database(self) -> int:
+        """The number of its database."""
+        parts = urlsplit(parse_redis_url(self.settings.redis_url or "").urls[0])
+        number = parse_qs(parts.query).get("db", [""])[0] or ("" if parts.scheme == "unix" else parts.path.strip("/"))
+        return int(number) if number.isdecimal() else 0
+
+    @property
+    def address(self) -> str:
+        """The same for each place on the same server: its host and port, its socket file, or its sentinels."""
+        place = parse_redis_url(self.settings.redis_url or "")
+        parts = [urlsplit(url) for url in place.urls]
+        names = ",".join(sorted(map(server_address, parts)))
+        return f"sentinels {names}" if place.kind == "sentinel" else names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFacts:
+    """What all workers said."""
+
+    broker: str = ""
+    """URL of the broker that took the connection, without secrets; all of them if none did."""
+    broker_error: str = ""
+    """Why it could not be reached; empty if it was."""
+    no_control: str = ""
+    """Why workers cannot be asked there; empty if they can."""
+    took: float | None = 0.0
+    """Seconds to connect; ``None`` where there was neither a connection nor an error, and ``no_control`` says why."""
+    unreached: Mapping[str, str] = field(default_factory=dict)
+    """Of a failover list with a broker that is there: URL of each that is not, without secrets → why."""
+    nodes: tuple[Node, ...] = ()
+    silent: Mapping[str, tuple[Heartbeat, ...]] = field(default_factory=dict)
+    """Nodes whose heartbeat was heard, and that did not answer."""
+    twice: tuple[str, ...] = ()
+    """Names that more than one worker has."""
+    listened: float = 0.0
+    """Seconds in which heartbeats were heard."""
+    counted: Mapping[str, Counted] = field(default_factory=dict)
+    """On AMQP: queue → what the broker says of it. Queues that do not exist are left out."""
+    uncounted: Mapping[str, str] = field(default_factory=dict)
+    """On AMQP: queue → why it was not counted; it may exist or not."""
+    local: Mapping[int, LocalProcess] = field(default_factory=dict)
+    """Pid → worker or Beat on this machine, of any app."""
+    port: int = 0
+    """The broker's, where it has one."""
+    ends: Mapping[str, bool] = field(default_factory=dict)
+    """On Redis: client's end of each of its connections → whether that is in the database with the messages."""
+
+    def asked(self) -> WorkerFacts:
+        """Itself, if workers could be asked at all.
+
+        Raises:
+            NotKnown: they could not.
+        """
+        if self.broker_error:
+            raise NotKnown(f"the broker could not be asked: {self.broker_error}")  # noqa: EM102, TRY003
+        if self.no_control:
+            raise NotKnown(self.no_control)
+        return self
+
+    def at_database(self, pid: int) -> bool | None:
+        """Whether the worker or Beat *pid* of this machine is connected to the database with the messages, if known."""
+        known = [self.ends[end] for end in (self.local[pid].ends if pid in self.local else ()) if end in self.ends]
+        return any(known) if known else None
+
+    def live(self) -> tuple[Node, ...]:
+        """The nodes.
+
+        Raises:
+            NotKnown: none answers.
+        """
+        if not self.asked().nodes:
+            message = "no worker answers"
+            raise NotKnown(message)
+        return self.nodes
+
+
+UNREACHABLE: Final = "it could not be reached"
+
+
+class Waiting(NamedTuple):
+    """Messages that nobody took yet."""
+
+    queues: Mapping[str, int] = {}
+    """Queue → messages waiting, those of all priorities."""
+    weights: Mapping[str, int] = {}
+    """Queue → bytes of memory, an estimate; of the longest ones."""
+    complete: bool = True
+    """Whether these are all queues that anyone declared there; those that the app names are always among them."""
+
+
+class Unacked(NamedTuple):
+    """Messages that workers hold, and have not acknowledged."""
+
+    held: int
+    oldest: float
+    """Seconds since the one that is held longest was taken."""
+    overdue: int
+    """Those held for longer than the visibility timeout."""
+    visibility: float
+    """That timeout, in seconds."""
+
+
+class Results(NamedTuple):
+    """A sample of the results' keys."""
+
+    sampled: int
+    lasting: int
+    """Of these, those that never expire."""
+    complete: bool
+    """Whether the sample is all there are."""
+
+
+class Contents(NamedTuple):
+    """What Celery keeps there."""
+
+    waiting: Waiting = Waiting()
+    unacked: Unacked | None = None
+    results: Results | None = None
+
+
+class Holders(NamedTuple):
+    """Connections that look alike."""
+
+    clients: int
+    name: str
+    """What they call themselves; mostly nothing."""
+    address: str
+    """The host they come from."""
+    does: str
+    pids: tuple[int, ...]
+    """The processes, where these are on this machine and may be seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """One Redis server."""
+
+    url: str
+    """Without its secrets."""
+    places: tuple[Place, ...]
+    """Each role it has, with its URL."""
+    errors: Mapping[Role, str] = field(default_factory=dict)
+    """Why it could not be reached with the settings of a role."""
+    missed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """What could not be looked at (``info``, ``config``, ``clients``, …) → why, and what would allow it."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """``INFO``, flat."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """``save``, ``maxclients``, ``stop-writes-on-bgsave-error``, as ``CONFIG GET`` has them."""
+    pings: tuple[float, ...] = ()
+    """Seconds that each PING took."""
+    holders: tuple[Holders, ...] = ()
+    """Who is connected, but for ourselves; the most first."""
+    public: bool | None = None
+    """Whether its address is one of the public Internet; ``None``: not known."""
+    contents: Contents = field(default_factory=Contents)
+    told: int | None = None
+    """How many clients it takes, as a person said: a hosted one may take fewer than its configuration has."""
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        """What it is used for."""
+        return frozenset(place.role for place in self.places)
+
+    @property
+    def address(self) -> str:
+        """Its host and port, its socket file, or its sentinels: as ``ConnectionBudget.servers`` has them."""
+        return self.places[0].address
+
+    @property
+    def error(self) -> str:
+        """Why it could not be reached at all; empty if it was, in any role."""
+        return "" if self.roles - set(self.errors) else next(iter(self.errors.values()), "")
+
+    @property
+    def full(self) -> bool:
+        """Whether it has no place for another client."""
+        return "no place for another client" in self.error
+
+    @property
+    def maxclients(self) -> int | None:
+        """How many clients it takes."""
+        said = self.told or self.info.get("maxclients") or self.config.get("maxclients")
+        return int(said) if said else None
+
+    @property
+    def queues(self) -> Mapping[str, int]:
+        """Queue → messages that wait in it, those of all priorities; where it carries messages."""
+        return self.contents.waiting.queues
+
+    @property
+    def subject(self) -> str:
+        """What to call it."""
+        roles = sorted(self.roles, key=ROLES.index)
+        return f"{re.sub(r'/[0-9]*$', '', self.url)} for {', '.join(roles)}"
+
+    def need(self, *looks: str) -> None:
+        """Do nothing if each of *looks* was done.
+
+        Raises:
+            NotKnown: one was not.
+        """
+        if self.error:
+            raise NotKnown(UNREACHABLE)
+        for look in looks:
+            if look in self.missed:
+                raise NotKnown(self.missed[look][0])
+
+    def database(self, role: Role) -> int:
+        """The number of the database that *role* uses."""
+        return next(place.database for place in self.places if place.role == role)
+
+
+#: Celery's prefix of a result's key; ``global_keyprefix`` may stand before it.
+RESULTS: Final = "celery-task-meta-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One worker that answers."""
+
+    name: str
+    """``celery@host``."""
+    pid: int = 0
+    pool: str = ""
+    """``prefork``, ``solo``, ``thread``, ``gevent``, ``eventlet``, or what another pool's module is called."""
+    concurrency: int = 0
+    """How many tasks its pool runs at once, now."""
+    processes: tuple[int, ...] = ()
+    """The pids of its pool's processes."""
+    queues: tuple[str, ...] = ()
+    uptime: float | None = None
+    """Seconds since it started, in whole ones."""
+    started: float | None = None
+    """When that was: seconds since the epoch, by this machine's clock."""
+    totals: Mapping[str, int] = field(default_factory=dict)
+    """Task → runs since it started."""
+    later: Mapping[str, int] = field(default_factory=dict)
+    """The same, *span* seconds later; empty where nothing is due that often."""
+    span: float = 0.0
+    registered: tuple[str, ...] | None = None
+    """Names of its tasks; ``None`` where it did not say."""
+    argsize: Mapping[str, Any] | None = None
+    """What ``celery inspect argsize`` says of it."""
+    stats: Mapping[str, Any] = field(default_factory=dict)
+    """What ``celery inspect stats`` says of it."""
+    prefetch_count: int | None = None
+    longest_active: float | None = None
+    """Seconds that its longest running task has run; 0 if none runs, ``None`` where it was not asked."""
+    longest_eta: float | None = None
+    """Seconds until the latest of its tasks with an ETA or countdown; ``None`` where it was not asked."""
+    active: int | None = None
+    """Tasks that it runs."""
+    heartbeats: tuple[Heartbeat, ...] = ()
+
+    @property
+    def hostname(self) -> str:
+        """The part of the name behind the ``@``."""
+        return self.name.partition("@")[2]
+
+    @property
+    def autoscales(self) -> bool:
+        """Whether it was started with ``--autoscale``."""
+        return "autoscaler" in self.stats
+
+
+class Heartbeat(NamedTuple):
+    """One worker-heartbeat (or worker-online) event."""
+
+    received: float
+    """Seconds since the epoch, by this machine's clock."""
+    sent: float
+    """The same, by the clock of the worker's machine."""
+    every: float
+    """Seconds between two of them, as the worker says."""
+
+
+class LocalProcess(NamedTuple):
+    """A worker on this machine (its main process; its forks look the same), or a Beat."""
+
+    pool: str
+    """What ``-P`` said; empty where nothing did."""
+    recycles: bool
+    """Whether its command line has children replaced that use much memory (``--max-memory-per-child``)."""
+    stopped: bool
+    """Whether it was stopped, as by SIGSTOP."""
+    ports: frozenset[int] | None
+    """Ports of others that it is connected to; ``None`` where that may not be seen."""
+    max_memory: int = 0
+    """KiB that ``--max-memory-per-child`` said; 0 where nothing did."""
+    folder: str = ""
+    """Where it was started; empty where that may not be seen."""
+    ends: frozenset[str] = frozenset()
+    """Its ends of its connections to others, as a Redis writes them in CLIENT LIST."""
+
+    def elsewhere(self, port: int) -> bool:
+        """Whether it is not connected to *port*: another installation of the app has a broker of its own."""
+        return self.ports is not None and port not in self.ports

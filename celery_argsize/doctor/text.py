@@ -7,14 +7,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.doctor.checks import VERDICTS
-from celery_argsize.report import when
-from celery_argsize.table import printable, table
+from celery_argsize.words import printable, table, when
 
 if TYPE_CHECKING:
-    from celery_argsize.doctor.checks import CheckResult, Verdict
-    from celery_argsize.doctor.diagnosis import Diagnosis
-
-__all__ = ["COLORS", "diagnosis_text"]
+    from celery_argsize.doctor.checks import CheckResult, Diagnosis, Verdict
 
 _SIGNS: Final[dict[Verdict, str]] = {"fail": "FAIL", "warn": "WARN", "unknown": "unknown", "ok": "ok"}
 

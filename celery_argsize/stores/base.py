@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_argsize.origins import Sighting
-    from celery_argsize.stats import Figures, TaskStats
+    from celery_argsize.figures.counters import Figures, TaskStats
+    from celery_argsize.figures.origins import Sighting
 
-__all__ = ["Batch", "Store"]
+
+def writer_name(hostname: str) -> str:
+    """A name for this process as a writer that no other has, before or after it."""
+    return f"{hostname or platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,6 @@ from celery_argsize.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["ClusterClient"]
-
 
 class ClusterClient:
     """A client for the cluster that *hosts* are of; *options* are redis-py's.

@@ -15,20 +15,19 @@ from redis import connection as redis_connection, exceptions, sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from celery_argsize.config import NO_MASTER_NAME
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import cert_reqs, parse_redis_url, safe_url
+from celery_argsize.settings import NO_MASTER_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery_argsize.config import Settings
     from celery_argsize.redis_url import RedisPlace
+    from celery_argsize.settings import Settings
     from celery_argsize.stores.cluster import ClusterClient
 
+if TYPE_CHECKING:
     Client = redis.Redis | ClusterClient
-
-__all__ = ["CLIENT_NAME", "TIMEOUT", "connect", "disconnect", "explain", "prepare"]
 
 #: Name of our connection in CLIENT LIST.
 CLIENT_NAME: Final = "celery-argsize"

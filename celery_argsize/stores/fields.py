@@ -12,12 +12,10 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.stats import Exemplar, Extreme, TaskStats
+from celery_argsize.figures.counters import Exemplar, Extreme, TaskStats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-__all__ = ["ANY", "pack", "unpack"]
 
 #: Fields that begin with this: all.
 ANY: Final = ("",)

@@ -6,16 +6,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from celery_argsize.stats import Book, Figures
+from celery_argsize.figures.counters import Book, Figures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_argsize.config import Settings
-    from celery_argsize.origins import Sighting
+    from celery_argsize.figures.origins import Sighting
+    from celery_argsize.settings import Settings
     from celery_argsize.stores.base import Batch
-
-__all__ = ["MemoryStore"]
 
 
 class MemoryStore:

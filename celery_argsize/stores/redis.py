@@ -15,23 +15,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis import exceptions
 
-from celery_argsize.config import with_app
 from celery_argsize.errors import ConfigError, SchemaError, StoreError
-from celery_argsize.origins import Origins, Sighting
+from celery_argsize.figures.counters import OTHER, Figures
+from celery_argsize.figures.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
-from celery_argsize.stats import OTHER, Figures
+from celery_argsize.settings import with_app
 from celery_argsize.stores.connection import connect, disconnect, explain, prepare
 from celery_argsize.stores.fields import ANY, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery_argsize.config import Settings
-    from celery_argsize.stats import TaskStats
+    from celery_argsize.figures.counters import TaskStats
+    from celery_argsize.settings import Settings
     from celery_argsize.stores.base import Batch
     from celery_argsize.stores.connection import Client
-
-__all__ = ["SCHEMA", "AppsStore", "RedisStore", "apps_in", "connect"]
 
 #: Version of what is in Redis (docs/redis-schema.md).
 SCHEMA: Final = 1

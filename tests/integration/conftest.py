@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
-from redis_kinds import Authority, Cluster, Sentinels, TlsServer, add_user, as_user, started
+from support.redis_kinds import Authority, Cluster, Sentinels, TlsServer, add_user, as_user, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support import RedisServer
+    from support.servers import RedisServer
 
 
 @pytest.fixture

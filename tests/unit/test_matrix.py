@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import matrix
 import pytest
-from support import ROOT
+from support.servers import ROOT
 
 LINES = matrix.lines()
 

@@ -8,11 +8,11 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from monitoring_files import MONITORING, RULES, dashboard, queries, selectors, substituted
-from prometheus_server import binary
-from support import ROOT
+from support.monitoring_files import MONITORING, RULES, dashboard, queries, selectors, substituted
+from support.prometheus_server import binary
+from support.servers import ROOT
 
-from celery_argsize.exposition import families
+from celery_argsize.prometheus.metrics import families
 
 TESTS = ("alerts.test.yml", "alerts.days.test.yml")
 RUNBOOK = "docs/runbook.md"
@@ -53,6 +53,7 @@ def test_prometheus_takes_the_rules_and_the_example() -> None:
     promtool("check", "config", "prometheus.yml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tests", TESTS)
 def test_each_alert_does_what_its_unit_tests_say(tests: str) -> None:
     promtool("test", "rules", tests)

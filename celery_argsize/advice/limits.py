@@ -1,0 +1,94 @@
+"""Sets limits on an app: for all its tasks, or for single ones, so that only the tasks that need more pay for it.
+
+A message is made by the app's AMQP object, in the function that ``app.amqp.task_protocols`` names for protocol 2; every
+way of sending a task ends there (delay, send_task by name, canvas, beat, retries). ``set_repr_limits`` puts itself in
+front of that function, and nothing else is changed. Why there and not elsewhere: docs/advice.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.utils.saferepr import saferepr
+
+from celery_argsize.advice.advice import ReprLimits
+from celery_argsize.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from celery import Celery
+
+_PROTOCOL = 2  # protocol 1 has no reprs
+
+
+class _TaskReprs:
+    """Makes messages as before, with longer reprs for some tasks."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self.make = make
+        self.limits: dict[str, ReprLimits] = {}
+
+    def __call__(
+        self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
+    ) -> Any:
+        limits = self.limits.get(name)
+        if limits is not None:
+            for option, part, limit in (
+                ("argsrepr", args or (), limits.args),
+                ("kwargsrepr", kwargs or {}, limits.kwargs),
+            ):
+                if options.get(option) is None:
+                    options[option] = saferepr(part, limit, maxlevels=limits.levels)
+        return self.make(task_id, name, args, kwargs, *rest, **options)
+
+
+def set_repr_limits(app: Celery, limits: Mapping[str, ReprLimits | int]) -> None:
+    """Set limits for single tasks of *app*, where their messages are made.
+
+    *limits*: task name → ``ReprLimits``, or one number of characters for both parts. Tasks that are only known by name
+    are fine, and so is any Celery: levels too. Later calls add to earlier ones; ``ReprLimits()`` gives a task Celery's
+    defaults. A repr that a caller gives itself (``argsrepr=``) is left alone.
+
+    Raises:
+        ConfigError: a limit that cannot work.
+    """
+    checked = {str(name): _check(name, single) for name, single in limits.items()}
+    amqp: Any = app.amqp  # celery-types lacks what is used here
+    protocols = amqp.task_protocols
+    make = protocols[_PROTOCOL]
+    if not isinstance(make, _TaskReprs):
+        make = protocols[_PROTOCOL] = _TaskReprs(make)
+        amqp.__dict__.pop("create_task_message", None)  # cached_property: looked up anew at the next message
+    make.limits.update(checked)
+
+
+def set_app_limits(app: Celery, limits: ReprLimits) -> None:
+    """Set limits for all tasks of *app*.
+
+    Raises:
+        ConfigError: a limit that cannot work.
+    """
+    _check("app", limits)
+    app.amqp.argsrepr_maxsize = limits.args
+    app.amqp.kwargsrepr_maxsize = limits.kwargs
+    app.conf.task_repr_maxlevels = limits.levels  # before Celery 5.7 nobody reads it
+
+
+def limits_of(app: Celery, task: str) -> ReprLimits:
+    """The limits that *app* has for *task*, as its next message will be made."""
+    amqp: Any = app.amqp
+    make = amqp.task_protocols[_PROTOCOL]
+    single = make.limits.get(task) if isinstance(make, _TaskReprs) else None
+    return single or ReprLimits(
+        amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize, app.conf.get("task_repr_maxlevels", ReprLimits().levels)
+    )
+
+
+def _check(name: str, limits: ReprLimits | int) -> ReprLimits:
+    made: Any = ReprLimits(limits, limits) if isinstance(limits, int) else limits
+    numbers = (made.args, made.kwargs, made.levels) if isinstance(made, ReprLimits) else (None,)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        message = f"the limits of {name!r} cannot work: {limits!r}; allowed: ReprLimits or int, of 0 or more"
+        raise ConfigError(message)
+    return made  # type: ignore[no-any-return]

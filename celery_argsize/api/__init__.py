@@ -1,0 +1,1 @@
+"""The public functions that read figures, advise and reset."""

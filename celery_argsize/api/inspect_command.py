@@ -1,0 +1,21 @@
+"""Makes ``celery inspect argsize`` known to Celery's command line; workers answer it with ``worker.remote_control``.
+
+Celery imports this at every start, through ``celery argsize``, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import click
+from celery.bin.control import inspect
+
+import celery_argsize.worker.remote_control  # noqa: F401 - registers the command
+
+
+def announce() -> None:
+    """Add ``argsize`` to what ``celery inspect`` accepts.
+
+    Celery 5.3 lists the commands that exist before it imports plugins; later ones look when they are asked.
+    """
+    for option in inspect.params:
+        if isinstance(option.type, click.Choice):
+            option.type = click.Choice([*option.type.choices, "argsize"])

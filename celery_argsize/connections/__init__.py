@@ -1,0 +1,1 @@
+"""How many Redis connections a configuration opens at most, and settings that fit."""

@@ -1,0 +1,63 @@
+"""What was measured, as Redis has it; what live workers say of themselves is among ``worker_facts``."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from celery_argsize.api.advice import advice_for, verify_limits
+from celery_argsize.api.target import Reader, find_target
+from celery_argsize.doctor.facts import Looked, MonitorFacts
+from celery_argsize.errors import ArgsizeError
+from celery_argsize.figures.summary import summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery_argsize.advice.in_force import HostCheck
+    from celery_argsize.api.target import Target
+    from celery_argsize.doctor.facts import Where
+    from celery_argsize.figures.summary import Summary
+
+_T = TypeVar("_T")
+_F = TypeVar("_F")
+
+
+def look_at_monitor(where: Where) -> MonitorFacts:
+    """Read the figures, and what follows from them.
+
+    Raises:
+        NotKnown: the app cannot be loaded.
+    """
+    where.need_whole()
+    summary = _looked(lambda: _summary(find_target(where.app, **where.given)))
+    hosts: Looked[tuple[HostCheck, ...]] = Looked(why_not=where.why_no_app)
+    return MonitorFacts(
+        summary=summary,
+        advice=_after(summary, lambda found: advice_for(found, where.app, None)),
+        hosts=hosts if where.app is None else _after(summary, lambda _: _hosts(where)),
+    )
+
+
+def _summary(target: Target) -> Summary:
+    with closing(Reader(target)) as reader:
+        return summarize(*reader.read_each())
+
+
+def _hosts(where: Where) -> tuple[HostCheck, ...]:
+    if where.app is None:
+        return ()
+    given: dict[str, Any] = {**where.given}
+    return tuple(verify_limits(where.app, **given))
+
+
+def _looked(look: Callable[[], _T]) -> Looked[_T]:
+    try:
+        return Looked(look())
+    except ArgsizeError as exc:
+        return Looked(why_not=str(exc))
+
+
+def _after(before: Looked[_F], look: Callable[[_F], _T]) -> Looked[_T]:
+    found = before.found
+    return Looked(why_not=before.why_not) if found is None else _looked(lambda: look(found))

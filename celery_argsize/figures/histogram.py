@@ -1,0 +1,33 @@
+"""Histograms as the counters have them: buckets by their upper bound, percentiles that are never too low.
+
+Pure, and about any number that is kept in buckets: sizes in ``summary``, needs in ``needs``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def buckets(prefix: str, counts: Mapping[str, int]) -> list[tuple[float, int]]:
+    """The filled buckets among *counts* whose name begins with *prefix*: (upper bound, number), rising."""
+    filled = ((name[len(prefix) :], n) for name, n in counts.items() if name.startswith(prefix))
+    return sorted((float(bound.replace("+Inf", "inf")), n) for bound, n in filled)
+
+
+def label(bound: float) -> str:
+    """The name of a bucket: its inclusive upper bound, or ``+Inf``."""
+    return "+Inf" if math.isinf(bound) else str(int(bound))
+
+
+def quantile(histogram: Sequence[tuple[float, int]], share: float, largest: int) -> int:
+    """The bound of the bucket in which the *share* quantile lies (nearest rank), but never above *largest*."""
+    rank = math.ceil(share * sum(n for _, n in histogram))
+    for bound, n in histogram:
+        rank -= n
+        if rank <= 0:
+            return int(min(bound, largest))
+    return 0

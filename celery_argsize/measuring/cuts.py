@@ -1,0 +1,207 @@
+"""What Celery did to an argsrepr: the header that came with the message, held against the value it describes.
+
+Pure: a text and a value in, a verdict out. Cheap where it can be: what was cut has ``...`` in it, and the marks outside
+quotes settle most headers that have. Where such dots may be part of a text (``'Loading...'``), the length of the whole
+repr tells, or the header is read side by side with the value (``header_walk``).
+
+Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate``.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+from celery_argsize.measuring.header_match import HeaderWalk
+from celery_argsize.measuring.repr_shape import measure_shape, outside_quotes
+
+#: Characters of a header that is read: twice the highest tier. A longer one counts as unknown.
+MOST_READ: Final = 4 * 1024 * 1024
+#: Members that are looked at for the levels of a value.
+MOST_LOOKED_AT: Final = 5000
+
+Verdict = Literal["intact", "size", "depth", "both", "custom", "unknown"]
+VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
+
+#: The verdicts that mean: Celery cut it; and by what, in words.
+CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
+CUTS: Final = tuple(CAUSES)
+
+#: Celery's ``argsrepr_maxsize`` and ``kwargsrepr_maxsize``, in characters (celery.app.amqp.AMQP).
+DEFAULT_LIMIT: Final = 1024
+
+#: Levels that a repr shows: Celery's default for ``task_repr_maxlevels``, and before 5.7 a fixed number.
+DEFAULT_LEVELS: Final = 3
+
+#: Where a cut can be: dots with the end of a text, of a container or of the header behind them, or the next member.
+_MARK: Final = re.compile(r"\.\.\.(?:['\])},]|$)")
+#: A container that is empty, cut, or begins with a text, a number, a constant, an object or another container.
+_SAFEREPR: Final = re.compile(r"[(\[{]+(?:[\])},.'\"<\d-]|b'|None\b|True\b|False\b|nan\b|inf\b|[A-Za-z_][\w.]*\()")
+#: A quote that may be part of a text, or end one that ends in a backslash; and bytes, in which none is escaped.
+_UNCLEAR: Final = re.compile(r"\\'(?:[,\])}]|: |$)|(?:[(\[{]|, |: )b'")
+_CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
+_SIZED: Final = _CONTAINERS | {str, bytes}
+#: What stands for a container below the last level; its opener is not the one of an object's repr.
+_DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.{3,}(?:,\)|[)\]}])?")
+#: What opens an object's repr.
+_CALL: Final = re.compile(r"\w\(")
+#: How the first member of a container begins, by its type.
+_DIGITS: Final = "0123456789-"
+_BEGINNINGS: Final = {str: "'", int: _DIGITS, float: _DIGITS + "ni", bool: "TF", list: "[(", tuple: "([", dict: "{"}
+
+
+class Reading(NamedTuple):
+    """What a header shows."""
+
+    verdict: Verdict
+    """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the caller's own; ``unknown``: none."""
+    levels: int = 0
+    """Where it was cut by depth: how many levels it shows (the producer's ``task_repr_maxlevels``); else 0."""
+    limit: int = 0
+    """Where it was cut by size: the producer's limit in characters, at most; 0 where the cut does not tell."""
+
+
+_UNKNOWN: Final = Reading("unknown")
+_INTACT: Final = Reading("intact")
+_CUSTOM: Final = Reading("custom")
+_DOTTED: Final = Reading("intact")  # but for a text that ends in dots, and may have been cut there
+
+
+def read_header(header: object, value: object) -> Reading:
+    """What Celery did to *header*, the ``argsrepr`` or ``kwargsrepr`` of *value*; ``None`` where the message had none.
+
+    A text that the caller wrote itself (``argsrepr=`` of ``apply_async``) is known as such unless it begins and ends
+    as the repr of *value* would, and is as long as each member: without a cut in it, such a one counts as intact.
+    """
+    if type(header) is not str or not header or len(header) > MOST_READ:
+        return _UNKNOWN
+    try:
+        if not _begins_like(header, value):
+            return _CUSTOM
+        if _MARK.search(header) is not None:
+            return _read_marks(header, value)
+        return _CUSTOM if _has_longer_member(value, len(header)) else _INTACT
+    except Exception:  # noqa: BLE001 - foreign, too deep, or a value whose own code raises
+        return _by_look(header)
+
+
+def _read_marks(header: str, value: object) -> Reading:
+    if _SAFEREPR.match(header) is None:
+        return _CUSTOM
+    limit, first = _limit(header), header.find("...")
+    if limit and first >= limit - 4 and header[first - 1] not in "([{":
+        return Reading("size", 0, limit)  # the only dots are behind the last member that is shown, or at its end
+    reading = _glance(header)
+    if reading is _DOTTED:
+        if _has_longer_member(value, len(header)):
+            return Reading("size")
+        reading = _INTACT if _is_as_long_as_whole(header, value) else None
+    return reading or _side_by_side(header, value)
+
+
+def _has_longer_member(value: Any, length: int) -> bool:
+    """Whether a member of *value* is so long that the whole repr has more than *length* characters."""
+    kind = type(value)
+    for member in value.values() if kind is dict else value if kind is list or kind is tuple else ():
+        if type(member) in _SIZED and len(member) > length:
+            return True
+    return False
+
+
+def _begins_like(header: str, value: Any) -> bool:
+    """Whether *header* has the brackets of *value*, and begins as its first member would."""
+    if isinstance(value, dict):
+        opener, closer, first = "{", "}", next(iter(value), None)
+    elif isinstance(value, (list, tuple)):
+        opener, closer, first = "([", ")]", value[0] if value else None
+    else:
+        return True
+    if header[0] not in opener or (header[-1] not in closer and not header.endswith("...")):
+        return False  # before Celery 5.7, a cut may take the last bracket too
+    if not value:
+        return len(header) == 2  # noqa: PLR2004 - "()": the outermost level is never left out
+    beginning = _BEGINNINGS.get(type(first))
+    return beginning is None or header[1] in beginning or header.startswith(", ...", 1)
+
+
+def _glance(header: str) -> Reading | None:
+    """The reading by the marks outside quotes; ``None`` where a quote may be part of a text, so that it is not clear.
+
+    ``_DOTTED`` where nothing but a text that ends in dots may be a cut.
+    """
+    texts, bare = "", header
+    if "'" in header:
+        if ("b'" in header or "\\'" in header) and _UNCLEAR.search(header) is not None:
+            return None
+        pieces = (header.replace("\\'", "") if "\\" in header else header).split("'")
+        if not len(pieces) % 2:
+            return None
+        bare, texts = "'".join(pieces[::2]), "'".join(pieces[1::2]) + "'"
+    limit = _limit(header)
+    size, levels = limit > 0, 0
+    at = bare.find("...")
+    while at >= 0 and not (size and levels):
+        if _DEEP.match(bare, at - 1) is None:
+            size = True
+        elif not levels:
+            shown = bare[: at - 1]
+            if size and "..." in shown and _CALL.search(shown) is not None:
+                return None  # the bracket of an object that was cut may be open
+            levels = sum(map(shown.count, "([{")) - sum(map(shown.count, ")]}"))
+        at = bare.find("...", at + 3)
+    if size:
+        return Reading("both" if levels else "size", levels, limit)
+    if "...'" not in texts:
+        return Reading("depth", levels) if levels else _INTACT
+    return None if levels else _DOTTED
+
+
+def _side_by_side(header: str, value: object) -> Reading:
+    walk = HeaderWalk(header)
+    walk.run(value)
+    if walk.custom:
+        return _CUSTOM
+    if not walk.size:
+        return Reading("depth", walk.depth) if walk.depth else _INTACT
+    return Reading("both" if walk.depth else "size", walk.depth, _limit(header))
+
+
+def _is_as_long_as_whole(header: str, value: object) -> bool:
+    """Whether *header* is as long as the whole repr, so that no text in it was cut.
+
+    A text that is cut gets shorter, or, if it loses just as much as the dots take, nothing but brackets follows it.
+    """
+    if header.rstrip(")]},").endswith("...'"):
+        return False
+    _, shape = measure_shape(value, header) or (None, None)
+    return shape is not None and shape.need == len(header)
+
+
+def levels_of(value: Any) -> int:
+    """Levels of containers in *value*; 0 where that is not told fast."""
+    levels, layer, looked_at = 0, [value], 0
+    while layer:
+        levels += 1
+        looked_at += sum(map(len, layer))
+        if looked_at > MOST_LOOKED_AT:
+            return 0
+        members = chain.from_iterable(one.values() if type(one) is dict else one for one in layer)
+        layer = [member for member in members if type(member) in _CONTAINERS]
+    return levels
+
+
+def _limit(header: str) -> int:
+    """The most that the limit can be, from a cut between members: saferepr stops as soon as it is reached."""
+    shown = header.rstrip(")]},")
+    return len(shown) - 5 if shown.endswith(", ...") else 0
+
+
+def _by_look(header: str) -> Reading:
+    """The reading by the header alone: marks outside quotes, in something that looks like saferepr's work."""
+    bare = outside_quotes(header)
+    if _SAFEREPR.match(header) is None or "..." not in bare:
+        return _CUSTOM
+    deep = len(_DEEP.findall(bare))
+    size = bare.count("...") > deep
+    return Reading("both" if size and deep else "size" if size else "depth", limit=_limit(header) if size else 0)

@@ -1,0 +1,1 @@
+"""Figures as Prometheus metrics, and a server for them."""

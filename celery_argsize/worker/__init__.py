@@ -1,0 +1,1 @@
+"""What runs in a worker: install, measure each task, count, flush."""

@@ -1,0 +1,95 @@
+"""The log of large tasks: a few lines a task, before its body runs, so that the one that gets killed is in the log.
+
+Rate-limited per task name: a burst, then a few a minute, with the number that was not shown. No argument value is
+logged, only sizes, names and ids.
+
+The limit holds for all children of a worker together, however many there are and however short they live: what may
+still be logged is kept in memory that forked children share. No lock guards it. Two children that log the same task at
+the same moment may log one block too many, and that is all.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+from celery_argsize.failure_log import logger
+from celery_argsize.measuring.cuts import CAUSES
+
+if TYPE_CHECKING:
+    from celery_argsize.measuring.measurement import Measurement, Part
+
+#: What is kept of a task name: how many may be logged, as of when (monotonic seconds), how many were not shown since.
+_SLOT: Final = struct.Struct("<ddQ")
+
+
+class LargeTaskLog:
+    """Writes large tasks to the log. Made in a worker's main process, used in its children too."""
+
+    #: Tasks of one name that are logged at once.
+    BURST: Final = 10
+    #: Tasks of one name that are logged a minute after that.
+    A_MINUTE: Final = 3
+    #: Slots, 24 bytes each. Names are spread over them; two names that meet in one share its allowance.
+    SLOTS: Final = 4096
+
+    def __init__(self) -> None:
+        self._slots = mmap.mmap(-1, self.SLOTS * _SLOT.size)
+
+    def write(self, measurement: Measurement, limits: tuple[int, int]) -> None:
+        """Log *measurement*, if its task may be logged now; *limits* are for args and kwargs, in characters."""
+        hidden = self._hidden(measurement.task)
+        if hidden is not None:
+            logger.warning("%s", _text(measurement, limits, hidden), extra=_fields(measurement, limits, hidden))
+
+    def _hidden(self, task: str) -> int | None:
+        """How many of *task* were not shown since the last one, or ``None`` if this one is not to be shown either."""
+        now = time.monotonic()
+        # crc32, as hash() of a text differs between processes that were not forked from one another
+        at = zlib.crc32(task.encode()) % self.SLOTS * _SLOT.size
+        left, since, hidden = _SLOT.unpack_from(self._slots, at)
+        left = min(self.BURST, left + (now - since) * self.A_MINUTE / 60) if since else self.BURST
+        if left < 1:
+            _SLOT.pack_into(self._slots, at, left, now, hidden + 1)
+            return None
+        _SLOT.pack_into(self._slots, at, left - 1, now, 0)
+        return int(hidden)
+
+
+def _text(measurement: Measurement, limits: tuple[int, int], hidden: int) -> str:
+    lines = [
+        f"Task: {measurement.task}",
+        f"ID: {measurement.task_id}",
+        f"Args: {_part(measurement.args)}",
+        f"Kwargs: {_part(measurement.kwargs)}",
+        f"Current limit: {limits[0]:,} characters"
+        if limits[0] == limits[1]
+        else f"Current limit: {limits[0]:,} characters (args), {limits[1]:,} characters (kwargs)",
+    ]
+    if hidden:
+        lines.append(f"{hidden:,} more not shown")
+    return "\n".join(f"[CELERY MONITOR] {line}" for line in lines)
+
+
+def _part(part: Part) -> str:
+    mark = f"⚠ TRUNCATED by {CAUSES[part.verdict]}" if part.truncated else "✓"
+    return f"not measurable ({mark})" if part.size is None else f"{part.size.chars:,} characters ({mark})"
+
+
+def _fields(measurement: Measurement, limits: tuple[int, int], hidden: int) -> dict[str, Any]:
+    """The same figures for JSON logs; prefixed, as a log record has an ``args`` of its own."""
+    fields: dict[str, Any] = {
+        "argsize_task": measurement.task,
+        "argsize_task_id": measurement.task_id,
+        "argsize_not_shown": hidden,
+    }
+    for name, part, limit in zip(("args", "kwargs"), (measurement.args, measurement.kwargs), limits, strict=True):
+        fields[f"argsize_{name}_chars"] = part.size and part.size.chars
+        fields[f"argsize_{name}_bytes"] = part.size and part.size.bytes
+        fields[f"argsize_{name}_truncated"] = part.truncated
+        fields[f"argsize_{name}_verdict"] = part.verdict
+        fields[f"argsize_{name}_limit"] = limit
+    return fields

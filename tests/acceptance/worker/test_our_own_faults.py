@@ -1,0 +1,286 @@
+"""Whatever raises in celery_argsize itself: tasks end as they would, the worker too, and what is missing is counted.
+
+The faults are put in by tests/support/apps/breaking.py, into real workers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from celery import Celery
+from support.scene import Scene
+from support.servers import Worker, running, wait_until
+from support.worklog import LOG_CONF, ours
+
+import celery_argsize
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.servers import RedisServer
+
+#: What every error that is put in says (breaking.py).
+SECRET: Final = "sesame-open-4711"
+
+RUNS: Final = 20
+TEXT: Final = "x" * 5_000
+"""Large, and cut: takes the long way through the recorder."""
+
+
+class Patient:
+    """A worker with faults, and a Redis database of its own."""
+
+    def __init__(self, folder: Path, server: RedisServer, database: int) -> None:
+        folder.mkdir(exist_ok=True)
+        url = f"{server.url.removesuffix('/0')}/{database}"
+        self.scene = Scene(folder, url, url)
+        # one without results, which listens for none
+        self.sender = Celery("workload", broker=url, set_as_current=False)
+        self.hits_file = folder / "hits"
+        self.sent: dict[str, int] = {}
+        self.worker: Worker
+
+    def start(
+        self,
+        *options: str,
+        settings: dict[str, Any] | None = None,
+        broken: str = "",
+        by_task: dict[str, str] | None = None,
+        times: int = 1_000_000,
+    ) -> Worker:
+        """Start a worker; what is broken is for breaking.py."""
+        settings = {"flush_interval": 0.1, "shutdown_timeout": 1, **(settings or {})}
+        env = {
+            **self.scene.env(settings, LOG_CONF),
+            "TEST_BREAK_HITS": str(self.hits_file),
+            "TEST_BREAK": broken,
+            "TEST_BREAK_BY_TASK": json.dumps(by_task or {}),
+            "TEST_BREAK_TIMES": str(times),
+        }
+        quiet = ("--without-heartbeat", "-l", "DEBUG", "-c", "1")
+        self.worker = Worker(self.scene.folder, env, *quiet, *options, module="breaking")
+        return self.worker
+
+    def send(self, *tasks: str, runs: int = RUNS) -> None:
+        for number in range(runs):
+            for task in tasks:
+                sent = self.sender.send_task(task, [TEXT, number], {"word": number})
+                self.sent[sent.id] = 3
+
+    def results(self) -> dict[str, Any]:
+        metas = {task_id: self.scene.producer.backend.get_task_meta(task_id) for task_id in self.sent}
+        return {task_id: meta["result"] if meta["status"] == "SUCCESS" else meta for task_id, meta in metas.items()}
+
+    def end(self) -> None:
+        """Have the worker stop, warmly, once all results are there."""
+        self.wait_for_results()
+        self.worker.process.terminate()
+
+    def wait_for_results(self) -> None:
+        wait_until(lambda: self.results() == self.sent, what="the tasks' right results", timeout=20)
+
+    def hits(self) -> Counter[str]:
+        """How often each fault raised."""
+        return Counter(self.hits_file.read_text().split()) if self.hits_file.exists() else Counter()
+
+    def counted(self) -> dict[str, tuple[int, int]]:
+        """By task name: runs measured, and runs not measured for an error."""
+        summary = celery_argsize.get_size_summary(redis_url=self.scene.broker)
+        return {task.name: (task.count, task.errors) for task in summary.tasks}
+
+    def complaints(self) -> list[str]:
+        """What is wrong with how it ended and with its log; nothing, it is hoped."""
+        found = []
+        if (code := self.worker.process.wait(30)) != 0:
+            found.append(f"ended with {code}")
+        log = self.worker.log
+        if SECRET in log:
+            found.append("the text of an error is in the log")
+        loud = [record.text for record in ours(log) if record.level != "DEBUG"]
+        loud = [text for text in loud if not text.startswith(("[CELERY MONITOR]", "[WORKER SHUTDOWN]"))]
+        if any("Traceback" in text for text in loud) or re.search("^Traceback", log, re.MULTILINE):
+            found.append("a traceback is in the log")
+        kinds = Counter(":".join(text.split(":")[:2]) for text in loud)
+        found += [f"{times} times: {kind}" for kind, times in kinds.items() if times > 1]
+        return found if not found else [*found, *(text[:250] for text in loud)]
+
+
+@pytest.fixture
+def patient(tmp_path: Path, redis_server: RedisServer) -> Patient:
+    with redis_server.client() as client:
+        client.flushall()
+    return Patient(tmp_path, redis_server, 1)
+
+
+#: What breaks while a task of some name is measured, and how its runs are counted: measured, or as errors.
+WHERE_A_TASK_RUNS: Final = {
+    "task_0": ("recorder:_measure", "errors"),
+    "task_1": ("recorder:clean", "errors"),
+    "task_2": ("recorder:_part", "errors"),
+    "task_3": ("measure:measure_small", "errors"),
+    "task_4": ("truncation:read_header", "errors"),
+    "task_5": ("shape:measure_shape", "errors"),
+    "task_6": ("large_log:LargeTaskLog.write", "count"),
+    "task_7": ("handoff:PipeWriter._write", "errors"),
+    "task_8": ("handoff:PipeWriter.put", "errors"),
+    "task_9": ("handoff:PipeWriter.linger", "count"),
+}
+
+
+@pytest.mark.slow
+def test_what_raises_where_a_task_runs_is_counted_as_an_error_of_that_task(patient: Patient) -> None:
+    faults = {task: f"celery_argsize.{target}" for task, (target, _) in WHERE_A_TASK_RUNS.items()}
+    with running(patient.start(by_task=faults)):
+        patient.send(*WHERE_A_TASK_RUNS)
+        patient.end()
+        complaints = patient.complaints()
+    assert not complaints, json.dumps(complaints, indent=1)
+    hits = patient.hits()
+    assert {task for task, target in faults.items() if hits[target] < RUNS} <= {"task_9"}, (
+        "which breaks once, at the end"
+    )
+    expected = {
+        task: (RUNS, 0) if counted == "count" else (0, RUNS) for task, (_, counted) in WHERE_A_TASK_RUNS.items()
+    }
+    expected["__other__"] = expected.pop("task_1")  # what breaks is what makes a name fit
+    assert patient.counted() == expected
+
+
+#: The way of a measurement through the main process.
+WAY: Final = (
+    "handoff:PipeHandoff.wait",
+    "handoff:PipeHandoff.drain",
+    "handoff:unpack",
+    "flusher:Flusher._turn",
+    "flusher:Flusher._deliver",
+    "flusher:Flusher._seal",
+    "stores.redis:RedisStore.apply",
+)
+
+#: What breaks in the main process, and what else is done to the worker.
+ANYWHERE: Final = [
+    *WAY,
+    "stores.redis:RedisStore.prepare",
+    "stores.redis:RedisStore.close",
+    "stats:TaskStats.add",
+    "stats:Book.merge",
+    "origins:Origins.add",
+    "monitor:Monitor.start",
+    "machinery:_worker_store",
+    "recorder:Recorder.__init__",
+    "handoff:PipeHandoff.__init__",
+    "flusher:Flusher.start",
+    "flusher:Flusher.stop",
+    "report:shutdown_lines",
+    "summary:summarize",
+    "config:resolve",
+    "soft_limit:SoftLimit.watch",
+    "recorder:_measure,trouble:Trouble.report",
+    "recorder:_measure,handoff:PipeWriter.add",
+]
+#: Where these break, nothing is measured or nothing can be written.
+NOTHING_ARRIVES: Final = {
+    "handoff:PipeHandoff.drain",
+    "flusher:Flusher._deliver",
+    "flusher:Flusher._seal",
+    "stores.redis:RedisStore.apply",
+    "stores.redis:RedisStore.prepare",
+    "monitor:Monitor.start",
+    "machinery:_worker_store",
+    "recorder:Recorder.__init__",
+    "handoff:PipeHandoff.__init__",
+    "flusher:Flusher.start",
+    "config:resolve",
+    "recorder:_measure,handoff:PipeWriter.add",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", range(4))
+def test_a_fault_that_stays_harms_no_task_and_no_worker(tmp_path: Path, redis_server: RedisServer, group: int) -> None:
+    with redis_server.client() as client:
+        client.flushall()
+    patients = {
+        targets: Patient(tmp_path / str(number), redis_server, number)
+        for number, targets in enumerate(ANYWHERE[group::4], start=1)
+    }
+    found: dict[str, Any] = {}
+    with ExitStack() as stack:
+        for targets, patient in patients.items():
+            names = ",".join(f"celery_argsize.{target}" for target in targets.split(","))
+            patient.start(broken=names)
+        for patient in patients.values():
+            stack.enter_context(running(patient.worker))
+            patient.send("task_0")
+        for patient in patients.values():
+            patient.end()
+        for targets, patient in patients.items():
+            complaints = patient.complaints()
+            counted = sum(sum(counts) for counts in patient.counted().values())
+            if counted != (0 if targets in NOTHING_ARRIVES else RUNS):
+                complaints.append(f"{patient.counted()} of {RUNS} runs")
+            if not all(patient.hits()[f"celery_argsize.{target}"] for target in targets.split(",")):
+                complaints.append("it never broke")
+            if complaints:
+                found[targets] = complaints
+    assert not found, json.dumps(found, indent=1)
+
+
+#: Faults of the main process that pass: each breaks for a moment, and all at once.
+PASSING: Final = (
+    *WAY,
+    "stats:TaskStats.add",
+    "stats:Book.merge",
+    "origins:Origins.add",
+)
+
+
+@pytest.mark.slow
+def test_after_faults_that_pass_each_run_was_measured_or_is_counted_as_an_error(patient: Patient) -> None:
+    names = ",".join(f"celery_argsize.{target}" for target in PASSING)
+    with running(patient.start(settings={"shutdown_timeout": 5}, broken=names, times=2)):
+        patient.send("task_0", "task_1", runs=50)
+        patient.end()
+        complaints = patient.complaints()
+    assert not complaints, json.dumps(complaints, indent=1)
+    assert patient.hits() == dict.fromkeys(names.split(","), 2)
+    counted = patient.counted()
+    count, errors = (sum(column) for column in zip(*counted.values(), strict=True))
+    # what was being unpacked, what was being added up, and what said something of a host
+    assert (count, errors) == (94, 6), counted
+
+
+@pytest.mark.slow
+def test_threads_of_the_worker_itself(patient: Patient) -> None:
+    names = "handoff:LocalHandoff.put,handoff:LocalHandoff.drain,stats:TaskStats.add,origins:Origins.add"
+    names = ",".join(f"celery_argsize.{target}" for target in names.split(","))
+    with running(patient.start("-P", "threads", broken=names, times=2)):
+        patient.send("task_0")
+        patient.end()
+        complaints = patient.complaints()
+    assert not complaints, json.dumps(complaints, indent=1)
+    assert patient.hits() == dict.fromkeys(names.split(","), 2)
+    assert sum(sum(counts) for counts in patient.counted().values()) == RUNS
+
+
+@pytest.mark.slow
+def test_a_reset_ends_although_a_workers_part_in_it_raises(patient: Patient) -> None:
+    names = "celery_argsize.worker.flusher:Flusher.flush,celery_argsize.worker.flusher:Flusher.release"
+    with running(patient.start(broken=names)):
+        patient.send("task_0")
+        patient.wait_for_results()
+        wait_until(patient.counted, what="the figures")
+        result = celery_argsize.reset_metrics(patient.scene.producer)
+        assert result.workers == ()
+        assert patient.counted() == {}
+        patient.send("task_1")
+        patient.end()
+        complaints = patient.complaints()
+    assert not complaints, json.dumps(complaints, indent=1)
+    assert patient.hits()["celery_argsize.worker.flusher:Flusher.flush"] == 1
+    assert patient.counted()["task_1"] == (RUNS, 0)

@@ -1,0 +1,1 @@
+"""Fixtures and rigs that several tests use: servers, workers, apps, a browser."""

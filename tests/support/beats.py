@@ -1,0 +1,42 @@
+"""Real Beats for tests, and this machine as if it ran those of this test only: other tests run theirs beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import psutil
+
+from celery_argsize.doctor.look.host import look_at_host
+from support.servers import APPS, stop, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from celery_argsize.doctor.facts import HostFacts, Where
+
+
+@contextmanager
+def beat(folder: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A Beat with a schedule file of its own; from when it has sent something."""
+    folder.mkdir()
+    log = folder / "beat.log"
+    command = [sys.executable, "-m", "celery", "-A", "workload", "beat", "-s", str(folder / "schedule"), "-l", "INFO"]
+    with log.open("wb") as file:
+        process = subprocess.Popen([*command, "--pidfile="], cwd=APPS, stdout=file, stderr=subprocess.STDOUT, env=env)
+    try:
+        wait_until(lambda: b"Sending due task" in log.read_bytes(), what="a Beat that sends")
+        yield process
+    finally:
+        stop(process)
+
+
+def look_at_our_host(where: Where) -> HostFacts:
+    """What the doctor sees of this machine, without the Celery processes of others."""
+    host = look_at_host(where)
+    ours = {child.pid for child in psutil.Process().children(recursive=True)}
+    return replace(host, processes=tuple(process for process in host.processes if process.pid in ours))

@@ -1,0 +1,230 @@
+"""Real parts for tests: servers and workers as processes, started here, stopped here, waited for with a deadline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+import redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+APPS = Path(__file__).parent / "apps"
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def missing(what: str) -> None:
+    """A server that is not there: skipped on a laptop, a failure in CI."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is not installed, and CI must have it")
+    pytest.skip(f"{what} is not installed")
+
+
+def wait_until(condition: Callable[[], Any], *, timeout: float = 30, what: str = "it") -> Any:
+    """Poll until *condition* gives something true, and return that; fail after *timeout* seconds."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {timeout} s")
+        time.sleep(0.02)
+    return result
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def stop(process: subprocess.Popen[Any], sig: int = signal.SIGTERM, timeout: float = 60) -> int:
+    """End *process*. In billiard, a child may wait 30 s for a result to be taken by a parent that no longer does."""
+    if process.poll() is None:
+        process.send_signal(sig)
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(5)
+        raise
+
+
+def redis_binary() -> str:
+    found = redis_server.find()
+    if found is None:
+        missing("redis-server")
+    return str(found)
+
+
+class RedisServer:
+    """A redis-server of the test's own, on a port of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.options = options
+        self.password: str | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self, *more: str, ready: bool = True) -> RedisServer:
+        """Start it, with options for this once; *ready*: wait until it answers."""
+        command = [redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self.options, *more]
+        with (self.folder / "redis.log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+        if ready:
+            wait_until(self._answers, what="redis-server")
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            with self.client(password=self.password, protocol=2) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    @property
+    def pid(self) -> int:
+        """The process, while it runs."""
+        if self.process is None:
+            message = "this redis-server does not run"
+            raise RuntimeError(message)
+        return self.process.pid
+
+    def client(self, **options: Any) -> redis.Redis:
+        return redis.Redis.from_url(self.url, **options)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            stop(self.process, signal.SIGKILL)
+            self.process = None
+
+
+class Worker:
+    """``celery worker`` as a process, on one of the apps in tests/support/apps."""
+
+    def __init__(self, folder: Path, env: dict[str, str], *options: str, module: str = "workload") -> None:
+        stamp = time.monotonic_ns()
+        self.log_file = folder / f"worker-{stamp}.log"
+        self.ready_file = folder / f"ready-{stamp}"
+        command = [sys.executable, "-m", "celery", "-A", module, "worker", "--without-gossip", "--without-mingle"]
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "-n", "tested@host", *options],
+                cwd=APPS,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**env, "TEST_READY": str(self.ready_file)},
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def wait_ready(self) -> Worker:
+        def ready() -> bool:
+            if self.process.poll() is not None:
+                pytest.fail(f"the worker ended with {self.process.returncode}:\n{self.log}")
+            return self.ready_file.exists()
+
+        wait_until(ready, what="the worker")
+        return self
+
+    def stop(self, sig: int = signal.SIGTERM) -> str:
+        stop(self.process, sig)
+        return self.log
+
+
+@contextmanager
+def running(worker: Worker) -> Iterator[Worker]:
+    """Wait for *worker*, and end it whatever happens."""
+    try:
+        yield worker.wait_ready()
+    finally:
+        if worker.process.poll() is None:
+            stop(worker.process)
+
+
+def run(
+    *command: str, env: dict[str, str] | None = None, timeout: float = 60, text_in: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=env, cwd=APPS, input=text_in, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def compact(value: Any) -> str:
+    """The definition of a size, written out: an oracle that shares no code with what is tested."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class RabbitServer:
+    """A RabbitMQ node of the test's own, with its own epmd, ports and folders."""
+
+    HOME = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.epmd_port = free_port()
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def start(self) -> RabbitServer:
+        if not self.HOME.exists() or shutil.which("epmd") is None:
+            missing("rabbitmq-server")
+        env = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        (self.folder / "plugins").write_text("[].\n")
+        for command in (["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"], [str(self.HOME)]):
+            with (self.folder / "rabbit.log").open("ab") as log:
+                self.processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
+        wait_until(self._answers, timeout=90, what="rabbitmq-server")
+        return self
+
+    def _answers(self) -> bool:
+        from kombu import Connection
+
+        if self.processes[-1].poll() is not None:
+            pytest.fail(f"rabbitmq-server ended:\n{(self.folder / 'rabbit.log').read_text()}")
+        try:
+            with Connection(self.url, connect_timeout=1) as connection:
+                connection.connect()
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            stop(process, signal.SIGTERM)

@@ -1,0 +1,360 @@
+"""What the doctor makes of settings: real apps, configured as people configure them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from types import ModuleType
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.app.defaults import SETTING_KEYS
+
+from celery_argsize.doctor.app import setting, spelled
+from celery_argsize.doctor.checks import Outcome
+from celery_argsize.doctor.facts import CeleryProcess, CGroup, Facts, HostFacts, Looked, Node, Where, WorkerFacts
+from celery_argsize.doctor.judge.setting_names import misnomers
+from celery_argsize.doctor.judge.settings import CHECKS
+
+REDIS = "redis://localhost:6379/0"
+BY_ID = {check.id.partition(".")[2]: check for check in CHECKS}
+GB = 1 << 30
+
+
+def app_with(broker: str = REDIS, backend: str | None = REDIS, **conf: Any) -> Celery:
+    app = Celery("shop", broker=broker, backend=backend, set_as_current=False)
+    app.conf.update(conf)
+
+    @app.task(name="buy", shared=False)
+    def buy() -> None:
+        """Do nothing."""
+
+    return app
+
+
+def django_like(**settings: Any) -> Celery:
+    app = Celery("site", broker=REDIS, set_as_current=False)
+    app.config_from_object(type("Settings", (), {"DEBUG": True, **settings}), namespace="CELERY")
+    return app
+
+
+def facts_of(app: Celery, nodes: tuple[Node, ...] = (), host: HostFacts | None = None) -> Facts:
+    app.finalize()
+    nothing: Looked[Any] = Looked(why_not="not looked at")
+    workers = Looked(WorkerFacts(nodes=nodes)) if nodes else nothing
+    return Facts(Where(app), nothing, workers, nothing, Looked(host) if host else nothing)
+
+
+def judged(name: str, app: Celery, **known: Any) -> list[Outcome]:
+    outcome = BY_ID[name].judge(facts_of(app, **known))
+    return [outcome] if isinstance(outcome, Outcome) else [*outcome]
+
+
+def one(name: str, app: Celery, **known: Any) -> Outcome:
+    (outcome,) = judged(name, app, **known)
+    return outcome
+
+
+def host(memory: int = 4 * GB, *processes: CeleryProcess, **more: Any) -> HostFacts:
+    return HostFacts(
+        hostname="h", cpus=2, machine_cpus=2, memory_total=memory, memory_available=memory, processes=processes, **more
+    )
+
+
+SANE = [
+    app_with(),
+    app_with(broker="amqp://", backend=None),
+    app_with(broker="sqs://", backend="db+sqlite:///x.sqlite"),
+    app_with(worker_max_tasks_per_child=500, worker_prefetch_multiplier=1, broker_pool_limit=10, worker_concurrency=4),
+    app_with(worker_max_memory_per_child=512_000, redis_max_connections=50, redis_socket_timeout=30.0),
+    app_with(task_time_limit=300, task_soft_time_limit=240, task_acks_late=True, task_reject_on_worker_lost=True),
+    app_with(broker_transport_options={"visibility_timeout": 43_200, "socket_timeout": 30, "master_name": "x"}),
+    app_with(result_expires=timedelta(hours=1), timezone="Europe/Paris", accept_content=["json", "yaml"]),
+    app_with(task_ignore_result=True, result_expires=None),
+    app_with(broker_pool_limit=None),
+    Celery("bare", set_as_current=False),
+    django_like(CELERY_TASK_TIME_LIMIT=300, CELERY_WORKER_CONCURRENCY=2, CELERY_TIMEZONE="Africa/Douala"),
+]
+
+
+@pytest.mark.parametrize("app", SANE)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
+def test_a_sane_app_gets_no_alarm(app: Celery, check: Any) -> None:
+    outcome = check.judge(facts_of(app))
+
+    assert {one.verdict for one in ([outcome] if isinstance(outcome, Outcome) else outcome)} <= {"ok"}
+
+
+# --- names
+
+
+def test_the_settings_of_the_seed_that_celery_does_not_know_are_named() -> None:
+    app = app_with(worker_heartbeat=300, worker_clock_sync_interval=300)
+
+    clock, heartbeat = judged("names", app)
+
+    assert heartbeat.figure == "worker_heartbeat; the nearest that it knows is broker_heartbeat"
+    assert "Redis ignores it" in heartbeat.reason
+    assert "--heartbeat-interval" in heartbeat.reason
+    assert clock.figure == "worker_clock_sync_interval"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("worker_prefetch_multiplyer", "worker_prefetch_multiplier"),
+        ("task_acks_lat", "task_acks_late"),
+        ("broker_pool_limt", "broker_pool_limit"),
+        ("result_expire", "result_expires"),
+        ("redis_max_conections", "redis_max_connections"),
+        ("timezon", "timezone"),
+        ("time_limit", "task_time_limit"),
+        ("max_tasks_per_child", "worker_max_tasks_per_child"),
+        ("worker_acks_late", "task_acks_late"),
+        ("worker_foo", ""),
+    ],
+)
+def test_a_misspelled_setting_is_named_with_the_one_that_was_meant(written: str, meant: str) -> None:
+    conf: dict[str, Any] = {written: 1}
+
+    (found,) = misnomers(app_with(**conf))
+
+    assert (found.written, found.meant) == (written, meant)
+
+
+def test_names_of_a_namespace_are_shown_as_they_are_written() -> None:
+    app = django_like(CELERY_WORKER_HEARTBEAT=300, CELERY_TASK_TIMELIMIT=3, CELERY_POOL_LIMIT=4)
+
+    pool, limit, heartbeat = judged("names", app)
+
+    assert pool.fix == "rename CELERY_POOL_LIMIT to CELERY_BROKER_POOL_LIMIT"
+    assert limit.fix == "rename CELERY_TASK_TIMELIMIT to CELERY_TASK_TIME_LIMIT"
+    assert heartbeat.figure == "CELERY_WORKER_HEARTBEAT; the nearest that it knows is CELERY_BROKER_HEARTBEAT"
+
+
+def test_names_from_before_celery_4_are_known_and_their_misspellings_are_not() -> None:
+    app = Celery("old", set_as_current=False)
+    names = {"BROKER_URL": REDIS, "CELERYD_CONCURRENCY": 2, "CELERY_ACKS_LATE": True, "CELERYD_PREFETCH_MULTIPLYER": 3}
+    app.config_from_object(type("Settings", (), names))
+
+    assert [found[:2] for found in misnomers(app)] == [("CELERYD_PREFETCH_MULTIPLYER", "CELERYD_PREFETCH_MULTIPLIER")]
+
+
+def test_settings_for_a_namespace_in_an_app_without_one_are_named() -> None:
+    app = Celery("forgetful", set_as_current=False)
+    app.config_from_object(type("Settings", (), {"BROKER_URL": REDIS, "CELERY_TASK_TIME_LIMIT": 3}))
+
+    outcome = one("names", app)
+
+    assert outcome.figure.startswith("CELERY_TASK_TIME_LIMIT;")
+    assert "namespace" in outcome.fix
+
+
+def test_every_setting_of_celery_is_known_however_it_is_spelled() -> None:
+    values: dict[str, Any] = dict.fromkeys(SETTING_KEYS, None)
+
+    assert misnomers(app_with(**values)) == []
+    assert misnomers(django_like(**{f"CELERY_{name.upper()}": None for name in SETTING_KEYS})) == []
+
+
+def test_peoples_own_settings_and_those_of_extensions_are_left_alone() -> None:
+    own = (
+        "my_flag",
+        "redis_url",
+        "database_urls",
+        "max_retries",
+        "redis_user",
+        "broker_username",
+        "result_db",
+        "celery_x",
+    )
+    theirs = ("argsize_flush_interval", "redbeat_redis_url", "beat_dburi", "singleton_backend_url", "once")
+    more = ("redis_backend_health_check_interval", "redis_client_name")
+    conf: dict[str, Any] = dict.fromkeys((*own, *theirs, *more), 1)
+    assert misnomers(app_with(**conf)) == []
+
+    names = (
+        "DJANGO_CELERY_BEAT_TZ_AWARE",
+        "CELERY_ENABLED",
+        "CELERY_LOG_LEVEL",
+        "CELERY_REDIS_URL",
+        "TASK_FORCE",
+        "CELERYD_CONCURRENCY",
+    )
+    assert misnomers(django_like(**dict.fromkeys(names, 1), CELERY_ARGSIZE_LARGE_TASK_CHARS=1)) == []
+
+
+def test_a_module_of_settings_may_hold_imports_functions_and_parts_of_settings() -> None:
+    module = ModuleType("celeryconfig")
+    vars(module).update(
+        broker_url=REDIS,
+        task_helper=lambda: 1,
+        worker_class=int,
+        task_module=pytest,
+        default_queue="x",
+        task_default_queue="x",
+    )
+    app = Celery("modular", set_as_current=False)
+    app.config_from_object(module)
+
+    assert misnomers(app) == []
+
+
+def test_a_misspelled_option_of_the_transport_is_named() -> None:
+    app = app_with(broker_transport_options={"visibility_timout": 3, "reauth_check_interval": 3, "my_option": 2})
+
+    assert one("names", app).figure == "visibility_timout, near visibility_timeout"
+
+
+# --- memory
+
+
+def test_a_memory_limit_in_bytes_fails_and_the_right_number_is_given() -> None:
+    outcome = one("max_memory", app_with(worker_max_memory_per_child=524_288_000))
+
+    assert outcome.verdict == "fail"
+    assert outcome.figure == "524,288,000 KiB, 500 GB for each child"
+    assert outcome.fix == "app.conf.worker_max_memory_per_child = 512000  # KiB: 500 MB"
+
+
+def test_a_huge_limit_on_a_huge_machine_is_believed() -> None:
+    app = app_with(worker_max_memory_per_child=100 << 20)
+
+    assert one("max_memory", app, host=host(1024 * GB)).verdict == "ok"
+    assert one("max_memory", app, host=host(64 * GB)).verdict == "fail"
+
+
+def test_a_limit_below_what_a_child_takes_fails() -> None:
+    assert one("max_memory", app_with(worker_max_memory_per_child=20_000)).verdict == "fail"
+
+
+def test_a_limit_below_what_the_processes_of_this_apps_worker_take_fails() -> None:
+    app, node = app_with(worker_max_memory_per_child=100_000), Node(name="celery@h", pid=1, processes=(2,))
+    main = CeleryProcess(pid=1, ppid=0, kind="worker", rss=250 << 20)
+    child = CeleryProcess(pid=2, ppid=1, kind="child", rss=220 << 20)
+    another = CeleryProcess(pid=3, ppid=0, kind="worker", rss=300 << 20)
+
+    assert "220 MB" in one("max_memory", app, nodes=(node,), host=host(4 * GB, main, child)).reason
+    assert one("max_memory", app, nodes=(node,), host=host(4 * GB, another)).verdict == "ok"
+    assert one("max_memory", app, nodes=(node,), host=host(4 * GB, replace(main, rss=90 << 20), child)).verdict == "ok"
+
+
+def test_a_limit_beyond_the_memory_warns_only_where_the_worker_is() -> None:
+    app, node = app_with(worker_max_memory_per_child=2 << 20), Node(name="celery@h", pid=1)
+    worker = CeleryProcess(pid=1, ppid=0, kind="worker", rss=50 << 20)
+
+    assert one("max_memory", app, host=host(1 * GB)).verdict == "ok"
+    assert one("max_memory", app, nodes=(node,), host=host(1 * GB, worker)).verdict == "warn"
+    small = host(4 * GB, worker, cgroup=CGroup(path="/", limit=1 * GB))
+    assert one("max_memory", app, nodes=(node,), host=small).verdict == "warn"
+
+
+# --- the others
+
+
+@pytest.mark.parametrize(
+    ("check", "conf", "verdict", "fix"),
+    [
+        ("prefetch", {"worker_prefetch_multiplier": 0}, "warn", "app.conf.worker_prefetch_multiplier = 1"),
+        ("redis_max_connections", {"redis_max_connections": 1}, "fail", "app.conf.redis_max_connections = 4"),
+        ("result_expires", {"result_expires": None}, "warn", "app.conf.result_expires = 3600"),
+        ("result_expires", {"result_expires": 0}, "warn", "app.conf.result_expires = 3600"),
+        ("startup_retry", {"broker_connection_retry_on_startup": False}, "warn", "retry_on_startup = True"),
+        ("startup_retry", {"broker_connection_retry": False}, "warn", "retry_on_startup = True"),
+        ("time_limit", {"task_time_limit": 10, "task_soft_time_limit": 10}, "warn", "task_soft_time_limit = 8.0"),
+        ("acks_late", {"task_reject_on_worker_lost": True}, "warn", "app.conf.task_acks_late = True"),
+        ("serializer", {"accept_content": ["json", "pickle"]}, "warn", "app.conf.accept_content = ['json']"),
+        ("serializer", {"task_serializer": "pickle"}, "fail", "app.conf.task_serializer = 'json'"),
+        ("serializer", {"accept_content": ["application/json"], "task_serializer": "yaml"}, "fail", "'yaml']"),
+        ("redis_socket", {"redis_socket_timeout": 30_000}, "warn", "app.conf.redis_socket_timeout = 30"),
+        ("redis_socket", {"redis_socket_timeout": 0}, "fail", "app.conf.redis_socket_timeout = 30"),
+        ("timezone", {"timezone": "Mars/Olympus"}, "fail", "app.conf.timezone = 'UTC'"),
+    ],
+)
+def test_what_cannot_go_well_is_said_with_the_line_that_mends_it(
+    check: str, conf: dict[str, Any], verdict: str, fix: str
+) -> None:
+    (outcome,) = {found.verdict: found for found in judged(check, app_with(**conf))}.values()
+
+    assert outcome.verdict == verdict
+    assert fix in outcome.fix
+
+
+def test_options_that_a_redis_result_backend_does_not_read_are_moved() -> None:
+    seed = {"socket_timeout": 30, "socket_connect_timeout": 20, "health_check_interval": 30, "socket_read_size": 32768}
+    outcome = one("result_connections", app_with(result_backend_transport_options={**seed, "global_keyprefix": "x"}))
+
+    assert outcome.verdict == "warn"
+    assert outcome.fix.splitlines() == [
+        "app.conf.redis_backend_health_check_interval = 30",
+        "app.conf.redis_socket_connect_timeout = 20",
+        "app.conf.redis_socket_timeout = 30",
+    ]
+
+
+def test_a_late_task_that_may_run_longer_than_the_visibility_timeout_warns() -> None:
+    app = app_with(task_time_limit=60)
+
+    @app.task(name="render", acks_late=True, time_limit=7200, shared=False)
+    def render() -> None:
+        """Do nothing."""
+
+    outcome = one("visibility_timeout", app)
+
+    assert outcome.verdict == "warn"
+    assert outcome.figure == "3,600 s, and render may run for 7,200 s"
+    assert outcome.fix == "app.conf.broker_transport_options = {'visibility_timeout': 10800}"
+
+
+def test_the_same_limit_is_fine_where_messages_are_acknowledged_early_or_by_rabbitmq() -> None:
+    assert one("visibility_timeout", app_with(task_time_limit=7200)).verdict == "ok"
+    assert judged("visibility_timeout", app_with(broker="amqp://", task_time_limit=7200, task_acks_late=True)) == []
+
+
+def test_a_task_held_for_longer_than_the_visibility_timeout_fails() -> None:
+    node = Node(name="celery@h", longest_eta=86_400.0)
+
+    assert one("visibility_timeout", app_with(), nodes=(node,)).verdict == "fail"
+    assert one("visibility_timeout", app_with(), nodes=(replace(node, longest_eta=3_000.0),)).verdict == "ok"
+
+
+def test_a_fix_never_shows_the_other_options_of_the_transport() -> None:
+    options = {"sentinel_kwargs": {"password": "hunter2"}, "visibility_timeout": 60}
+    app = app_with(broker_transport_options=options, task_acks_late=True, task_time_limit=120)
+
+    outcome = one("visibility_timeout", app)
+
+    assert outcome.fix == "app.conf.broker_transport_options['visibility_timeout'] = 3600"
+    assert "hunter2" not in str([check.judge(facts_of(app)) for check in CHECKS])
+
+
+def test_a_pool_that_runs_all_tasks_in_one_process_needs_as_many_connections() -> None:
+    node = Node(name="celery@h", pool="gevent", concurrency=100)
+    app = app_with(redis_max_connections=50)
+
+    assert one("redis_max_connections", app, nodes=(node,)).subject == "celery@h"
+    assert one("redis_max_connections", app, nodes=(replace(node, pool="prefork"),)).verdict == "ok"
+
+
+def test_the_heartbeat_only_counts_for_rabbitmq() -> None:
+    assert one("heartbeat", app_with(broker_heartbeat=0)).verdict == "ok"
+    assert one("heartbeat", app_with(broker="amqp://", broker_heartbeat=0)).verdict == "warn"
+    assert one("heartbeat", app_with(broker="amqp://", broker_heartbeat=300)).verdict == "ok"
+
+
+def test_a_single_task_with_its_soft_limit_above_its_hard_one_is_named() -> None:
+    app = app_with(task_soft_time_limit=30)
+
+    @app.task(name="hasty", time_limit=20, shared=False)
+    def hasty() -> None:
+        """Do nothing."""
+
+    assert one("time_limit", app).subject == "hasty"
+
+
+def test_a_setting_is_spelled_as_the_app_reads_it() -> None:
+    assert setting(app_with(), "task_time_limit", 5) == "app.conf.task_time_limit = 5"
+    assert setting(django_like(), "task_time_limit", 5) == "CELERY_TASK_TIME_LIMIT = 5"
+    assert spelled(Celery("x", namespace="proj_", set_as_current=False), "task_time_limit") == "proj_task_time_limit"
+    assert setting(None, "timezone", "UTC") == "app.conf.timezone = 'UTC'"

@@ -1,0 +1,260 @@
+"""What a new user of `argsize doctor` ran into: alarms that lacked, and alarms that were false. Over facts alone."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import Celery
+from celery.beat import Scheduler
+from support.judging import judged
+
+from celery_argsize.doctor.app import foreign_scheduler
+from celery_argsize.doctor.facts import (
+    NO_ANSWER,
+    CeleryProcess,
+    Facts,
+    HostFacts,
+    LocalProcess,
+    Looked,
+    Node,
+    Where,
+    WorkerFacts,
+)
+from celery_argsize.doctor.judge.workers import broker_fix
+from celery_argsize.doctor.look import broker as broker_facts
+from celery_argsize.doctor.look.broker import why_not
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NONE: Looked[Any] = Looked(why_not="not looked at")
+PLAIN = LocalProcess("", recycles=False, stopped=False, ports=frozenset({6379}))
+NOTHING: Mapping[int, LocalProcess] = {}
+
+
+def app_with(broker: str = "redis://localhost:6379/0", **conf: Any) -> Celery:
+    app = Celery("shop", broker=broker, set_as_current=False)
+    app.conf.update(conf)
+
+    @app.task(name="t", shared=False)
+    def task() -> None:
+        """Do nothing."""
+
+    app.finalize()
+    return app
+
+
+def facts(
+    app: Celery, *processes: CeleryProcess, nodes: tuple[Node, ...] = (), local: Any = NOTHING, **more: Any
+) -> Facts:
+    found = WorkerFacts(**{"nodes": nodes, "local": local, "port": 6379, "listened": 5.0, **more})
+    host = HostFacts(hostname="box", cpus=2, machine_cpus=2, memory_total=8 << 30, processes=processes)
+    return Facts(Where(app), NONE, Looked(found), NONE, Looked(host))
+
+
+def node(name: str = "w@box", pid: int = 10, **more: Any) -> Node:
+    return Node(name=name, pid=pid, **{"pool": "prefork", "queues": ("celery",), "uptime": 3600.0, **more})
+
+
+def process(pid: int, kind: Any = "worker", *, age: float = 3600, **more: Any) -> CeleryProcess:
+    return CeleryProcess(pid=pid, ppid=1, kind=kind, app="shop", rss=50 << 20, created=time.time() - age, **more)
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("broker", "limit", "verdict"),
+    [
+        ("redis://localhost", 1, "warn"),
+        ("amqp://localhost", 1, "warn"),
+        ("redis://localhost", 2, "ok"),
+        ("redis://localhost", None, "ok"),
+        ("redis://localhost", 0, "ok"),
+        ("sqs://", 1, "ok"),  # there is no remote control that could wait
+    ],
+)
+def test_a_pool_of_one_connection_hangs_remote_control(broker: str, limit: int | None, verdict: str) -> None:
+    given = facts(app_with(broker, broker_pool_limit=limit))
+    found = judged(given, "settings.broker_pool_limit")[""]
+    assert found.verdict == verdict
+    assert found.fix == ("app.conf.broker_pool_limit = 2" if verdict == "warn" else "")
+
+
+def test_the_memory_option_of_a_live_worker_counts_like_the_setting() -> None:
+    local = {10: PLAIN._replace(max_memory=524_288_000, recycles=True)}
+    given = facts(app_with(), nodes=(node(), node("w@far")), local=local)
+    found = judged(given, "settings.max_memory")
+    assert {subject: one.verdict for subject, one in found.items()} == {"": "ok", "w@box": "fail"}
+    assert found["w@box"].figure == "524,288,000 KiB, 500 GB for each child"
+    assert found["w@box"].fix == "celery -A shop worker --max-memory-per-child 512000  # KiB: 500 MB"
+    sane = facts(app_with(), nodes=(node(),), local={10: PLAIN._replace(max_memory=512_000)})
+    assert {one.verdict for one in judged(sane, "settings.max_memory").values()} == {"ok"}
+
+
+def test_a_child_over_the_option_of_its_worker_is_replaced_after_every_task() -> None:
+    child = CeleryProcess(pid=11, ppid=10, kind="child", rss=50 << 20, created=time.time())
+    busy = node(processes=(11,), concurrency=1)
+    given = facts(app_with(), process(10), child, nodes=(busy,), local={10: PLAIN._replace(max_memory=40_000)})
+    found = judged(given, "workers.memory")["w@box"]
+    assert (found.verdict, found.figure) == ("warn", "the smallest takes 50 MiB, the limit is 39 MiB")
+    assert "--max-memory-per-child 102400" in found.fix
+
+
+def test_sentences_go_with_their_figure() -> None:
+    app = app_with(result_backend="redis://localhost:6379/0", task_ignore_result=True)
+    app.tasks["t"].ignore_result = True
+    assert judged(facts(app), "settings.ignore_result")[""].figure == "0 of 1 task store a result"
+    known = judged(facts(app, nodes=(node(),)), "workers.queues")[""]
+    assert known.reason == "Every queue that is known is consumed."
+
+
+# --- Beat
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "celery.beat.Scheduler",
+        "celery.beat:Scheduler",
+        "celery.beat.PersistentScheduler",
+        "celery.beat:PersistentScheduler",
+        Scheduler,
+    ],
+)
+def test_celerys_own_schedulers_keep_no_schedule_of_their_own(scheduler: Any) -> None:
+    assert foreign_scheduler(app_with(beat_scheduler=scheduler)) == ""
+
+
+SELDOM = {"e": {"task": "t", "schedule": 3600.0}}
+HERE, OTHER = "127.0.0.1:5000", "127.0.0.1:5001"
+
+
+def local_beat(folder: str, end: str = "") -> LocalProcess:
+    return PLAIN._replace(folder=folder, ends=frozenset({end} - {""}))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        (("/srv/a", HERE), ("/srv/a", HERE), "fail"),  # both are known to be at the database
+        (("/srv/a", HERE), ("/srv/a", OTHER), "ok"),  # staging, at another database of the same Redis
+        (("/srv/a", HERE), ("/srv/b", HERE), "warn"),  # of two apps, or of one that moved
+        (("/srv/a", ""), ("/srv/a", ""), "warn"),  # where Redis does not tell
+        (("/srv/a", ""), ("/srv/b", ""), "unknown"),  # such as two projects that are both called config
+        (("", ""), ("", ""), "warn"),
+    ],
+)
+def test_two_beats_are_accused_only_where_they_are_known_to_do_the_same(
+    first: tuple[str, str], second: tuple[str, str], verdict: str
+) -> None:
+    beats = tuple(process(pid, "beat", beat=True) for pid in (20, 21))
+    local = {20: local_beat(*first), 21: local_beat(*second)}
+    ends = {HERE: True, OTHER: False}
+    given = facts(app_with(beat_schedule=SELDOM), *beats, nodes=(node(),), local=local, ends=ends)
+    found = judged(given, "beat.single")[""]
+    assert found.verdict == verdict
+    assert ("not known" in found.reason) is (verdict in {"warn", "unknown"})
+
+
+def test_runs_at_twice_the_rate_are_evidence_beside_two_beats() -> None:
+    beats = tuple(process(pid, "beat", beat=True) for pid in (20, 21))
+    local = {pid: local_beat(f"/srv/{pid}") for pid in (20, 21)}
+    app = app_with(beat_schedule={"e": {"task": "t", "schedule": 60.0}})
+    for runs, verdict in ((120, "fail"), (60, "unknown")):
+        given = facts(app, *beats, nodes=(node(totals={"t": runs}),), local=local)
+        assert judged(given, "beat.single")[""].verdict == verdict
+
+
+# --- the broker
+
+
+URL = "redis://box:6379/0"
+CAUSES = sorted({meaning for _, meaning in vars(broker_facts)["_MEANINGS"]})
+
+
+@pytest.mark.parametrize("why", CAUSES)
+@pytest.mark.parametrize("url", [URL, "amqp://box:5672//"])
+def test_each_cause_has_a_fix_of_its_own(url: str, why: str) -> None:
+    fix = broker_fix(app_with(url), url, why)
+    assert ("no firewall" in fix) is (why == NO_ANSWER or "no route" in why)
+
+
+@pytest.mark.parametrize(
+    ("said", "fix"),
+    [
+        ("WRONGPASS invalid username-password pair", "app.conf.broker_url = 'redis://:PASSWORD@box:6379/0'"),
+        ("Error 111 connecting to box:6379. Connection refused.", "# start what is to listen at box:6379"),
+        ("Error while reading: (104, 'Connection reset by peer')", "app.conf.broker_url = 'rediss://:PASSWORD@box"),
+        ("DB index is out of range", "'redis://:PASSWORD@box:6379/0'"),
+        ("You can't write against a read only replica.", "INFO replication"),
+        ("max number of clients reached", "argsize doctor --apply-pool-shrink"),
+    ],
+)
+def test_the_fix_is_that_of_the_cause(said: str, fix: str) -> None:
+    assert fix in broker_fix(app_with(), URL, why_not(ConnectionError(said)))
+
+
+def test_a_vhost_that_is_refused_is_no_port_that_is_refused() -> None:
+    why = why_not(ConnectionError("Connection.open: (530) NOT_ALLOWED - access to vhost 'a b' refused for user 'u'"))
+    assert "vhost" in why
+    assert "rabbitmqctl add_vhost 'a b'" in broker_fix(app_with("amqp://box"), "amqp://box:5672/a%20b", why)
+
+
+def test_fixes_are_written_as_the_app_writes_its_settings() -> None:
+    django = Celery("site", set_as_current=False)
+    settings = {"CELERY_BROKER_URL": URL}
+    django.config_from_object(type("Settings", (), settings), namespace="CELERY")
+    assert "\nCELERY_BROKER_URL = 'redis://" in broker_fix(django, URL, "the broker wants a password")
+    assert 'CELERY_BROKER_USE_SSL = {"ssl_cert_reqs"' in broker_fix(django, URL, "CERTIFICATE_VERIFY_FAILED")
+    apart = app_with(broker_read_url="redis://reading:6379/0")
+    assert "app.conf.broker_read_url = " in broker_fix(apart, "redis://reading:6379/0", "wants a password")
+    several = app_with("redis://a:6379/0;redis://b:6379/0")
+    assert broker_fix(several, "redis://a:6379/0", "wants a password").endswith("  # with the others of the list")
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("sentinel://a:26379", "'sentinel://:PASSWORD@HOST:26379/0'"),
+        ("redis+socket:///run/redis.sock", "redis-cli -s /run/redis.sock ping"),
+        ("amqps://box:5671//", "'amqps://USER:PASSWORD@HOST:5671//'"),
+        ("rediss://box:6379/0", "'rediss://:PASSWORD@HOST:6379/0'"),
+        ("mongodb://box/x", "app.conf.broker_url = 'mongodb://box/x'"),
+    ],
+)
+def test_brokers_of_other_kinds_get_a_url_of_their_kind(url: str, line: str) -> None:
+    assert line in broker_fix(app_with(), url, "connection refused: nothing listens there")
+
+
+# --- workers that do not answer
+
+
+@pytest.mark.parametrize(
+    ("local", "age", "verdict"),
+    [
+        (PLAIN, 20, "unknown"),  # it is starting, or `-P solo` in the app's own words
+        (PLAIN._replace(pool="solo"), 20, "unknown"),
+        (PLAIN._replace(pool="solo"), 3600, "unknown"),
+        (PLAIN._replace(ports=frozenset()), 20, "fail"),  # it has not come to this broker yet
+        (PLAIN, 3600, "fail"),
+        (PLAIN._replace(stopped=True), 20, "fail"),
+    ],
+)
+def test_a_young_or_busy_worker_alone_is_no_proof_that_nobody_is_there(
+    local: LocalProcess, age: float, verdict: str
+) -> None:
+    given = facts(app_with(), process(99, age=age), local={99: local})
+    (found,) = judged(given, "workers.answering").values()
+    assert found.verdict == verdict
+    assert (found.subject == "pid 99") is (verdict == "unknown")
+
+
+def test_a_young_worker_that_does_not_answer_is_named_beside_those_that_do() -> None:
+    given = facts(app_with(), process(10), process(99, age=20), nodes=(node(),), local={99: PLAIN})
+    found = judged(given, "workers.silent")
+    assert found["pid 99"].verdict == "unknown"
+    assert "solo worker in a task" in found["pid 99"].reason
+    assert judged(given, "workers.answering")[""].verdict == "ok"
