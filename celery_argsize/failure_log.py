@@ -18,7 +18,7 @@ from celery_argsize.errors import ArgsizeError
 logger: Final = logging.getLogger("celery_argsize")
 
 
-class Trouble:
+class FailureLog:
     """Counts failures of one kind, and logs the first and then at most one every ``EVERY`` seconds.
 
     Once ``over`` was called, a failure that says something new is logged at once; one that comes and goes all the time

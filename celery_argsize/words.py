@@ -18,11 +18,6 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def runs(count: int) -> str:
-    """So many runs, in words."""
-    return "1 run" if count == 1 else f"{count:,} runs"
-
-
 def when(moment: float) -> str:
     """A *moment*, in seconds since the epoch, for people."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
@@ -104,7 +99,7 @@ def size(amount: float) -> str:
     return f"{amount:,.0f} bytes"
 
 
-def ago(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """How long *seconds* are, for people."""
     for unit, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * unit:

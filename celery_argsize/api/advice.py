@@ -17,7 +17,7 @@ from celery_argsize.advice.in_force import check_hosts
 from celery_argsize.advice.limits import limits_of, set_app_limits, set_repr_limits
 from celery_argsize.advice.publish_cost import PublishTimer
 from celery_argsize.api.figures import get_size_summary
-from celery_argsize.api.target import each_app, find_target, open_store
+from celery_argsize.api.location import each_app, locate, open_store
 from celery_argsize.errors import ConfigError
 from celery_argsize.measuring.cuts import DEFAULT_LIMIT
 from celery_argsize.worker.monitor import installed
@@ -178,9 +178,9 @@ def verify_limits(
         ConfigError: it is not clear where to look.
         StoreError: Redis could not be read.
     """
-    target = find_target(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
+    location = locate(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
     origins: dict[str, Any] = {}
-    for single in each_app(target):
+    for single in each_app(location):
         with open_store(single) as store:
             origins |= store.read_origins()
     return check_hosts(origins, lambda task: limits_of(app, task), time.time() - seconds if seconds else 0.0)

@@ -22,14 +22,14 @@ def collector(app: Celery | None = None, *, broker: str | None = None, **where: 
     """
     # Here and not at the top: a worker that serves its own figures needs none of it.
     from celery_argsize.api.advice import get_advice  # noqa: PLC0415
-    from celery_argsize.api.target import Reader, find_target  # noqa: PLC0415
+    from celery_argsize.api.location import Reader, locate  # noqa: PLC0415
     from celery_argsize.prometheus.collector import Recommender  # noqa: PLC0415
 
-    target = find_target(app, **where)
-    broker = broker or (broker_name(target.app) if target.app is not None else None)
+    location = locate(app, **where)
+    broker = broker or (broker_name(location.app) if location.app is not None else None)
     return ArgsizeCollector(
-        Reader(target),
-        target.settings.histogram_buckets,
+        Reader(location),
+        location.settings.histogram_buckets,
         broker=broker,
         recommended=Recommender(lambda: get_advice(app, broker=broker, **where)),
     )

@@ -12,7 +12,7 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.api.target import Reader, find_target, open_store
+from celery_argsize.api.location import Reader, locate, open_store
 from celery_argsize.figures.counters import Book, rules_of
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.measuring.measurement import fit
@@ -43,10 +43,10 @@ def get_size_summary(
         ConfigError: it is not clear where to look.
         StoreError: Redis could not be read.
     """
-    target = find_target(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
-    if target.monitor is not None and target.monitor.flusher is not None:
-        target.monitor.flusher.flush(FLUSH_TIMEOUT)
-    with closing(Reader(target)) as reader:
+    location = locate(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
+    if location.monitor is not None and location.monitor.flusher is not None:
+        location.monitor.flusher.flush(FLUSH_TIMEOUT)
+    with closing(Reader(location)) as reader:
         return summarize(*reader.read_each())
 
 
@@ -66,14 +66,14 @@ def update_size_metrics(
         ConfigError: it is not clear where to write.
         StoreError: Redis could not be written.
     """
-    target = find_target(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
+    location = locate(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
     measurement = fit(measurement)
-    if target.monitor is not None and target.monitor.put(measurement):
+    if location.monitor is not None and location.monitor.put(measurement):
         return
-    settings = target.settings
+    settings = location.settings
     book = Book(1)
     book.add(measurement, rules_of(settings))
-    with open_store(target, write=True) as store:
+    with open_store(location, write=True) as store:
         _writer.write(store, book)
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.api.target import Target, each_app, find_target, open_store
+from celery_argsize.api.location import Location, each_app, locate, open_store
 from celery_argsize.measuring.measurement import NAME_BYTES, clean
 from celery_argsize.worker.monitor import HOLD, RELEASE
 
@@ -76,22 +76,22 @@ def reset_metrics(
         ConfigError: it is not clear what to reset.
         StoreError: Redis could not be written.
     """
-    target = find_target(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
+    location = locate(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
     task = None if task is None else clean(task, NAME_BYTES)
-    hold = _hold(target)
+    hold = _hold(location)
     try:
-        done = {single.settings.app_name: _reset(single, task, hold) for single in each_app(target)}
+        done = {single.settings.app_name: _reset(single, task, hold) for single in each_app(location)}
     finally:
-        _release(target, hold, task)
+        _release(location, hold, task)
     counts = [count for count in done.values() if count is not None]
     forgotten = sum(counts) if len(counts) == len(done) else None
     return ResetResult(task, forgotten, tuple(done), hold.written, hold.failed, hold.note)
 
 
-def _reset(target: Target, task: str | None, hold: _Hold) -> int | None:
-    if target.settings.redis_url is None and hold.written:
+def _reset(location: Location, task: str | None, hold: _Hold) -> int | None:
+    if location.settings.redis_url is None and hold.written:
         return None  # each worker forgets its own when it is released
-    with open_store(target) as store:
+    with open_store(location) as store:
         return store.reset(task)
 
 
@@ -109,19 +109,19 @@ class _Hold:
     note: str = ""
 
 
-def _hold(target: Target) -> _Hold:
+def _hold(location: Location) -> _Hold:
     """Ask live workers to write and hold back, the one in this process first: its loop may be waiting for us."""
     answers: dict[str, bool] = {}
     answered: tuple[str, ...] = ()
     note = ""
-    monitor = target.monitor
+    monitor = location.monitor
     if monitor is not None and monitor.flusher is not None:
         answers[monitor.hostname] = monitor.flusher.flush(REPLY_TIMEOUT, hold=HOLD_SECONDS)
-    if target.app is None:
+    if location.app is None:
         note = "Live workers were not asked to write what they have first, as only a Redis URL was given."
     else:
         try:
-            replies = _broadcast(target, HOLD, {"seconds": HOLD_SECONDS}, reply=True)
+            replies = _broadcast(location, HOLD, {"seconds": HOLD_SECONDS}, reply=True)
         except Exception as exc:  # noqa: BLE001 - each broker library has errors of its own
             note = f"Live workers could not be asked to write what they have first ({type(exc).__name__})."
         else:
@@ -134,30 +134,30 @@ def _hold(target: Target) -> _Hold:
     return _Hold(written, failed, answered, note)
 
 
-def _release(target: Target, hold: _Hold, task: str | None) -> None:
+def _release(location: Location, hold: _Hold, task: str | None) -> None:
     # Only those that answered: one that hears both late, after a long task, has no cut to forget anything by.
     if hold.answered:
         with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
-            _broadcast(target, RELEASE, {"task": task}, reply=False, destination=hold.answered)
-    if target.monitor is not None and target.monitor.flusher is not None:
-        target.monitor.flusher.release(REPLY_TIMEOUT, forget=True, task=task)
+            _broadcast(location, RELEASE, {"task": task}, reply=False, destination=hold.answered)
+    if location.monitor is not None and location.monitor.flusher is not None:
+        location.monitor.flusher.release(REPLY_TIMEOUT, forget=True, task=task)
 
 
 def _broadcast(
-    target: Target,
+    location: Location,
     command: str,
     arguments: dict[str, Any],
     *,
     reply: bool,
     destination: tuple[str, ...] | None = None,
 ) -> Any:
-    assert target.app is not None  # noqa: S101 - for mypy
-    with target.app.connection_for_write(connect_timeout=REPLY_TIMEOUT) as connection:
+    assert location.app is not None  # noqa: S101 - for mypy
+    with location.app.connection_for_write(connect_timeout=REPLY_TIMEOUT) as connection:
         # Without this, an absent broker would be tried a hundred times.
         connection.ensure_connection(max_retries=1, timeout=round(3 * REPLY_TIMEOUT))
-        return target.app.control.broadcast(
+        return location.app.control.broadcast(
             command,
-            arguments={**arguments, "base": target.settings.base},
+            arguments={**arguments, "base": location.settings.base},
             destination=destination and list(destination),
             reply=reply,
             timeout=REPLY_TIMEOUT,

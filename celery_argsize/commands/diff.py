@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from celery_argsize.api.figures import get_size_summary
-from celery_argsize.api.target import find_target
+from celery_argsize.api.location import locate
 from celery_argsize.commands.common import (
     EXIT_FOUND,
     EXIT_NOTHING_YET,
@@ -111,7 +111,7 @@ def _now(context: click.Context, given: dict[str, Any]) -> Snapshot:
     app = app_of(context)
     with waiting(READING):
         summary = get_size_summary(app, **given)
-    return parse_snapshot(summary.to_json(), safe_url(find_target(app, **given).settings.redis_url))
+    return parse_snapshot(summary.to_json(), safe_url(locate(app, **given).settings.redis_url))
 
 
 def _read(path: str) -> Snapshot:

@@ -17,7 +17,7 @@ import click
 from celery_argsize.advice.limits import limits_of
 from celery_argsize.api.advice import advice_for
 from celery_argsize.api.figures import get_size_summary
-from celery_argsize.api.target import find_target
+from celery_argsize.api.location import locate
 from celery_argsize.commands.common import (
     EXIT_NOTHING_YET,
     READING,
@@ -102,7 +102,7 @@ def show_report(
         summary, advice = weighed(app, broker, **where)
         if render is not None and html is not None and summary.total_tasks:
             limits = partial(limits_of, app) if app is not None else None
-            settings = find_target(app, **where).settings
+            settings = locate(app, **where).settings
             known = {"redis_url": settings.redis_url, "bounds": settings.histogram_buckets, "limits": limits}
             _write(html, render(summary, advice, **known, now=time.time()))
     except ArgsizeError as exc:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from celery_argsize.api.target import Reader, find_target
+from celery_argsize.api.location import Reader, locate
 from celery_argsize.commands.common import (
     READING,
     app_of,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from celery_argsize.api.target import Target
+    from celery_argsize.api.location import Location
     from celery_argsize.figures.summary import Summary
     from celery_argsize.views.watch import Paint
 
@@ -78,7 +78,7 @@ def watch(context: click.Context, /, interval: float, task: str, **where: Any) -
     with (
         failing(context),
         _ending_well(),
-        closing(_Source(find_target(app_of(context), **where_of(where)), task)) as source,
+        closing(_Source(locate(app_of(context), **where_of(where)), task)) as source,
     ):
         history = History()
         with waiting(READING):
@@ -119,8 +119,8 @@ def _ending_well() -> Iterator[None]:
 class _Source:
     """Where the figures are read again and again."""
 
-    def __init__(self, target: Target, wanted: str) -> None:
-        self._reader = Reader(target)
+    def __init__(self, location: Location, wanted: str) -> None:
+        self._reader = Reader(location)
         self._wanted = wanted
         self._read_at = 0.0
         self.close = self._reader.close

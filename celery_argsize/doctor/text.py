@@ -26,7 +26,7 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int | None = None, quiet: boo
     of = {verdict: [one for one in diagnosis.results if one.outcome.verdict == verdict] for verdict in VERDICTS}
     blocks = [
         _headline(diagnosis),
-        *(_trouble(one, width) for one in (*of["fail"], *of["warn"])),
+        *(_failures(one, width) for one in (*of["fail"], *of["warn"])),
         _not_known(of["unknown"], width),
         [] if quiet else _well(of["ok"], width),
     ]
@@ -43,7 +43,7 @@ def _headline(diagnosis: Diagnosis) -> list[str]:
     ]
 
 
-def _trouble(one: CheckResult, width: int | None) -> list[str]:
+def _failures(one: CheckResult, width: int | None) -> list[str]:
     outcome = one.outcome
     lines = _wrapped(f"{_SIGNS[outcome.verdict]} {one.check.id}{_about(one)}: {_sentence(one)}", width)
     lines += [f"  {line}" for line in _printable(outcome.fix)]

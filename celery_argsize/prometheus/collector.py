@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from celery_argsize.advice.brokers import broker_of
-from celery_argsize.failure_log import Trouble
+from celery_argsize.failure_log import FailureLog
 from celery_argsize.prometheus.metrics import SHOWN, SHOWN_WITH_EXEMPLARS, Scrape, exposition, families, metrics
 from celery_argsize.settings import DEFAULT_BUCKETS
 
@@ -54,7 +54,7 @@ class ArgsizeCollector:
         self._recommended = recommended
         self._reading = threading.Lock()
         self._failed_at = 0.0
-        self._trouble = Trouble("the figures cannot be read, and scrapes say so (celery_task_args_up 0)")
+        self._failures = FailureLog("the figures cannot be read, and scrapes say so (celery_task_args_up 0)")
 
     def describe(self) -> Iterator[Metric]:
         """All families, empty."""
@@ -82,9 +82,9 @@ class ArgsizeCollector:
                 figures = self._source.read(fields)
             except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and no better
                 self._failed_at = time.monotonic()
-                self._trouble.report(exc)
+                self._failures.report(exc)
                 return None
-            self._trouble.over("the figures can be read again")
+            self._failures.over("the figures can be read again")
             return figures
 
 
@@ -102,7 +102,7 @@ class Recommender:
         self._limits: ReprLimits | None = None
         self._known_at = self._begun_at = -self.OLD
         self._thread: threading.Thread | None = None
-        self._trouble = Trouble("limits cannot be recommended")
+        self._failures = FailureLog("limits cannot be recommended")
 
     def __call__(self) -> ReprLimits | None:
         """The limits; ``None`` where none are known yet, or not any more. Does not wait."""
@@ -119,4 +119,4 @@ class Recommender:
             self._limits = self._advise().recommended
             self._known_at = time.monotonic()
         except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and keeps no scrape back
-            self._trouble.report(exc)
+            self._failures.report(exc)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from celery_argsize.errors import ConfigError
-from celery_argsize.failure_log import Trouble
+from celery_argsize.failure_log import FailureLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +81,7 @@ class MetricsServer:
         self._open: dict[_Connection, None] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="celery-argsize-metrics", daemon=True)
-        self._trouble = Trouble("a request for metrics could not be answered")
+        self._failures = FailureLog("a request for metrics could not be answered")
 
     def start(self) -> None:
         """Begin to answer."""
@@ -122,7 +122,7 @@ class MetricsServer:
                 except (ConnectionError, TimeoutError):
                     pass  # that client is gone
                 except Exception as exc:  # noqa: BLE001 - no descriptors are left, or threads, for now; this thread must live
-                    self._trouble.report(exc)
+                    self._failures.report(exc)
                     self._stopping.wait(0.05)
 
     def _until_deadline(self) -> float | None:
@@ -153,7 +153,7 @@ class MetricsServer:
         except (OSError, ValueError):
             pass  # the client's trouble: too slow, gone, no certificate; or closed by us
         except Exception as exc:  # noqa: BLE001 - our own fault; the next one is answered all the same
-            self._trouble.report(exc)
+            self._failures.report(exc)
         finally:
             self._open.pop(connection, None)
             connection.close()

@@ -27,7 +27,7 @@ from celery_argsize.views import chart as chart_marks
 from celery_argsize.views.advice_text import app_reasons, app_verdict, task_facts, task_verdict
 from celery_argsize.views.chart import Axis, Chart, axis_of, draw, limit_mark
 from celery_argsize.views.report import headline, of_other, period, to_paste
-from celery_argsize.words import runs, when
+from celery_argsize.words import counted, when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -114,7 +114,7 @@ def report_html(  # noqa: PLR0913 - what is shown, and four things that it does 
         figures=[_figure(*figure) for figure in headline(summary)],
         period=period(summary),
         truncated=summary.truncated_tasks,
-        runs=runs(summary.total_tasks),
+        runs=counted(summary.total_tasks, "run"),
         verdict=verdict,
         cured=cured,
         reasons=app_reasons(advice),
@@ -210,7 +210,8 @@ def _task(task: TaskSummary, advice: TaskAdvice | None, axis: Axis, limits: Repr
         name=task.name,
         cells=cells,
         cut=bool(task.truncated),
-        digest=f"{runs(task.count)}, max {cells[1]}" + (f", {task.truncated:,} truncated" if task.truncated else ""),
+        digest=f"{counted(task.count, 'run')}, max {cells[1]}"
+        + (f", {task.truncated:,} truncated" if task.truncated else ""),
         verdict=verdict,
         facts=tuple(task_facts(advice)) if advice else (),
         lines=advice.lines if advice and advice.verdict in {"pass_reference", "short_argsrepr"} else (),
@@ -269,7 +270,7 @@ def _notes(part: PartSummary, *, of_json: bool, limit: int | None) -> list[str]:
     unmeasured = f"{part.unmeasurable:,} without a JSON form" if part.unmeasurable else ""
     if not part.max:
         every = "all " if part.count > 1 and not unmeasured else ""
-        empty = f"Empty in {every}{runs(part.count)}" if part.count else "Never measured"
+        empty = f"Empty in {every}{counted(part.count, 'run')}" if part.count else "Never measured"
         return [", ".join(filter(None, (empty, unmeasured))) + "."]
     notes = []
     lost = part.truncated - part.cuts.count

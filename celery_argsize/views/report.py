@@ -11,7 +11,7 @@ from celery_argsize.advice.advice import TIERS, recommend
 from celery_argsize.figures.counters import OTHER
 from celery_argsize.measuring.cuts import CAUSES
 from celery_argsize.views.advice_text import short_advice
-from celery_argsize.words import runs, table, when
+from celery_argsize.words import counted, table, when
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +142,7 @@ def of_other(summary: Summary) -> list[str]:
     """What ``__other__`` is, where there is one."""
     if not summary.other_runs:
         return []
-    count = runs(summary.other_runs)
+    count = counted(summary.other_runs, "run")
     return [
         f"Task names past max_task_names are added up as {OTHER}: {count}, of how many names is not known.",
         "To see each, raise max_task_names where workers start, and then: celery -A proj argsize reset",

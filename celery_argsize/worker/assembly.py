@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from celery_argsize.errors import ConfigError
-from celery_argsize.failure_log import Trouble
+from celery_argsize.failure_log import FailureLog
 from celery_argsize.figures.counters import rules_of
 from celery_argsize.stores.base import writer_name
 from celery_argsize.stores.memory import MemoryStore
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Machinery:
+class Assembly:
     """The parts of one worker; the flusher is yet to be started."""
 
     store: Store
@@ -56,7 +56,7 @@ class Machinery:
         return shutdown_lines(hostname, summarize(self.flusher.own_figures()))
 
 
-def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, spawns: bool) -> Machinery:
+def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, spawns: bool) -> Assembly:
     """What a worker's main process needs, whose tasks run *in_process*, or in children that it forks or *spawns*."""
     store = _worker_store(settings)
     handoff: Handoff
@@ -67,7 +67,7 @@ def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, s
     recorder = Recorder(app, settings, handoff)
     flusher = Flusher(handoff, store, settings, writer_name(hostname))
     server = _server(app, settings, flusher) if hostname and settings.prometheus_port else None
-    return Machinery(store, handoff, recorder, flusher, server)
+    return Assembly(store, handoff, recorder, flusher, server)
 
 
 def join(app: Celery, settings: Settings, path: str) -> tuple[Recorder, PipeWriter]:
@@ -104,7 +104,7 @@ def _server(app: Celery, settings: Settings, flusher: Flusher) -> MetricsServer 
             client_cafile=settings.prometheus_client_cafile,
         )
     except ConfigError as exc:  # most likely another worker on this machine has the port
-        Trouble("this worker runs without metrics of its own (argsize_prometheus_port)").report(exc, logging.ERROR)
+        FailureLog("this worker runs without metrics of its own (argsize_prometheus_port)").report(exc, logging.ERROR)
         return None
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.failure_log import Trouble
+from celery_argsize.failure_log import FailureLog
 from celery_argsize.figures.counters import Book, Figures
 from celery_argsize.stores.base import Batch
 
@@ -84,7 +84,7 @@ class Flusher:
         self._writing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="celery-argsize", daemon=True)
         self._relief = threading.Thread(target=self._relieve, name="celery-argsize-relief", daemon=True)
-        self._trouble = Trouble("figures are not being written, they are kept and tried again")
+        self._failure_log = FailureLog("figures are not being written, they are kept and tried again")
 
     # -- for other threads -----------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Flusher:
             try:
                 self._turn()
             except Exception as exc:  # noqa: BLE001 - the thread must live: what it holds is not lost
-                self._trouble.report(exc)
+                self._failure_log.report(exc)
                 self._attention.wait(self._interval)
         self._finish(self._deadline)
 
@@ -174,7 +174,7 @@ class Flusher:
         try:
             self._drain()
         except Exception as exc:  # noqa: BLE001 - as in _run
-            self._trouble.report(exc)
+            self._failure_log.report(exc)
 
     def _relieve(self) -> None:
         """Drain while the other thread writes, if that takes long."""
@@ -229,7 +229,7 @@ class Flusher:
             self._batch, self._last_flush = None, time.time()
             if self._failures:
                 self._failures = 0
-                self._trouble.over("figures are being written again, nothing was lost")
+                self._failure_log.over("figures are being written again, nothing was lost")
         return True
 
     def _back_off(self, error: Exception) -> None:
@@ -238,7 +238,7 @@ class Flusher:
         wait = min(self.MAX_BACKOFF, max(self.MIN_BACKOFF, self._interval) * 2 ** min(self._failures - 1, 10))
         # the jitter spreads a fleet's attempts
         self._next_flush = time.monotonic() + wait * random.uniform(1.0, 1.5)  # noqa: S311
-        self._trouble.report(error)
+        self._failure_log.report(error)
 
     def _seal(self) -> Batch | None:
         """The batch to write next: the one that has had no answer yet, else a new one; ``None`` when all is written."""

@@ -20,7 +20,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from celery_argsize.failure_log import Trouble
+from celery_argsize.failure_log import FailureLog
 from celery_argsize.figures.counters import OTHER, Book, TaskStats
 from celery_argsize.worker.messages import chunks, pack, plain, split, unpack
 
@@ -76,12 +76,12 @@ class Handoff(Protocol):
         """In a child: leave what is the parent's alone; whether what the child hands over arrives there."""
 
 
-_trouble: Final = Trouble("what a task handed over could not be taken in, and is counted as an error")
+_failures: Final = FailureLog("what a task handed over could not be taken in, and is counted as an error")
 
 
 def _count_error(error: Exception, book: Book) -> None:
     """Where one measurement could not be taken in: it is counted in *book*, and keeps none of the others back."""
-    _trouble.report(error)
+    _failures.report(error)
     counts = book.tasks.setdefault(OTHER, TaskStats()).counts
     counts["errors"] = counts.get("errors", 0) + 1
 

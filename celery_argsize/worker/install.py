@@ -19,7 +19,7 @@ from celery import current_app, signals
 from celery.concurrency import get_implementation
 
 from celery_argsize.errors import ArgsizeError
-from celery_argsize.failure_log import Trouble, logger
+from celery_argsize.failure_log import FailureLog, logger
 from celery_argsize.settings import check
 from celery_argsize.worker.monitor import Monitor, bare, monitors
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_argsize.settings import Settings
-    from celery_argsize.worker.assembly import Machinery
+    from celery_argsize.worker.assembly import Assembly
     from celery_argsize.worker.handoff import Handoff, PipeWriter
     from celery_argsize.worker.recorder import Recorder
 
@@ -121,7 +121,7 @@ class _Installed(Monitor):
         except ArgsizeError as exc:
             self._say(partial(logger.error, "celery_argsize is off, and the worker runs without it: %s", exc))
         except Exception as exc:  # noqa: BLE001 - the worker must start
-            self._say(partial(Trouble("could not start, and the worker runs without it").report, exc, logging.ERROR))
+            self._say(partial(FailureLog("could not start, and the worker runs without it").report, exc, logging.ERROR))
 
     def _say(self, log: Callable[[], None]) -> None:
         """Call *log*, or, as ``worker_init`` comes before the worker sets up its log, do so once it has."""
@@ -147,7 +147,7 @@ class _Installed(Monitor):
 
             self._attend(*assembly.join(app, self.settings, path))
         except Exception as exc:  # noqa: BLE001 - the child must start
-            Trouble("cannot measure in this process, which runs without it").report(exc, logging.ERROR)
+            FailureLog("cannot measure in this process, which runs without it").report(exc, logging.ERROR)
 
     def _on_eager(self, task: Any = None, **arguments: Any) -> None:
         """The first eager run outside a worker: start what a worker's start does, if they are to be counted."""
@@ -166,7 +166,7 @@ class _Installed(Monitor):
                 self.start(settings, "", in_process=True)
                 return
         except Exception as exc:  # noqa: BLE001 - the task must run
-            Trouble("cannot count eager tasks in this process").report(exc, logging.ERROR)
+            FailureLog("cannot count eager tasks in this process").report(exc, logging.ERROR)
         signals.task_prerun.disconnect(dispatch_uid=self._uid)
 
     def after_fork(self) -> None:
@@ -230,7 +230,7 @@ class _Installed(Monitor):
         try:
             left = parts.flusher.stop(self._shutdown_timeout)
         except Exception as exc:  # noqa: BLE001 - the worker must stop as it would
-            Trouble("could not stop as it should; what was not written yet may be lost").report(exc, logging.ERROR)
+            FailureLog("could not stop as it should; what was not written yet may be lost").report(exc, logging.ERROR)
         self._stop_serving(parts)
         if report and self.hostname:
             self._report(parts)
@@ -243,19 +243,19 @@ class _Installed(Monitor):
         os.environ.pop(_HANDOFF_ENV, None)
         parts.handoff.hide()  # also where a thread that hangs keeps it open
 
-    def _stop_serving(self, parts: Machinery) -> None:
+    def _stop_serving(self, parts: Assembly) -> None:
         try:
             if parts.server is not None:
                 parts.server.stop()
         except Exception as exc:  # noqa: BLE001 - as above
-            Trouble("the server of metrics could not stop as it should").report(exc)
+            FailureLog("the server of metrics could not stop as it should").report(exc)
 
-    def _report(self, parts: Machinery) -> None:
+    def _report(self, parts: Assembly) -> None:
         try:
             for line in parts.report(self.hostname):
                 logger.warning("%s", line)
         except Exception as exc:  # noqa: BLE001 - the worker must stop as it would
-            Trouble("no report at shutdown").report(exc)
+            FailureLog("no report at shutdown").report(exc)
 
 
 def _after_fork() -> None:

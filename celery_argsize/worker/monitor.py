@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from celery_argsize.measuring.measurement import Measurement
     from celery_argsize.settings import Settings
     from celery_argsize.stores.base import Store
-    from celery_argsize.worker.assembly import Machinery
+    from celery_argsize.worker.assembly import Assembly
     from celery_argsize.worker.flusher import Flusher
     from celery_argsize.worker.handoff import Handoff, PipeWriter
     from celery_argsize.worker.recorder import Recorder
@@ -51,7 +51,7 @@ class Monitor:
         self.store: Store | None = None
         self.hostname = ""
         """The worker's node name while it runs; empty outside workers."""
-        self._assembly: Machinery | None = None
+        self._assembly: Assembly | None = None
         self._handoff: Handoff | PipeWriter | None = None
         self._recorder: Recorder | None = None
         self._pid = 0

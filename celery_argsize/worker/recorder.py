@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.failure_log import Trouble, logger
+from celery_argsize.failure_log import FailureLog, logger
 from celery_argsize.figures.counters import OTHER, TaskStats
 from celery_argsize.measuring.cuts import CUTS, levels_of, read_header
 from celery_argsize.measuring.json_size import EMPTY, measure_part, measure_small
@@ -108,7 +108,7 @@ class Recorder:
         self._log = LargeTaskLog() if settings.log_large_tasks else None
         self._handoff = handoff
         self._soft_limit = SoftLimit(Recorder.on_task_prerun.__code__)
-        self._trouble = Trouble("a task could not be measured (it ran all the same)")
+        self._failures = FailureLog("a task could not be measured (it ran all the same)")
 
     def on_task_prerun(
         self, task: Any = None, task_id: str | None = None, args: Any = None, kwargs: Any = None, **_: Any
@@ -131,7 +131,7 @@ class Recorder:
             if not counted:
                 self._miss(task)
             with suppress(Exception):
-                self._trouble.report(exc)
+                self._failures.report(exc)
 
     def _miss(self, task: Any) -> None:
         """Count a run that could not be measured, by its task's name if that can be had."""
@@ -146,7 +146,7 @@ class Recorder:
         try:
             dropped = self._handoff.linger(1.0)
         except Exception as exc:  # noqa: BLE001 - the child must end as it would
-            self._trouble.report(exc)
+            self._failures.report(exc)
             return
         if dropped:
             logger.error(

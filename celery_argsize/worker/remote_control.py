@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery.worker.control import control_command, inspect_command
 
-from celery_argsize.failure_log import Trouble
+from celery_argsize.failure_log import FailureLog
 from celery_argsize.worker.monitor import HOLD, RELEASE, installed
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Seconds a worker's main loop may spend on one of these: the flusher's thread does the work.
 PATIENCE: Final = 0.8
 
-_trouble: Final = Trouble("this worker's part in a reset failed")
+_failures: Final = FailureLog("this worker's part in a reset failed")
 
 
 @control_command(name=HOLD, visible=False)  # type: ignore[untyped-decorator, unused-ignore]
@@ -46,7 +46,7 @@ def _ask(state: Any, base: str, what: Callable[[Flusher], bool]) -> dict[str, An
     try:
         return {"ok": what(monitor.flusher)}
     except Exception as exc:  # noqa: BLE001 - kombu would log it whole, each time
-        _trouble.report(exc)
+        _failures.report(exc)
         return {"ok": False}
 
 

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from celery_argsize import StoreError
-from celery_argsize.failure_log import Trouble
+from celery_argsize.failure_log import FailureLog
 
 if TYPE_CHECKING:
     import pytest
@@ -17,7 +17,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_what_goes_on_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    trouble = Trouble("no writing")
+    trouble = FailureLog("no writing")
     for number in range(100):
         trouble.report(StoreError(f"no {number}"))
     trouble.over("writing again")
@@ -29,19 +29,19 @@ def test_what_goes_on_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
 def test_after_a_minute_it_is_said_again_with_how_many_there_were(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trouble, "EVERY", 0.0)
-    trouble = Trouble("no writing")
+    monkeypatch.setattr(FailureLog, "EVERY", 0.0)
+    trouble = FailureLog("no writing")
     trouble.report(StoreError("no"))
-    monkeypatch.setattr(Trouble, "EVERY", 60.0)
+    monkeypatch.setattr(FailureLog, "EVERY", 60.0)
     trouble.report(StoreError("no"))
     trouble.report(StoreError("no"))
-    monkeypatch.setattr(Trouble, "EVERY", 0.0)
+    monkeypatch.setattr(FailureLog, "EVERY", 0.0)
     trouble.report(StoreError("no"))
     assert lines(caplog) == ["no writing: no", "no writing: no (2 more since the last such line)"]
 
 
 def test_what_comes_and_goes_is_two_lines_and_something_new_two_more(caplog: pytest.LogCaptureFixture) -> None:
-    trouble = Trouble("no writing")
+    trouble = FailureLog("no writing")
     for _ in range(50):
         trouble.report(StoreError("no"))
         trouble.over("writing again")
@@ -52,7 +52,7 @@ def test_what_comes_and_goes_is_two_lines_and_something_new_two_more(caplog: pyt
 
 
 def test_the_text_of_a_foreign_error_and_its_place_stay_out_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    trouble = Trouble("no measuring")
+    trouble = FailureLog("no measuring")
     trouble.report(RuntimeError("sesame"))
     assert lines(caplog) == ["no measuring: RuntimeError"]
 
@@ -65,7 +65,7 @@ def test_a_handler_of_the_apps_that_raises_harms_nobody() -> None:
     broken, logger = Broken(), logging.getLogger("celery_argsize")
     logger.addFilter(broken)
     try:
-        trouble = Trouble("no measuring")
+        trouble = FailureLog("no measuring")
         trouble.report(RuntimeError("sesame"))
     finally:
         logger.removeFilter(broken)

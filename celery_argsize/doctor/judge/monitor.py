@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.advice.limits import limits_of
-from celery_argsize.api.target import find_target
+from celery_argsize.api.location import locate
 from celery_argsize.doctor.app import setting
 from celery_argsize.doctor.checks import Check, Outcome, fail, ok, warn
 from celery_argsize.doctor.facts import NotKnown
@@ -66,7 +66,7 @@ def _settings_of(facts: Facts) -> Settings:
     """
     facts.where.need_whole()
     try:
-        return find_target(facts.where.app, **facts.where.given).settings
+        return locate(facts.where.app, **facts.where.given).settings
     except ArgsizeError as exc:
         raise NotKnown(str(exc)) from None
 

@@ -6,7 +6,7 @@ import os
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.api.target import find_target
+from celery_argsize.api.location import locate
 from celery_argsize.doctor.app import spelled
 from celery_argsize.doctor.checks import VERDICTS, Check, Outcome, fail, ok, unknown, warn
 from celery_argsize.doctor.judge.redis_room import (
@@ -210,6 +210,6 @@ CHECKS: Final[tuple[Check, ...]] = (
 def tls_required(where: Where) -> bool:
     """Whether ``require_redis_ssl`` (or ``REQUIRE_REDIS_SSL``) is set."""
     try:
-        return find_target(where.app, **where.given).settings.require_redis_ssl
+        return locate(where.app, **where.given).settings.require_redis_ssl
     except ConfigError:
         return os.environ.get("REQUIRE_REDIS_SSL", "").strip().lower() in {"1", "true", "yes", "on"}

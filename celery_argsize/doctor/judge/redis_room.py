@@ -17,7 +17,7 @@ from celery_argsize.doctor.facts import RESULTS, NotKnown
 from celery_argsize.doctor.judge.setting_values import live_nodes
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import parse_redis_url
-from celery_argsize.words import ago, printable, size, table
+from celery_argsize.words import duration, printable, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -290,7 +290,7 @@ def number(server: ServerFacts, name: str) -> int:
 
 def uptime(server: ServerFacts) -> str:
     """Since when its counters count."""
-    return f"since it started {ago(number(server, 'uptime_in_seconds'))} ago"
+    return f"since it started {duration(number(server, 'uptime_in_seconds'))} ago"
 
 
 def cli(server: ServerFacts, role: Role | None = None) -> str:
@@ -398,13 +398,13 @@ def _unacked_of(server: ServerFacts) -> Outcome | None:
     found = server.contents.unacked
     if found is None:
         return None
-    oldest = f", the oldest for {ago(found.oldest)}" if found.held else ""
+    oldest = f", the oldest for {duration(found.oldest)}" if found.held else ""
     figure = f"{found.held:,} messages held{oldest}"
     if not found.overdue or found.oldest <= found.visibility + GRACE:
         return ok("workers hold what they run or are to run next", figure)
     reason = (
-        f"{found.overdue:,} are held for longer than the visibility timeout ({ago(found.visibility)}): the workers "
-        "that took them are gone, and none runs that would put them back"
+        f"{found.overdue:,} are held for longer than the visibility timeout ({duration(found.visibility)}): the "
+        "workers that took them are gone, and none runs that would put them back"
     )
     return warn(reason, figure, fix="celery -A proj worker  # it puts them back within minutes, and they run again")
 
@@ -582,7 +582,7 @@ def _since(server: ServerFacts) -> str:
     changes = int(server.info.get("rdb_changes_since_last_save") or 0)
     saved = int(server.info.get("rdb_last_save_time") or 0)
     now = int(server.info.get("server_time_usec") or 0) / 1_000_000
-    when = f", {ago(max(0.0, now - saved))} ago" if now and saved else ""
+    when = f", {duration(max(0.0, now - saved))} ago" if now and saved else ""
     return f"save {server.config['save']}; {changes:,} changes since the last one{when}"
 
 

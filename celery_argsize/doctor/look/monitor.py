@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery_argsize.api.advice import advice_for, verify_limits
-from celery_argsize.api.target import Reader, find_target
+from celery_argsize.api.location import Reader, locate
 from celery_argsize.doctor.facts import Looked, MonitorFacts
 from celery_argsize.errors import ArgsizeError
 from celery_argsize.figures.summary import summarize
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery_argsize.advice.in_force import HostCheck
-    from celery_argsize.api.target import Target
+    from celery_argsize.api.location import Location
     from celery_argsize.doctor.facts import Where
     from celery_argsize.figures.summary import Summary
 
@@ -30,7 +30,7 @@ def look_at_monitor(where: Where) -> MonitorFacts:
         NotKnown: the app cannot be loaded.
     """
     where.need_whole()
-    summary = _looked(lambda: _summary(find_target(where.app, **where.given)))
+    summary = _looked(lambda: _summary(locate(where.app, **where.given)))
     hosts: Looked[tuple[HostCheck, ...]] = Looked(why_not=where.why_no_app)
     return MonitorFacts(
         summary=summary,
@@ -39,8 +39,8 @@ def look_at_monitor(where: Where) -> MonitorFacts:
     )
 
 
-def _summary(target: Target) -> Summary:
-    with closing(Reader(target)) as reader:
+def _summary(location: Location) -> Summary:
+    with closing(Reader(location)) as reader:
         return summarize(*reader.read_each())
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from celery_argsize.api.target import find_target
+from celery_argsize.api.location import locate
 from celery_argsize.doctor.facts import Place, Role, Tls
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import cert_reqs, each_of_messages, of_results, parse_redis_url, safe_url
@@ -45,7 +45,7 @@ def places_of(where: Where) -> list[Place]:
 
 
 def _of_figures(where: Where) -> list[Place]:
-    settings = find_target(where.app, **where.given).settings
+    settings = locate(where.app, **where.given).settings
     if settings.redis_url is None:
         return []
     on = parse_redis_url(settings.redis_url).tls

@@ -119,16 +119,16 @@ def patient(tmp_path: Path, redis_server: RedisServer) -> Patient:
 
 #: What breaks while a task of some name is measured, and how its runs are counted: measured, or as errors.
 WHERE_A_TASK_RUNS: Final = {
-    "task_0": ("recorder:_measure", "errors"),
-    "task_1": ("recorder:clean", "errors"),
-    "task_2": ("recorder:_part", "errors"),
-    "task_3": ("measure:measure_small", "errors"),
-    "task_4": ("truncation:read_header", "errors"),
-    "task_5": ("shape:measure_shape", "errors"),
-    "task_6": ("large_log:LargeTaskLog.write", "count"),
-    "task_7": ("handoff:PipeWriter._write", "errors"),
-    "task_8": ("handoff:PipeWriter.put", "errors"),
-    "task_9": ("handoff:PipeWriter.linger", "count"),
+    "task_0": ("worker.recorder:_measure", "errors"),
+    "task_1": ("worker.recorder:clean", "errors"),
+    "task_2": ("worker.recorder:_part", "errors"),
+    "task_3": ("measuring.json_size:measure_small", "errors"),
+    "task_4": ("measuring.cuts:read_header", "errors"),
+    "task_5": ("measuring.repr_shape:measure_shape", "errors"),
+    "task_6": ("worker.large_task_log:LargeTaskLog.write", "count"),
+    "task_7": ("worker.handoff:PipeWriter._write", "errors"),
+    "task_8": ("worker.handoff:PipeWriter.put", "errors"),
+    "task_9": ("worker.handoff:PipeWriter.linger", "count"),
 }
 
 
@@ -153,12 +153,12 @@ def test_what_raises_where_a_task_runs_is_counted_as_an_error_of_that_task(patie
 
 #: The way of a measurement through the main process.
 WAY: Final = (
-    "handoff:PipeHandoff.wait",
-    "handoff:PipeHandoff.drain",
-    "handoff:unpack",
-    "flusher:Flusher._turn",
-    "flusher:Flusher._deliver",
-    "flusher:Flusher._seal",
+    "worker.handoff:PipeHandoff.wait",
+    "worker.handoff:PipeHandoff.drain",
+    "worker.handoff:unpack",
+    "worker.flusher:Flusher._turn",
+    "worker.flusher:Flusher._deliver",
+    "worker.flusher:Flusher._seal",
     "stores.redis:RedisStore.apply",
 )
 
@@ -167,36 +167,36 @@ ANYWHERE: Final = [
     *WAY,
     "stores.redis:RedisStore.prepare",
     "stores.redis:RedisStore.close",
-    "stats:TaskStats.add",
-    "stats:Book.merge",
-    "origins:Origins.add",
-    "monitor:Monitor.start",
-    "machinery:_worker_store",
-    "recorder:Recorder.__init__",
-    "handoff:PipeHandoff.__init__",
-    "flusher:Flusher.start",
-    "flusher:Flusher.stop",
-    "report:shutdown_lines",
-    "summary:summarize",
-    "config:resolve",
-    "soft_limit:SoftLimit.watch",
-    "recorder:_measure,trouble:Trouble.report",
-    "recorder:_measure,handoff:PipeWriter.add",
+    "figures.counters:TaskStats.add",
+    "figures.counters:Book.merge",
+    "figures.origins:Origins.add",
+    "worker.install:_Installed.start",
+    "worker.assembly:_worker_store",
+    "worker.recorder:Recorder.__init__",
+    "worker.handoff:PipeHandoff.__init__",
+    "worker.flusher:Flusher.start",
+    "worker.flusher:Flusher.stop",
+    "views.report:shutdown_lines",
+    "figures.summary:summarize",
+    "settings:resolve",
+    "worker.soft_limit:SoftLimit.watch",
+    "worker.recorder:_measure,failure_log:FailureLog.report",
+    "worker.recorder:_measure,worker.handoff:PipeWriter.add",
 ]
 #: Where these break, nothing is measured or nothing can be written.
 NOTHING_ARRIVES: Final = {
-    "handoff:PipeHandoff.drain",
-    "flusher:Flusher._deliver",
-    "flusher:Flusher._seal",
+    "worker.handoff:PipeHandoff.drain",
+    "worker.flusher:Flusher._deliver",
+    "worker.flusher:Flusher._seal",
     "stores.redis:RedisStore.apply",
     "stores.redis:RedisStore.prepare",
-    "monitor:Monitor.start",
-    "machinery:_worker_store",
-    "recorder:Recorder.__init__",
-    "handoff:PipeHandoff.__init__",
-    "flusher:Flusher.start",
-    "config:resolve",
-    "recorder:_measure,handoff:PipeWriter.add",
+    "worker.install:_Installed.start",
+    "worker.assembly:_worker_store",
+    "worker.recorder:Recorder.__init__",
+    "worker.handoff:PipeHandoff.__init__",
+    "worker.flusher:Flusher.start",
+    "settings:resolve",
+    "worker.recorder:_measure,worker.handoff:PipeWriter.add",
 }
 
 
@@ -234,9 +234,9 @@ def test_a_fault_that_stays_harms_no_task_and_no_worker(tmp_path: Path, redis_se
 #: Faults of the main process that pass: each breaks for a moment, and all at once.
 PASSING: Final = (
     *WAY,
-    "stats:TaskStats.add",
-    "stats:Book.merge",
-    "origins:Origins.add",
+    "figures.counters:TaskStats.add",
+    "figures.counters:Book.merge",
+    "figures.origins:Origins.add",
 )
 
 
@@ -257,7 +257,8 @@ def test_after_faults_that_pass_each_run_was_measured_or_is_counted_as_an_error(
 
 @pytest.mark.slow
 def test_threads_of_the_worker_itself(patient: Patient) -> None:
-    names = "handoff:LocalHandoff.put,handoff:LocalHandoff.drain,stats:TaskStats.add,origins:Origins.add"
+    names = "worker.handoff:LocalHandoff.put,worker.handoff:LocalHandoff.drain,"
+    names += "figures.counters:TaskStats.add,figures.origins:Origins.add"
     names = ",".join(f"celery_argsize.{target}" for target in names.split(","))
     with running(patient.start("-P", "threads", broken=names, times=2)):
         patient.send("task_0")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from celery_argsize.failure_log import Trouble
+from celery_argsize.failure_log import FailureLog
 from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import ID_BYTES, NAME_BYTES, Measurement, Part, clean
 from celery_argsize.worker.large_task_log import LargeTaskLog
@@ -119,7 +119,7 @@ def test_trouble_is_counted_and_logged_once_in_a_while(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    trouble = Trouble("it failed")
+    trouble = FailureLog("it failed")
     for _ in range(50):
         trouble.report(ValueError("a secret value"))
     now += trouble.EVERY

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Location:
     """Where the figures are, and who may be asked about them."""
 
     settings: Settings
@@ -38,7 +38,7 @@ class Target:
     """No app was named: whatever apps are found under the key prefix."""
 
 
-def find_target(app: Celery | None, **given: str | None) -> Target:
+def locate(app: Celery | None, **given: str | None) -> Location:
     """What *app*, and the settings *given* (those not ``None``), mean.
 
     Raises:
@@ -50,7 +50,7 @@ def find_target(app: Celery | None, **given: str | None) -> Target:
         app = monitor.app
     if app is not None:
         overrides = {**(monitor.overrides if monitor else {}), **named}
-        return Target(config.resolve(overrides, app), app, monitor if "redis_url" not in named else None)
+        return Location(config.resolve(overrides, app), app, monitor if "redis_url" not in named else None)
     settings = config.resolve(named)
     if settings.redis_url is None:
         message = (
@@ -58,39 +58,39 @@ def find_target(app: Celery | None, **given: str | None) -> Target:
             "(app=, -A) or a Redis (redis_url=, --redis-url), or set CELERY_ARGSIZE_REDIS_URL or REDIS_URL"
         )
         raise ConfigError(message)
-    return Target(settings, all_apps=not (named.get("app_name") or os.environ.get("CELERY_ARGSIZE_APP_NAME")))
+    return Location(settings, all_apps=not (named.get("app_name") or os.environ.get("CELERY_ARGSIZE_APP_NAME")))
 
 
 @contextmanager
-def open_store(target: Target, *, write: bool = False) -> Iterator[Store]:
-    """The store of *target*, for as long as the block lasts; *write* may make one in this process's memory.
+def open_store(location: Location, *, write: bool = False) -> Iterator[Store]:
+    """The store of *location*, for as long as the block lasts; *write* may make one in this process's memory.
 
     Raises:
         ConfigError: there is none that this process could see.
         StoreError: it is in another process's memory.
     """
-    if target.settings.redis_url is None:
-        yield _memory_store(target, write=write)
+    if location.settings.redis_url is None:
+        yield _memory_store(location, write=write)
         return
     from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415 - only who uses Redis pays for the import
 
-    store = RedisStore(target.settings)
+    store = RedisStore(location.settings)
     try:
         yield store
     finally:
         store.close()
 
 
-def _memory_store(target: Target, *, write: bool) -> Store:
+def _memory_store(location: Location, *, write: bool) -> Store:
     """The store of the worker in this process, or one for what this process itself adds."""
-    monitor = target.monitor
+    monitor = location.monitor
     if monitor is not None and monitor.in_child:
         message = (
             "no Redis is configured: the figures are in the memory of the worker's main process, not in its children"
         )
         raise StoreError(message)
     if monitor is not None and monitor.store is None and write:
-        monitor.store = MemoryStore(target.settings)
+        monitor.store = MemoryStore(location.settings)
     if monitor is None or monitor.store is None:
         message = (
             "redis_url is not set, and the app uses no Redis that it could be taken from: each worker keeps its "
@@ -100,41 +100,41 @@ def _memory_store(target: Target, *, write: bool) -> Store:
     return monitor.store
 
 
-def each_app(target: Target) -> list[Target]:
-    """*target* for each app that is meant: one, or those found under the key prefix.
+def each_app(location: Location) -> list[Location]:
+    """*location* for each app that is meant: one, or those found under the key prefix.
 
     Raises:
         StoreError: Redis could not be read.
     """
-    if not target.all_apps:
-        return [target]
+    if not location.all_apps:
+        return [location]
     from celery_argsize.stores.redis import apps_in  # noqa: PLC0415 - as above
 
-    return [Target(config.with_app(target.settings, name)) for name in apps_in(target.settings)]
+    return [Location(config.with_app(location.settings, name)) for name in apps_in(location.settings)]
 
 
 class Reader:
-    """Reads the figures of *target* again and again, over one connection that stays open; one thread at a time.
+    """Reads the figures of *location* again and again, over one connection that stays open; one thread at a time.
 
     Raises:
         ConfigError: they are in no Redis, and not in this process.
         StoreError: they are in another process's memory.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, location: Location) -> None:
         self._each: Callable[..., list[Figures]]
-        if target.settings.redis_url is None:
-            store = _memory_store(target, write=False)
+        if location.settings.redis_url is None:
+            store = _memory_store(location, write=False)
             self.where, self.close = store.where, store.close
             self._each = lambda *_: [store.read()]
             return
         from celery_argsize.stores.redis import AppsStore, RedisStore  # noqa: PLC0415 - as above
 
-        if target.all_apps:
-            apps = AppsStore(target.settings)
+        if location.all_apps:
+            apps = AppsStore(location.settings)
             self.where, self.close, self._each = apps.where, apps.close, apps.read_each
         else:
-            single = RedisStore(target.settings)
+            single = RedisStore(location.settings)
             self.where, self.close = single.where, single.close
             self._each = lambda *fields: [single.read(*fields)]
 
