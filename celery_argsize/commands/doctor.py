@@ -20,7 +20,7 @@ from celery_argsize.commands.common import (
 )
 from celery_argsize.commands.shrinking import shrink_pools
 from celery_argsize.doctor.examine import SECONDS, diagnose
-from celery_argsize.doctor.facts import Where
+from celery_argsize.doctor.facts import Scope
 from celery_argsize.doctor.text import COLORS, diagnosis_text
 
 
@@ -73,7 +73,7 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
         raise click.UsageError(message)
     with failing(context):
         if apply_pool_shrink:
-            context.exit(shrink_pools(app, Where(app, where_of(where), timeout, max_clients), ask=not yes))
+            context.exit(shrink_pools(app, Scope(app, where_of(where), timeout, max_clients), ask=not yes))
         with progress("Looking") as advance:
             diagnosis = diagnose(app, seconds=timeout, max_clients=max_clients, progress=advance, **where_of(where))
     if as_json:

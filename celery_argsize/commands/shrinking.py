@@ -13,7 +13,7 @@ from celery_argsize.commands.common import EXIT_FOUND, EXIT_USAGE, waiting
 from celery_argsize.connections.budget import connection_budget
 from celery_argsize.connections.shrink import forecast, plan_shrink
 from celery_argsize.doctor.examine import LOOKS, load, look_around
-from celery_argsize.doctor.facts import NotKnown
+from celery_argsize.doctor.facts import Unavailable
 from celery_argsize.doctor.shrink import apply_shrink
 from celery_argsize.words import printable
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from celery_argsize.connections.budget import ConnectionBudget
     from celery_argsize.connections.shrink import Shrink
-    from celery_argsize.doctor.facts import Facts, Where, WorkerFacts
+    from celery_argsize.doctor.facts import Facts, Scope, WorkerFacts
 
 #: All fits; it does not, or nobody knows; it could not be done.
 _FITS: Final = 0
@@ -47,7 +47,7 @@ _AFTER: Final = (
 )
 
 
-def shrink_pools(app: Celery | None, where: Where, *, ask: bool) -> int:
+def shrink_pools(app: Celery | None, where: Scope, *, ask: bool) -> int:
     """Say how far each live worker's pool is to shrink, ask, and do it; the exit code.
 
     Raises:
@@ -63,7 +63,7 @@ def shrink_pools(app: Celery | None, where: Where, *, ask: bool) -> int:
     try:
         workers = _distinct(facts)
         budget = connection_budget(app, _max_clients(facts))
-    except NotKnown as exc:
+    except Unavailable as exc:
         return _failed(str(exc))
     stats = {node.name: node.stats for node in workers.nodes if node.stats}
     plan = plan_shrink(stats, budget)
@@ -123,7 +123,7 @@ def _distinct(facts: Facts) -> WorkerFacts:
     """The live workers, each with a name of its own.
 
     Raises:
-        NotKnown: none answers, or an order for one would go to another as well.
+        Unavailable: none answers, or an order for one would go to another as well.
     """
     workers = facts.workers.get()
     workers.live()
@@ -133,7 +133,7 @@ def _distinct(facts: Facts) -> WorkerFacts:
             f"more than one worker is called {names}: an order for one goes to all of them. "
             "Start each with a name of its own: celery -A proj worker -n NAME@%h"
         )
-        raise NotKnown(message)
+        raise Unavailable(message)
     return workers
 
 
@@ -141,14 +141,14 @@ def _max_clients(facts: Facts) -> int:
     """How many clients the Redis of the messages takes.
 
     Raises:
-        NotKnown: nobody says.
+        Unavailable: nobody says.
     """
     if facts.where.max_clients is not None:
         return facts.where.max_clients
     told = [one.maxclients for one in facts.redis.get() if "messages" in one.roles and one.maxclients is not None]
     if not told:
         message = "it is not known how many clients the broker takes: say so with --max-clients"
-        raise NotKnown(message)
+        raise Unavailable(message)
     return min(told)
 
 

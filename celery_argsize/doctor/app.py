@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from celery.schedules import maybe_schedule, schedule
 from kombu import serialization
 
-from celery_argsize.doctor.facts import NotKnown
+from celery_argsize.doctor.facts import Unavailable
 from celery_argsize.redis_url import is_redis_url
 
 if TYPE_CHECKING:
@@ -105,12 +105,12 @@ def number_of(facts: Facts, name: str) -> float | None:
     """The number that the setting *name* is; ``None`` where it is not set.
 
     Raises:
-        NotKnown: it is none.
+        Unavailable: it is none.
     """
     value = facts.conf[name]
     found = number(value)
     if value and found is None:
-        raise NotKnown(f"{spelled(facts.app, name)} is not a number: see settings.values")  # noqa: EM102, TRY003
+        raise Unavailable(f"{spelled(facts.app, name)} is not a number: see settings.values")  # noqa: EM102, TRY003
     return found
 
 

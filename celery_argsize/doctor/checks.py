@@ -64,7 +64,7 @@ class Check:
     looks_at: str
     """What it looks at: ``connected_clients against maxclients``."""
     judge: Callable[[Facts], Outcome | Sequence[Outcome]]
-    """May raise ``NotKnown``. Several outcomes where it looks at several servers, workers, …; maybe none."""
+    """May raise ``Unavailable``. Several outcomes where it looks at several servers, workers, …; maybe none."""
     vital: bool = False
     """Whether no task runs when it fails."""
 
@@ -77,7 +77,7 @@ class Check:
         """What it says of *facts*, as a list.
 
         Raises:
-            NotKnown: what it needs could not be looked at.
+            Unavailable: what it needs could not be looked at.
         """
         said = self.judge(facts)
         return [said] if isinstance(said, Outcome) else [*said]

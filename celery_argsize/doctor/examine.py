@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.doctor.checks import CheckResult, Diagnosis, Outcome, unknown
-from celery_argsize.doctor.facts import Facts, Looked, NotKnown, Where, raised_at
+from celery_argsize.doctor.facts import Facts, LookResult, Scope, Unavailable, raised_at
 from celery_argsize.doctor.judge import (
     beat as beat_checks,
     host as host_checks,
@@ -45,7 +45,7 @@ CHECKS: Final = (
 SECONDS: Final = 10.0
 
 #: Where it looks: the names of the fields of ``Facts``.
-LOOKS: Final[Mapping[str, Callable[[Where], Any]]] = {
+LOOKS: Final[Mapping[str, Callable[[Scope], Any]]] = {
     "redis": look_at_redis,
     "workers": look_at_workers,
     "monitor": look_at_monitor,
@@ -70,7 +70,7 @@ def diagnose(
     """
     broken = load(app) if app is not None else ""
     usable = app if not broken or _has_conf(app) else None
-    where = Where(usable, given, seconds, max_clients, broken)
+    where = Scope(usable, given, seconds, max_clients, broken)
     facts = look_around(where, progress=progress or (lambda *_: None))
     return Diagnosis(str(getattr(app, "main", None) or ""), time.time(), judge(facts))
 
@@ -98,20 +98,20 @@ def _has_conf(app: Any) -> bool:
 
 
 def look_around(
-    where: Where,
-    looks: Mapping[str, Callable[[Where], Any]] = LOOKS,
+    where: Scope,
+    looks: Mapping[str, Callable[[Scope], Any]] = LOOKS,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Facts:
     """All looks, at the same time, for *where.seconds* at most; what hangs is left behind."""
-    found: dict[str, Looked[Any]] = {}
+    found: dict[str, LookResult[Any]] = {}
 
-    def look(name: str, into: Callable[[Where], Any]) -> None:
+    def look(name: str, into: Callable[[Scope], Any]) -> None:
         try:
-            found[name] = Looked(into(where))
-        except NotKnown as exc:
-            found[name] = Looked(why_not=str(exc))
+            found[name] = LookResult(into(where))
+        except Unavailable as exc:
+            found[name] = LookResult(why_not=str(exc))
         except Exception as exc:  # noqa: BLE001 - one look that fails never hides the others
-            found[name] = Looked(why_not=f"looking failed with {raised_at(exc)}; please report it")
+            found[name] = LookResult(why_not=f"looking failed with {raised_at(exc)}; please report it")
 
     # Daemons: a broker that hangs keeps nobody from going on, nor this process from ending.
     threads = [threading.Thread(target=look, args=item, daemon=True) for item in looks.items()]
@@ -121,7 +121,7 @@ def look_around(
     while (alive := [thread for thread in threads if thread.is_alive()]) and time.monotonic() < deadline:
         progress(len(threads) - len(alive), len(threads))
         alive[0].join(0.05)
-    late: Looked[Any] = Looked(why_not=f"no answer within {where.seconds:g} s; --timeout gives it longer")
+    late: LookResult[Any] = LookResult(why_not=f"no answer within {where.seconds:g} s; --timeout gives it longer")
     return Facts(where, **{name: found.get(name, late) for name in looks})
 
 
@@ -133,7 +133,7 @@ def judge(facts: Facts, checks: Iterable[Check] = CHECKS) -> tuple[CheckResult, 
 def _outcomes(check: Check, facts: Facts) -> list[Outcome]:
     try:
         return check.outcomes(facts)
-    except NotKnown as exc:
+    except Unavailable as exc:
         return [unknown(str(exc))]
     except Exception as exc:  # noqa: BLE001 - one check that fails never hides the others
         return [unknown(f"this check failed with {raised_at(exc)}; please report it")]

@@ -35,7 +35,7 @@ class Counted(NamedTuple):
     consumers: int
 
 
-class NotKnown(Exception):  # noqa: N818 - not an error: an answer
+class Unavailable(Exception):  # noqa: N818 - not an error: an answer
     """What a check needs could not be looked at; the text says why."""
 
 
@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class Scope:
     """Where to look, and for how long."""
 
     app: Celery | None
@@ -68,14 +68,14 @@ class Where:
         """Do nothing unless an app was given that cannot be loaded.
 
         Raises:
-            NotKnown: where to look cannot be told.
+            Unavailable: where to look cannot be told.
         """
         if self.broken and self.app is None:
-            raise NotKnown(self.why_no_app)
+            raise Unavailable(self.why_no_app)
 
 
 @dataclass(frozen=True, slots=True)
-class Looked(Generic[_T]):
+class LookResult(Generic[_T]):
     """What a look gave, or why there is nothing."""
 
     found: _T | None = None
@@ -85,10 +85,10 @@ class Looked(Generic[_T]):
         """What was found.
 
         Raises:
-            NotKnown: nothing was.
+            Unavailable: nothing was.
         """
         if self.found is None:
-            raise NotKnown(self.why_not)
+            raise Unavailable(self.why_not)
         return self.found
 
 
@@ -96,22 +96,22 @@ class Looked(Generic[_T]):
 class Facts:
     """All that the judges get."""
 
-    where: Where
-    redis: Looked[tuple[ServerFacts, ...]] = Looked(why_not=NOT_LOOKED)
+    where: Scope
+    redis: LookResult[tuple[ServerFacts, ...]] = LookResult(why_not=NOT_LOOKED)
     """Each Redis server once, whatever it is used for."""
-    workers: Looked[WorkerFacts] = Looked(why_not=NOT_LOOKED)
-    monitor: Looked[MonitorFacts] = Looked(why_not=NOT_LOOKED)
-    host: Looked[HostFacts] = Looked(why_not=NOT_LOOKED)
+    workers: LookResult[WorkerFacts] = LookResult(why_not=NOT_LOOKED)
+    monitor: LookResult[MonitorFacts] = LookResult(why_not=NOT_LOOKED)
+    host: LookResult[HostFacts] = LookResult(why_not=NOT_LOOKED)
 
     @property
     def app(self) -> Celery:
         """The app.
 
         Raises:
-            NotKnown: none was given, or it cannot be loaded.
+            Unavailable: none was given, or it cannot be loaded.
         """
         if self.where.app is None:
-            raise NotKnown(self.where.why_no_app)
+            raise Unavailable(self.where.why_no_app)
         return self.where.app
 
     @property
@@ -119,7 +119,7 @@ class Facts:
         """The configuration of the app.
 
         Raises:
-            NotKnown: there is no app.
+            Unavailable: there is no app.
         """
         return self.app.conf
 
@@ -214,9 +214,9 @@ class HostFacts:
 class MonitorFacts:
     """What was measured, and what follows from it."""
 
-    summary: Looked[Summary]
-    advice: Looked[Advice]
-    hosts: Looked[tuple[HostCheck, ...]]
+    summary: LookResult[Summary]
+    advice: LookResult[Advice]
+    hosts: LookResult[tuple[HostCheck, ...]]
     """What the messages of each sending host show of the limits in force."""
 
 
@@ -307,12 +307,12 @@ class WorkerFacts:
         """Itself, if workers could be asked at all.
 
         Raises:
-            NotKnown: they could not.
+            Unavailable: they could not.
         """
         if self.broker_error:
-            raise NotKnown(f"the broker could not be asked: {self.broker_error}")  # noqa: EM102, TRY003
+            raise Unavailable(f"the broker could not be asked: {self.broker_error}")  # noqa: EM102, TRY003
         if self.no_control:
-            raise NotKnown(self.no_control)
+            raise Unavailable(self.no_control)
         return self
 
     def at_database(self, pid: int) -> bool | None:
@@ -324,11 +324,11 @@ class WorkerFacts:
         """The nodes.
 
         Raises:
-            NotKnown: none answers.
+            Unavailable: none answers.
         """
         if not self.asked().nodes:
             message = "no worker answers"
-            raise NotKnown(message)
+            raise Unavailable(message)
         return self.nodes
 
 
@@ -456,13 +456,13 @@ class ServerFacts:
         """Do nothing if each of *looks* was done.
 
         Raises:
-            NotKnown: one was not.
+            Unavailable: one was not.
         """
         if self.error:
-            raise NotKnown(UNREACHABLE)
+            raise Unavailable(UNREACHABLE)
         for look in looks:
             if look in self.missed:
-                raise NotKnown(self.missed[look][0])
+                raise Unavailable(self.missed[look][0])
 
     def database(self, role: Role) -> int:
         """The number of the database that *role* uses."""

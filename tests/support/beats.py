@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from celery_argsize.doctor.facts import HostFacts, Where
+    from celery_argsize.doctor.facts import HostFacts, Scope
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def beat(folder: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]
         stop(process)
 
 
-def look_at_our_host(where: Where) -> HostFacts:
+def look_at_our_host(where: Scope) -> HostFacts:
     """What the doctor sees of this machine, without the Celery processes of others."""
     host = look_at_host(where)
     ours = {child.pid for child in psutil.Process().children(recursive=True)}

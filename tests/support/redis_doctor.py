@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 
 from celery_argsize.doctor.examine import judge, look_around
-from celery_argsize.doctor.facts import Where
+from celery_argsize.doctor.facts import Scope
 from celery_argsize.doctor.judge.redis import CHECKS
 from celery_argsize.doctor.look.redis import look_at_redis
 from support.redis_kinds import started
@@ -33,7 +33,7 @@ def looked(
     app: Celery | None, *, seconds: float = 8, max_clients: int | None = None, **given: str
 ) -> dict[str, list[Outcome]]:
     """What each check of Redis says, without those of other groups."""
-    facts = look_around(Where(app, given, seconds, max_clients), {"redis": look_at_redis})
+    facts = look_around(Scope(app, given, seconds, max_clients), {"redis": look_at_redis})
     found: dict[str, list[Outcome]] = {check.id.removeprefix("redis."): [] for check in CHECKS}
     for one in judge(facts, CHECKS):
         found[one.check.id.removeprefix("redis.")].append(one.outcome)

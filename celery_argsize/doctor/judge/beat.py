@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from celery_argsize.doctor.app import Entry, entries, foreign_scheduler, is_of_app, unreadable, word_of
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
-from celery_argsize.doctor.facts import GET_PSUTIL, NotKnown
+from celery_argsize.doctor.facts import GET_PSUTIL, Unavailable
 from celery_argsize.doctor.judge.queues import consumed_queues, unheard_names, waiting_in
 from celery_argsize.words import counted
 
@@ -233,7 +233,7 @@ def _several(facts: Facts, beats: list[CeleryProcess], ratios: list[_Ratio]) -> 
 def _ratios(facts: Facts) -> list[_Ratio]:
     try:
         return [ratio for one in _due(facts, schedule_of(facts)) if (ratio := _ratio(facts, one)) is not None]
-    except NotKnown:  # then the processes say what they can
+    except Unavailable:  # then the processes say what they can
         return []
 
 
@@ -298,12 +298,12 @@ def schedule_of(facts: Facts) -> list[Entry]:
     """What Beat is to send.
 
     Raises:
-        NotKnown: it is kept elsewhere.
+        Unavailable: it is kept elsewhere.
     """
     scheduler = foreign_scheduler(facts.app)
     if scheduler:
         message = f"{scheduler} keeps the schedule: it cannot be seen here"
-        raise NotKnown(message)
+        raise Unavailable(message)
     return entries(facts.app)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from celery_argsize.doctor.app import setting
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
-from celery_argsize.doctor.facts import GET_PSUTIL, NO_PSUTIL, NotKnown
+from celery_argsize.doctor.facts import GET_PSUTIL, NO_PSUTIL, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def oom_kills(facts: Facts) -> list[Outcome] | Outcome:
         elsewhere = f"{since_boot} elsewhere on the machine" if since_boot else ""
         return ok("the kernel killed nothing in this control group to get memory", elsewhere)
     if since_boot is None:
-        raise NotKnown("only Linux says what the kernel has killed")  # noqa: EM101, TRY003 - the reason
+        raise Unavailable("only Linux says what the kernel has killed")  # noqa: EM101, TRY003 - the reason
     if since_boot:
         reason = "The kernel killed processes to get memory since this machine started; its log says which."
         return warn(reason, _killed(since_boot), fix=f"dmesg -T | grep -i 'killed process'\n{_less_memory(facts)}")
@@ -88,7 +88,7 @@ def cpus(facts: Facts) -> Outcome:
     """The load against the CPUs of the machine."""
     host = facts.host.get()
     if host.load is None:
-        raise NotKnown("this system does not say its load")  # noqa: EM101, TRY003 - the reason
+        raise Unavailable("this system does not say its load")  # noqa: EM101, TRY003 - the reason
     figure = f"load {host.load[2]:.3g} in 15 minutes, {host.machine_cpus} CPUs"
     if min(host.load[1:]) >= OVERLOAD * host.machine_cpus:
         reason = "Far more wants to run than there are CPUs: tasks take longer, and workers miss their heartbeats."

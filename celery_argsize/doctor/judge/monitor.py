@@ -12,7 +12,7 @@ from celery_argsize.advice.limits import limits_of
 from celery_argsize.api.location import locate
 from celery_argsize.doctor.app import setting
 from celery_argsize.doctor.checks import Check, Outcome, fail, ok, warn
-from celery_argsize.doctor.facts import NotKnown
+from celery_argsize.doctor.facts import Unavailable
 from celery_argsize.errors import ArgsizeError
 from celery_argsize.redis_url import safe_url
 from celery_argsize.words import counted
@@ -43,7 +43,7 @@ def _installed(facts: Facts) -> Outcome:
 def _settings(facts: Facts) -> Outcome:
     try:
         settings = _settings_of(facts)
-    except NotKnown as exc:
+    except Unavailable as exc:
         if facts.where.app is None:
             raise
         return fail(f"workers run without the monitor: {exc}", "a setting cannot work", fix="correct that setting")
@@ -62,13 +62,13 @@ def _settings_of(facts: Facts) -> Settings:
     """The settings of the monitor.
 
     Raises:
-        NotKnown: one of them cannot work, or it is not clear whose are meant.
+        Unavailable: one of them cannot work, or it is not clear whose are meant.
     """
     facts.where.need_whole()
     try:
         return locate(facts.where.app, **facts.where.given).settings
     except ArgsizeError as exc:
-        raise NotKnown(str(exc)) from None
+        raise Unavailable(str(exc)) from None
 
 
 def _nodes(facts: Facts) -> tuple[Node, ...]:

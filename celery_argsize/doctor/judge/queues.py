@@ -32,7 +32,7 @@ def consumed_queues(facts: Facts) -> frozenset[str]:
     """The queues that somebody takes from.
 
     Raises:
-        NotKnown: no worker answers.
+        Unavailable: no worker answers.
     """
     found = facts.workers.get()
     others = {name for name, count in found.counted.items() if count.consumers}

@@ -30,7 +30,7 @@ from celery_argsize.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_argsize.doctor.facts import Facts, Place, Role, ServerFacts, Where
+    from celery_argsize.doctor.facts import Facts, Place, Role, Scope, ServerFacts
 
 #: Milliseconds. Redis' documentation has 0.2 for a network of 1 Gbit/s; between two regions of a cloud it is 50 to 150.
 #: Each task takes several round trips, so that a worker of one process gets less than two tasks done a second.
@@ -207,7 +207,7 @@ CHECKS: Final[tuple[Check, ...]] = (
 )
 
 
-def tls_required(where: Where) -> bool:
+def tls_required(where: Scope) -> bool:
     """Whether ``require_redis_ssl`` (or ``REQUIRE_REDIS_SSL``) is set."""
     try:
         return locate(where.app, **where.given).settings.require_redis_ssl

@@ -13,7 +13,7 @@ from celery_argsize.connections.model import GREEN, items_of
 from celery_argsize.connections.shrink import forecast as forecast_live
 from celery_argsize.doctor.app import setting, transport_option
 from celery_argsize.doctor.checks import Outcome, fail, ok, unknown, warn
-from celery_argsize.doctor.facts import RESULTS, NotKnown
+from celery_argsize.doctor.facts import RESULTS, Unavailable
 from celery_argsize.doctor.judge.setting_values import live_nodes
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import parse_redis_url
@@ -53,7 +53,7 @@ def _clients_of(facts: Facts, server: ServerFacts) -> Outcome:
     if not most:
         server.need("config")
         message = "it does not say its maxclients"
-        raise NotKnown(message)
+        raise Unavailable(message)
     listed = sum(one.clients for one in server.holders)
     count = max(0, number(server, "connected_clients") - 1) if "clients" in server.missed else listed
     figure = f"{count:,} of {most:,} clients"
@@ -120,7 +120,7 @@ def _ceilings(facts: Facts) -> list[str]:
         return [setting(None, "broker_pool_limit", FEW)]
     try:
         setup = _budget(facts, SMALL).setup
-    except NotKnown:
+    except Unavailable:
         return [setting(facts.where.app, "broker_pool_limit", FEW)]
     return _pools(facts, FEW, max(FEW, needed(setup)), max(FEW, needed_for_results(setup)))
 
@@ -144,7 +144,7 @@ def _budget(facts: Facts, most: int) -> ConnectionBudget:
     try:
         return connection_budget(facts.app, most, max(1, len(nodes)), concurrency, pool=pool)
     except ConfigError as exc:
-        raise NotKnown(str(exc)) from None
+        raise Unavailable(str(exc)) from None
 
 
 #: Which of ``Setup``'s servers has which role.
@@ -175,7 +175,7 @@ def forecast(facts: Facts) -> list[Outcome]:
         if not server.maxclients:
             server.need("config")
             message = "it does not say its maxclients"
-            raise NotKnown(message)
+            raise Unavailable(message)
         budget = _leading_to(server, _budget(facts, server.maxclients))
         servers = forecast_live(live, budget) if live else budget.servers
         if server.address not in servers:
@@ -254,7 +254,7 @@ def each_server(
         try:
             server.need(*needs)
             said = judge(server)
-        except NotKnown as exc:
+        except Unavailable as exc:
             said = unknown(str(exc), fix=dict(server.missed.values()).get(str(exc), ""))
         said = [said] if isinstance(said, Outcome) else said or []
         found += [of_server(server, one) for one in said]
@@ -279,12 +279,12 @@ def number(server: ServerFacts, name: str) -> int:
     """The number that INFO has under *name*.
 
     Raises:
-        NotKnown: this server does not say it.
+        Unavailable: this server does not say it.
     """
     said = server.info.get(name)
     if not isinstance(said, (int, float)):
         message = f"its INFO has no {name}"
-        raise NotKnown(message)
+        raise Unavailable(message)
     return int(said)
 
 
@@ -418,7 +418,7 @@ def _results_of(facts: Facts, server: ServerFacts) -> Outcome:
     found = server.contents.results
     if found is None:
         message = "they were not looked at"
-        raise NotKnown(message)
+        raise Unavailable(message)
     figure = f"{found.lasting:,} of {found.sampled:,} {'results' if found.complete else 'sampled results'} never expire"
     if found.lasting < LASTING:
         return ok("results go by themselves", figure)
@@ -457,7 +457,7 @@ def _memory_of(server: ServerFacts) -> Outcome:
         room, of = int(server.info.get("total_system_memory") or 0), "its machine's memory"
     if not room:
         message = "it has no maxmemory, and does not say how much memory its machine has"
-        raise NotKnown(message)
+        raise Unavailable(message)
     figure = f"{size(used)} of {size(room)} ({of})"
     resident = int(server.info.get("used_memory_rss") or 0)
     if used > TELLING and 0 < resident < used * SWAPPED:
@@ -489,7 +489,7 @@ def _eviction_of(server: ServerFacts) -> Outcome:
     policy = str(server.info.get("maxmemory_policy") or "")
     if not policy:
         message = "it does not say its maxmemory-policy"
-        raise NotKnown(message)
+        raise Unavailable(message)
     if policy == "noeviction":
         return ok("nothing is thrown away", policy)
     if not number(server, "maxmemory"):

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from celery_argsize.doctor.app import number, queue_of, setting, word_of
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
-from celery_argsize.doctor.facts import GET_PSUTIL, NO_ANSWER, NO_PSUTIL, NotKnown
+from celery_argsize.doctor.facts import GET_PSUTIL, NO_ANSWER, NO_PSUTIL, Unavailable
 from celery_argsize.doctor.judge.queues import QUEUE_CHECKS, is_starting, unheard
 from celery_argsize.doctor.judge.setting_values import memory_line, memory_options
 from celery_argsize.words import counted
@@ -53,7 +53,7 @@ def some_of(names: Sequence[str]) -> str:
 def _reachable(facts: Facts) -> list[Outcome]:
     found = facts.workers.get()
     if found.took is None:
-        raise NotKnown(found.no_control)
+        raise Unavailable(found.no_control)
     if found.broker_error:
         reason = f"No task is sent or run: {found.broker_error}."
         return [fail(reason, found.broker, fix=_how_to_reach(facts, found.broker, found.broker_error))]
@@ -93,13 +93,13 @@ def _answering(facts: Facts) -> list[Outcome]:
     found = facts.workers.get().asked()
     if not facts.conf.worker_enable_remote_control:
         message = "worker_enable_remote_control is off: workers answer nothing"
-        raise NotKnown(message)
+        raise Unavailable(message)
     names = [node.name for node in found.nodes]
     start = f"celery -A {word_of(facts.app)} worker -l info"
     if not names and found.listened < max(LISTENED_AT_LEAST, ANSWER_TIMES * (found.took or 0)):
         timeout = 60 if facts.where.seconds >= DEFAULT_SECONDS else 10
         message = f"too little time to hear the workers: {found.listened:.1f} s; give it --timeout {timeout}"
-        raise NotKnown(message)
+        raise Unavailable(message)
     excuses = [] if names else [(one.pid, why) for one in unheard(facts) if (why := _excuse(facts, one))]
     if excuses:
         return [unknown(f"no other worker answers, and {why}", subject=f"pid {pid}") for pid, why in excuses]
@@ -291,12 +291,12 @@ def _local_pools(facts: Facts) -> list[_Pool]:
     """The answering nodes of this machine.
 
     Raises:
-        NotKnown: no worker answers, or processes cannot be seen.
+        Unavailable: no worker answers, or processes cannot be seen.
     """
     nodes, host = facts.workers.get().live(), facts.host.get()
     if host.psutil_missing:
         message = f"{NO_PSUTIL}: {GET_PSUTIL}"
-        raise NotKnown(message)
+        raise Unavailable(message)
     processes = {process.pid: process for process in host.processes}
     return [
         _Pool(node, main, tuple(processes[pid] for pid in node.processes if _is_child(processes.get(pid), main)))

@@ -27,7 +27,7 @@ from celery_argsize.doctor.facts import CeleryProcess, CGroup, HostFacts, Kind, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from celery_argsize.doctor.facts import Where
+    from celery_argsize.doctor.facts import Scope
 
 #: Seconds between two looks at what is swapped, at most.
 _SWAP_SECONDS: Final = 1.0
@@ -35,7 +35,7 @@ _SWAP_SECONDS: Final = 1.0
 _NO_LIMIT: Final = 1 << 60
 
 
-def look_at_host(where: Where, root: Path = Path("/")) -> HostFacts:
+def look_at_host(where: Scope, root: Path = Path("/")) -> HostFacts:
     """Look at this machine. *root*: where ``proc`` and ``sys`` are."""
     quota = _cpu_quota(root)
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

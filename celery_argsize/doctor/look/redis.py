@@ -25,10 +25,10 @@ from celery_argsize.doctor.facts import (
     RESULTS,
     Contents,
     Holders,
-    NotKnown,
     Results,
     ServerFacts,
     Unacked,
+    Unavailable,
     Waiting,
 )
 from celery_argsize.doctor.look.redis_places import places_of
@@ -39,7 +39,7 @@ from celery_argsize.stores.connection import TIMEOUT, connect, disconnect, expla
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from celery_argsize.doctor.facts import Place, Role, Where
+    from celery_argsize.doctor.facts import Place, Role, Scope
 
 #: Name of the doctor's connection in CLIENT LIST.
 CLIENT_NAME: Final = "celery-argsize-doctor"
@@ -62,7 +62,7 @@ NO_TIME: Final = "there was no time left to look at that"
 class Look:
     """A look at one server. ``run`` makes it; the rest is to be read, while that goes on as well."""
 
-    def __init__(self, where: Where, places: list[Place], until: float, before: frozenset[int] | None) -> None:
+    def __init__(self, where: Scope, places: list[Place], until: float, before: frozenset[int] | None) -> None:
         self.places = (*places,)
         self.reached: frozenset[Role] = frozenset()
         """The roles with whose settings it can be connected to."""
@@ -193,7 +193,7 @@ class Look:
             why = f"this server has no such command ({rights})" if unknown else _said("ask", self.places[0], exc)
         except (exceptions.RedisError, OSError) as exc:  # such as no answer: the next one would not come either
             why = self._over = _said("ask", self.places[0], exc)
-        except NotKnown as exc:
+        except Unavailable as exc:
             why = str(exc)
         except Exception as exc:  # noqa: BLE001 - settings of others, or a server of another kind
             why = f"looking at that failed with {type(exc).__name__}"
@@ -261,11 +261,11 @@ def _is_public(place: Place) -> bool | None:
 LATE: Final = "no answer in time"
 
 
-def look_at_redis(where: Where) -> tuple[ServerFacts, ...]:
+def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
     """Look at each Redis that *where* means, all at the same time.
 
     Raises:
-        NotKnown: nobody said which Redis, or the app cannot be loaded.
+        Unavailable: nobody said which Redis, or the app cannot be loaded.
     """
     where.need_whole()
     before = open_files()  # first of all, as other looks open theirs at the same time
@@ -273,7 +273,7 @@ def look_at_redis(where: Where) -> tuple[ServerFacts, ...]:
     try:
         places = places_of(where)
     except ConfigError as exc:
-        raise NotKnown(str(exc)) from None
+        raise Unavailable(str(exc)) from None
     groups: dict[str, list[Place]] = defaultdict(list)
     for place in places:
         groups[place.error or place.address].append(place)
@@ -286,7 +286,7 @@ def look_at_redis(where: Where) -> tuple[ServerFacts, ...]:
     return tuple(_so_far(look, where) for look in looks)
 
 
-def _so_far(look: Look, where: Where) -> ServerFacts:
+def _so_far(look: Look, where: Scope) -> ServerFacts:
     """What *look* has found, though it may go on."""
     late = {place.role: LATE for place in look.places if place.role not in look.reached}
     return ServerFacts(
@@ -330,7 +330,7 @@ def _options(app: Any) -> dict[str, Any]:
         return dict(app.conf.broker_transport_options or {})
     except (TypeError, ValueError):
         message = "broker_transport_options is no dict"
-        raise NotKnown(message) from None
+        raise Unavailable(message) from None
 
 
 def _text_option(options: Mapping[str, Any], name: str, default: str) -> str:
@@ -342,7 +342,7 @@ def _text_option(options: Mapping[str, Any], name: str, default: str) -> str:
 
 def _refuse(name: str, needed: str) -> NoReturn:
     message = f"broker_transport_options[{name!r}] cannot work: {needed}"
-    raise NotKnown(message) from None
+    raise Unavailable(message) from None
 
 
 def _prefix(options: Mapping[str, Any]) -> str:
@@ -360,7 +360,7 @@ def waiting_in(client: Any, database: int | None, app: Any, until: float) -> Wai
     """The queues of *app*, and others that are bound in Redis.
 
     Raises:
-        NotKnown: an option of the broker cannot work; the text names it.
+        Unavailable: an option of the broker cannot work; the text names it.
     """
     options = _options(app)
     prefix, separator, steps = _prefix(options), _text_option(options, "sep", SEPARATOR), _steps(options)
@@ -461,7 +461,7 @@ def unacked_in(client: Any, database: int | None, app: Any) -> Unacked:
     """What workers hold.
 
     Raises:
-        NotKnown: an option of the broker cannot work; the text names it.
+        Unavailable: an option of the broker cannot work; the text names it.
     """
     options = _options(app)
     index = _prefix(options) + _text_option(options, "unacked_index_key", "unacked_index")

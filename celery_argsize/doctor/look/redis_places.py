@@ -18,10 +18,10 @@ from celery_argsize.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery_argsize.doctor.facts import Where
+    from celery_argsize.doctor.facts import Scope
 
 
-def places_of(where: Where) -> list[Place]:
+def places_of(where: Scope) -> list[Place]:
     """Each role's Redis; a role without one is left out.
 
     Raises:
@@ -44,7 +44,7 @@ def places_of(where: Where) -> list[Place]:
     return found
 
 
-def _of_figures(where: Where) -> list[Place]:
+def _of_figures(where: Scope) -> list[Place]:
     settings = locate(where.app, **where.given).settings
     if settings.redis_url is None:
         return []

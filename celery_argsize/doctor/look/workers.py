@@ -24,7 +24,7 @@ from celery_argsize.doctor.facts import (
     NO_ANSWER,
     Heartbeat,
     Node,
-    NotKnown,
+    Unavailable,
     WorkerFacts,
     raised_at,
 )
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from celery_argsize.doctor.facts import Where
+    from celery_argsize.doctor.facts import Scope
 
 #: Seconds in which a broker must take a connection, or answer a command, to be no further away than it may be.
 BROKER_SECONDS: Final = 2.0
@@ -74,14 +74,14 @@ _QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def look_at_workers(where: Where) -> WorkerFacts:
+def look_at_workers(where: Scope) -> WorkerFacts:
     """Ask all workers of the app, whatever its broker.
 
     Raises:
-        NotKnown: no app was given.
+        Unavailable: no app was given.
     """
     if where.app is None:
-        raise NotKnown(where.why_no_app)
+        raise Unavailable(where.why_no_app)
     seconds = max(where.seconds - 1, where.seconds / 2)
     slow = f"neither a connection to the broker nor an error within {seconds:g} s; --timeout gives it longer"
     found: list[WorkerFacts | Exception] = [

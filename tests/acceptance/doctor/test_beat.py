@@ -11,7 +11,7 @@ from support.beats import beat, look_at_our_host
 from support.judging import judged
 from support.servers import Worker, running, wait_until
 
-from celery_argsize.doctor.facts import Facts, Looked, Where
+from celery_argsize.doctor.facts import Facts, LookResult, Scope
 from celery_argsize.doctor.judge import beat as beat_checks
 from celery_argsize.doctor.look.redis import look_at_redis
 from celery_argsize.doctor.look.workers import look_at_workers
@@ -30,9 +30,9 @@ SCHEDULE = {
 
 
 def facts_of(app: Any) -> Facts:
-    where = Where(app)
-    looked = Looked(look_at_redis(where)), Looked(look_at_workers(where))
-    return Facts(where, *looked, Looked(why_not="not asked"), Looked(look_at_our_host(where)))
+    where = Scope(app)
+    looked = LookResult(look_at_redis(where)), LookResult(look_at_workers(where))
+    return Facts(where, *looked, LookResult(why_not="not asked"), LookResult(look_at_our_host(where)))
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_no_beat_one_beat_and_two_beats(scene: Scene, monkeypatch: pytest.Monkey
     assert all(str(process.pid) in found.figure for process in (first, second))
     assert "numprocs=1" in found.fix
     assert {name: outcome.verdict for name, outcome in judged(two, "beat.sending").items()} == {"": "ok"}
-    elsewhere = replace(two, host=Looked(why_not="they run on other machines"))
+    elsewhere = replace(two, host=LookResult(why_not="they run on other machines"))
     by_runs = judged(elsewhere, "beat.single")[""]
     assert by_runs.verdict == "fail"
     assert "task_0" in by_runs.figure

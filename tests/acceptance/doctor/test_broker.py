@@ -14,7 +14,7 @@ from kombu import Queue
 from support.judging import judged, verdicts
 from support.servers import RedisServer, free_port
 
-from celery_argsize.doctor.facts import Facts, Looked, NotKnown, Where
+from celery_argsize.doctor.facts import Facts, LookResult, Scope, Unavailable
 from celery_argsize.doctor.look.broker import connection_to
 from celery_argsize.doctor.look.workers import look_at_workers
 from celery_argsize.redis_url import safe_url
@@ -49,9 +49,9 @@ def far_away(port: int, seconds: float) -> Iterator[int]:
 
 
 def facts_of(app: Any, seconds: float) -> Facts:
-    where = Where(app, {}, seconds)
-    none: Looked[Any] = Looked(why_not="not asked")
-    return Facts(where, none, Looked(look_at_workers(where)), none, none)
+    where = Scope(app, {}, seconds)
+    none: LookResult[Any] = LookResult(why_not="not asked")
+    return Facts(where, none, LookResult(look_at_workers(where)), none, none)
 
 
 @pytest.mark.slow
@@ -74,12 +74,12 @@ def test_a_slow_broker_is_not_away(redis_server: RedisServer) -> None:
         app = Celery("workload", broker=f"redis://127.0.0.1:{port}/0", set_as_current=False)
         facts = {seconds: facts_of(app, seconds) for seconds in (2, 5)}
     for seconds, verdict in ((2, "unknown"), (5, "warn")):
-        with pytest.raises(NotKnown, match="--timeout"):
+        with pytest.raises(Unavailable, match="--timeout"):
             judged(facts[seconds], "workers.answering")
         if verdict == "warn":
             assert verdicts(facts[seconds], "broker.reachable") == {"": verdict}
             continue
-        with pytest.raises(NotKnown, match="--timeout"):
+        with pytest.raises(Unavailable, match="--timeout"):
             judged(facts[seconds], "broker.reachable")
 
 
@@ -113,5 +113,5 @@ def test_settings_that_kombu_cannot_work_with_leave_the_broker_reachable(
     app.conf.update(conf)
     facts = facts_of(app, 4)
     assert verdicts(facts, "broker.reachable") == {"": "ok"}
-    with pytest.raises(NotKnown, match=r"cannot work with the app's settings .* see settings\.values"):
+    with pytest.raises(Unavailable, match=r"cannot work with the app's settings .* see settings\.values"):
         judged(facts, "workers.answering")

@@ -17,7 +17,7 @@ from support.servers import BIN, ROOT, Worker, run, stop, wait_until
 
 from celery_argsize.doctor.checks import Outcome
 from celery_argsize.doctor.examine import diagnose
-from celery_argsize.doctor.facts import CeleryProcess, CGroup, Facts, HostFacts, Looked, Where
+from celery_argsize.doctor.facts import CeleryProcess, CGroup, Facts, HostFacts, LookResult, Scope
 from celery_argsize.doctor.judge.host import CHECKS
 from celery_argsize.doctor.look.host import look_at_host, process_of
 
@@ -47,8 +47,8 @@ WELL = HostFacts(
 
 
 def judged(name: str, host: HostFacts, app: Celery | None = None) -> list[Outcome]:
-    nothing: Looked[Any] = Looked(why_not="not looked at")
-    outcome = BY_ID[name].judge(Facts(Where(app), nothing, nothing, nothing, Looked(host)))
+    nothing: LookResult[Any] = LookResult(why_not="not looked at")
+    outcome = BY_ID[name].judge(Facts(Scope(app), nothing, nothing, nothing, LookResult(host)))
     return [outcome] if isinstance(outcome, Outcome) else [*outcome]
 
 
@@ -58,7 +58,7 @@ def one(name: str, host: HostFacts) -> Outcome:
 
 
 def look(root: Path | None = None) -> HostFacts:
-    return look_at_host(Where(None), *([root] if root else []))
+    return look_at_host(Scope(None), *([root] if root else []))
 
 
 def tree(root: Path, files: Mapping[str, str]) -> HostFacts:

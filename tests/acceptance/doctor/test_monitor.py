@@ -14,7 +14,7 @@ from support.servers import BIN, RedisServer, Worker, run, running, wait_until
 import celery_argsize
 from celery_argsize import get_size_summary
 from celery_argsize.doctor.examine import diagnose, judge, look_around
-from celery_argsize.doctor.facts import Where
+from celery_argsize.doctor.facts import Scope
 from celery_argsize.doctor.judge.monitor import CHECKS
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def asked(app: Celery | None, **given: str | None) -> dict[str, list[Outcome]]:
     """What the checks of this group say."""
     found: dict[str, list[Outcome]] = {}
-    for one in judge(look_around(Where(app, given)), CHECKS):
+    for one in judge(look_around(Scope(app, given)), CHECKS):
         found.setdefault(one.check.id, []).append(one.outcome)
     return found
 
@@ -124,7 +124,7 @@ def test_a_worker_that_cannot_write_is_found_out(scene: Scene, tmp_path: Path) -
 def test_figures_in_memory_only_are_warned_of() -> None:
     app = Celery("workload", broker="amqp://127.0.0.1:1//")
     celery_argsize.install(app)
-    facts = look_around(Where(app, seconds=1))
+    facts = look_around(Scope(app, seconds=1))
     found = {one.check.id: one.outcome.verdict for one in judge(facts, CHECKS)}
     assert found["monitor.settings"] == "warn"
     celery_argsize.uninstall(app)

@@ -18,7 +18,7 @@ from support.servers import wait_until
 from celery_argsize import connection_budget
 from celery_argsize.commands.shrinking import shrink_pools
 from celery_argsize.connections.shrink import Shrink, forecast, plan_shrink
-from celery_argsize.doctor.facts import Where
+from celery_argsize.doctor.facts import Scope
 from celery_argsize.doctor.shrink import Shrunk, apply_shrink
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def test_workers_that_share_a_name_are_left_alone(cluster: Cluster, capsys: pyte
     (outcome,) = apply_shrink(app, [Shrink(NODE, 4, 2)])
     assert not outcome.done
     assert "more than one worker answers by this name" in outcome.text
-    assert shrink_pools(app, Where(app, max_clients=31), ask=False) == 2
+    assert shrink_pools(app, Scope(app, max_clients=31), ask=False) == 2
     assert "more than one worker is called worker@host" in capsys.readouterr().err
     assert children(large) + children(small) == before
     assert results([app.send_task("add", (n, n)) for n in range(8)]) == [2 * n for n in range(8)]
@@ -190,7 +190,7 @@ class TestTheCommand:
                 return answer
 
             monkeypatch.setattr("click.confirm", confirm)
-            code = shrink_pools(app, Where(app, seconds=3, max_clients=max_clients), ask=True)
+            code = shrink_pools(app, Scope(app, seconds=3, max_clients=max_clients), ask=True)
             said = capsys.readouterr()
             assert "\x1b" not in said.out + said.err
             return code, said.out, said.err
@@ -222,7 +222,7 @@ class TestTheCommand:
         monkeypatch.setattr("click.confirm", lambda *_, **__: not psutil.Process(pid).send_signal(sig))
         began = time.monotonic()
         try:
-            assert shrink_pools(app, Where(app, seconds=8, max_clients=28), ask=True) == 2
+            assert shrink_pools(app, Scope(app, seconds=8, max_clients=28), ask=True) == 2
         finally:
             os.kill(pid, signal.SIGCONT)
         assert time.monotonic() - began < 40
@@ -235,7 +235,7 @@ class TestTheCommand:
         cluster.worker("worker", "-c", "1", "--without-heartbeat")  # so that there is time to hear the other's
         cluster.conf = {"worker_enable_remote_control": False}
         cluster.worker("mute", "-c", "1")
-        assert shrink_pools(app, Where(app, seconds=8, max_clients=99), ask=False) == 1
+        assert shrink_pools(app, Scope(app, seconds=8, max_clients=99), ask=False) == 1
         said = capsys.readouterr()
         assert said.out.startswith("Nothing to shrink: ")
         assert said.err == "Note: mute@host does not answer: what it opens is not counted.\n"
@@ -243,7 +243,7 @@ class TestTheCommand:
     def test_says_what_to_do_where_nobody_can_be_asked(
         self, app: Celery, cluster: Cluster, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        where = Where(app, seconds=3, max_clients=40)
+        where = Scope(app, seconds=3, max_clients=40)
         assert shrink_pools(app, where, ask=False) == 2
         assert capsys.readouterr().err == "Error: no worker answers\n"
         with ExitStack() as stack:

@@ -17,7 +17,7 @@ from support.redis_kinds import Authority, Cluster, Sentinels, TlsServer, add_us
 from support.servers import free_port
 
 from celery_argsize.connections.budget import connection_budget
-from celery_argsize.doctor.facts import ServerFacts, Where
+from celery_argsize.doctor.facts import Scope, ServerFacts
 from celery_argsize.doctor.look.redis import look_at_redis
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def test_the_documented_rights_are_enough_and_none_is_too_many(tmp_path: Path) -
         client.set("celery-task-meta-a", "")
         for without in ("", *rights):
             execute("ACL", "SETUSER", "few", "reset", "on", ">PASSWORD", *(one for one in rights if one != without))
-            (facts,) = look_at_redis(Where(app))
+            (facts,) = look_at_redis(Scope(app))
             assert facts.missed.keys() == set() or without, facts.missed
             everything = not facts.missed and bool(facts.contents.waiting.weights)
             assert everything == (not without), without
@@ -241,7 +241,7 @@ def test_each_redis_of_a_list_of_brokers_is_looked_at(tmp_path: Path) -> None:
         assert (away.verdict, there.verdict) == ("warn", "ok")
         assert "another broker of the list takes its place" in away.reason
         assert [one.verdict for one in found["forecast"]] == ["unknown", "warn"], "it may have to take all of them"
-        (one,) = look_at_redis(Where(app_on(f"amqp://127.0.0.1:1//;{server.url}", "rpc://")))
+        (one,) = look_at_redis(Scope(app_on(f"amqp://127.0.0.1:1//;{server.url}", "rpc://")))
         assert one.roles == {"messages", "figures"}
         most = connection_budget(app_on(server.url, "rpc://", worker_concurrency=2)).at_most
         found = looked(app_on(f"amqp://127.0.0.1:1//;{server.url}", "rpc://", worker_concurrency=2))
@@ -255,7 +255,7 @@ def test_a_result_backend_without_a_url_is_looked_at(tmp_path: Path) -> None:
         client.config_set("requirepass", "hush")
         parts = {"redis_host": "127.0.0.1", "redis_port": server.port, "redis_password": "hush", "redis_db": 3}
         app = app_on("memory://", "redis", **parts)
-        (one,) = look_at_redis(Where(app))
+        (one,) = look_at_redis(Scope(app))
         assert (sorted(one.roles), one.error, one.database("results")) == (["results"], "", 3)
         assert only(looked(app), "results").verdict == "ok"
 
@@ -266,7 +266,7 @@ def test_behind_sentinels_the_primary_is_looked_at(tmp_path: Path) -> None:
         broker = servers.url.partition("?")[0]
         options = {"master_name": servers.NAME}
         app = app_on(broker, broker_transport_options=options, result_backend_transport_options=options)
-        (facts,) = look_at_redis(Where(app))
+        (facts,) = look_at_redis(Scope(app))
         assert facts.roles == {"messages", "results", "figures"}
         assert facts.info["role"] == "master"
         found = looked(app)
@@ -285,14 +285,14 @@ def test_of_a_cluster_it_is_said_that_nobody_looked_closer(tmp_path: Path) -> No
         found = looked(None, redis_url=cluster.url)
         assert only(found, "reachable").verdict == "ok"
         assert "it is a Redis Cluster" in only(found, "memory").reason
-    (gone,) = look_at_redis(Where(None, {"redis_url": cluster.url}))
+    (gone,) = look_at_redis(Scope(None, {"redis_url": cluster.url}))
     assert gone.error
 
 
 def test_each_server_is_looked_at_once_and_each_database_is_known(tmp_path: Path) -> None:
     with server_with(tmp_path, *SANE) as server:
         app = app_on(server.url, f"redis://localhost:{server.port}/4", argsize_redis_url="redis://127.0.0.1:1/0")
-        first, second = look_at_redis(Where(app))
+        first, second = look_at_redis(Scope(app))
         assert (sorted(first.roles), sorted(second.roles)) == (["messages", "results"], ["figures"])
         assert (first.database("messages"), first.database("results")) == (0, 4)
         assert not first.error
@@ -300,7 +300,7 @@ def test_each_server_is_looked_at_once_and_each_database_is_known(tmp_path: Path
 
 
 def test_rabbitmq_carries_messages_without_a_redis() -> None:
-    assert look_at_redis(Where(app_on("amqp://guest:guest@127.0.0.1:1//", "rpc://"))) == ()
+    assert look_at_redis(Scope(app_on("amqp://guest:guest@127.0.0.1:1//", "rpc://"))) == ()
     assert alarms(looked(app_on("amqp://guest:guest@127.0.0.1:1//", "rpc://"))) == {}
 
 
@@ -337,7 +337,7 @@ def test_a_broker_url_that_cannot_work_is_told() -> None:
 
 
 def test_facts_of_a_server_say_what_others_read(redis_url: str) -> None:
-    (facts,) = look_at_redis(Where(app_on(redis_url)))
+    (facts,) = look_at_redis(Scope(app_on(redis_url)))
     assert isinstance(facts, ServerFacts)
     assert facts.maxclients
     assert facts.queues == {"celery": 0}

@@ -21,7 +21,7 @@ from support.scene import Scene
 from support.servers import RedisServer, Worker, run, running, stop, wait_until
 
 from celery_argsize.doctor.examine import diagnose
-from celery_argsize.doctor.facts import Facts, Looked, Where
+from celery_argsize.doctor.facts import Facts, LookResult, Scope
 from celery_argsize.doctor.judge.redis import CHECKS
 from celery_argsize.doctor.judge.redis_room import PARTLY, results
 from celery_argsize.doctor.look.redis import SEPARATOR, look_at_redis
@@ -65,7 +65,7 @@ def test_a_sane_redis_with_a_worker_at_work_has_no_alarm(tmp_path: Path) -> None
             assert alarms(found) == {}
             assert all(len(said) == 1 for said in found.values()), "one server, whatever it is used for"
             assert "for messages, results, figures" in only(found, "clients").subject
-            (facts,) = look_at_redis(Where(app_on(server.url)))
+            (facts,) = look_at_redis(Scope(app_on(server.url)))
             assert {"waits for messages (a worker)", "listens for results or remote control"} <= {
                 one.does for one in facts.holders
             }
@@ -232,13 +232,13 @@ def test_queues_are_counted_with_all_their_priorities_and_those_of_other_apps(tm
         app = app_on(server.url, broker_transport_options=options, task_default_queue="ingest")
         for priority in (0, 5, 9):
             app.send_task("task_1", priority=priority)
-        (facts,) = look_at_redis(Where(app))
+        (facts,) = look_at_redis(Scope(app))
         assert facts.queues == {"ingest": 3}
         other = app_on(server.url, task_queues=[Queue("elsewhere")], task_default_queue="elsewhere")
         other.send_task("task_2")
         mine = app_on(server.url, task_routes={"task_3": {"queue": "routed"}}, task_default_queue="default")
         mine.send_task("task_3", priority=9)
-        (facts,) = look_at_redis(Where(mine))
+        (facts,) = look_at_redis(Scope(mine))
         assert facts.queues == {"default": 0, "routed": 1, "elsewhere": 1}
         assert only(looked(mine), "queues").verdict == "ok"
         with client.pipeline() as pipe:
@@ -277,9 +277,9 @@ def test_results_that_never_expire_are_told_and_the_fix_makes_them_go(tmp_path: 
         assert (found.verdict, found.figure) == ("warn", "150 of 300 results never expire")
         assert "app.conf.result_expires = 3600" in found.fix
         assert client.dbsize() == 0, "they are in another database, and were looked for there"
-        (facts,) = look_at_redis(Where(bad))
+        (facts,) = look_at_redis(Scope(bad))
         old = replace(facts, info={**facts.info, "redis_version": "6.2.14"})
-        (said,) = results(Facts(Where(bad), Looked((old,))))
+        (said,) = results(Facts(Scope(bad), LookResult((old,))))
         for fix in (said.fix, found.fix):
             subprocess.run(["/bin/sh", "-c", fix.splitlines()[-1]], check=True, stdout=subprocess.DEVNULL, timeout=90)
             assert only(looked(bad), "results").figure == "0 of 300 results never expire"

@@ -15,7 +15,7 @@ from support.servers import BIN, ROOT, RedisServer, Worker, run, running, wait_u
 
 from celery_argsize.doctor.checks import Outcome
 from celery_argsize.doctor.examine import diagnose
-from celery_argsize.doctor.facts import Facts, Where
+from celery_argsize.doctor.facts import Facts, Scope
 from celery_argsize.doctor.judge.settings import CHECKS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def connection_of(app: Celery) -> dict[str, Any]:
 
 def said(app: Celery, name: str) -> Outcome:
     app.finalize()
-    (found,) = [check.judge(Facts(Where(app))) for check in CHECKS if check.id == name]
+    (found,) = [check.judge(Facts(Scope(app))) for check in CHECKS if check.id == name]
     return found if isinstance(found, Outcome) else found[0]
 
 

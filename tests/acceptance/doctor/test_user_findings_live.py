@@ -15,7 +15,7 @@ from support.judging import judged
 from support.redis_kinds import Authority, TlsServer, started
 from support.servers import RedisServer, Worker, run, running, wait_until
 
-from celery_argsize.doctor.facts import Facts, Looked, Where
+from celery_argsize.doctor.facts import Facts, LookResult, Scope
 from celery_argsize.doctor.look.workers import look_at_workers
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.checks import Outcome
 
-NONE: Looked[Any] = Looked(why_not="not asked")
+NONE: LookResult[Any] = LookResult(why_not="not asked")
 
 
 def facts_of(app: Celery, seconds: float = 6) -> Facts:
     app.finalize()
-    where = Where(app, {}, seconds)
-    return Facts(where, NONE, Looked(look_at_workers(where)), NONE, Looked(look_at_our_host(where)))
+    where = Scope(app, {}, seconds)
+    return Facts(where, NONE, LookResult(look_at_workers(where)), NONE, LookResult(look_at_our_host(where)))
 
 
 @pytest.mark.slow
@@ -88,8 +88,8 @@ def test_a_beat_at_another_database_of_the_same_redis_is_none_of_ours(scene: Sce
 def unreachable(url: str, **conf: Any) -> Outcome:
     app = Celery("workload", broker=url, set_as_current=False)
     app.conf.update(conf)
-    where = Where(app, {}, 5)
-    found = judged(Facts(where, workers=Looked(look_at_workers(where))), "broker.reachable")
+    where = Scope(app, {}, 5)
+    found = judged(Facts(where, workers=LookResult(look_at_workers(where))), "broker.reachable")
     (outcome,) = found.values()
     assert outcome.verdict == "fail"
     assert "verysecret" not in repr(outcome)

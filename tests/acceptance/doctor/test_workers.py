@@ -15,7 +15,7 @@ from celery import Celery
 from support.judging import judged, verdicts
 from support.servers import RedisServer, Worker, free_port, run, running, wait_until
 
-from celery_argsize.doctor.facts import Facts, Looked, Where
+from celery_argsize.doctor.facts import Facts, LookResult, Scope
 from celery_argsize.doctor.judge import queues as silence, workers as pool_checks, workers as worker_checks
 from celery_argsize.doctor.look.broker import connection_to, count_queues
 from celery_argsize.doctor.look.host import look_at_host
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 def facts_of(app: Any, seconds: float = 10, *, redis: bool = True) -> Facts:
-    where = Where(app, {}, seconds)
+    where = Scope(app, {}, seconds)
     return Facts(
         where,
-        Looked(look_at_redis(where)) if redis else Looked(why_not="not asked"),
-        Looked(look_at_workers(where)),
-        Looked(why_not="not asked"),
-        Looked(look_at_host(where)),
+        LookResult(look_at_redis(where)) if redis else LookResult(why_not="not asked"),
+        LookResult(look_at_workers(where)),
+        LookResult(why_not="not asked"),
+        LookResult(look_at_host(where)),
     )
 
 

@@ -1,6 +1,6 @@
 """No argument value leaves the process that runs its task, and no password of a URL is shown.
 
-Looked for in all there is: the worker's log at DEBUG, each command that its Redis got, all keys and values that are
+LookResult for in all there is: the worker's log at DEBUG, each command that its Redis got, all keys and values that are
 then in it, and what the commands print. Celery's own lines quote arguments; that is Celery's business.
 """
 

@@ -19,10 +19,10 @@ from celery_argsize.doctor.facts import (
     Facts,
     HostFacts,
     LocalProcess,
-    Looked,
+    LookResult,
     Node,
-    NotKnown,
-    Where,
+    Scope,
+    Unavailable,
     WorkerFacts,
 )
 
@@ -58,7 +58,9 @@ def facts(app: Celery, *nodes: Node, beats: tuple[CeleryProcess, ...] = (), wait
     host = HostFacts(hostname="box", cpus=2, machine_cpus=2, processes=beats)
     redis: Any = (SimpleNamespace(roles={"messages"}, error="", queues={"celery": waiting}),)
     found = WorkerFacts(**{"nodes": nodes, "listened": 2.5, "port": 6379, **more})
-    return Facts(Where(app), Looked(redis), Looked(found), Looked(why_not="not looked at"), Looked(host))
+    return Facts(
+        Scope(app), LookResult(redis), LookResult(found), LookResult(why_not="not looked at"), LookResult(host)
+    )
 
 
 def judged(given: Facts, name: str) -> dict[str, Outcome]:
@@ -80,7 +82,7 @@ def test_a_schedule_that_is_kept_elsewhere_cannot_be_seen(scheduler: str) -> Non
     app = app_with(MINUTE, beat_scheduler=scheduler)
     assert foreign_scheduler(app) == scheduler
     for name in ("schedule", "sending"):
-        with pytest.raises(NotKnown, match=scheduler):
+        with pytest.raises(Unavailable, match=scheduler):
             judged(facts(app, node()), name)
 
 

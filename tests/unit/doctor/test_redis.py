@@ -13,16 +13,16 @@ from celery_argsize.doctor.facts import (
     Contents,
     Facts,
     Holders,
-    Looked,
-    NotKnown,
+    LookResult,
     Place,
     Results,
     Role,
+    Scope,
     ServerFacts,
     Tls,
     Unacked,
+    Unavailable,
     Waiting,
-    Where,
 )
 from celery_argsize.doctor.judge.redis import CHECKS
 from celery_argsize.settings import Settings
@@ -60,10 +60,10 @@ def server(*roles: Role, info: dict[str, Any] | None = None, **facts: Any) -> Se
 
 
 def judged(check: str, *servers: ServerFacts, app: Celery | None = None, nodes: tuple[Any, ...] = ()) -> list[Outcome]:
-    none: Looked[Any] = Looked(why_not="not looked at")
-    workers: Looked[Any] = Looked(SimpleNamespace(nodes=nodes)) if nodes else none
+    none: LookResult[Any] = LookResult(why_not="not looked at")
+    workers: LookResult[Any] = LookResult(SimpleNamespace(nodes=nodes)) if nodes else none
     app = app or Celery("proj", broker="redis://10.0.0.7:6379/0")
-    facts = Facts(Where(app), Looked(servers), workers, none, none)
+    facts = Facts(Scope(app), LookResult(servers), workers, none, none)
     said = JUDGES[check](facts)
     return [said] if isinstance(said, Outcome) else [*said]
 
@@ -349,5 +349,5 @@ def test_nothing_is_made_up_where_info_lacks_a_figure() -> None:
     for check in ("memory", "evicted", "rejected", "persistence", "version", "eviction"):
         (one,) = judged(check, bare)
         assert one.verdict == "unknown"
-    with pytest.raises(NotKnown):
+    with pytest.raises(Unavailable):
         server(missed={"pings": ("no time", "")}).need("pings")

@@ -9,13 +9,13 @@ import pytest
 from celery import Celery
 
 from celery_argsize.connections.budget import server_of
-from celery_argsize.doctor.facts import Place, Role, Tls, Where
+from celery_argsize.doctor.facts import Place, Role, Scope, Tls
 from celery_argsize.doctor.look.redis_places import places_of
 from celery_argsize.stores.connection import connect
 
 
 def of_role(app: Celery, role: Role) -> Place:
-    (found,) = [one for one in places_of(Where(app)) if one.role == role]
+    (found,) = [one for one in places_of(Scope(app)) if one.role == role]
     return found
 
 
@@ -71,7 +71,7 @@ def test_it_is_known_what_celery_checks_of_a_backends_certificate(backend: str, 
 def test_roles_share_a_server_whatever_their_databases_and_users() -> None:
     app = Celery("proj", broker="redis://a:b@localhost:6379/1", backend="redis://127.0.0.1/2")
     app.conf.argsize_redis_url = "redis://localhost:6379/3"
-    found = places_of(Where(app))
+    found = places_of(Scope(app))
     assert {one.address for one in found} == {"127.0.0.1:6379"}
     assert {one.role: one.database for one in found} == {"messages": 1, "results": 2, "figures": 3}
     assert "a:b" not in repr(found)
@@ -117,11 +117,11 @@ def test_what_the_url_of_results_leaves_out_is_as_celery_has_it(conf: dict[str, 
 
 def test_another_broker_than_redis_leaves_the_other_roles() -> None:
     app = Celery("proj", broker="amqp://guest:guest@h//", backend="redis://h/0")
-    assert [one.role for one in places_of(Where(app))] == ["results", "figures"]
+    assert [one.role for one in places_of(Scope(app))] == ["results", "figures"]
 
 
 def test_a_broker_written_to_elsewhere_is_a_server_of_its_own() -> None:
     app = Celery("proj")
     app.conf.update(broker_read_url="redis://one/0", broker_write_url="redis://two/0")
-    urls = [one.url for one in places_of(Where(app)) if one.role == "messages"]
+    urls = [one.url for one in places_of(Scope(app)) if one.role == "messages"]
     assert sorted(urls) == ["redis://one/0", "redis://two/0"]

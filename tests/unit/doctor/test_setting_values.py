@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 
 from celery_argsize.doctor.checks import Outcome
-from celery_argsize.doctor.facts import Facts, NotKnown, Where
+from celery_argsize.doctor.facts import Facts, Scope, Unavailable
 from celery_argsize.doctor.judge.settings import CHECKS
 
 REDIS = "redis://localhost:6379/0"
@@ -29,7 +29,7 @@ def app_with(**conf: Any) -> Celery:
 
 def judged(name: str, app: Celery) -> list[Outcome]:
     app.finalize()
-    outcome = BY_ID[name].judge(Facts(Where(app)))
+    outcome = BY_ID[name].judge(Facts(Scope(app)))
     return [outcome] if isinstance(outcome, Outcome) else [*outcome]
 
 
@@ -59,7 +59,7 @@ def test_a_value_that_is_no_number_fails_and_is_not_taken_for_not_set(
     assert outcome.verdict == "fail"
     assert figure in outcome.figure
     assert fix in outcome.fix
-    with pytest.raises(NotKnown, match=r"is not a number: see settings\.values"):
+    with pytest.raises(Unavailable, match=r"is not a number: see settings\.values"):
         judged(check, app_with(**conf))
 
 

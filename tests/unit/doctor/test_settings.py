@@ -13,7 +13,7 @@ from celery.app.defaults import SETTING_KEYS
 
 from celery_argsize.doctor.app import setting, spelled
 from celery_argsize.doctor.checks import Outcome
-from celery_argsize.doctor.facts import CeleryProcess, CGroup, Facts, HostFacts, Looked, Node, Where, WorkerFacts
+from celery_argsize.doctor.facts import CeleryProcess, CGroup, Facts, HostFacts, LookResult, Node, Scope, WorkerFacts
 from celery_argsize.doctor.judge.setting_names import misnomers
 from celery_argsize.doctor.judge.settings import CHECKS
 
@@ -41,9 +41,9 @@ def django_like(**settings: Any) -> Celery:
 
 def facts_of(app: Celery, nodes: tuple[Node, ...] = (), host: HostFacts | None = None) -> Facts:
     app.finalize()
-    nothing: Looked[Any] = Looked(why_not="not looked at")
-    workers = Looked(WorkerFacts(nodes=nodes)) if nodes else nothing
-    return Facts(Where(app), nothing, workers, nothing, Looked(host) if host else nothing)
+    nothing: LookResult[Any] = LookResult(why_not="not looked at")
+    workers = LookResult(WorkerFacts(nodes=nodes)) if nodes else nothing
+    return Facts(Scope(app), nothing, workers, nothing, LookResult(host) if host else nothing)
 
 
 def judged(name: str, app: Celery, **known: Any) -> list[Outcome]:

@@ -15,7 +15,7 @@ from support.servers import ROOT
 
 from celery_argsize.doctor.checks import EXIT_CODES, Check, CheckResult, Diagnosis, Outcome, fail, ok, unknown, warn
 from celery_argsize.doctor.examine import CHECKS, LOOKS, diagnose, judge, look_around
-from celery_argsize.doctor.facts import NotKnown, Where
+from celery_argsize.doctor.facts import Scope, Unavailable
 from celery_argsize.doctor.text import diagnosis_text
 
 SECRET = "redis://:secret@host"
@@ -103,7 +103,7 @@ def test_a_look_that_hangs_costs_its_time_and_nothing_else() -> None:
     over = threading.Event()
     began = time.monotonic()
     try:
-        facts = look_around(Where(None, seconds=0.3), {**LOOKS, "host": lambda _: over.wait(), "redis": raises})
+        facts = look_around(Scope(None, seconds=0.3), {**LOOKS, "host": lambda _: over.wait(), "redis": raises})
     finally:
         over.set()
     assert time.monotonic() - began < 5  # it would have hung for ever
@@ -117,12 +117,12 @@ def raises(_: Any) -> Any:
 
 
 def not_known(_: Any) -> Any:
-    raise NotKnown(NO_RIGHTS)
+    raise Unavailable(NO_RIGHTS)
 
 
 def test_a_judge_that_fails_hides_no_other_and_quotes_nothing() -> None:
     checks = [Check(f"a.{name}", name, judges) for name, judges in JUDGES.items()]
-    results = judge(look_around(Where(None, seconds=0.1), dict.fromkeys(LOOKS, not_known)), checks)
+    results = judge(look_around(Scope(None, seconds=0.1), dict.fromkeys(LOOKS, not_known)), checks)
     assert [(one.check.id, one.outcome.verdict) for one in results] == [
         ("a.raises", "unknown"),
         ("a.not_known", "unknown"),

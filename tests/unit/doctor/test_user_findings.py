@@ -17,9 +17,9 @@ from celery_argsize.doctor.facts import (
     Facts,
     HostFacts,
     LocalProcess,
-    Looked,
+    LookResult,
     Node,
-    Where,
+    Scope,
     WorkerFacts,
 )
 from celery_argsize.doctor.judge.workers import broker_fix
@@ -29,7 +29,7 @@ from celery_argsize.doctor.look.broker import why_not
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NONE: Looked[Any] = Looked(why_not="not looked at")
+NONE: LookResult[Any] = LookResult(why_not="not looked at")
 PLAIN = LocalProcess("", recycles=False, stopped=False, ports=frozenset({6379}))
 NOTHING: Mapping[int, LocalProcess] = {}
 
@@ -51,7 +51,7 @@ def facts(
 ) -> Facts:
     found = WorkerFacts(**{"nodes": nodes, "local": local, "port": 6379, "listened": 5.0, **more})
     host = HostFacts(hostname="box", cpus=2, machine_cpus=2, memory_total=8 << 30, processes=processes)
-    return Facts(Where(app), NONE, Looked(found), NONE, Looked(host))
+    return Facts(Scope(app), NONE, LookResult(found), NONE, LookResult(host))
 
 
 def node(name: str = "w@box", pid: int = 10, **more: Any) -> Node:

@@ -21,10 +21,10 @@ from celery_argsize.doctor.facts import (
     Heartbeat,
     HostFacts,
     LocalProcess,
-    Looked,
+    LookResult,
     Node,
-    NotKnown,
-    Where,
+    Scope,
+    Unavailable,
     WorkerFacts,
 )
 from celery_argsize.doctor.judge.workers import CHECKS
@@ -55,9 +55,11 @@ def facts(
     *nodes: Node, app: Celery | None = None, host: HostFacts | None = None, redis: Any = None, **more: Any
 ) -> Facts:
     found = WorkerFacts(**{"nodes": nodes, "listened": 2.5, "port": 6379, **more})
-    where = Where(app or app_with())
-    none: Looked[Any] = Looked(why_not="not looked at")
-    return Facts(where, none if redis is None else Looked(redis), Looked(found), none, Looked(host) if host else none)
+    where = Scope(app or app_with())
+    none: LookResult[Any] = LookResult(why_not="not looked at")
+    return Facts(
+        where, none if redis is None else LookResult(redis), LookResult(found), none, LookResult(host) if host else none
+    )
 
 
 def here(*processes: CeleryProcess, **more: Any) -> HostFacts:
@@ -86,13 +88,13 @@ def pool(node: Node, *rss: int, main: int = 100, ages: tuple[float, ...] = ()) -
 
 
 def test_nothing_is_asked_without_an_app() -> None:
-    with pytest.raises(NotKnown, match=NO_APP):
-        look_at_workers(Where(None))
+    with pytest.raises(Unavailable, match=NO_APP):
+        look_at_workers(Scope(None))
 
 
 @pytest.mark.parametrize("name", [check.id for check in CHECKS if check.id != "broker.reachable"])
 def test_where_the_broker_is_away_nothing_else_accuses_anybody(name: str) -> None:
-    with pytest.raises(NotKnown, match="connection refused"):
+    with pytest.raises(Unavailable, match="connection refused"):
         judged(facts(broker_error="connection refused"), name)
 
 
@@ -103,10 +105,10 @@ def test_an_error_is_told_in_words_of_our_own() -> None:
 
 
 def test_too_little_time_is_no_proof_that_nobody_is_there() -> None:
-    with pytest.raises(NotKnown, match="too little time"):
+    with pytest.raises(Unavailable, match="too little time"):
         judged(facts(listened=0.5), "workers.answering")
     assert judged(facts(listened=4.5), "workers.answering")[""].verdict == "fail"
-    with pytest.raises(NotKnown, match="worker_enable_remote_control"):
+    with pytest.raises(Unavailable, match="worker_enable_remote_control"):
         judged(facts(app=app_with(worker_enable_remote_control=False)), "workers.answering")
 
 
@@ -237,7 +239,7 @@ def test_of_other_machines_only_their_own_figure_is_told() -> None:
 
 
 def test_pools_are_not_known_without_psutil() -> None:
-    with pytest.raises(NotKnown, match="pip install"):
+    with pytest.raises(Unavailable, match="pip install"):
         judged(facts(prefork(1), host=here(psutil_missing=True)), "workers.restarts")
 
 
