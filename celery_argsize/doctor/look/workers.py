@@ -20,14 +20,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
 from celery_argsize.doctor.app import known_queues, number, routed_queues, shortest_interval
-from celery_argsize.doctor.facts import (
-    NO_ANSWER,
-    Heartbeat,
-    Node,
-    Unavailable,
-    WorkerFacts,
-    raised_at,
-)
+from celery_argsize.doctor.facts import Heartbeat, Node, Unavailable, WorkerFacts, raised_at
 from celery_argsize.doctor.look.broker import (
     broker_url,
     brokers_of,
@@ -38,6 +31,7 @@ from celery_argsize.doctor.look.broker import (
     why_not,
 )
 from celery_argsize.doctor.look.host import local_processes
+from celery_argsize.doctor.redis_facts import NO_ANSWER
 from celery_argsize.redis_url import safe_url
 
 if TYPE_CHECKING:

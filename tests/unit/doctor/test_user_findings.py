@@ -12,7 +12,6 @@ from support.judging import judged
 
 from celery_argsize.doctor.app import foreign_scheduler
 from celery_argsize.doctor.facts import (
-    NO_ANSWER,
     CeleryProcess,
     Facts,
     HostFacts,
@@ -25,6 +24,7 @@ from celery_argsize.doctor.facts import (
 from celery_argsize.doctor.judge.workers import broker_fix
 from celery_argsize.doctor.look import broker as broker_facts
 from celery_argsize.doctor.look.broker import why_not
+from celery_argsize.doctor.redis_facts import NO_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

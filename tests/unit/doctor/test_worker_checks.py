@@ -16,7 +16,6 @@ from celery_argsize.doctor.app import defaulted_tasks, is_of_app, known_queues, 
 from celery_argsize.doctor.facts import (
     NO_APP,
     CeleryProcess,
-    Counted,
     Facts,
     Heartbeat,
     HostFacts,
@@ -30,6 +29,7 @@ from celery_argsize.doctor.facts import (
 from celery_argsize.doctor.judge.workers import CHECKS
 from celery_argsize.doctor.look.broker import why_not
 from celery_argsize.doctor.look.workers import look_at_workers
+from celery_argsize.doctor.redis_facts import Counted
 
 if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Outcome
