@@ -13,6 +13,7 @@ from celery_argsize.doctor.checks import CheckResult, Diagnosis, Outcome, unknow
 from celery_argsize.doctor.facts import Facts, LookResult, Scope, Unavailable, raised_at
 from celery_argsize.doctor.judge import (
     beat as beat_checks,
+    broker as broker_checks,
     host as host_checks,
     monitor as monitor_checks,
     redis as redis_checks,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 CHECKS: Final = (
     *redis_checks.CHECKS,
     *settings_checks.CHECKS,
+    *broker_checks.CHECKS,
     *worker_checks.CHECKS,
     *beat_checks.CHECKS,
     *monitor_checks.CHECKS,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from celery_argsize.doctor.app import Entry, entries, foreign_scheduler, is_of_app, unreadable, word_of
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
 from celery_argsize.doctor.facts import GET_PSUTIL, Unavailable
-from celery_argsize.doctor.judge.queues import consumed_queues, unheard_names, waiting_in
+from celery_argsize.doctor.judge.answering import unheard_names
+from celery_argsize.doctor.judge.queues import consumed_queues, waiting_in
 from celery_argsize.words import counted
 
 if TYPE_CHECKING:
@@ -372,9 +373,8 @@ def at_database(facts: Facts, beat: CeleryProcess) -> bool | None:
         return None
     if beat.pid in {node.pid for node in found.nodes if node.hostname == host.hostname}:
         return True  # a worker with -B, which answers there
-    local = found.local.get(beat.pid)
     # a Beat that has sent nothing yet has no connection at all
-    return False if local and local.ports and local.elsewhere(found.port) else found.at_database(beat.pid)
+    return False if beat.ports and beat.elsewhere(found.port) else found.at_database(beat)
 
 
 def likeness(facts: Facts, beats: Sequence[CeleryProcess]) -> Literal["same", "maybe", "apart"]:
@@ -382,8 +382,7 @@ def likeness(facts: Facts, beats: Sequence[CeleryProcess]) -> Literal["same", "m
 
     ``apart``: each was started in a folder of its own, and no two are known to be at the database.
     """
-    local = facts.workers.found.local if facts.workers.found else {}
-    folders = [local[beat.pid].folder if beat.pid in local else "" for beat in beats]
+    folders = [beat.folder for beat in beats]
     known = [folder for beat, folder in zip(beats, folders, strict=True) if at_database(facts, beat)]
     seen = [folder for folder in known if folder]
     if len(seen) > len({*seen}):

@@ -34,10 +34,11 @@ def live_nodes(facts: Facts) -> tuple[Node, ...]:
 
 def memory_options(facts: Facts) -> dict[str, float]:
     """Live worker of this machine → the KiB that ``--max-memory-per-child`` of its command line said, if it did."""
-    host, workers = facts.host.found, facts.workers.found
-    here = [node for node in live_nodes(facts) if host and node.hostname == host.hostname]
-    told = {node.name: workers.local[node.pid].max_memory for node in here if workers and node.pid in workers.local}
-    return {name: kib for name, kib in told.items() if kib}
+    host = facts.host.found
+    if host is None:
+        return {}
+    here = {node.name: host.process(node.pid) for node in live_nodes(facts) if node.hostname == host.hostname}
+    return {name: process.max_memory for name, process in here.items() if process and process.max_memory}
 
 
 def memory_line(facts: Facts, kib: int, node: str = "") -> str:

@@ -1,0 +1,174 @@
+"""The check workers.answering: who answers, which known worker does not, and whether heartbeats come in time."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from celery_argsize.doctor.app import is_of_app, setting, word_of
+from celery_argsize.doctor.checks import fail, ok, unknown, warn
+from celery_argsize.doctor.facts import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from celery_argsize.doctor.checks import Outcome
+    from celery_argsize.doctor.facts import CeleryProcess, Facts, Node, WorkerFacts
+
+#: Seconds after its start in which a worker need not answer: an app may take long to import.
+STARTING_SECONDS: Final = 60
+#: Seconds that two clocks may differ: ``HEARTBEAT_DRIFT_MAX`` of celery.events.state.
+DRIFT_SECONDS: Final = 16
+#: Seconds that looking takes by default: enough but for a slow broker.
+DEFAULT_SECONDS: Final = 10
+#: Seconds without an answer that prove something: as long as ``celery inspect`` waits.
+LISTENED_AT_LEAST: Final = 1.0
+#: An answer takes several round trips, as connecting does: how many times as long to listen.
+ANSWER_TIMES: Final = 3
+#: How many of many names are shown.
+SHOWN: Final = 5
+
+_RESTART: Final = (
+    "# what it does now (py-spy is a tool of its own):\npy-spy dump --pid {pid}\n# and start it again, if it stays so"
+)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of *names*, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def answering(facts: Facts) -> list[Outcome]:
+    """Judge who answers."""
+    workers = facts.workers.get().asked()
+    if not facts.conf.worker_enable_remote_control:
+        message = "worker_enable_remote_control is off: workers answer nothing"
+        raise Unavailable(message)
+    if not workers.nodes:
+        return _nobody(facts, workers)
+    outcomes = [ok("Workers answer.", _names(workers)), *_twice(facts, workers), *_silent(facts, workers)]
+    for node in workers.nodes:
+        outcomes += [*_late(facts, node, workers.listened), *_drift(node)]
+    return outcomes
+
+
+def _nobody(facts: Facts, workers: WorkerFacts) -> list[Outcome]:
+    if workers.listened < max(LISTENED_AT_LEAST, ANSWER_TIMES * (workers.took or 0)):
+        timeout = 60 if facts.where.seconds >= DEFAULT_SECONDS else 10
+        message = f"too little time to hear the workers: {workers.listened:.1f} s; give it --timeout {timeout}"
+        raise Unavailable(message)
+    silent = [*_silent(facts, workers)]
+    if any(outcome.verdict == "unknown" for outcome in silent):
+        return silent
+    where = f" at {workers.broker}" if workers.unreached else ""
+    nobody = fail(
+        "No worker answers: none runs on this broker, or all are stuck. A solo worker answers only between tasks.",
+        f"0 answers within {workers.listened:.0f} s{where}",
+        fix=f"# start one:\ncelery -A {word_of(facts.app)} worker -l info",
+    )
+    return [nobody, *silent]
+
+
+def _names(workers: WorkerFacts) -> str:
+    names = some_of([node.name for node in workers.nodes])
+    quiet = [node.name for node in workers.nodes if not node.heartbeats]
+    if not quiet:
+        return names
+    return f"{names}; no heartbeat within {workers.listened:.0f} s from {some_of(quiet)}, which answers all the same"
+
+
+def _twice(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
+    start = f"celery -A {word_of(facts.app)} worker -l info -n worker1@%h"
+    for name in workers.twice:
+        yield warn(
+            "Several workers have this name: what is sent to one is done by any, and answers get mixed up.",
+            subject=name,
+            fix=f"# give each a name of its own, with -n (%h is the host):\n{start}",
+        )
+
+
+# --- workers that do not answer
+
+
+def _silent(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
+    """Workers that are known, by a heartbeat or by their process, and do not answer."""
+    figure = f"no answer within {workers.listened:.0f} s"
+    for name in workers.silent:
+        reason = "It sends heartbeats and does not answer: it is stuck, or a solo worker in a task."
+        yield fail(reason, figure, fix=_RESTART.format(pid="PID"), subject=name)
+    for process in unheard(facts):
+        subject = f"pid {process.pid}"
+        if process.stopped:
+            reason = "This worker is stopped (SIGSTOP): it takes nothing, and what it has fetched waits."
+            yield fail(reason, "state: stopped", fix=f"kill -CONT {process.pid}", subject=subject)
+        elif is_starting(process) and not process.ports:
+            continue  # it has not come to this broker yet
+        elif (process.pool or facts.conf.worker_pool) == "solo":
+            yield unknown("a solo worker answers only between tasks, and this one did not", subject=subject)
+        elif is_starting(process):
+            yield unknown("it does not answer: it is starting, or a solo worker in a task", subject=subject)
+        else:
+            reason = "This worker runs here and does not answer: it is stuck, starved, or shutting down."
+            yield fail(reason, figure, fix=_RESTART.format(pid=process.pid), subject=subject)
+
+
+def is_starting(process: CeleryProcess) -> bool:
+    """Whether the process is so young that it may still be starting."""
+    return time.time() - process.created <= STARTING_SECONDS
+
+
+def unheard(facts: Facts) -> list[CeleryProcess]:
+    """Workers of the app on this machine, at its broker, that do not answer."""
+    workers, host = facts.workers.get(), facts.host.found
+    if host is None or workers.twice:  # of two workers with one name, only one pid is known
+        return []
+    mains = [process for process in host.processes if process.kind == "worker"]
+    answering = {node.pid for node in workers.nodes}
+    parents = {process.ppid for process in mains}  # such as a launcher, with the command line of what it started
+    return [
+        process
+        for process in mains
+        if {process.pid, process.ppid}.isdisjoint(answering) and process.pid not in parents
+        if is_of_app(facts.app, process.app)
+        if not process.elsewhere(workers.port) or (is_starting(process) and not process.ports)
+    ]
+
+
+def unheard_names(facts: Facts) -> list[str]:
+    """All workers that are known and do not answer: by their node's name, or by their pid."""
+    return [*facts.workers.get().silent, *(f"the worker with pid {process.pid}" for process in unheard(facts))]
+
+
+# --- heartbeats
+
+
+def _late(facts: Facts, node: Node, listened: float) -> Iterator[Outcome]:
+    """A gap between heartbeats that is twice as long as the worker says."""
+    times = [beat.received for beat in node.heartbeats]
+    gap = max((later - earlier for earlier, later in pairwise(times)), default=0.0)
+    every = max((beat.every for beat in node.heartbeats), default=0.0)
+    if gap > 2 * every + 1:
+        concurrency = setting(facts.app, "worker_concurrency", 2)
+        memory = setting(facts.app, "worker_max_memory_per_child", 512000)
+        yield warn(
+            "Heartbeats come late: the worker starves (CPU, swap) or its connection hangs. In other workers' logs "
+            "this is “missed heartbeat”. Celery has no setting worker_heartbeat: no timeout cures it.",
+            f"{gap:.1f} s between two, where {every:g} s are due (heard for {listened:.0f} s)",
+            fix="# fewer children, or a limit on their memory (in KiB), so that the machine keeps up:\n"
+            f"{concurrency}\n{memory}",
+            subject=node.name,
+        )
+
+
+def _drift(node: Node) -> Iterator[Outcome]:
+    """A clock that differs from this machine's. One heartbeat may have been held up, so the least counts."""
+    drift = min((beat.received - beat.sent for beat in node.heartbeats), key=abs, default=0.0)
+    if abs(drift) > DRIFT_SECONDS:
+        yield warn(
+            "The clocks of that machine and this one differ: ETAs, countdowns and expires come early or late there.",
+            f"{abs(drift):.0f} s {'behind' if drift > 0 else 'ahead'}",
+            fix="# on both machines:\ntimedatectl set-ntp true",
+            subject=node.name,
+        )
