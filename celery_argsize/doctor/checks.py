@@ -1,10 +1,10 @@
-"""What a check is, what it says, and how all checks together become a verdict, a score and an exit code.
+"""What a check is and what it says; how all checks together become a verdict, a score and an exit code.
 
 Pure data. The checks themselves are in ``doctor.judge``.
 
-The score is 100, less 25 for each check that fails, 5 for each that warns and 1 for each that is unknown (10 at most
-for all of these). A check of several workers, servers or queues counts once, by its worst verdict. The score is 0 where
-a vital check fails. There is none where more than half of the checks are unknown.
+The score is 100, less 25 for each check that fails, 5 for each that warns and 1 for each that is unknown (10 for these
+at most). A check of several subjects counts once, by its worst verdict. The score is 0 where a vital check fails. There
+is none where more than half of the checks are unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from celery_argsize.doctor.facts import Facts
 
@@ -22,6 +22,15 @@ Verdict = Literal["ok", "unknown", "warn", "fail"]
 
 #: Every verdict, the worst last.
 VERDICTS: Final[tuple[Verdict, ...]] = ("ok", "unknown", "warn", "fail")
+
+#: Exit code for each verdict, by the Monitoring Plugins guidelines (Nagios, Icinga, Sensu).
+EXIT_CODES: Final[dict[Verdict, int]] = {"ok": 0, "warn": 1, "fail": 2, "unknown": 3}
+
+#: The least score for each word.
+_HEALTH: Final = ((95, "EXCELLENT"), (80, "GOOD"), (60, "FAIR"), (30, "POOR"), (0, "CRITICAL"))
+
+#: Version of the JSON that ``Diagnosis.to_json`` gives.
+DOCTOR_SCHEMA: Final = 1
 
 
 class Outcome(NamedTuple):
@@ -66,29 +75,25 @@ class Check:
     """``group.name``, such as ``redis.clients``. docs/doctor.md has a section for each."""
     looks_at: str
     """What is compared: ``connected_clients against maxclients``."""
-    judge: Callable[[Facts], Outcome | Sequence[Outcome]]
-    """Gives one outcome, or one for each subject (there may be none). May raise ``Unavailable``."""
+    judge: Callable[[Facts], Outcome | Iterable[Outcome]]
+    """Gives one outcome, or one for each subject (maybe none). May raise ``Unavailable``."""
     vital: bool = False
-    """Whether no task runs where this check fails as a whole, that is, without a subject."""
+    """Whether no task runs where it fails as a whole, that is, without a subject."""
 
     @property
     def group(self) -> str:
         """The part of the id before its dot."""
         return self.id.partition(".")[0]
 
-    def outcomes(self, facts: Facts) -> list[Outcome]:
-        """What this check says of *facts*.
-
-        Raises:
-            Unavailable: what it needs could not be looked at.
-        """
-        judged = self.judge(facts)
-        return [judged] if isinstance(judged, Outcome) else [*judged]
-
     @property
     def docs(self) -> str:
-        """Its section of the documentation: a file of the repository, and the anchor that Git hosts make."""
+        """Its section of the documentation, with the anchor that Git hosts make."""
         return f"docs/doctor.md#{self.id.replace('.', '')}"
+
+    def outcomes(self, facts: Facts) -> list[Outcome]:
+        """What this check says of *facts*; raises ``Unavailable`` if what it needs could not be looked at."""
+        judged = self.judge(facts)
+        return [judged] if isinstance(judged, Outcome) else [*judged]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,28 +110,9 @@ class CheckResult:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data."""
-        return {
-            "id": self.check.id,
-            "group": self.check.group,
-            "looks_at": self.check.looks_at,
-            **self.outcome._asdict(),
-            "docs": self.check.docs,
-            "vital": self.vital,
-        }
-
-
-#: Version of the JSON that ``Diagnosis.to_json`` gives.
-DOCTOR_SCHEMA: Final = 1
-
-#: What one check takes off the score; all unknown ones together at most.
-_COSTS: Final[dict[Verdict, int]] = {"ok": 0, "unknown": 1, "warn": 5, "fail": 25}
-_UNKNOWN_COSTS_AT_MOST: Final = 10
-
-#: The least score for each word.
-_HEALTH: Final = ((95, "EXCELLENT"), (80, "GOOD"), (60, "FAIR"), (30, "POOR"), (0, "CRITICAL"))
-
-#: Exit code for each verdict, by the Monitoring Plugins guidelines (Nagios, Icinga, Sensu).
-EXIT_CODES: Final[dict[Verdict, int]] = {"ok": 0, "warn": 1, "fail": 2, "unknown": 3}
+        check, outcome = self.check, self.outcome._asdict()
+        names = {"id": check.id, "group": check.group, "looks_at": check.looks_at}
+        return {**names, **outcome, "docs": check.docs, "vital": self.vital}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +124,6 @@ class Diagnosis:
     time: float
     """Seconds since the epoch."""
     results: tuple[CheckResult, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of all verdicts; ``unknown`` where nothing was checked."""
-        return max(self.checks.values(), key=VERDICTS.index, default="unknown")
 
     @property
     def checks(self) -> dict[str, Verdict]:
@@ -160,32 +141,32 @@ class Diagnosis:
         return {verdict: counter[verdict] for verdict in reversed(VERDICTS)}
 
     @property
-    def score(self) -> int | None:
-        """From 0 to 100, by the rule at the top of this module; ``None`` where too little could be looked at."""
-        if any(result.vital and result.outcome.verdict == "fail" for result in self.results):
-            return 0
-        counts = self.counts
-        if not self.results or 2 * counts["unknown"] > sum(counts.values()):
-            return None
-        costs = {verdict: _COSTS[verdict] * count for verdict, count in counts.items()}
-        costs["unknown"] = min(costs["unknown"], _UNKNOWN_COSTS_AT_MOST)
-        return max(0, 100 - sum(costs.values()))
-
-    @property
-    def health(self) -> str:
-        """The score as a word: EXCELLENT from 95, GOOD from 80, FAIR from 60, POOR from 30, else CRITICAL.
-
-        Without a score it is UNKNOWN, or CRITICAL if a check fails.
-        """
-        score = self.score
-        if score is None:
-            return "CRITICAL" if self.counts["fail"] else "UNKNOWN"
-        return next(word for least, word in _HEALTH if score >= least)
+    def verdict(self) -> Verdict:
+        """The worst of all verdicts; ``unknown`` where nothing was checked."""
+        return max(self.checks.values(), key=VERDICTS.index, default="unknown")
 
     @property
     def exit_code(self) -> int:
         """0: all is well. 1: a check warns. 2: a check fails. 3: a check is unknown, and none warns or fails."""
         return EXIT_CODES[self.verdict]
+
+    @property
+    def score(self) -> int | None:
+        """From 0 to 100, by the rule at the top of this module; ``None``: there is none."""
+        if any(result.vital and result.outcome.verdict == "fail" for result in self.results):
+            return 0
+        counts = self.counts
+        if not self.results or 2 * counts["unknown"] > sum(counts.values()):
+            return None
+        return max(0, 100 - 25 * counts["fail"] - 5 * counts["warn"] - min(10, counts["unknown"]))
+
+    @property
+    def health(self) -> str:
+        """The score as a word, EXCELLENT to CRITICAL. Without a score: CRITICAL if a check fails, else UNKNOWN."""
+        score = self.score
+        if score is None:
+            return "CRITICAL" if self.counts["fail"] else "UNKNOWN"
+        return next(word for least, word in _HEALTH if score >= least)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data: docs/doctor.md."""

@@ -65,44 +65,44 @@ def diagnose(
 ) -> Diagnosis:
     """Say what is wrong with the Redis, the settings, the live workers, the monitor and this machine.
 
-    It only looks: it changes nothing and starts nothing. It raises no error for what it finds.
+    It changes nothing and starts nothing, and raises no error for what it finds.
 
     Args:
-        app: the app to look at; without one, only the Redis, the figures and this machine are looked at.
-        seconds: how long looking may take in all. What has not answered by then is unknown.
+        app: without one, only the Redis, the figures and this machine are looked at.
+        seconds: how long looking may take. What has not answered by then is unknown.
         max_clients: how many clients the Redis takes; hosted ones do not always tell.
         progress: called with the number of looks that are done, and of all.
         given: ``redis_url``, ``key_prefix`` and ``app_name``, as for ``get_size_summary``.
     """
     broken = load(app) if app is not None else ""
-    usable = app if not broken or _has_conf(app) else None
-    facts = look_around(Scope(usable, given, seconds, max_clients, broken), progress=progress or (lambda *_: None))
+    usable = None if broken and _conf_error(app) else app
+    where = Scope(usable, given, seconds, max_clients, broken)
+    facts = look_around(where, progress=progress or (lambda *_: None))
     return Diagnosis(str(getattr(app, "main", None) or ""), time.time(), judge(facts))
 
 
 def load(app: Celery) -> str:
     """Load the app and its tasks as a worker does; why that failed, or an empty string.
 
-    Done before the looks start, as several threads must not load it at once.
+    The looks run in threads of their own, and must not all load it.
     """
+    return _conf_error(app) or _error(app.finalize) or _error(app.loader.import_default_modules)
+
+
+def _conf_error(app: Any) -> str:
+    """Why the configuration cannot be read; empty if it can."""
+    return _error(lambda: app.conf.get("broker_url"))
+
+
+def _error(step: Callable[[], Any]) -> str:
+    """Why *step* failed; empty if it did not."""
     try:
-        app.conf.get("broker_url")  # reads the configuration
-        app.finalize()
-        app.loader.import_default_modules()
+        step()
     except ModuleNotFoundError as exc:
         return f"there is no module {exc.name}"
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - the app's own code may raise anything
         return raised_at(exc)
     return ""
-
-
-def _has_conf(app: Any) -> bool:
-    """Whether the configuration of *app* can be read."""
-    try:
-        app.conf.get("broker_url")
-    except (Exception, SystemExit):  # noqa: BLE001 - the app's own code may raise anything
-        return False
-    return True
 
 
 def look_around(
@@ -116,10 +116,8 @@ def look_around(
     def take(name: str, look: Callable[[Scope], Any]) -> None:
         try:
             results[name] = LookResult(look(where))
-        except Unavailable as exc:
-            results[name] = LookResult(why_not=str(exc))
         except Exception as exc:  # noqa: BLE001 - one look that fails must not hide the others
-            results[name] = LookResult(why_not=f"looking failed with {raised_at(exc)}; please report it")
+            results[name] = LookResult(why_not=_why(exc, "looking"))
 
     # daemon threads: one that hangs does not keep the process from ending
     threads = [threading.Thread(target=take, args=item, daemon=True) for item in looks.items()]
@@ -141,7 +139,10 @@ def judge(facts: Facts, checks: Iterable[Check] = CHECKS) -> tuple[CheckResult, 
 def _outcomes(check: Check, facts: Facts) -> list[Outcome]:
     try:
         return check.outcomes(facts)
-    except Unavailable as exc:
-        return [unknown(str(exc))]
     except Exception as exc:  # noqa: BLE001 - one check that fails must not hide the others
-        return [unknown(f"this check failed with {raised_at(exc)}; please report it")]
+        return [unknown(_why(exc, "this check"))]
+
+
+def _why(exc: Exception, step: str) -> str:
+    """Why there is no answer."""
+    return str(exc) if isinstance(exc, Unavailable) else f"{step} failed with {raised_at(exc)}; please report it"

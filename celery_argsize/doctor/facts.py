@@ -39,11 +39,11 @@ class Scope:
     given: Mapping[str, str | None] = field(default_factory=dict)
     """Options of the command line: ``redis_url``, ``key_prefix``, ``app_name``."""
     seconds: float = 10.0
-    """How long all looks may take. Each ends a little earlier by itself, if it can."""
+    """How long all looks may take."""
     max_clients: int | None = None
-    """How many clients the Redis takes, if an option says so; hosted ones do not always tell."""
+    """How many clients the Redis takes, if an option says so."""
     broken: str = ""
-    """Why the app, or a module with its tasks, could not be loaded; empty if all were."""
+    """Why the app or a module of its tasks could not be loaded; empty if all were."""
 
     @property
     def why_no_app(self) -> str:
@@ -108,50 +108,51 @@ Kind = Literal["worker", "child", "beat"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryProcess:
-    """A process of Celery on this machine, of any app. What this user may not see is left at its default."""
+    """A process of Celery on this machine, of any app. What this user may not see has its default."""
 
     pid: int
     ppid: int
     kind: Kind
-    """``child``: a process that a worker started, for its pool or for the Beat of ``worker -B``."""
+    """``child``: a worker started it, for its pool or as the Beat of ``worker -B``."""
     beat: bool = False
     """Whether it sends what is due: a Beat, or a worker with ``-B``."""
     app: str = ""
     """What follows ``-A``."""
-    pool: str = ""
-    """What follows ``-P``."""
-    max_memory: int = 0
-    """KiB after ``--max-memory-per-child``; 0 without that option."""
     rss: int = 0
     """Bytes of memory that it holds."""
     created: float = 0.0
     """Seconds since the epoch."""
+    # only of workers and Beats:
+    pool: str = ""
+    """What follows ``-P``."""
+    max_memory: int = 0
+    """KiB of ``--max-memory-per-child``; 0 without it."""
     stopped: bool = False
-    """Whether it was stopped, as by SIGSTOP. This and what follows is not looked at for a child."""
+    """Whether it was stopped, as by SIGSTOP."""
     folder: str = ""
-    """The working directory."""
+    """Its working directory."""
     ports: frozenset[int] | None = None
     """Remote ports of its TCP connections; ``None``: not known."""
     ends: frozenset[str] = frozenset()
-    """Local ends of its TCP connections, written as in CLIENT LIST of Redis: ``127.0.0.1:50000``."""
+    """Local ends of these, as CLIENT LIST of Redis has them: ``127.0.0.1:50000``."""
 
     def elsewhere(self, port: int) -> bool:
-        """Whether it is not connected to *port*: another installation of the app has a broker of its own."""
+        """Whether it is known not to be connected to *port*, such as a copy of the app with its own broker."""
         return self.ports is not None and port not in self.ports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CGroup:
-    """The memory of a Linux control group, version 1 or 2: that of a container, a pod or a systemd unit."""
+    """The memory of a Linux control group: of a container, a pod, a systemd unit."""
 
     path: str
     """Below ``/sys/fs/cgroup``."""
     limit: int | None = None
-    """Bytes: the lowest limit of this group and of those around it; ``None``: no limit."""
+    """Bytes: the lowest limit of it and of the groups around it; ``None``: no limit."""
     used: int | None = None
-    """Bytes in the group with that limit, without cached files that the kernel drops when memory is short."""
+    """Bytes used of that limit, without cached files that the kernel can drop."""
     oom_kills: int | None = None
-    """Processes of the group that the kernel killed to get memory, since the group exists."""
+    """Processes in it that the kernel killed to get memory, since it exists."""
     workers: int = 0
     """How many of ``HostFacts.processes`` are in it."""
 
@@ -162,7 +163,7 @@ class HostFacts:
 
     hostname: str
     cpus: int
-    """How many this process may use: its affinity, and the quota of its control group, rounded up."""
+    """How many this process may use."""
     memory_total: int | None = None
     memory_available: int | None = None
     """What processes can still get without swapping."""
@@ -171,14 +172,14 @@ class HostFacts:
     cgroup: CGroup | None = None
     """The control group of this process."""
     worker_cgroups: tuple[CGroup, ...] = ()
-    """Other control groups that have a Celery process in them."""
+    """Other ones with a Celery process in them."""
     processes: tuple[CeleryProcess, ...] = ()
-    """Every process of Celery that this user may see; none without psutil."""
+    """Those that this user may see; none without psutil."""
     psutil_missing: bool = False
 
     @property
     def memory_limit(self) -> int | None:
-        """What all processes here may use together: the memory, or the limit of the control group if that is lower."""
+        """What all processes here may use together: the memory, or a lower limit of the control group."""
         limits = [limit for limit in (self.memory_total, self.cgroup and self.cgroup.limit) if limit]
         return min(limits, default=None)
 
@@ -194,7 +195,7 @@ class MonitorFacts:
     summary: Summary
     advice: Advice
     hosts: tuple[HostCheck, ...] = ()
-    """What messages show of the limits in force, for each host that sends; empty without an app."""
+    """What messages of each host show of the limits in force; empty without an app."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,13 +209,13 @@ class WorkerFacts:
     no_control: str = ""
     """Why workers cannot be asked; empty if they can."""
     took: float | None = 0.0
-    """Seconds to connect; ``None`` where there was neither a connection nor an error in time."""
+    """Seconds to connect; ``None``: there was neither a connection nor an error in time."""
     unreached: Mapping[str, str] = field(default_factory=dict)
-    """In a list of brokers, where one was reached: URL of each other that was not, without secrets → why."""
+    """Of a list of brokers with one that was reached: URL of each other one, without secrets → its error."""
     port: int = 0
     """The broker's; 0 where it has none."""
     ends: Mapping[str, bool] = field(default_factory=dict)
-    """On Redis: the client's end of each of its connections → whether it is at the database of the messages."""
+    """On Redis: the client's end of each connection → whether it is at the database of the messages."""
     nodes: tuple[Node, ...] = ()
     silent: tuple[str, ...] = ()
     """Names of workers that sent a heartbeat and no answer."""
@@ -223,12 +224,12 @@ class WorkerFacts:
     listened: float = 0.0
     """Seconds in which answers and heartbeats were heard."""
     counted: Mapping[str, Counted] = field(default_factory=dict)
-    """On AMQP: queue → its messages and consumers. Queues that do not exist are left out."""
+    """On AMQP: each queue that exists → its messages and consumers."""
     uncounted: Mapping[str, str] = field(default_factory=dict)
-    """On AMQP: queue → why it was not counted; it may exist or not."""
+    """On AMQP: each queue that was not counted → why."""
 
     def asked(self) -> WorkerFacts:
-        """Itself; raises ``Unavailable`` if workers could not be asked at all."""
+        """Itself; raises ``Unavailable`` if workers could not be asked."""
         if self.broker_error:
             raise Unavailable(f"the broker could not be asked: {self.broker_error}")  # noqa: EM102, TRY003
         if self.no_control:
@@ -238,12 +239,11 @@ class WorkerFacts:
     def live(self) -> tuple[Node, ...]:
         """The nodes; raises ``Unavailable`` if none answers."""
         if not self.asked().nodes:
-            message = "no worker answers"
-            raise Unavailable(message)
+            raise Unavailable("no worker answers")  # noqa: EM101, TRY003
         return self.nodes
 
     def at_database(self, process: CeleryProcess) -> bool | None:
-        """Whether *process* of this machine is connected to the database of the messages; ``None``: not known."""
+        """Whether a local process is connected to the database of the messages; ``None``: not known."""
         ends = [self.ends[end] for end in process.ends if end in self.ends]
         return any(ends) if ends else None
 
@@ -260,25 +260,25 @@ class Node:
     concurrency: int = 0
     """How many tasks its pool runs at once, now."""
     processes: tuple[int, ...] = ()
-    """The pids of its pool."""
+    """Pids of its pool."""
     queues: tuple[str, ...] = ()
     uptime: float | None = None
     """Whole seconds since it started."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """Task → runs since it started."""
     later: Mapping[str, int] = field(default_factory=dict)
-    """Task → runs since it started, *span* seconds after *totals*; empty where nothing is due that often."""
+    """``totals`` *span* seconds later; empty where nothing is due often."""
     span: float = 0.0
     registered: tuple[str, ...] | None = None
-    """Names of its tasks; ``None``: it did not answer that."""
+    """Names of its tasks. Here and below, ``None``: not answered, or not asked."""
     argsize: Mapping[str, Any] | None = None
     """Its answer to ``celery inspect argsize``."""
     stats: Mapping[str, Any] = field(default_factory=dict)
     """Its answer to ``celery inspect stats``."""
     longest_eta: float | None = None
-    """Seconds until the latest of the tasks that it holds for their ETA; ``None``: not asked."""
+    """Seconds until the latest of the tasks that it holds for their ETA."""
     active: int | None = None
-    """Tasks that it runs; ``None``: not asked."""
+    """Tasks that it runs."""
     heartbeats: tuple[Heartbeat, ...] = ()
 
     @property
@@ -288,11 +288,11 @@ class Node:
 
 
 class Heartbeat(NamedTuple):
-    """One worker-heartbeat (or worker-online) event."""
+    """One worker-heartbeat (or worker-online) event. Times are seconds since the epoch."""
 
     received: float
-    """Seconds since the epoch, by this machine's clock."""
+    """By this machine's clock."""
     sent: float
-    """Seconds since the epoch, by the clock of the worker's machine."""
+    """By the clock of the worker's machine."""
     every: float
-    """Seconds between two of them, as the worker says."""
+    """Seconds from one to the next, as the worker says."""

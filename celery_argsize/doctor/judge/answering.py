@@ -1,4 +1,4 @@
-"""The check workers.answering: who answers, which known worker does not, and whether heartbeats come in time."""
+"""The check workers.answering: who answers, who should and does not, and whether heartbeats come in time."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.doctor.app import is_of_app, setting, word_of
+from celery_argsize.doctor.app import is_of_app, word_of
 from celery_argsize.doctor.checks import fail, ok, unknown, warn
 from celery_argsize.doctor.facts import Unavailable
+from celery_argsize.doctor.judge.host import less_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,18 +21,11 @@ if TYPE_CHECKING:
 STARTING_SECONDS: Final = 60
 #: Seconds that two clocks may differ: ``HEARTBEAT_DRIFT_MAX`` of celery.events.state.
 DRIFT_SECONDS: Final = 16
-#: Seconds that looking takes by default: enough but for a slow broker.
-DEFAULT_SECONDS: Final = 10
-#: Seconds without an answer that prove something: as long as ``celery inspect`` waits.
+#: Seconds without an answer that prove something: as ``celery inspect`` waits, or longer where connecting took long.
 LISTENED_AT_LEAST: Final = 1.0
-#: An answer takes several round trips, as connecting does: how many times as long to listen.
 ANSWER_TIMES: Final = 3
 #: How many of many names are shown.
 SHOWN: Final = 5
-
-_RESTART: Final = (
-    "# what it does now (py-spy is a tool of its own):\npy-spy dump --pid {pid}\n# and start it again, if it stays so"
-)
 
 
 def some_of(names: Sequence[str]) -> str:
@@ -44,49 +38,38 @@ def answering(facts: Facts) -> list[Outcome]:
     """Judge who answers."""
     workers = facts.workers.get().asked()
     if not facts.conf.worker_enable_remote_control:
-        message = "worker_enable_remote_control is off: workers answer nothing"
-        raise Unavailable(message)
+        raise Unavailable("worker_enable_remote_control is off: workers answer nothing")  # noqa: EM101, TRY003
     if not workers.nodes:
         return _nobody(facts, workers)
-    outcomes = [ok("Workers answer.", _names(workers)), *_twice(facts, workers), *_silent(facts, workers)]
+    figure = some_of([node.name for node in workers.nodes])
+    if quiet := [node.name for node in workers.nodes if not node.heartbeats]:
+        figure += f"; no heartbeat within {workers.listened:.0f} s from {some_of(quiet)}"
+    outcomes = [ok("Workers answer.", figure)]
+    for name in workers.twice:
+        reason = "Several workers have this name: what is sent to one is done by any, and answers get mixed up."
+        fix = f"# give each a name of its own (%h is the host):\n{_start(facts)} -n worker1@%h"
+        outcomes.append(warn(reason, fix=fix, subject=name))
+    outcomes += _silent(facts, workers)
     for node in workers.nodes:
-        outcomes += [*_late(facts, node, workers.listened), *_drift(node)]
+        outcomes += [*_late(facts, node), *_drift(node)]
     return outcomes
+
+
+def _start(facts: Facts) -> str:
+    return f"celery -A {word_of(facts.app)} worker -l info"
 
 
 def _nobody(facts: Facts, workers: WorkerFacts) -> list[Outcome]:
     if workers.listened < max(LISTENED_AT_LEAST, ANSWER_TIMES * (workers.took or 0)):
-        timeout = 60 if facts.where.seconds >= DEFAULT_SECONDS else 10
-        message = f"too little time to hear the workers: {workers.listened:.1f} s; give it --timeout {timeout}"
-        raise Unavailable(message)
+        heard = f"{workers.listened:.1f} s"
+        raise Unavailable(f"too little time to hear the workers: {heard}; give it --timeout 60")  # noqa: EM102, TRY003
     silent = [*_silent(facts, workers)]
     if any(outcome.verdict == "unknown" for outcome in silent):
         return silent
     where = f" at {workers.broker}" if workers.unreached else ""
-    nobody = fail(
-        "No worker answers: none runs on this broker, or all are stuck. A solo worker answers only between tasks.",
-        f"0 answers within {workers.listened:.0f} s{where}",
-        fix=f"# start one:\ncelery -A {word_of(facts.app)} worker -l info",
-    )
-    return [nobody, *silent]
-
-
-def _names(workers: WorkerFacts) -> str:
-    names = some_of([node.name for node in workers.nodes])
-    quiet = [node.name for node in workers.nodes if not node.heartbeats]
-    if not quiet:
-        return names
-    return f"{names}; no heartbeat within {workers.listened:.0f} s from {some_of(quiet)}, which answers all the same"
-
-
-def _twice(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
-    start = f"celery -A {word_of(facts.app)} worker -l info -n worker1@%h"
-    for name in workers.twice:
-        yield warn(
-            "Several workers have this name: what is sent to one is done by any, and answers get mixed up.",
-            subject=name,
-            fix=f"# give each a name of its own, with -n (%h is the host):\n{start}",
-        )
+    figure = f"0 answers within {workers.listened:.0f} s{where}"
+    reason = "No worker answers: none runs on this broker, or all are stuck. A solo worker answers only between tasks."
+    return [fail(reason, figure, fix=f"# start one:\n{_start(facts)}"), *silent]
 
 
 # --- workers that do not answer
@@ -94,10 +77,8 @@ def _twice(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
 
 def _silent(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
     """Workers that are known, by a heartbeat or by their process, and do not answer."""
-    figure = f"no answer within {workers.listened:.0f} s"
     for name in workers.silent:
-        reason = "It sends heartbeats and does not answer: it is stuck, or a solo worker in a task."
-        yield fail(reason, figure, fix=_RESTART.format(pid="PID"), subject=name)
+        yield _stuck("It sends heartbeats and does not answer: it is stuck, or a solo worker in a task.", workers, name)
     for process in unheard(facts):
         subject = f"pid {process.pid}"
         if process.stopped:
@@ -110,8 +91,13 @@ def _silent(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
         elif is_starting(process):
             yield unknown("it does not answer: it is starting, or a solo worker in a task", subject=subject)
         else:
-            reason = "This worker runs here and does not answer: it is stuck, starved, or shutting down."
-            yield fail(reason, figure, fix=_RESTART.format(pid=process.pid), subject=subject)
+            yield _stuck("It runs here and does not answer: it is stuck, starved, or shutting down.", workers, subject)
+
+
+def _stuck(reason: str, workers: WorkerFacts, subject: str) -> Outcome:
+    pid = subject.removeprefix("pid ") if subject.startswith("pid ") else "PID"
+    fix = f"# what it does now (with py-spy):\npy-spy dump --pid {pid}\n# and start it again, if it stays so"
+    return fail(reason, f"no answer within {workers.listened:.0f} s", fix=fix, subject=subject)
 
 
 def is_starting(process: CeleryProcess) -> bool:
@@ -126,11 +112,11 @@ def unheard(facts: Facts) -> list[CeleryProcess]:
         return []
     mains = [process for process in host.processes if process.kind == "worker"]
     answering = {node.pid for node in workers.nodes}
-    parents = {process.ppid for process in mains}  # such as a launcher, with the command line of what it started
+    launchers = {process.ppid for process in mains}  # with the command line of what they started
     return [
         process
         for process in mains
-        if {process.pid, process.ppid}.isdisjoint(answering) and process.pid not in parents
+        if answering.isdisjoint({process.pid, process.ppid}) and process.pid not in launchers
         if is_of_app(facts.app, process.app)
         if not process.elsewhere(workers.port) or (is_starting(process) and not process.ports)
     ]
@@ -144,31 +130,26 @@ def unheard_names(facts: Facts) -> list[str]:
 # --- heartbeats
 
 
-def _late(facts: Facts, node: Node, listened: float) -> Iterator[Outcome]:
-    """A gap between heartbeats that is twice as long as the worker says."""
+def _late(facts: Facts, node: Node) -> Iterator[Outcome]:
+    """A gap between heartbeats that is over twice as long as the worker says."""
     times = [beat.received for beat in node.heartbeats]
     gap = max((later - earlier for earlier, later in pairwise(times)), default=0.0)
     every = max((beat.every for beat in node.heartbeats), default=0.0)
     if gap > 2 * every + 1:
-        concurrency = setting(facts.app, "worker_concurrency", 2)
-        memory = setting(facts.app, "worker_max_memory_per_child", 512000)
-        yield warn(
-            "Heartbeats come late: the worker starves (CPU, swap) or its connection hangs. In other workers' logs "
-            "this is “missed heartbeat”. Celery has no setting worker_heartbeat: no timeout cures it.",
-            f"{gap:.1f} s between two, where {every:g} s are due (heard for {listened:.0f} s)",
-            fix="# fewer children, or a limit on their memory (in KiB), so that the machine keeps up:\n"
-            f"{concurrency}\n{memory}",
-            subject=node.name,
+        reason = (
+            "Heartbeats come late: the worker starves (CPU, swap) or its connection hangs. Other workers log “missed "
+            "heartbeat”. Celery has no setting worker_heartbeat: no timeout cures it."
         )
+        figure = f"{gap:.1f} s between two, where {every:g} s are due"
+        yield warn(reason, figure, fix=less_memory(facts, 2), subject=node.name)
 
 
 def _drift(node: Node) -> Iterator[Outcome]:
-    """A clock that differs from this machine's. One heartbeat may have been held up, so the least counts."""
+    """A clock that differs from this machine's. One heartbeat may be held up on its way, so the least counts."""
     drift = min((beat.received - beat.sent for beat in node.heartbeats), key=abs, default=0.0)
     if abs(drift) > DRIFT_SECONDS:
-        yield warn(
-            "The clocks of that machine and this one differ: ETAs, countdowns and expires come early or late there.",
-            f"{abs(drift):.0f} s {'behind' if drift > 0 else 'ahead'}",
-            fix="# on both machines:\ntimedatectl set-ntp true",
-            subject=node.name,
+        reason = (
+            "The clocks of that machine and this one differ: ETAs, countdowns and expires come early or late there."
         )
+        figure = f"{abs(drift):.0f} s {'behind' if drift > 0 else 'ahead'}"
+        yield warn(reason, figure, fix="# on both machines:\ntimedatectl set-ntp true", subject=node.name)

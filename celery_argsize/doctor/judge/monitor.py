@@ -19,20 +19,17 @@ from celery_argsize.worker.monitor import installed
 from celery_argsize.worker.remote_control import NOT_HERE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from celery_argsize.advice.advice import ReprLimits
-    from celery_argsize.doctor.facts import Facts, MonitorFacts, Node
-    from celery_argsize.figures.summary import Summary
+    from celery_argsize.doctor.facts import Facts
 
-#: Seconds without a write, while something waits, that mean it cannot write: a worker tries at least once a second, and
-#: one failover of a Redis takes less.
+#: Seconds without a write, though something waits: a worker tries each second, and a failover of a Redis takes less.
 STALE_SECONDS: Final = 30.0
 
 _INSTALL: Final = (
     "import celery_argsize\ncelery_argsize.install(app)   # where app = Celery(...) is; then restart workers"
 )
-_RESTART: Final = "restart this worker; it must import the module that calls celery_argsize.install(app)"
 
 
 def _installed(facts: Facts) -> Outcome:
@@ -46,72 +43,57 @@ def _installed(facts: Facts) -> Outcome:
     if not settings.enabled:
         return warn("argsize_enabled is false: nothing is measured", "off", fix="app.conf.argsize_enabled = True")
     if settings.redis_url is None:
-        return warn(
-            "each worker keeps its figures in its own memory until it stops, and nobody else sees them",
-            "no Redis",
-            fix="app.conf.argsize_redis_url = 'redis://localhost:6379/0'",
-        )
+        reason = "each worker keeps its figures in its own memory until it stops, and nobody else sees them"
+        return warn(reason, "no Redis", fix="app.conf.argsize_redis_url = 'redis://localhost:6379/0'")
     figure = f"{safe_url(settings.redis_url)}, under {settings.base.removesuffix(':')}"
     return ok("the app calls install, and figures are kept there", figure)
 
 
-def _measuring(facts: Facts) -> list[Outcome]:
-    return [_measures(node) for node in facts.workers.get().live()]
+def _measuring(facts: Facts) -> Iterator[Outcome]:
+    """Whether each live worker measures."""
+    for node in facts.workers.get().live():
+        answer = node.argsize or {}
+        if "total_tasks" in answer:
+            figure = f"{counted(answer['total_tasks'], 'run')} since it began, or was reset"
+            yield ok("it measures", figure, subject=node.name)
+            continue
+        reason = "it does not know celery_argsize: it began before install was called, or runs other code"
+        reason = NOT_HERE if answer.get("error") == NOT_HERE else reason
+        fix = "restart this worker; it must import the module that calls celery_argsize.install(app)"
+        yield fail(reason, "not measuring", fix=fix, subject=node.name)
 
 
-def _measures(node: Node) -> Outcome:
-    answer = node.argsize or {}
-    if "total_tasks" in answer:
-        figure = f"{counted(answer['total_tasks'], 'run')} since it began, or was reset"
-        return ok("it measures", figure, subject=node.name)
-    reason = "it does not know celery_argsize: it began before install was called, or runs other code"
-    reason = NOT_HERE if answer.get("error") == NOT_HERE else reason
-    return fail(reason, "not measuring", fix=_RESTART, subject=node.name)
-
-
-def _answers(nodes: Iterable[Node]) -> dict[str, Mapping[str, Any]]:
-    """Name of each node that measures → its answer to ``celery inspect argsize``."""
+def _answers(facts: Facts) -> dict[str, Mapping[str, Any]]:
+    """Name of each live worker that measures → its answer to ``celery inspect argsize``."""
+    nodes = facts.workers.get().live()
     return {node.name: node.argsize for node in nodes if node.argsize and "total_tasks" in node.argsize}
 
 
-def _flushing(facts: Facts) -> list[Outcome]:
-    return [_flushes(name, answer) for name, answer in _answers(facts.workers.get().live()).items()]
-
-
-def _flushes(name: str, answer: Mapping[str, Any]) -> Outcome:
-    last, waiting, failures = answer["last_flush"], answer["waiting"], answer["flush_failures"]
-    age = None if last is None else max(0.0, time.time() - last)
-    figure = "nothing written yet" if age is None else f"last flush {age:,.0f} s ago"
-    figure += f", {counted(waiting, 'run')} waiting, {counted(failures, 'failed attempt')}"
-    if waiting and failures and (age is None or age > STALE_SECONDS):
-        return fail(
-            "it cannot write what it measures; nothing is lost while it runs",
-            figure,
-            fix="see the worker's log for the line that begins with celery_argsize, and redis.reachable above",
-            subject=name,
-        )
-    return ok("", figure, subject=name)
+def _flushing(facts: Facts) -> Iterator[Outcome]:
+    """Whether each live worker writes what it measured."""
+    for name, answer in _answers(facts).items():
+        waiting, failures = answer["waiting"], answer["flush_failures"]
+        age = max(0.0, time.time() - answer["last_flush"]) if answer["last_flush"] is not None else float("inf")
+        figure = "nothing written yet" if age == float("inf") else f"last flush {age:,.0f} s ago"
+        figure += f", {counted(waiting, 'run')} waiting, {counted(failures, 'failed attempt')}"
+        if waiting and failures and age > STALE_SECONDS:
+            reason = "it cannot write what it measures; nothing is lost while it runs"
+            fix = "see the worker's log for the line that begins with celery_argsize, and redis.reachable above"
+            yield fail(reason, figure, fix=fix, subject=name)
+        else:
+            yield ok("", figure, subject=name)
 
 
 def _arriving(facts: Facts) -> list[Outcome]:
     """Whether what workers measured is where we look, and whether runs were left out."""
     summary = facts.monitor.get().summary
-    outcomes = [*_left_out(summary)]
-    if not summary.total_tasks and facts.where.app is not None and facts.conf.task_always_eager:
-        outcomes.append(
-            warn(
-                "tasks run eagerly, in the process that sends them, and such runs are not counted",
-                "task_always_eager",
-                fix=f"{setting(facts.app, 'task_always_eager', value=False)}\n"
-                "or, to count them: app.conf.argsize_include_eager = True",
-            )
-        )
+    outcomes = [*_left_out(facts)]
     if outcomes and not (facts.workers.found and facts.workers.found.nodes):
         return outcomes
-    settings = locate(facts.where.app, **facts.where.given).settings
-    for name, answer in _answers(facts.workers.get().live()).items():
-        if answer["app"] != settings.app_name:
-            reason = f"its app_name is {answer['app']!r}, here it is {settings.app_name!r}"
+    app_name = locate(facts.where.app, **facts.where.given).settings.app_name
+    for name, answer in _answers(facts).items():
+        if answer["app"] != app_name:
+            reason = f"its app_name is {answer['app']!r}, here it is {app_name!r}"
         elif answer["total_tasks"] > answer["waiting"] and not summary.total_tasks:
             reason = "what it wrote is not where we look: another Redis, database or prefix"
         else:
@@ -122,54 +104,50 @@ def _arriving(facts: Facts) -> list[Outcome]:
     return outcomes or [ok("what workers measure is found where we look", figure)]
 
 
-def _left_out(summary: Summary) -> Iterator[Outcome]:
-    """Runs that were not measured, and runs whose task name was not kept."""
+def _left_out(facts: Facts) -> Iterator[Outcome]:
+    """Runs that were not measured, or not counted under their name."""
+    summary = facts.monitor.get().summary
     if summary.errors:
-        yield warn(
-            "errors in celery_argsize kept runs from being measured; the worker's log has each kind",
-            f"{summary.errors:,} of {summary.errors + summary.total_tasks:,} runs not measured",
-            fix="look for celery_argsize in the worker's log, and report it",
-        )
+        reason = "errors in celery_argsize kept runs from being measured; the worker's log has each kind"
+        figure = f"{summary.errors:,} of {summary.errors + summary.total_tasks:,} runs not measured"
+        yield warn(reason, figure, fix="look for celery_argsize in the worker's log, and report it")
     if summary.other_runs:
-        yield warn(
-            "more task names than are kept apart: the rest is added up under __other__",
-            f"{counted(summary.other_runs, 'run')} under __other__",
-            fix="raise argsize_max_task_names; or, if names are made at run time, give those tasks one name",
-        )
+        reason = "more task names than are kept apart: the rest is added up under __other__"
+        fix = "raise argsize_max_task_names; or, if names are made at run time, give those tasks one name"
+        yield warn(reason, f"{counted(summary.other_runs, 'run')} under __other__", fix=fix)
+    if not summary.total_tasks and facts.where.app is not None and facts.conf.task_always_eager:
+        reason = "tasks run eagerly, in the process that sends them, and such runs are not counted"
+        line = setting(facts.app, "task_always_eager", value=False)
+        fix = f"{line}\nor, to count them: app.conf.argsize_include_eager = True"
+        yield warn(reason, "task_always_eager", fix=fix)
 
 
 def _limits(facts: Facts) -> list[Outcome]:
-    """The limits that are advised against those of the app, and those against the messages of each host."""
-    outcomes = [_advised(facts, facts.monitor.get())]
+    """The limits that are advised, and those that messages show, against those of the app."""
+    outcomes = [_advised(facts)]
     for host in facts.monitor.get().hosts:
         lower = [finding for finding in host.findings if not finding.agrees]
         if lower:
-            outcomes.append(
-                warn(
-                    f"its messages are made with lower limits than the app at hand has ({lower[0].text})",
-                    f"{len(lower)} of {len(host.findings)} sightings",
-                    fix="deploy and restart what sends tasks on that host; then: celery -A proj argsize verify",
-                    subject=host.host,
-                )
-            )
+            reason = f"its messages are made with lower limits than the app at hand has ({lower[0].text})"
+            figure = f"{len(lower)} of {len(host.findings)} sightings"
+            fix = "deploy and restart what sends tasks on that host; then: celery -A proj argsize verify"
+            outcomes.append(warn(reason, figure, fix=fix, subject=host.host))
     return outcomes
 
 
-def _advised(facts: Facts, monitor: MonitorFacts) -> Outcome:
-    advice = monitor.advice
-    figure = f"{counted(advice.truncated, 'truncated repr')} in {counted(monitor.summary.total_tasks, 'run')}"
+def _advised(facts: Facts) -> Outcome:
+    monitor = facts.monitor.get()
+    advice, runs = monitor.advice, counted(monitor.summary.total_tasks, "run")
+    figure = f"{counted(advice.truncated, 'truncated repr')} in {runs}"
     if advice.verdict in {"nothing", "too_few"}:
         return ok("too few runs for advice" if advice.verdict == "too_few" else "no limit needs raising", figure)
-    if advice.verdict in {"apply", "apply_only"}:
-        wanted = {"": advice.limits} if advice.limits else advice.per_task
-        if facts.where.app is not None and all(_has(facts, name, limits) for name, limits in wanted.items()):
-            return ok("the app has the limits that are advised; reset to count afresh", figure)
-        return warn(f"{advice.cured:,} of these would be whole with other limits", figure, fix="\n".join(advice.lines))
-    return warn(
-        "tasks get payloads for which no limit should be raised",
-        figure,
-        fix="celery -A proj argsize recommend   # what to do for each task",
-    )
+    if advice.verdict not in {"apply", "apply_only"}:
+        fix = "celery -A proj argsize recommend   # what to do for each task"
+        return warn("tasks get payloads for which no limit should be raised", figure, fix=fix)
+    wanted = {"": advice.limits} if advice.limits else advice.per_task
+    if facts.where.app is not None and all(_has(facts, name, limits) for name, limits in wanted.items()):
+        return ok("the app has the limits that are advised; reset to count afresh", figure)
+    return warn(f"{advice.cured:,} of these would be whole with other limits", figure, fix="\n".join(advice.lines))
 
 
 def _has(facts: Facts, task: str, wanted: ReprLimits) -> bool:
@@ -184,5 +162,5 @@ CHECKS: Final = (
     Check("monitor.measuring", "whether each live worker measures", _measuring),
     Check("monitor.flushing", "each live worker's last flush, and what waits", _flushing),
     Check("monitor.arriving", "whether what workers measured is where we look, and all of it", _arriving),
-    Check("monitor.limits", "limits advised and limits that messages show, against those of the app", _limits),
+    Check("monitor.limits", "limits advised, and limits that messages show, against those of the app", _limits),
 )
