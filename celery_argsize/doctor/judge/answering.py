@@ -51,7 +51,7 @@ def answering(facts: Facts) -> list[Outcome]:
         outcomes.append(warn(reason, fix=fix, subject=name))
     outcomes += _silent(facts, workers)
     for node in workers.nodes:
-        outcomes += [*_late(facts, node), *_drift(node)]
+        outcomes += _heartbeats(facts, node)
     return outcomes
 
 
@@ -130,8 +130,8 @@ def unheard_names(facts: Facts) -> list[str]:
 # --- heartbeats
 
 
-def _late(facts: Facts, node: Node) -> Iterator[Outcome]:
-    """A gap between heartbeats that is over twice as long as the worker says."""
+def _heartbeats(facts: Facts, node: Node) -> Iterator[Outcome]:
+    """Heartbeats that come late, and a clock that differs from this machine's."""
     times = [beat.received for beat in node.heartbeats]
     gap = max((later - earlier for earlier, later in pairwise(times)), default=0.0)
     every = max((beat.every for beat in node.heartbeats), default=0.0)
@@ -142,10 +142,7 @@ def _late(facts: Facts, node: Node) -> Iterator[Outcome]:
         )
         figure = f"{gap:.1f} s between two, where {every:g} s are due"
         yield warn(reason, figure, fix=less_memory(facts, 2), subject=node.name)
-
-
-def _drift(node: Node) -> Iterator[Outcome]:
-    """A clock that differs from this machine's. One heartbeat may be held up on its way, so the least counts."""
+    # one of them may have been held up on its way
     drift = min((beat.received - beat.sent for beat in node.heartbeats), key=abs, default=0.0)
     if abs(drift) > DRIFT_SECONDS:
         reason = (

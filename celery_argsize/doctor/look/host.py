@@ -1,7 +1,7 @@
-"""What this machine says: its memory, its control groups, and the Celery processes on it.
+"""What this machine says: memory, control groups, and the Celery processes on it.
 
-Memory and processes come from psutil, which is an extra; control groups, and what the kernel killed, from files that
-only Linux has. Of a command line, only what the fields of ``CeleryProcess`` name is kept.
+Memory and processes come from psutil, an extra; control groups, and what the kernel killed, from files of Linux. Of a
+command line, only what ``CeleryProcess`` names is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.facts import Scope
 
-
 #: Bytes from which on a limit is none: version 1 of control groups writes about 2**63.
 _NO_LIMIT: Final = 1 << 60
 
@@ -40,7 +39,7 @@ def look_at_host(_: Scope, root: Path = Path("/")) -> HostFacts:
         cgroup=_memory_group(root, "self"),
     )
     try:
-        import psutil  # noqa: PLC0415 - an extra: everything else works without it
+        import psutil  # noqa: PLC0415 - an extra
     except ImportError:
         return replace(facts, psutil_missing=True)
     memory, processes = psutil.virtual_memory(), tuple(_celery_processes(psutil))
@@ -60,43 +59,42 @@ def look_at_host(_: Scope, root: Path = Path("/")) -> HostFacts:
     )
 
 
-# --- the processes of Celery
+# --- processes of Celery
 
 
 def _celery_processes(psutil: Any) -> Iterator[CeleryProcess]:
-    """Workers with the processes that they started, and Beats: the one reading of the process table."""
+    """Workers with what they started, and Beats. A fork has the command line of its parent."""
     seen: dict[int, tuple[Any, CeleryProcess]] = {}
     for process in psutil.process_iter(["ppid", "cmdline"]):
         celery = process_of(process.info["cmdline"] or [], process.pid, process.info["ppid"] or 0)
-        if celery is not None:
+        if celery:
             seen[process.pid] = process, celery
     mains = {pid for pid, (_, celery) in seen.items() if celery.kind == "worker" and celery.ppid not in seen}
     for pid, (process, celery) in seen.items():
-        # a fork has the command line of its parent, so only its parent tells what it is
-        if celery.ppid in mains:
-            celery = replace(celery, kind="child", beat=False)  # noqa: PLW2901 - what it is
-        elif pid not in mains and celery.kind != "beat":
-            continue  # a task started it
         with suppress(psutil.Error, OSError):  # it ended meanwhile, or is another user's
-            memory, created = process.memory_info(), process.create_time()
-            details = {} if celery.kind == "child" else _details(psutil, process)
-            yield replace(celery, rss=memory.rss, created=created, **details)
+            if celery.ppid in mains:
+                child = replace(celery, kind="child", beat=False)
+                yield replace(child, rss=process.memory_info().rss, created=process.create_time())
+            elif pid in mains or celery.kind == "beat":  # else a task started it
+                yield replace(celery, **_details(psutil, process))
 
 
 def _details(psutil: Any, process: Any) -> dict[str, Any]:
-    """What is only looked at for workers and Beats; what may not be seen is left out."""
+    """What is looked at of a worker or a Beat."""
     network = "net_connections" if hasattr(process, "net_connections") else "connections"  # before psutil 6
-    info = process.as_dict(["status", "cwd", network])
-    details = {"stopped": info["status"] == psutil.STATUS_STOPPED, "folder": info["cwd"] or ""}
-    if info[network] is not None:
-        remote = [connection for connection in info[network] if connection.raddr]
-        details["ports"] = frozenset(connection.raddr.port for connection in remote)
-        details["ends"] = frozenset(_end(*connection.laddr) for connection in remote)
-    return details
+    info = process.as_dict(["status", "cwd", network])  # None: this user may not see it
+    remote = [connection for connection in info[network] or () if connection.raddr]
+    return {
+        "rss": process.memory_info().rss,
+        "created": process.create_time(),
+        "stopped": info["status"] == psutil.STATUS_STOPPED,
+        "folder": info["cwd"] or "",
+        "ports": None if info[network] is None else frozenset(connection.raddr.port for connection in remote),
+        "ends": frozenset(_end(*connection.laddr) for connection in remote),
+    }
 
 
 def _end(ip: str, port: int) -> str:
-    """An end of a connection as CLIENT LIST of Redis writes it."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
@@ -121,40 +119,32 @@ def process_of(command: Sequence[str], pid: int = 0, ppid: int = 0) -> CeleryPro
     if kind != "worker":
         return None
     options, _ = _parsed(worker_command, words[1:])
-    return CeleryProcess(
-        pid=pid,
-        ppid=ppid,
-        kind="worker",
-        beat=bool(options.get("beat")),
-        app=app,
-        pool=str(options.get("pool") or ""),
-        max_memory=_number(str(options.get("max_memory_per_child"))) or 0,
-    )
+    pool, memory = str(options.get("pool") or ""), _number(options.get("max_memory_per_child")) or 0
+    beat = bool(options.get("beat"))
+    return CeleryProcess(pid=pid, ppid=ppid, kind="worker", beat=beat, app=app, pool=pool, max_memory=memory)
 
 
 def _titled(title: re.Match[str]) -> list[str]:
-    """The words that *title* shows; a title without arguments still says whether it is a worker or a Beat."""
-    kind, rest = ("worker" if title["process"] else "beat"), title["rest"]
-    words = (rest.partition("(")[2].rpartition(")")[0] if title["process"] else rest).split()
-    return words if kind in words else [kind]
+    """The words in *title*; without any, whether it is a worker or a Beat."""
+    if title["process"]:
+        words = title["rest"].partition("(")[2].rpartition(")")[0].split()
+        return words if "worker" in words else ["worker"]
+    words = title["rest"].split()
+    return words if "beat" in words else ["beat"]
 
 
 def _arguments(command: Sequence[str]) -> list[str]:
-    """The words after ``celery``, ``python -m celery`` and the like; empty if another program runs."""
-    words = [*command]
-    if words and _PYTHON.fullmatch(_base(words[0])):
+    """The words after ``celery`` or ``python -m celery``; none if another program runs."""
+    words = [word.replace("\\", "/") for word in command]
+    if words and _PYTHON.fullmatch(Path(words[0]).name):
         del words[0]
         while words and words[0].startswith("-") and words[0] not in {"-m", "-c"}:
             del words[: 2 if words[0] in _PYTHON_VALUES else 1]
         if words[:2] == ["-m", "celery"]:
             return words[2:]
-        if words and words[0].replace("\\", "/").endswith("celery/__main__.py"):
+        if words and words[0].endswith("celery/__main__.py"):
             return words[1:]
-    return words[1:] if words and _base(words[0]) in _SCRIPTS else []
-
-
-def _base(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]
+    return words[1:] if words and Path(words[0]).name in _SCRIPTS else []
 
 
 def _parsed(command: click.Command, words: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -205,36 +195,36 @@ def _groups(root: Path, controller: str, pid: str = "self") -> list[Path]:
 
 
 def _first(folder: Path, *names: str) -> int | None:
-    """The number in the first of the files *names* that has one: those of version 2, then of version 1."""
-    return next((number for name in names if (number := _number(_read(folder / name))) is not None), None)
+    """The number in the first of these files that has one: of version 2, then of version 1."""
+    numbers = [number for name in names if (number := _number(_read(folder / name))) is not None]
+    return numbers[0] if numbers else None
 
 
 def _memory_group(root: Path, pid: str) -> CGroup | None:
     """The control group of the process *pid*; ``None`` where its files say nothing."""
-    folders = _groups(root, "memory", pid)
-    if not folders:
+    limits = {
+        folder: limit
+        for folder in _groups(root, "memory", pid)
+        if (limit := _first(folder, "memory.max", "memory.limit_in_bytes") or _NO_LIMIT)
+    }
+    if not limits:
         return None
-    own, limits = folders[0], {}
-    for folder in folders:
-        limit = _first(folder, "memory.max", "memory.limit_in_bytes")
-        if limit and limit < _NO_LIMIT:
-            limits[folder] = limit
-    tightest = min(limits, key=lambda folder: limits[folder], default=own)
+    own, tightest = next(iter(limits)), min(limits, key=lambda folder: limits[folder])
     used = _first(tightest, "memory.current", "memory.usage_in_bytes")
     stat = _fields(tightest / "memory.stat")
     cached = _number(stat.get("total_inactive_file", stat.get("inactive_file"))) or 0
     events = _fields(own / "memory.events") | _fields(own / "memory.oom_control")
     group = CGroup(
         path=f"/{own.relative_to(root / 'sys/fs/cgroup')}",
-        limit=limits.get(tightest),
+        limit=limits[tightest] if limits[tightest] < _NO_LIMIT else None,
         used=None if used is None else max(0, used - cached),
         oom_kills=_number(events.get("oom_kill")),
     )
-    return group if (group.limit, group.used, group.oom_kills) != (None, None, None) else None
+    return group if group != CGroup(path=group.path) else None
 
 
 def _cpus(root: Path) -> int:
-    """CPUs that this process may use: those of its affinity, or the quota of a control group around it if lower."""
+    """CPUs that this process may use: of its affinity, or of the lowest quota of the control groups around it."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in _groups(root, "cpu"):
         quota = _read(folder / "cpu.max") or _read(folder / "cpu.cfs_quota_us") + _read(folder / "cpu.cfs_period_us")

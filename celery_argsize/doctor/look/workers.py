@@ -28,7 +28,7 @@ from celery_argsize.doctor.redis_facts import NO_ANSWER
 from celery_argsize.redis_url import safe_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from celery import Celery
 
@@ -48,9 +48,10 @@ ANSWER_SECONDS: Final = 1.0
 #: Where something is due every OFTEN seconds, runs are counted twice, SAMPLE_SECONDS apart.
 OFTEN: Final = 2.0
 SAMPLE_SECONDS: Final = 4.0
-#: Answers with the arguments of tasks are bounded: tasks that wait for their ETA, and characters of running tasks.
+#: Tasks that wait for their ETA which a node may hold to be asked for them.
 ETA_TASKS_AT_MOST: Final = 100
-ACTIVE_CHARACTERS_AT_MOST: Final = 1 << 20
+#: Running tasks are asked for if the app's limits keep the reprs of one task's arguments to so many characters.
+REPRS_AT_MOST: Final = 1 << 14
 
 #: Command of remote control → its arguments.
 _QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -132,11 +133,11 @@ class _Survey:
         """Note why asking ended early, unless workers have answered by then."""
         reason = _reason(exc)
         if not self.facts.no_control:
-            return
-        if reason == NO_ANSWER:
+            pass
+        elif reason == NO_ANSWER:
             self._add(no_control=f"the broker took a connection, and then gave {reason}; {_LONGER}")
         elif reason == why_not(exc):
-            self._add(broker_error=reason)
+            self._add(broker_error=reason, took=self.facts.took or 0.0)
         else:
             self._add(no_control=reason)
 
@@ -147,21 +148,24 @@ class _Survey:
             self._add(no_control=reason)
             return
         # first those that something is sent to, as there may be no time to count all
-        queues = [
-            *dict.fromkeys([app.conf.task_default_queue, *sorted(routed_queues(app)), *sorted(known_queues(app))])
-        ]
+        queues = [app.conf.task_default_queue, *sorted(routed_queues(app)), *sorted(known_queues(app))]
+        queues = [*dict.fromkeys(queues)]
         if transport == "amqp":
             self._add(uncounted=dict.fromkeys(queues, f"the broker was too slow to count it in time; {_LONGER}"))
         # before listening: on Redis, kombu then waits for answers on this very connection
         self._add(ends=ends_at(connection))
         with Listener(app, connection) as listener:
-            listener.ask(_QUESTIONS, seconds=LISTEN_SECONDS)
+            questions = {**_QUESTIONS}
+            if app.amqp.argsrepr_maxsize + app.amqp.kwargsrepr_maxsize <= REPRS_AT_MOST:
+                questions["active"] = {"safe": True}
+            listener.ask(questions, seconds=LISTEN_SECONDS)
             began = time.monotonic()
             wait = min(max(LISTEN_SECONDS, SLOW_TIMES * (self.facts.took or 0)), (self._end - began) / 2)
-            listener.listen(lambda: time.monotonic() > began + ANSWER_SECONDS and _complete(listener), began + wait)
+            least = began + ANSWER_SECONDS
+            listener.listen(lambda: time.monotonic() > least and _complete(listener, questions), began + wait)
             first = {**listener.replies["stats"]}
             self._note(listener, first, began)
-            _ask_more(app, listener)
+            _ask_scheduled(app, listener)
             self._note(listener, first, began)
             until = min(time.monotonic() + COUNT_SECONDS, self._end - ANSWER_SECONDS)
             counted, uncounted = count_queues(connection, queues, until)
@@ -191,32 +195,23 @@ def _reason(exc: Exception) -> str:
     return f"perhaps kombu cannot work with the app's settings ({raised_at(exc)}), see settings.values, .serializer"
 
 
-def _complete(listener: Listener) -> bool:
-    """Whether every node heard so far sent a heartbeat, and answered everything."""
-    nodes = {*listener.heartbeats, *listener.replies["ping"]}
-    return bool(nodes) and nodes == {*listener.heartbeats} and listener.answered(_QUESTIONS, nodes)
+def _complete(listener: Listener, questions: Collection[str]) -> bool:
+    """Whether every node heard so far sent a heartbeat, and answered all *questions*."""
+    nodes = {*listener.heartbeats}
+    return bool(nodes) and nodes >= listener.replies["ping"].keys() and listener.answered(questions, nodes)
 
 
-def _ask_more(app: Celery, listener: Listener) -> None:
-    """Ask what may be large, each node only if its answer is not."""
-    characters = app.amqp.argsrepr_maxsize + app.amqp.kwargsrepr_maxsize
-    multiplier = int(number(app.conf.worker_prefetch_multiplier) or 0)
-    nodes = dict[str, list[str]](active=[], scheduled=[])
+def _ask_scheduled(app: Celery, listener: Listener) -> None:
+    """Ask for the tasks that wait for their ETA, each node only if it holds few: they come with their arguments."""
+    nodes = []
     for name, reply in listener.replies["stats"].items():
-        concurrency = _concurrency(reply.said)
-        if concurrency * characters <= ACTIVE_CHARACTERS_AT_MOST:
-            nodes["active"].append(name)
-        # a worker fetches one message more for each task that it holds for its ETA
-        held = (reply.said.get("prefetch_count") or 0) - concurrency * multiplier
-        if concurrency * multiplier and 0 < held <= ETA_TASKS_AT_MOST:
-            nodes["scheduled"].append(name)
-    for question, names in nodes.items():
-        if names:
-            listener.ask({question: {"safe": True}}, names, seconds=ANSWER_SECONDS)
-    listener.listen(
-        lambda: all(listener.answered([question], names) for question, names in nodes.items()),
-        time.monotonic() + ANSWER_SECONDS,
-    )
+        # a worker fetches one message more for each
+        usual = _concurrency(reply.said) * int(number(app.conf.worker_prefetch_multiplier) or 0)
+        if usual and 0 < (reply.said.get("prefetch_count") or 0) - usual <= ETA_TASKS_AT_MOST:
+            nodes.append(name)
+    if nodes:
+        listener.ask({"scheduled": {}}, nodes, seconds=ANSWER_SECONDS)
+        listener.listen(lambda: listener.answered(["scheduled"], nodes), time.monotonic() + ANSWER_SECONDS)
 
 
 def _ask_again(listener: Listener, first: Mapping[str, Reply], end: float) -> None:
