@@ -30,7 +30,7 @@ SHOWN: Final = 5
 
 def some_of(names: Sequence[str]) -> str:
     """The first of *names*, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
@@ -47,16 +47,12 @@ def answering(facts: Facts) -> list[Outcome]:
     outcomes = [ok("Workers answer.", figure)]
     for name in workers.twice:
         reason = "Several workers have this name: what is sent to one is done by any, and answers get mixed up."
-        fix = f"# give each a name of its own (%h is the host):\n{_start(facts)} -n worker1@%h"
+        fix = f"# give each a name of its own (%h is the host):\ncelery -A {word_of(facts.app)} worker -n worker1@%h"
         outcomes.append(warn(reason, fix=fix, subject=name))
     outcomes += _silent(facts, workers)
     for node in workers.nodes:
         outcomes += _heartbeats(facts, node)
     return outcomes
-
-
-def _start(facts: Facts) -> str:
-    return f"celery -A {word_of(facts.app)} worker -l info"
 
 
 def _nobody(facts: Facts, workers: WorkerFacts) -> list[Outcome]:
@@ -69,10 +65,7 @@ def _nobody(facts: Facts, workers: WorkerFacts) -> list[Outcome]:
     where = f" at {workers.broker}" if workers.unreached else ""
     figure = f"0 answers within {workers.listened:.0f} s{where}"
     reason = "No worker answers: none runs on this broker, or all are stuck. A solo worker answers only between tasks."
-    return [fail(reason, figure, fix=f"# start one:\n{_start(facts)}"), *silent]
-
-
-# --- workers that do not answer
+    return [fail(reason, figure, fix=f"celery -A {word_of(facts.app)} worker -l info"), *silent]
 
 
 def _silent(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
@@ -125,9 +118,6 @@ def unheard(facts: Facts) -> list[CeleryProcess]:
 def unheard_names(facts: Facts) -> list[str]:
     """All workers that are known and do not answer: by their node's name, or by their pid."""
     return [*facts.workers.get().silent, *(f"the worker with pid {process.pid}" for process in unheard(facts))]
-
-
-# --- heartbeats
 
 
 def _heartbeats(facts: Facts, node: Node) -> Iterator[Outcome]:

@@ -47,12 +47,13 @@ def _cgroup(facts: Facts) -> list[Outcome]:
             reason = "The kernel killed processes to get memory: a task that ran in one of them is lost."
             alarm = fail if group.workers else warn
             outcomes.append(alarm(reason, _killed(group.oom_kills), fix=less_memory(facts), subject=subject))
-    known, since_boot = any(group.oom_kills is not None for _, group in groups), host.oom_kills_since_boot
-    if since_boot and not known:
+    # without control groups for memory, only the count of the whole machine is left
+    counted, since_boot = any(group.oom_kills is not None for _, group in groups), host.oom_kills_since_boot
+    if since_boot and not counted:
         reason = "The kernel killed processes to get memory since this machine started; its log says which."
         fix = f"dmesg -T | grep -i 'killed process'\n{less_memory(facts)}"
         outcomes.append(warn(reason, _killed(since_boot), fix=fix))
-    if not outcomes and (known or since_boot is not None):
+    if not outcomes and (counted or since_boot is not None):
         figure = f"{_killed(since_boot)} elsewhere" if since_boot else ""
         outcomes.append(ok("no lower limit, and the kernel killed nothing to get memory", figure))
     return outcomes

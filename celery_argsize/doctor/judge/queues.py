@@ -45,10 +45,10 @@ def queues(facts: Facts) -> list[Outcome]:
         if not any(part in name for part in _INTERNAL):
             outcomes += _unconsumed(facts, name, consumed)
     for reason in sorted({*uncounted.values()}):
-        names = [name for name, why in uncounted.items() if why == reason and name not in consumed]
+        names = [name for name, why_not in uncounted.items() if why_not == reason and name not in consumed]
         if names:
-            told = f"nobody who answers consumes {some_of(names)}, and who else does, and what waits, is not known"
-            outcomes.append(unknown(f"{told}: {reason}"))
+            gap = f"nobody who answers consumes {some_of(names)}, and who else does, and what waits, is not known"
+            outcomes.append(unknown(f"{gap}: {reason}"))
     return outcomes or [
         ok("Every queue that is known is consumed.", f"{len(consumed)} consumed: {', '.join(sorted(consumed))}")
     ]

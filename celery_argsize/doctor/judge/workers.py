@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 #: Prefork children for each CPU that are fine, and in all. Celery's default is one each; tasks that wait bear more.
 CHILDREN_PER_CPU: Final = 4
 CHILDREN_ALWAYS: Final = 8
-#: Bytes of the unit of worker_max_memory_per_child.
-KIB: Final = 1024
 
 
 def _concurrency(facts: Facts) -> Outcome:
@@ -43,9 +41,6 @@ def _concurrency(facts: Facts) -> Outcome:
     )
     line = setting(facts.app, "worker_concurrency", each)
     return warn(reason, figure, fix=f"# for each of {counted(len(here), 'worker')} here, or -c {each}:\n{line}")
-
-
-# --- memory
 
 
 class _Pool(NamedTuple):
@@ -99,7 +94,7 @@ def _together(facts: Facts, pools: list[_Pool]) -> Iterator[Outcome]:
     # so that all take half of the memory; but never less than twice the main process
     room = limit // 2 - sum(pool.main for pool in pools)
     each = room // max(1, sum(pool.node.concurrency for pool in pools))
-    kib = max(each + biggest.main, 2 * biggest.main) // KIB
+    kib = max(each + biggest.main, 2 * biggest.main) >> 10
     yield warn(reason, figure, fix=less_memory(facts, max(1, biggest.node.concurrency // 2), kib))
 
 
@@ -108,22 +103,17 @@ def _over_limit(facts: Facts, pools: list[_Pool]) -> Iterator[Outcome]:
     options = memory_options(facts)
     for pool in pools:
         name, smallest = pool.node.name, min(pool.children, default=0)
-        limit = int(options.get(name) or number(facts.conf.worker_max_memory_per_child) or 0)
-        if limit and smallest > limit * KIB:
-            line = memory_line(facts, 2 * smallest // KIB, name if name in options else "")
-            yield warn(
-                "Every child is over worker_max_memory_per_child from the start: each is replaced after every task.",
-                f"the smallest takes {size(smallest)}, the limit is {size(limit * KIB)}",
-                fix=f"# in KiB; leave room for what tasks need:\n{line}",
-                subject=name,
-            )
-
-
-# --- tasks
+        limit = int(options.get(name) or number(facts.conf.worker_max_memory_per_child) or 0) << 10  # it is in KiB
+        if 0 < limit < smallest:
+            reason = "Every child is over worker_max_memory_per_child: each is replaced after every task."
+            figure = f"the smallest takes {size(smallest)}, the limit is {size(limit)}"
+            line = memory_line(facts, smallest >> 9, name if name in options else "")
+            yield warn(reason, figure, fix=f"# leave room for what tasks need:\n{line}", subject=name)
 
 
 def _registered(facts: Facts) -> list[Outcome]:
     nodes = [node for node in facts.workers.get().live() if node.registered is not None]
+    line = setting(facts.app, "task_default_queue", "a_name_of_its_own")
     outcomes = []
     for node in nodes:
         for queue in node.queues:
@@ -132,20 +122,15 @@ def _registered(facts: Facts) -> list[Outcome]:
             # where tasks of another app are sent is not known
             names = [name for name in lacking if queue_of(facts.app, name) == queue or name not in facts.app.tasks]
             if names:
-                outcomes.append(_lacks(facts, node, queue, names))
+                reason = (
+                    "Other workers on this queue know tasks that this one throws away (“Received unregistered task”): "
+                    "they run different versions, or different apps share the queue."
+                )
+                figure = f"{len(names)} unknown on queue {queue}: {some_of(names)}"
+                fix = f"# deploy the same code to all, or give each app a queue of its own:\n{line}"
+                outcomes.append(warn(reason, figure, fix=fix, subject=node.name))
                 break
     return outcomes or [ok("Workers that share a queue know the same tasks.", f"{len(nodes)} asked")]
-
-
-def _lacks(facts: Facts, node: Node, queue: str, names: list[str]) -> Outcome:
-    reason = (
-        "Other workers on this queue know tasks that this one throws away (“Received unregistered task”): they run "
-        "different versions, or different apps share the queue."
-    )
-    figure = f"{len(names)} unknown on queue {queue}: {some_of(names)}"
-    line = setting(facts.app, "task_default_queue", "a_name_of_its_own")
-    fix = f"# deploy the same code to all, or give each app a queue of its own:\n{line}"
-    return warn(reason, figure, fix=fix, subject=node.name)
 
 
 CHECKS: Final[tuple[Check, ...]] = (

@@ -59,9 +59,6 @@ def look_at_host(_: Scope, root: Path = Path("/")) -> HostFacts:
     )
 
 
-# --- processes of Celery
-
-
 def _celery_processes(psutil: Any) -> Iterator[CeleryProcess]:
     """Workers with what they started, and Beats. A fork has the command line of its parent."""
     seen: dict[int, tuple[Any, CeleryProcess]] = {}
@@ -154,9 +151,6 @@ def _parsed(command: click.Command, words: list[str]) -> tuple[dict[str, Any], l
         options, rest, _ = parser.parse_args([*words])
         return dict(options), rest
     return {}, []
-
-
-# --- files of Linux
 
 
 def _read(path: Path) -> str:

@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.doctor.app import known_queues, number, routed_queues, shortest_interval
@@ -28,7 +28,7 @@ from celery_argsize.doctor.redis_facts import NO_ANSWER
 from celery_argsize.redis_url import safe_url
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from celery import Celery
 
@@ -161,8 +161,15 @@ class _Survey:
             listener.ask(questions, seconds=LISTEN_SECONDS)
             began = time.monotonic()
             wait = min(max(LISTEN_SECONDS, SLOW_TIMES * (self.facts.took or 0)), (self._end - began) / 2)
-            least = began + ANSWER_SECONDS
-            listener.listen(lambda: time.monotonic() > least and _complete(listener, questions), began + wait)
+            # until every node heard so far sent a heartbeat, and answered everything
+            listener.listen(
+                lambda: (
+                    time.monotonic() > began + ANSWER_SECONDS
+                    and listener.heartbeats.keys() >= listener.replies["ping"].keys()
+                    and listener.answered(questions, listener.heartbeats or {"nobody"})
+                ),
+                began + wait,
+            )
             first = {**listener.replies["stats"]}
             self._note(listener, first, began)
             _ask_scheduled(app, listener)
@@ -193,12 +200,6 @@ def _reason(exc: Exception) -> str:
         return reason
     # only the class of the error is known
     return f"perhaps kombu cannot work with the app's settings ({raised_at(exc)}), see settings.values, .serializer"
-
-
-def _complete(listener: Listener, questions: Collection[str]) -> bool:
-    """Whether every node heard so far sent a heartbeat, and answered all *questions*."""
-    nodes = {*listener.heartbeats}
-    return bool(nodes) and nodes >= listener.replies["ping"].keys() and listener.answered(questions, nodes)
 
 
 def _ask_scheduled(app: Celery, listener: Listener) -> None:
@@ -240,6 +241,7 @@ def _node(name: str, listener: Listener, first: Reply | None) -> Node:
     again = latest if latest is not first else None
     stats = first.said if first else {}
     pool = stats.get("pool") or {}
+    etas = [task["eta"] for task in lists.get("scheduled", ()) if task["eta"]]
     return Node(
         name=name,
         pid=int(stats.get("pid") or 0),
@@ -254,13 +256,12 @@ def _node(name: str, listener: Listener, first: Reply | None) -> Node:
         registered=tuple(lists["registered"]) if "registered" in lists else None,
         argsize=answers.get("argsize"),
         stats=stats,
-        longest_eta=_longest_eta(lists["scheduled"]) if "scheduled" in lists else None,
+        longest_eta=max(map(_seconds_until, etas), default=0.0) if "scheduled" in lists else None,
         active=len(lists["active"]) if "active" in lists else None,
         heartbeats=tuple(listener.heartbeats.get(name, ())),
     )
 
 
-def _longest_eta(scheduled: list[Any]) -> float:
-    """Seconds until the latest of *scheduled*; 0 if all are due."""
-    etas = [datetime.fromisoformat(request["eta"]) for request in scheduled if request.get("eta")]
-    return max([0.0, *((eta - datetime.now(eta.tzinfo)) / timedelta(seconds=1) for eta in etas)])
+def _seconds_until(moment: str) -> float:
+    eta = datetime.fromisoformat(moment)
+    return (eta - datetime.now(eta.tzinfo)).total_seconds()
