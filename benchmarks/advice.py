@@ -1,9 +1,11 @@
-"""What the advice predicts, against what happens: bytes and publish time, for fifty shapes of arguments.
+"""Tests the predictions of the advice: bytes and publish time, for fifty shapes of arguments.
 
-``make bench-advice`` runs it, in about two minutes. It writes ADVICE.md beside this file, and the table of results in
-docs/advice.md. For each shape, tasks are published with Celery's default limits and measured as a worker would;
-``advise`` says which limits keep their reprs whole, and what those cost; the same tasks are published with those
-limits, and weighed and timed.
+``make bench-advice`` runs it in about two minutes. It writes ADVICE.md beside this file and the table of results in
+docs/advice.md. For each shape:
+
+1. Publish tasks with Celery's default limits, and measure their arguments as a worker would.
+2. Ask ``advise`` which limits keep the reprs whole, and what they cost.
+3. Publish the same tasks with these limits. Compare message size and publish time with the prediction.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 HERE: Final = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "tests"), str(HERE.parent / "scripts")]
 
-import redis  # noqa: E402 - from here on, what is ours is found too
+import redis  # noqa: E402 - the folders of our own modules are on sys.path only from here on
 import redis_server  # noqa: E402
 from amqp.serialization import dumps  # noqa: E402
 from celery import Celery  # noqa: E402
@@ -40,17 +42,17 @@ if TYPE_CHECKING:
     from celery_argsize import TaskAdvice
 
 REPORT: Final = HERE / "ADVICE.md"
-#: Has the results between two marks.
+#: The file that holds the results, between the two ``MARKS``.
 DOC: Final = HERE.parent / "docs" / "advice.md"
 MARKS: Final = ("<!-- made by make bench-advice -->\n", "<!-- until here -->\n")
 
-#: What is aimed at: bytes within this share, times within this factor.
+#: The goals: predicted bytes are right within this share, predicted times within this factor.
 BYTES_WITHIN: Final = 0.05
 TIME_FACTOR: Final = 2.0
-#: Seconds. Times that differ by less count as held; below it, nothing can be told.
+#: Seconds. A prediction that is off by less meets its goal: such times cannot be measured reliably.
 TOO_SMALL: Final = 50e-6
 
-#: Seconds to time one shape for, about; and how often each of its messages is made, at least and at most.
+#: About how many seconds to time one shape, and how often each of its messages is made, at least and at most.
 TIMING: Final = 1.2
 ROUNDS: Final = (5, 15)
 
@@ -59,14 +61,14 @@ ROUNDS: Final = (5, 15)
 
 
 class Bytes(NamedTuple):
-    """Bytes that a truncated message gets longer, the mean."""
+    """Mean bytes by which the limits make a truncated message longer: predicted and measured."""
 
     predicted: float
     measured: float
 
     @property
     def error(self) -> float:
-        """As a share of what was measured."""
+        """The relative error of the prediction; 0.05 is 5 % too much."""
         return self.predicted / self.measured - 1
 
     @property
@@ -85,7 +87,7 @@ class Bytes(NamedTuple):
         return f"{self.error:+.1%}"
 
     def __str__(self) -> str:
-        return f"{self.verdict} ({self.predicted:,.0f} for {self.measured:,.0f} bytes)"
+        return f"{self.verdict} ({self.predicted:,.0f} bytes predicted, {self.measured:,.0f} measured)"
 
     @property
     def cells(self) -> list[str]:
@@ -94,7 +96,7 @@ class Bytes(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """Time that a publish takes longer."""
+    """Seconds by which the limits make a publish slower: predicted and measured."""
 
     predicted: float
     measured: float
@@ -119,7 +121,7 @@ class Seconds(NamedTuple):
         return f"{self.predicted / self.measured:.2f}" if self.measured > self.predicted / 100 else "over 100"
 
     def __str__(self) -> str:
-        return f"{self.verdict} ({self.predicted * 1000:,.3f} for {self.measured * 1000:,.3f} ms)"
+        return f"{self.verdict} ({self.predicted * 1000:,.3f} ms predicted, {self.measured * 1000:,.3f} measured)"
 
     @property
     def cells(self) -> list[str]:
@@ -132,24 +134,24 @@ class Seconds(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One shape: predicted and measured."""
+    """The results for one shape."""
 
     shape: Shape
     summary: Summary
     redis: Bytes
     amqp: Bytes | None
-    """``None`` where no limit fits the frame."""
+    """``None`` if no limit that keeps the reprs whole fits into RabbitMQ's header frame."""
     mean: Seconds
     largest: Seconds
 
     @property
     def holds(self) -> bool:
-        """Whether all of it does, that of the largest message aside."""
+        """Whether bytes and mean publish time meet their goals. The largest message does not count."""
         return self.redis.holds and self.mean.holds and (self.amqp is None or self.amqp.holds)
 
     @property
     def cells(self) -> list[str]:
-        """For the table."""
+        """The row for the table."""
         (task,) = self.summary.tasks
         need = max(task.args.need.max, task.kwargs.need.max)
         amqp = self.amqp.cells if self.amqp else ["none fits", "", ""]
@@ -157,27 +159,27 @@ class Row(NamedTuple):
 
 
 def advised(summary: Summary, broker: str, timer: PublishTimer | None = None) -> tuple[TaskAdvice, ...]:
-    """The advice for each task, whatever it costs, and however few runs there were."""
+    """The advice for each task in *summary*, without bounds on its cost or on the number of runs."""
     version = metadata.version("celery")
     return advise(summary, broker, version, publish_time=timer, min_runs=1, max_publish_seconds=math.inf).tasks
 
 
 def limited(app: Celery, task: str, limits: ReprLimits) -> Celery:
-    """*app* with *limits* for *task*."""
+    """Set *limits* for *task* on *app*, and return *app*."""
     set_repr_limits(app, {task: limits})
     return app
 
 
 def redis_sizes(url: str, task: str, calls: list[Call], limits: ReprLimits) -> list[int]:
-    """Bytes of each message, as they lie in Redis once Celery has sent them."""
+    """Send each call through Celery to the Redis at *url*: the bytes of each message, as Redis stores it."""
     app = limited(Celery("benchmark", broker=url, set_as_current=False), task, limits)
     for args, kwargs in calls:
         app.send_task(task, args, kwargs, ignore_result=True)
     app.close()
     with redis.Redis.from_url(url) as client:
-        found: Any = client.lrange("celery", 0, -1)
+        messages: Any = client.lrange("celery", 0, -1)
         client.flushall()
-    return [len(message) for message in reversed(found)]
+    return [len(message) for message in reversed(messages)]
 
 
 def amqp_sizes(task: str, calls: list[Call], limits: ReprLimits) -> list[int]:
@@ -187,18 +189,21 @@ def amqp_sizes(task: str, calls: list[Call], limits: ReprLimits) -> list[int]:
 
 
 def longer(weigh: Callable[[ReprLimits], list[int]], limits: ReprLimits) -> list[int]:
-    """By how many bytes *limits* make each message longer."""
+    """By how many bytes *limits* make each message longer; *weigh* gives the bytes of each message under limits."""
     return [after - before for before, after in zip(weigh(ReprLimits()), weigh(limits), strict=True)]
 
 
 def slower(task: str, calls: list[Call], limits: ReprLimits) -> list[float]:
-    """By how many seconds *limits* make the making of each message longer: medians, taken by turns."""
-    found = by_turns((fresh_app(), limited(fresh_app(), task, limits)), task, calls)
-    return [statistics.median(after) - statistics.median(before) for before, after in found]
+    """By how many seconds *limits* make it slower to build each message: the difference of two medians."""
+    times = by_turns((fresh_app(), limited(fresh_app(), task, limits)), task, calls)
+    return [statistics.median(after) - statistics.median(before) for before, after in times]
 
 
 def by_turns(apps: Sequence[Celery], task: str, calls: Sequence[Call]) -> list[list[tuple[float, ...]]]:
-    """For each message, and each of *apps*, the times that it takes to make it."""
+    """Time how long each of *apps* takes to build each message, several times, the apps in turns.
+
+    Returns one list for each call, which has one tuple of seconds for each app.
+    """
     spent = sum(timed(app, task, call) for call in calls for app in apps)
     rounds = min(ROUNDS[1], max(ROUNDS[0], round(TIMING / spent)))
     taken = [[[timed(app, task, call) for app in apps] for _ in range(rounds)] for call in calls]
@@ -206,14 +211,14 @@ def by_turns(apps: Sequence[Celery], task: str, calls: Sequence[Call]) -> list[l
 
 
 def timed(app: Celery, task: str, call: Call) -> float:
-    """Seconds that *app* takes to make one message; those of this thread, so that other programs do not count."""
+    """CPU seconds of this thread that *app* takes to build one message. Other programs do not count."""
     began = time.thread_time()
     publish(app, task, call)
     return time.thread_time() - began
 
 
 def run(shape: Shape, url: str) -> Row:
-    """Predict and measure."""
+    """Predict and measure one shape."""
     name, calls = shape.name, shape.calls()
     summary = observe(fresh_app(), {name: calls})
     truncated = summary.truncated_tasks
@@ -236,7 +241,7 @@ def run(shape: Shape, url: str) -> Row:
 
 
 def on_amqp(summary: Summary, calls: list[Call]) -> Bytes | None:
-    """The same for the headers on AMQP."""
+    """Bytes that the headers get longer on AMQP; ``None`` if no limit fits into the frame."""
     (task,) = advised(summary, "amqp")
     if task.limits is None or task.cost is None:
         return None
@@ -253,7 +258,7 @@ WIDTHS: Final = (42, 4, 7, 7, 8, 8, 9, 8, 8, 8, 8, 17)
 
 
 def main() -> None:
-    """Run all shapes, print the table, write it."""
+    """Run all shapes, and print and write the table."""
     print(aligned(HEAD))
     rows = []
     with tempfile.TemporaryDirectory() as folder, redis_server.run(Path(folder)) as url:
@@ -262,71 +267,77 @@ def main() -> None:
             print(aligned(rows[-1].cells), flush=True)
         with redis.Redis.from_url(url) as client:
             info: Any = client.info("server")
-    found = results(rows)
-    print("", *found, sep="\n")
+    table = results(rows)
+    print("", *table, sep="\n")
     libraries = versions(["celery", "kombu", "amqp", "redis"])
     where = f"On {machine()}.\nVersions: {libraries}, Redis server {info['redis_version']}."
-    REPORT.write_text(document(rows, found, where), encoding="utf-8")
+    REPORT.write_text(document(rows, table, where), encoding="utf-8")
     text = DOC.read_text(encoding="utf-8")
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
-    held = f"\nAll of it held for {sum(row.holds for row in rows)} of {len(rows)} shapes. {where}\n\n"
+    end = f"\n{met(rows, 'kinds of arguments')} {where}\n\n"
     DOC.write_text(
-        "".join([before, MARKS[0], *(f"{line}\n" for line in found), held, MARKS[1], after]), encoding="utf-8"
+        "".join([before, MARKS[0], *(f"{line}\n" for line in table), end, MARKS[1], after]), encoding="utf-8"
     )
 
 
+def met(rows: list[Row], unit: str) -> str:
+    """A sentence: for how many shapes the goals were met."""
+    return f"Bytes and mean publish time met their goals for {sum(row.holds for row in rows)} of {len(rows)} {unit}."
+
+
 def aligned(cells: list[str]) -> str:
-    """A row of the table, for a terminal."""
+    """A row of the table with aligned columns, for a terminal."""
     first, *others = zip(cells, WIDTHS, strict=True)
     return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])
 
 
 def results(rows: list[Row]) -> list[str]:
-    """A table of how many hold, and of the worst."""
-    # as the commands do it: the tasks of all shapes, within TIMING_BUDGET
+    """The short table, in Markdown: how many predictions met their goal, and the worst one."""
+    # The commands time the tasks of all shapes together, within TIMING_BUDGET.
     tasks = tuple(task for row in rows for task in row.summary.tasks)
     costs = {task.name: task.cost for task in advised(Summary(tasks), "redis", PublishTimer(budget=TIMING_BUDGET))}
     quick = [Seconds(cost.publish_seconds or 0.0, row.mean.measured) for row in rows if (cost := costs[row.shape.name])]
     share, factor = f"within {BYTES_WITHIN:.0%}", f"within a factor of {TIME_FACTOR:g}"
     return [
-        "| predicted | aimed at | held | worst |",
+        "| predicted figure | goal | goal met | worst case |",
         "|---|---|---|---|",
         _result("bytes of a message on Redis", share, [row.redis for row in rows]),
-        _result("bytes of its headers on RabbitMQ (of those that fit)", share, [row.amqp for row in rows if row.amqp]),
-        _result("publish time, the mean", factor, [row.mean for row in rows]),
-        _result(f"the same, all tasks timed in {TIMING_BUDGET:g} s, as the commands do", factor, quick),
+        _result("bytes of the headers on RabbitMQ (where they fit)", share, [row.amqp for row in rows if row.amqp]),
+        _result("mean publish time", factor, [row.mean for row in rows]),
+        _result(f"mean publish time, with {TIMING_BUDGET:g} s to time all tasks, as the commands do", factor, quick),
         _result("publish time of the largest message", factor, [row.largest for row in rows]),
     ]
 
 
-def _result(what: str, target: str, figures: Sequence[Bytes | Seconds]) -> str:
+def _result(what: str, goal: str, figures: Sequence[Bytes | Seconds]) -> str:
     held = sum(figure.holds for figure in figures)
-    return f"| {what} | {target} | {held} of {len(figures)} | {max(figures, key=lambda figure: figure.off)} |"
+    return f"| {what} | {goal} | {held} of {len(figures)} | {max(figures, key=lambda figure: figure.off)} |"
 
 
-def document(rows: list[Row], found: list[str], where: str) -> str:
-    """ADVICE.md."""
-    table = [HEAD, [":--", *["--:"] * (len(HEAD) - 1)], *(row.cells for row in rows)]
+def document(rows: list[Row], table: list[str], where: str) -> str:
+    """The text of ADVICE.md; *table* is the short one."""
+    full = [HEAD, [":--", *["--:"] * (len(HEAD) - 1)], *(row.cells for row in rows)]
     return f"""\
-# The advice: predicted against measured
+# The advice: predicted and measured
 
-Made by `make bench-advice`. [advice.py](advice.py) says what it does, and [shapes.py](shapes.py) what it sends.
+Written by `make bench-advice`. [advice.py](advice.py) is the program, and [shapes.py](shapes.py) makes the arguments.
 {where}
 
-{chr(10).join(found)}
+{chr(10).join(table)}
 
-All of it held for {sum(row.holds for row in rows)} of {len(rows)} shapes, the largest message aside.
+{met(rows, "shapes")}
 
-- `need`: characters that the largest whole repr takes.
-- `Redis`, `AMQP`: bytes that a truncated message gets longer with the limits advised, the mean, as predicted. Measured
-  are messages as they lie in a Redis server, and headers as py-amqp writes them into the header frame. `none fits`: no
-  limit that keeps the reprs whole fits the frame.
-- `ms`: time that a publish takes longer, the mean, as predicted. Measured is Celery's `create_task_message` with the
-  limits for Redis, less the same with Celery's defaults: medians of the thread's own time. `factor` is predicted by
-  measured. Differences under {TOO_SMALL * 1000:.2f} ms count as held.
-- ✗: not held.
+- `need`: length of the longest whole repr, in characters.
+- `Redis`, `AMQP`: the prediction, by how many bytes the advised limits make a truncated message longer, on average.
+  `measured` on Redis: the messages as the server stores them. `measured` on AMQP: the headers as py-amqp writes them
+  into the header frame. `none fits`: no limit that keeps the reprs whole fits into the frame.
+- `ms`: the prediction, by how much the limits for Redis make a publish slower, on average. `measured`: the time of
+  Celery's `create_task_message` with these limits, minus its time with Celery's defaults. Both are medians of the
+  thread's CPU time.
+- `factor`: predicted time divided by measured time. A difference under {TOO_SMALL * 1000:.2f} ms meets the goal.
+- ✗: the goal was missed.
 
-{chr(10).join(f"| {' | '.join(cells)} |" for cells in table)}
+{chr(10).join(f"| {' | '.join(cells)} |" for cells in full)}
 """
 
 

@@ -1,4 +1,4 @@
-"""Arguments of a wanted size, in six shapes: what ``measure_time``, ``memory`` and ``publish`` measure."""
+"""Makes task arguments of six shapes and any size, for ``measure_time``, ``memory`` and ``publish``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MB: Final = 1024 * KB
 
 
 def label(size: int) -> str:
-    """A size in characters, as people say it."""
+    """A size in characters as people write it: ``10 KB``, ``2 MB``."""
     return f"{size // MB} MB" if size >= MB else f"{size // KB} KB"
 
 
 def record(number: int) -> dict[str, Any]:
-    """One of many: 6 keys, about 110 characters."""
+    """A flat record with 6 keys, about 110 characters of JSON."""
     return {
         "id": 100_000 + number,
         "title": f"Adagio in G minor, take {number % 1000}",
@@ -31,13 +31,13 @@ def record(number: int) -> dict[str, Any]:
 
 
 def nested(number: int) -> dict[str, Any]:
-    """One of many: 5 levels, about 250 characters."""
+    """A nested record with 5 levels, about 250 characters of JSON."""
     tracks = [{"title": f"Movement {n}", "marks": [number % 97, n]} for n in range(4)]
     label = {"name": "Harmonia", "country": {"code": "FR", "name": "France"}}
     return {"id": 100_000 + number, "album": {"label": label, "tracks": tracks}, "tags": ["baroque", "strings"]}
 
 
-#: By name: args of about so many characters of JSON.
+#: Shape name → function that makes args of about the given number of characters of JSON.
 SHAPES: Final[Mapping[str, Callable[[int], tuple[Any, ...]]]] = {
     "records": lambda size: ([record(n) for n in range(max(1, size // 112))],),
     "nested": lambda size: ([nested(n) for n in range(max(1, size // 254))],),

@@ -1,9 +1,8 @@
-"""How much memory it takes, and where that ends: a million names, a million runs, 100 MB arguments, hostile names.
+"""Measures whether memory stays bounded: a million names, a million runs, arguments of 100 MB, hostile names.
 
-``make bench-reliability`` runs it, in about twenty minutes, on Linux with 8 GB free. It prints the tables of
-docs/reliability.md. Each load goes the whole way: a main process with its pipe, its thread and a real Redis, and a
-forked child that sends Celery's ``task_prerun`` for light tasks. Main process, child and Redis are weighed before and
-at their peak.
+``make bench-reliability`` runs it, and it prints the tables of docs/reliability.md. It needs Linux and 8 GB of free
+memory. Each load goes the whole way: a forked child sends Celery's ``task_prerun`` for light tasks, and a main process
+with its pipe and its thread writes to a real Redis. The memory of all three is read before a load and at its peak.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 HERE: Final = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "tests"), str(HERE.parent / "scripts")]
 
-import redis  # noqa: E402 - from here on, what is ours is found too
+import redis  # noqa: E402 - the folders of our own modules are on sys.path only from here on
 import redis_server  # noqa: E402
 from celery import Celery, signals  # noqa: E402
 from celery.utils.saferepr import saferepr  # noqa: E402
@@ -35,14 +34,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 MB: Final = 1 << 20
-#: Runs of a load; ``SCALE=0.01`` makes it shorter, for a look.
+#: The environment variable ``SCALE=0.01`` makes all loads shorter, to try them.
 SCALE: Final = float(os.environ.get("SCALE", "1"))
+#: Runs of a load.
 RUNS: Final = round(1_000_000 * SCALE)
-#: Runs before anything is weighed: modules, caches and pages that are touched once.
+#: Runs before memory is read, which load modules and fill caches.
 WARM: Final = 2000
 #: Characters of JSON of the big arguments.
 BIG: Final = round(100 * MB * SCALE)
+#: Limits that cut the reprs of the big arguments.
 LIMITS: Final = (1024, 131_072)
+#: Headers that come with the big arguments: a whole repr, or one that is cut at a limit.
 REPRS: Final = ("whole", *map(str, LIMITS))
 
 
@@ -56,7 +58,8 @@ class Run(NamedTuple):
     origin: str
 
 
-def _runs(**given: Callable[[int], Any]) -> Iterator[Run]:
+def _runs(**changed: Callable[[int], Any]) -> Iterator[Run]:
+    """The runs of a load. *changed*: field → function that makes its value from the number of the run."""
     usual: dict[str, Callable[[int], Any]] = {
         "name": lambda _: "music.scan",
         "task_id": lambda n: f"4711-{n:032}",
@@ -64,17 +67,17 @@ def _runs(**given: Callable[[int], Any]) -> Iterator[Run]:
         "argsrepr": lambda n: f"({n},)",
         "origin": lambda _: "gen1@web-1",
     }
-    makers = {**usual, **given}
+    makers = {**usual, **changed}
     return (Run(**{field: make(n) for field, make in makers.items()}) for n in range(RUNS))
 
 
-#: A repr that is cut between members tells the sender's limit.
+#: Args and their cut repr. The cut is between two members, so the repr shows the limit of the sending host.
 CUT_ARGS: Final = ([*range(400)],)
 CUT: Final = saferepr(CUT_ARGS, 1024)
 
 
 def _hosts_and_names() -> Iterator[Run]:
-    """Every host with every name, each header telling a limit: the most that is kept of hosts."""
+    """Every host sends every task name, and each header shows a limit. No other load keeps more about hosts."""
     return _runs(
         origin=lambda n: f"gen1@{'h' * 50}{n // 250 % 1000}",
         name=lambda n: f"{'n' * 150}{n % 250}",
@@ -83,7 +86,7 @@ def _hosts_and_names() -> Iterator[Run]:
     )
 
 
-#: By what is too much of: the runs.
+#: Name of the load → function that makes its runs.
 LOADS: Final[Mapping[str, Callable[[], Iterator[Run]]]] = {
     "distinct task names": lambda: _runs(name=lambda n: f"music.task_{n}"),
     "runs of one task, each with its own id": _runs,
@@ -101,7 +104,7 @@ def _record(number: int) -> dict[str, Any]:
     return {"id": number, "title": "A song of some length", "tags": ["rock", "pop"], "year": 1999, "none": None}
 
 
-#: Arguments of about so many characters.
+#: Shape name → function that makes args of about the given number of characters.
 SHAPES: Final[Mapping[str, Callable[[int], Any]]] = {
     "records": lambda size: ([_record(n) for n in range(size // 92)],),
     "tiny dicts": lambda size: ([{"a": n % 10} for n in range(size // 8)],),
@@ -130,7 +133,7 @@ def _chain(number: int) -> Any:
 
 
 class _Task:
-    """What of a task the signal's receivers look at."""
+    """The attributes of a task that receivers of the signal read."""
 
     app: Celery
     name: str
@@ -160,12 +163,12 @@ def _warm(app: Celery) -> None:
 
 
 def _in_child(work: Callable[[], Any]) -> Any:
-    """What *work* gives, done in a forked child that ends as a worker's does."""
+    """Run *work* in a forked child that ends with Celery's signal, as a worker's child does. Returns its result."""
 
     def whole() -> Any:
-        found = work()
+        result = work()
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
-        return found
+        return result
 
     return in_child(whole)
 
@@ -182,7 +185,7 @@ def _start(url: str) -> tuple[Celery, Any]:
 
 
 def load(name: str, url: str) -> dict[str, Any]:
-    """Send one load; what it took."""
+    """Send the load *name*. Returns the memory that it took, and what was counted."""
     app, monitor = _start(url)
 
     def work() -> tuple[float, float]:
@@ -192,7 +195,7 @@ def load(name: str, url: str) -> dict[str, Any]:
             _send(app, run)
         return weighed.more(), (time.perf_counter() - began) / RUNS * 1e6
 
-    # the main process imports and connects before it is weighed
+    # Let the main process import and connect before its memory is read.
     _in_child(lambda: _warm(app))
     monitor.flusher.flush(10.0)
     weighed = Weighed()
@@ -223,22 +226,22 @@ def _in_redis(url: str) -> dict[str, Any]:
 
 
 def _header(args: Any, what: str) -> str:
-    """What Celery would send for *args*: the repr cut at *what*, or one that looks whole."""
+    """The header that Celery would send for *args*: the repr cut at the limit *what*, or one that looks whole."""
     if what != "whole":
         return cut_header(args, int(what))
     return "([],)" if isinstance(args[0], list) else "({},)" if isinstance(args[0], dict) else "('',)"
 
 
 def shape(name: str, url: str) -> dict[str, Any]:
-    """Measure one shape of big arguments, with headers that Celery made of it."""
+    """Measure big arguments of one shape, with a whole repr and with cut ones."""
     app, monitor = _start(url)
     _in_child(lambda: _warm(app))
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for what in REPRS:
 
         def work(what: str = what) -> tuple[float, float, int, int]:
             _warm(app)
-            args = SHAPES[name](BIG)  # as a child does, and not shared with the main process
+            args = SHAPES[name](BIG)  # made in the child, so that no memory is shared with the main process
             header = _header(args, what)
             weighed, began = Weighed(), time.perf_counter()
             _send(app, Run("big", "1", args, header, "gen1@web-1"))
@@ -248,38 +251,41 @@ def shape(name: str, url: str) -> dict[str, Any]:
                 raise ValueError(name)
             return seconds * 1e3, more, *size
 
-        found[what] = _in_child(work)
+        figures[what] = _in_child(work)
     monitor.flusher.flush(10.0)
     summary = celery_argsize.get_size_summary(redis_url=url, app_name="bounds")
     monitor.stop(report=False)
     (task,) = [task for task in summary.tasks if task.name == "big"]
-    _, _, chars, size = found["whole"]
-    return {**found, "mb": size / MB, "right": task.count == len(REPRS) and task.args.max == chars}
+    _, _, chars, size = figures["whole"]
+    return {**figures, "mb": size / MB, "right": task.count == len(REPRS) and task.args.max == chars}
 
 
 # -- all of it ----------------------------------------------------------------------------------------------------
 
 
 def _alone(kind: str, name: str) -> dict[str, Any]:
-    """One load or shape, in a process and with a Redis of its own."""
+    """Run one load or shape in a process of its own, with a Redis of its own."""
     with tempfile.TemporaryDirectory() as folder, redis_server.run(Path(folder)) as url:
         work = {"load": load, "shape": shape}[kind]
-        found: dict[str, Any] = in_child(lambda: work(name, url))
-        return found
+        figures: dict[str, Any] = in_child(lambda: work(name, url))
+        return figures
 
 
 def _all(kind: str, names: list[str], *, as_json: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What each took, for a table; as JSON, it is printed here."""
+    """Run all *names*, and yield the figures of each; with *as_json*, print them as JSON instead."""
     for name in names:
-        found = _alone(kind, name)
+        figures = _alone(kind, name)
         if as_json:
-            print(json.dumps({"name": name, **found}), flush=True)
+            print(json.dumps({"name": name, **figures}), flush=True)
         else:
-            yield name, found
+            yield name, figures
 
 
 def main(*words: str) -> None:
-    """Print the tables; with *words*, only of what has one of them in its name. ``--json``: as lines of JSON."""
+    """Print the tables. With *words*, run only loads and shapes that have one of the words in their name.
+
+    The word ``--json`` prints lines of JSON instead.
+    """
     as_json = "--json" in words
     words = tuple(word for word in words if word != "--json")
 
@@ -289,13 +295,14 @@ def main(*words: str) -> None:
     if not as_json:
         print(f"| {RUNS:,} … | kept under their name | `__other__` | main process | child | Redis | keys | a run |")
         print("|---|---|---|---|---|---|---|---|")
-    for name, found in _all("load", chosen(LOADS), as_json=as_json):
-        if found["runs"] != RUNS + 2 * WARM:
-            message = f"{name}: {found['runs']:,} runs were counted"
+    for name, figures in _all("load", chosen(LOADS), as_json=as_json):
+        if figures["runs"] != RUNS + 2 * WARM:
+            message = f"{name}: {figures['runs']:,} runs were counted"
             raise RuntimeError(message)
         print(
-            f"| {name} | {found['names']:,} | {found['other']:,} runs | +{found['main']:.1f} MB | "
-            f"+{found['child']:.1f} MB | {found['redis']:.1f} MB | {found['keys']:,} | {found['micros']:.0f} µs |",
+            f"| {name} | {figures['names']:,} | {figures['other']:,} runs | +{figures['main']:.1f} MB | "
+            f"+{figures['child']:.1f} MB | {figures['redis']:.1f} MB | {figures['keys']:,} | "
+            f"{figures['micros']:.0f} µs |",
             flush=True,
         )
     if not as_json:
@@ -303,10 +310,10 @@ def main(*words: str) -> None:
         heads = " | ".join(["repr whole", *(f"cut at {limit:,}" for limit in LIMITS)])
         print(f"| {BIG / MB:.0f} million characters of … | JSON | {heads} |")
         print("|---|---|---|---|---|")
-    for name, found in _all("shape", chosen(SHAPES), as_json=as_json):
-        cells = [f"{ms:,.0f} ms, +{mb:.1f} MB" for ms, mb, *_ in (found[what] for what in REPRS)]
-        wrong = "" if found["right"] else " WRONG"
-        print(f"| {name} | {found['mb']:.0f} MB{wrong} | {' | '.join(cells)} |", flush=True)
+    for name, figures in _all("shape", chosen(SHAPES), as_json=as_json):
+        cells = [f"{ms:,.0f} ms, +{mb:.1f} MB" for ms, mb, *_ in (figures[what] for what in REPRS)]
+        wrong = "" if figures["right"] else " WRONG"
+        print(f"| {name} | {figures['mb']:.0f} MB{wrong} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

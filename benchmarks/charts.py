@@ -1,4 +1,4 @@
-"""Draws the charts of the benchmarks: one SVG each, from ``harness.Chart``. Needs matplotlib (the ``bench`` extra)."""
+"""Draws a ``harness.Chart`` as an SVG file. Needs matplotlib, which the extra ``bench`` installs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["draw"]
 
 COLORS: Final = ["#1f6fb2", "#c77700", "#2f7d4f", "#b3362c", "#6b4c9a", "#5f6b73", "#0f8b8d", "#a0568c", "#7a6a1f"]
 GRAY: Final = "#666666"
-#: Texts stay texts, and the same figures make the same file.
+#: Keep texts as texts instead of outlines, and make the same file from the same figures.
 STYLE: Final[Any] = {"svg.fonttype": "none", "svg.hashsalt": "celery_argsize", "font.size": 10.5}
 
 
 def draw(chart: Chart, path: Path) -> None:
-    """Write *chart* to *path*, an SVG."""
+    """Write *chart* to the SVG file *path*."""
     mpl.rcParams.update(STYLE)
     count = sum(map(len, chart.series.values()))
     figure = Figure(figsize=(9, 1.8 + 0.32 * count if chart.bars else 4.6), facecolor="white", layout="constrained")

@@ -1,14 +1,16 @@
-"""How many worker nodes does one Redis, or one slot of a Redis Cluster, carry? All keys of an app are in one slot.
+"""How many workers can one Redis serve? In a cluster this is one slot, as all keys of an app share a slot.
 
-Simulated fleets of 100, 1,000 and 10,000 nodes write to one redis-server. The nodes of a fleet run the same tasks. A
-flush is what ``RedisStore`` sends after a second in which each task name ran 20 times; of ten names, one has arguments
-of up to 200,000 characters, and Celery cut the reprs of the larger ones. Messages come from 4 hosts. Each node has an
-id, a numbering and a connection of its own, and has written before. Two processes play all nodes, each in turn, as fast
-as Redis takes it; what they send is made before, so that they take little of the machine. Fleets take turns.
+Simulated fleets of 100, 1,000 and 10,000 workers (nodes) write to one redis-server. All nodes of a fleet run the same
+tasks. A flush is what ``RedisStore`` sends after a second in which each task name ran 20 times. One name in ten has
+arguments of up to 200,000 characters, and Celery cut the reprs of the larger ones. Messages come from 4 hosts. Each
+node has an id, batch numbers and a connection of its own, and has written before.
 
-- CPU time of a flush: Redis' own (INFO cpu), by the number of flushes.
-- Nodes at half a core: how many keep one core half busy when each flushes once a second.
-- Memory of a node: MEMORY USAGE of the key that it has of its own, which is forgotten a day after its last flush.
+Two processes play all nodes in turn, as fast as Redis answers. What they send is made beforehand, so that they take
+little CPU time themselves. Fleets take turns.
+
+- CPU time of a flush: the CPU time of Redis (INFO cpu) divided by the number of flushes.
+- Nodes at half a core: how many nodes keep one core half busy if each flushes once a second.
+- Memory of a node: MEMORY USAGE of the node's own key, which expires a day after its last flush.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from urllib.parse import urlsplit
 HERE: Final = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "scripts"))
 
-import redis  # noqa: E402 - from here on, what is ours is found too
+import redis  # noqa: E402 - the folders of our own modules are on sys.path only from here on
 import redis_server  # noqa: E402
 from harness import Answer, Chart, Claim, ratio, run, spread  # noqa: E402
 from redis_cost import MB, RULES, any_size, make_id, make_part  # noqa: E402
@@ -45,17 +47,18 @@ from celery_argsize.stores.redis import RedisStore  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-#: Runs of each name in a flush, and hosts that the messages come from.
+#: Runs of each task name in a flush, and number of hosts that the messages come from.
 RUNS: Final = 20
 HOSTS: Final = 4
-#: Different flushes of a fleet: nodes send them by turns.
+#: Number of different flushes of a fleet. Nodes send them in turn.
 FLUSHES: Final = 10
+#: Processes that play the nodes.
 PLAYERS: Final = 2
 #: Files that may be open besides the connections.
 SPARE: Final = 200
-#: How many times as much CPU time a flush may take with the most nodes as with the fewest.
+#: Target: CPU time of a flush with the most nodes, compared with the fewest.
 FLAT: Final = 1.1
-#: What stands in a request for a node's own, in as many bytes.
+#: Placeholders in a request for the id and the batch number of a node. The real values have the same length.
 WRITER: Final = "node-00000"
 SEQUENCE: Final = 100_000_000
 
@@ -66,11 +69,11 @@ class Plan(NamedTuple):
     nodes: tuple[int, ...]
     rounds: int
     flushes: int
-    """Of each fleet in a round, at least: all rounds together are one flush of each node or more."""
+    """Least number of flushes of a fleet in a round. Over all rounds, each node flushes at least once."""
     compared: tuple[int, ...] = (5, 50)
-    """Task names in a flush: fleets of all sizes have these."""
+    """Task names in a flush: measured with fleets of all sizes."""
     others: tuple[int, ...] = (1, 10, 100)
-    """The same, for the smallest fleet only."""
+    """Task names in a flush: measured with the smallest fleet only."""
 
 
 FULL: Final = Plan(nodes=(100, 1_000, 10_000), rounds=5, flushes=500)
@@ -78,28 +81,28 @@ SMOKE: Final = Plan(nodes=(2, 5, 20), rounds=1, flushes=5, compared=(1, 2), othe
 
 
 class Recorder:
-    """In the place of a client: notes what a store sends."""
+    """Stands in for a Redis client and records what a store sends."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
 
     def register_script(self, text: str) -> Callable[..., int]:
-        """Something to call with ``keys`` and ``args``."""
-        name = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - Redis names them so
+        """A function with the parameters ``keys`` and ``args`` that records the call of the script."""
+        name = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - Redis identifies scripts by their SHA-1
 
         def call(keys: Sequence[str], args: Sequence[Any]) -> int:
-            connection: Any = redis.Connection  # which has no types
+            connection: Any = redis.Connection  # redis-py gives no types for it
             self.sent.append(b"".join(connection().pack_command("EVALSHA", name, len(keys), *keys, *args)))
             return 1
 
         return call
 
     def sadd(self, *_: str) -> None:
-        """The list of apps, which is written once."""
+        """Ignored: the list of apps is written only once in the life of a worker."""
 
 
 class Fleet:
-    """Nodes of one app, and what they send."""
+    """The nodes of one app, and the requests that they send."""
 
     def __init__(self, url: str, nodes: int, batches: Sequence[Batch]) -> None:
         self.nodes = nodes
@@ -111,12 +114,12 @@ class Fleet:
         for batch in (Batch(WRITER, SEQUENCE, {}), *batches):
             RedisStore(settings, recorder).apply(batch)
         self._first, *self._others = recorder.sent
-        with closing(RedisStore(settings)) as store:  # so that the script is known, and keys and maxima are there
+        with closing(RedisStore(settings)) as store:  # load the script, and create keys and maxima
             for batch in batches:
                 store.apply(replace(batch, writer=str(time.monotonic_ns())))
 
     def request(self, number: int) -> tuple[int, bytes]:
-        """The flush *number* of the fleet: the node, and what it sends. Its first one says only that it is there."""
+        """The node that sends the flush *number* of the fleet, and the request. The first flush of a node is empty."""
         node = number % self.nodes
         request = self._first if number < self.nodes else self._others[number % len(self._others)]
         for placeholder, own in ((WRITER, f"node-{node:05}"), (SEQUENCE, SEQUENCE + 1 + number)):
@@ -124,11 +127,11 @@ class Fleet:
         return node, request
 
     def flush(self, connections: Sequence[socket.socket], count: int) -> None:
-        """Have the next *count* flushes written."""
+        """Send the next *count* flushes of the fleet, and wait until Redis has answered all."""
         numbers = range(self.flushed, self.flushed + count)
         self.flushed += count
         turns = [[number for number in numbers if number % self.nodes % PLAYERS == at] for at in range(PLAYERS)]
-        fork = multiprocessing.get_context("fork")  # they inherit the connections
+        fork = multiprocessing.get_context("fork")  # the players inherit the connections
         players = [fork.Process(target=self._play, args=(connections, turn)) for turn in turns]
         try:
             for player in players:
@@ -153,7 +156,7 @@ class Fleet:
 
 
 def batches(names: int) -> list[Batch]:
-    """What nodes send after a second of work."""
+    """Different batches for a flush of *names* task names."""
     rng = random.Random(names)
     return [
         Batch(WRITER, SEQUENCE, book.tasks, book.origins.take()) for book in (work(names, rng) for _ in range(FLUSHES))
@@ -161,7 +164,7 @@ def batches(names: int) -> list[Batch]:
 
 
 def work(names: int, rng: random.Random) -> Book:
-    """A second of it."""
+    """What a node counts in one second."""
     book = Book(names)
     for name in range(names):
         for _ in range(RUNS):
@@ -174,17 +177,17 @@ def work(names: int, rng: random.Random) -> Book:
 
 @contextmanager
 def connected(url: str, number: int) -> Iterator[list[socket.socket]]:
-    """So many connections, or fewer where a process may not open as many."""
-    place = urlsplit(url)
+    """Open *number* connections to the Redis at *url*, and close them at the end."""
+    server = urlsplit(url)
     with ExitStack() as stack:
         yield [
-            stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=30.0))
+            stack.enter_context(socket.create_connection((server.hostname, server.port), timeout=30.0))
             for _ in range(number)
         ]
 
 
 def open_files(wanted: int) -> int:
-    """How many files this process and those it starts may have open: *wanted*, or what the system allows."""
+    """Raise the limit on open files to *wanted*, or as far as the system allows. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft < most:
@@ -193,84 +196,84 @@ def open_files(wanted: int) -> int:
 
 
 def used(client: redis.Redis) -> float:
-    """Seconds of CPU time that the server has used."""
+    """Seconds of CPU time that the server has used since its start."""
     info: Any = client.info("cpu")
     return float(info["used_cpu_user"] + info["used_cpu_sys"])
 
 
 def of_connections(client: redis.Redis) -> int:
-    """Bytes that they take there."""
+    """Bytes that all client connections take in Redis."""
     info: Any = client.info("memory")
     return int(info["mem_clients_normal"])
 
 
 def of_nodes(client: redis.Redis, fleet: Fleet) -> float:
-    """Bytes that one of them takes there."""
+    """Bytes that the own key of a node takes in Redis, on average."""
     pipeline = client.pipeline(transaction=False)
     for node in range(fleet.nodes):
         pipeline.memory_usage(f"{fleet.base}writer:node-{node:05}", samples=0)
     return float(statistics.mean(pipeline.execute()))
 
 
-class Found(NamedTuple):
-    """What was measured of one fleet."""
+class Measured(NamedTuple):
+    """The figures of one fleet."""
 
     fleet: Fleet
     cpu: list[float]
-    """Seconds of a flush, by round."""
+    """CPU seconds of a flush in each round."""
     memory: float
-    """Bytes of a node."""
+    """Bytes of a node's own key."""
 
     @property
     def at_half(self) -> float:
-        """Nodes at half a core."""
+        """Number of nodes that keep one core half busy."""
         return 0.5 / statistics.median(self.cpu)
 
     @property
     def cells(self) -> list[str]:
-        """A row of the table."""
+        """The row of the table."""
         fleet = [f"{self.fleet.nodes:,}", str(self.fleet.names)]
         return [*fleet, spread(self.cpu, 1e6), f"{self.at_half:,.0f}", f"{self.memory:,.0f}"]
 
 
 def measure(
     client: redis.Redis, fleets: Sequence[Fleet], connections: Sequence[socket.socket], plan: Plan
-) -> list[Found]:
-    """Have all fleets write, by turns."""
-    found = []
+) -> list[Measured]:
+    """Let all fleets write in turns."""
+    figures = []
     for fleet in fleets:
         fleet.flush(connections, fleet.nodes)
-        found.append(Found(fleet, [], of_nodes(client, fleet)))
+        figures.append(Measured(fleet, [], of_nodes(client, fleet)))
     for _ in range(plan.rounds):
-        for fleet, cpu, _ in found:
+        for fleet, cpu, _ in figures:
             count = max(plan.flushes, fleet.nodes // plan.rounds)
             before = used(client)
             fleet.flush(connections, count)
             cpu.append((used(client) - before) / count)
-    return found
+    return figures
 
 
-def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
-    """Measure."""
+def answer(smoke: bool) -> Answer:  # noqa: FBT001 - harness.run calls it with one argument
+    """Measure all fleets, and compare them."""
     plan = SMOKE if smoke else FULL
     number = min(plan.nodes[-1], open_files(plan.nodes[-1] + SPARE) - SPARE)
-    made = {names: batches(names) for names in (*plan.compared, *plan.others)}
+    flushes = {names: batches(names) for names in (*plan.compared, *plan.others)}
     sizes = [(nodes, names) for names in plan.compared for nodes in plan.nodes]
     sizes += [(plan.nodes[0], names) for names in plan.others]
     with tempfile.TemporaryDirectory() as folder, redis_server.run(Path(folder)) as url:
         client: Any = redis.Redis.from_url(url)
         client.config_set("maxclients", number + SPARE)
-        fleets = [Fleet(url, nodes, made[names]) for nodes, names in sizes]
+        fleets = [Fleet(url, nodes, flushes[names]) for nodes, names in sizes]
         with connected(url, number) as connections:
             idle = of_connections(client)
-            found = measure(client, fleets, connections, plan)
+            figures = measure(client, fleets, connections, plan)
             busy = of_connections(client)
         version = client.info("server")["redis_version"]
         client.close()
-    by_size = dict(zip(sizes, found, strict=True))
+    by_size = dict(zip(sizes, figures, strict=True))
     small, large = plan.nodes[0], plan.nodes[-1]
     return Answer(
-        title="How many worker nodes does one Redis carry?",
+        title="How many workers can one Redis serve?",
         head=[
             "nodes",
             "task names in a flush",
@@ -278,10 +281,10 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
             "nodes at half a core",
             "memory of a node, bytes",
         ],
-        rows=[one.cells for one in found],
+        rows=[measured.cells for measured in figures],
         claims=[
             Claim(
-                f"CPU of a flush of {names} names, {large:,} nodes by {small:,}",
+                f"CPU of a flush of {names} names, {large:,} nodes compared with {small:,}",
                 ratio(by_size[large, names].cpu, by_size[small, names].cpu),
                 FLAT,
             )
@@ -301,8 +304,8 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
             limit=0.5,
         ),
         notes=[
-            f"Redis {version}; {RUNS} runs of each name in a flush, messages of {HOSTS} hosts.",
-            f"{number:,} connections took {idle / MB:.0f} MB in Redis when new, {busy / MB:.0f} MB at the end.",
+            f"Redis {version}. A flush has {RUNS} runs of each name, with messages from {HOSTS} hosts.",
+            f"{number:,} connections took {idle / MB:.0f} MB in Redis at first, and {busy / MB:.0f} MB at the end.",
         ],
         versions=["redis"],
     )

@@ -1,11 +1,12 @@
-"""How do a scrape and the reports grow with the number of task names? 10, 100 and 1,000 names, in a Redis of its own.
+"""How do a scrape and the reports slow down as the number of task names grows? Times for 10, 100 and 1,000 names.
 
     python benchmarks/growth.py
 
-Each name has had 24 runs of many sizes: half of the names with small ones, a quarter with small ones that are not
-ASCII, a quarter with ones of up to 200,000 characters that Celery cut. The readers take turns. Timed is all of their
-work, the reading of Redis among it, but neither printing nor sending. The advice in the reports is made without the
-timing of publishes: that takes the commands seconds more where arguments were cut.
+The readers read the figures from a Redis of their own. Each name has had 24 runs of many sizes. Half
+of the names have small arguments, a quarter have small arguments that are not ASCII, and a quarter have up to 200,000
+characters, whose reprs Celery cut. The readers take turns. The time is that of all their work, with reading from Redis
+but without printing or sending. The advice in the reports is made without timing publishes, which takes the commands
+some more seconds if reprs were cut.
 """
 
 from __future__ import annotations
@@ -55,17 +56,17 @@ if TYPE_CHECKING:
 
 RULES: Final = Rules(1024, DEFAULT_BUCKETS)
 RUNS: Final = 24
-#: Milliseconds that a scrape of the most names may take.
+#: Target: milliseconds for a scrape of the most names.
 SCRAPE_MS: Final = 50
-#: By how much one of 1,000 names may take longer than one of 100.
+#: Target: time per name with 1,000 names, compared with 100 names.
 LINEAR: Final = 1.3
 
 
-# -- what is read -------------------------------------------------------------------------------------------------
+# -- figures in Redis ---------------------------------------------------------------------------------------------
 
 
 def cut(size: int) -> Part:
-    """A part that Celery cut, with records of about 100 characters."""
+    """A part of *size* characters, made of records of about 100 characters, whose repr Celery cut."""
     need, records = size * 5 // 4, max(1, size // 100)
     shape = Shape(need, 3, need, need, 1024, 1024, 7 * records, 6 * records, 2 * records, records + 2, 3 * records)
     return Part(Size(size, size), "size", 1024, limit=1024, shape=shape)
@@ -85,7 +86,7 @@ def args(name: int, rng: Random) -> Part:
 
 
 def many(names: int) -> dict[str, TaskStats]:
-    """What workers counted, by task name."""
+    """Figures of so many task *names*, each with random runs."""
     book, rng = Book(names), Random(names)
     for name in range(names):
         for _ in range(RUNS):
@@ -96,7 +97,7 @@ def many(names: int) -> dict[str, TaskStats]:
 
 
 def filled(names: int) -> dict[str, TaskStats]:
-    """The same with all that there can be: runs in each bucket, cut in each way."""
+    """Figures of so many task *names*, each with runs in every bucket, cut in every way."""
     book = Book(1)
     verdicts: tuple[Verdict, ...] = ("size", "depth", "both", "custom", "unknown", "intact")
     for number, bound in enumerate((*DEFAULT_BUCKETS, DEFAULT_BUCKETS[-1] * 2)):
@@ -111,26 +112,26 @@ def filled(names: int) -> dict[str, TaskStats]:
 
 
 def stored(url: str, app: str, tasks: Mapping[str, TaskStats]) -> RedisStore:
-    """A store with *tasks*, as workers write them; its connection is open."""
+    """Write *tasks* to Redis in batches, as a worker does. Returns the store, with its connection open."""
     store = RedisStore(Settings(redis_url=url, app_name=app))
-    rest = [*tasks.items()]
-    for start in range(0, len(rest), 100):
-        store.apply(Batch("benchmark", 1 + start, dict(rest[start : start + 100])))
+    items = [*tasks.items()]
+    for start in range(0, len(items), 100):
+        store.apply(Batch("benchmark", 1 + start, dict(items[start : start + 100])))
     store.read()
     return store
 
 
-# -- who reads it -------------------------------------------------------------------------------------------------
+# -- readers ------------------------------------------------------------------------------------------------------
 
 
 def advised(store: RedisStore) -> tuple[Summary, Advice]:
-    """What the reports are made of."""
+    """Read a summary from *store*, and work out the advice."""
     summary = summarize(store.read())
     return summary, advise(summary, "redis", metadata.version("celery"))
 
 
 def by_prometheus_client(store: RedisStore) -> bytes:
-    """A scrape, by what brings no text of its own."""
+    """A scrape whose text is made by prometheus_client."""
     registry = CollectorRegistry()
     registry.register(ArgsizeCollector(store))
     return generate_latest(registry)
@@ -138,7 +139,7 @@ def by_prometheus_client(store: RedisStore) -> bytes:
 
 SCRAPE: Final = "scrape"
 THROUGH: Final = "scrape through prometheus_client"
-#: What must be linear.
+#: Readers with a target: their time must grow linearly.
 READERS: Final[dict[str, Reader]] = {
     SCRAPE: lambda store: ArgsizeCollector(store).exposition(openmetrics=True),
     "report": lambda store: report_text(*advised(store)),
@@ -148,7 +149,7 @@ READERS: Final[dict[str, Reader]] = {
     ),
 }
 figures_of: Final = lru_cache(RedisStore.read)
-#: Timed as well.
+#: Readers without a target.
 OTHERS: Final[dict[str, Reader]] = {
     "of a scrape: reading Redis": lambda store: ArgsizeCollector(store).scrape(),
     "of a scrape: making the text": lambda store: exposition(Scrape(figures_of(store)), openmetrics=True),
@@ -157,7 +158,7 @@ OTHERS: Final[dict[str, Reader]] = {
 
 
 def timed(reader: Reader, store: RedisStore, times: int) -> float:
-    """Seconds that it takes, the mean of so many times in a row."""
+    """Seconds that *reader* takes, the mean of *times* runs in a row."""
     began = time.perf_counter()
     for _ in range(times):
         reader(store)
@@ -165,80 +166,82 @@ def timed(reader: Reader, store: RedisStore, times: int) -> float:
 
 
 def by_turns(stores: Mapping[int, RedisStore], rounds: int) -> dict[str, dict[int, list[float]]]:
-    """Seconds of each reader by number of names, one figure a round."""
+    """Time all readers in turns. Returns reader → number of names → seconds, one figure for each round."""
     readers = {**READERS, **OTHERS}
-    found: dict[str, dict[int, list[float]]] = {name: {names: [] for names in stores} for name in readers}
+    seconds: dict[str, dict[int, list[float]]] = {name: {names: [] for names in stores} for name in readers}
     for _ in range(rounds):
         for names, store in stores.items():
             for name, reader in readers.items():
-                found[name][names].append(timed(reader, store, max(1, 300 // names)))
-    return found
+                seconds[name][names].append(timed(reader, store, max(1, 300 // names)))
+    return seconds
 
 
-class Asked(NamedTuple):
-    """What a scrape is for Redis, by its own count."""
+class RedisWork(NamedTuple):
+    """What Redis does for one scrape, from its own statistics."""
 
     trips: float
-    """How often there was something to read for it."""
+    """Requests that it read."""
     milliseconds: float
-    """How long it was at it, and did nothing else."""
+    """Time that it was busy with nothing else."""
 
 
-def asked(store: RedisStore, client: redis.Redis, times: int) -> Asked:
-    """What *store*'s Redis has to do for a scrape, the mean of so many; *client* asks it."""
+def redis_work(store: RedisStore, client: redis.Redis, times: int) -> RedisWork:
+    """The work of Redis for a scrape of *store*, the mean of *times* scrapes. *client* reads the statistics."""
     client.config_resetstat()
     for _ in range(times):
         READERS[SCRAPE](store)
-    reads = client.info("stats")["total_reads_processed"] - 1  # that of the question
-    return Asked(reads / times, client.info("commandstats")["cmdstat_evalsha"]["usec"] / times / 1000)
+    reads = client.info("stats")["total_reads_processed"] - 1  # without the request for the statistics
+    return RedisWork(reads / times, client.info("commandstats")["cmdstat_evalsha"]["usec"] / times / 1000)
 
 
-# -- what is told -------------------------------------------------------------------------------------------------
+# -- results ------------------------------------------------------------------------------------------------------
 
 
-def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the frame calls it
-    """Measure, and tell."""
+def answer(smoke: bool) -> Answer:  # noqa: FBT001 - harness.run calls it with one argument
+    """Measure all readers."""
     sizes, rounds = ((2, 5, 10), 2) if smoke else ((10, 100, 1000), 12)
     few, most = sizes[1:]
     with tempfile.TemporaryDirectory() as folder, redis_server.run(Path(folder)) as url:
         stores = {names: stored(url, f"app {names}", many(names)) for names in sizes}
         full = stored(url, "full", filled(most))
-        found = by_turns(stores, rounds)
+        seconds = by_turns(stores, rounds)
         worst = [timed(READERS[SCRAPE], full, 1) for _ in range(rounds)]
         with redis.Redis.from_url(url) as client:
-            redis_did = {names: asked(store, client, rounds) for names, store in stores.items()}
-    growth = {name: ratio(times[most], times[few]) * few / most for name, times in found.items()}
+            works = {names: redis_work(store, client, rounds) for names, store in stores.items()}
+    growth = {name: ratio(times[most], times[few]) * few / most for name, times in seconds.items()}
     rows = [
-        [name, *(spread(times, 1000) for times in of.values()), f"{growth[name]:.2f}"] for name, of in found.items()
+        [name, *(spread(times, 1000) for times in by_names.values()), f"{growth[name]:.2f}"]
+        for name, by_names in seconds.items()
     ]
-    rows.append(
-        ["of a scrape: time of the Redis server", *(f"{did.milliseconds:.3g}" for did in redis_did.values()), ""]
-    )
+    rows.append(["of a scrape: time of the Redis server", *(f"{work.milliseconds:.3g}" for work in works.values()), ""])
     rows.append(["scrape, all fields and buckets filled", *("" for _ in sizes[1:]), spread(worst, 1000), ""])
     kilobytes = len(exposition(Scrape(figures_of(stores[most])), openmetrics=True)) / 1024
     return Answer(
-        title="How do a scrape and the reports grow with the number of task names?",
-        head=["milliseconds", *(f"{names:,} names" for names in sizes), f"one of {most:,} by one of {few:,}"],
+        title="How does the time of a scrape and of the reports grow with the number of task names?",
+        head=["milliseconds", *(f"{names:,} names" for names in sizes), f"per name, {most:,} compared with {few:,}"],
         rows=rows,
         claims=[
-            *(Claim(f"{name}, one of {most:,} names by one of {few:,}", growth[name], LINEAR) for name in READERS),
-            Claim(f"scrape of {most:,} names", statistics.median(found[SCRAPE][most]) * 1000, SCRAPE_MS, "ms"),
-            Claim("round trips to Redis of a scrape", max(did.trips for did in redis_did.values()), 1, "a scrape"),
+            *(
+                Claim(f"{name}, time per name, {most:,} names compared with {few:,}", growth[name], LINEAR)
+                for name in READERS
+            ),
+            Claim(f"scrape of {most:,} names", statistics.median(seconds[SCRAPE][most]) * 1000, SCRAPE_MS, "ms"),
+            Claim("round trips to Redis", max(work.trips for work in works.values()), 1, "a scrape"),
         ],
         chart=Chart(
             "Growth with the number of task names",
             "task names",
             "milliseconds",
             {
-                name: [(names, statistics.median(times) * 1000) for names, times in found[name].items()]
+                name: [(names, statistics.median(times) * 1000) for names, times in seconds[name].items()]
                 for name in [*READERS, THROUGH]
             },
             log="xy",
             limit=SCRAPE_MS,
         ),
         notes=[
-            f"A scrape of {most:,} names is {kilobytes:,.0f} KB of text. While Redis does its part, others wait.",
-            "All filled: each name was seen in every bucket, and cut in every way.",
+            f"A scrape of {most:,} names is {kilobytes:,.0f} KB of text. While Redis works on it, other clients wait.",
+            "All fields and buckets filled: each name had runs in every bucket, cut in every way.",
         ],
         versions=["prometheus-client"],
     )

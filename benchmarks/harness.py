@@ -1,7 +1,7 @@
-"""What the benchmarks of ``make bench`` have in common: claims, tables, charts as data, and how one is run.
+"""What the benchmarks share: targets, tables, charts as data, and the command line.
 
-A benchmark is a module with ``answer(smoke)``, which measures and gives an ``Answer``; ``run`` makes a program of it.
-Nothing is measured or drawn here: pictures are ``charts``' business, the page of all results is ``run_all``'s.
+A benchmark is a module with a function ``answer(smoke)`` that measures and returns an ``Answer``. ``run`` makes a
+program of it. This module measures nothing itself. ``charts`` draws the charts, and ``run_all`` writes RESULTS.md.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ HERE: Final = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Claim:
-    """One figure, and the target that it is held against."""
+    """One measured figure and its target."""
 
     what: str
     value: float
     target: float
     unit: str = "x"
-    """What stands behind both numbers; ``x`` for ratios."""
+    """The unit of both numbers; ``x`` for a ratio."""
     at_least: bool = False
-    """Whether the figure is to be at least the target; else at most."""
+    """``True``: the figure must be at least the target. ``False``: it must be at most the target."""
 
     @property
     def holds(self) -> bool:
@@ -45,99 +45,104 @@ class Claim:
     def __str__(self) -> str:
         unit = " times" if self.unit == "x" else f" {self.unit}"
         bound = "≥" if self.at_least else "≤"
-        verdict = "holds" if self.holds else "DOES NOT HOLD"
+        verdict = "met" if self.holds else "MISSED"
         return f"{self.what}: {self.value:,.4g}{unit} (target {bound} {self.target:,.4g}{unit}): {verdict}"
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture, as data: bars, or lines over a number."""
+    """The data of one chart: horizontal bars, or lines."""
 
     title: str
     x: str
-    """What the x axis shows; unit included. For bars, y and x change places: bars lie."""
+    """Label of the x axis, with its unit. In a bar chart this is the axis of values."""
     y: str
+    """Label of the y axis."""
     series: dict[str, list[tuple[Any, float]]]
-    """Points by the name of their line; for bars, (label, value) by the name of their color."""
+    """Line name → points (x, y). In a bar chart: color name → (bar label, value)."""
     bars: bool = False
     log: str = ""
-    """Which axes are logarithmic: ``x``, ``y``, ``xy`` or none. For bars, ``x`` is the axis of values."""
+    """Which axes are logarithmic: ``x``, ``y``, ``xy``, or empty for none."""
     limit: float | None = None
-    """Where a line is drawn for the target, on the axis of values."""
+    """The target, drawn as a line across the axis of values; ``None`` for no line."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one benchmark found."""
+    """The results of one benchmark."""
 
     title: str
-    """The question."""
+    """The question that the benchmark answers."""
     head: list[str]
+    """Column titles of the table."""
     rows: list[list[str]]
-    """The table: cells as text, the first of each row is its name."""
+    """Rows of the table. The first cell names the row."""
     claims: list[Claim]
     chart: Chart
     notes: list[str] = field(default_factory=list)
-    """Sentences that a reader of the table needs."""
+    """Lines of text that a reader of the table needs."""
     versions: list[str] = field(default_factory=list)
-    """Names of the distributions that took part, celery and ours aside."""
+    """Names of other packages that were measured, for the list of versions."""
 
     @property
     def holds(self) -> bool:
-        """Whether all targets are met."""
+        """Whether all of its targets are met."""
         return all(claim.holds for claim in self.claims)
 
     def table(self) -> list[str]:
-        """The table, in Markdown."""
+        """The lines of the table in Markdown."""
         lines = [self.head, ["---", *["---:"] * (len(self.head) - 1)], *self.rows]
         return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def load(path: Path) -> Answer:
-    """The answer that ``run`` left in the file *path*."""
+    """Read the answer that a benchmark wrote to *path* with ``--json``."""
     data = json.loads(path.read_text(encoding="utf-8"))
     chart = Chart(**data.pop("chart"))
     return Answer(chart=chart, claims=[Claim(**claim) for claim in data.pop("claims")], **data)
 
 
 def run(answer: Callable[[bool], Answer]) -> int:
-    """The program: measure, print, and end with 1 if a target does not hold (never in a smoke test)."""
+    """The command line of a benchmark: measure, print the results, and return the exit code.
+
+    The exit code is 1 if a target is missed, except with ``--smoke``.
+    """
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument(
-        "--smoke", action="store_true", help="small counts, to see that it works; the figures say nothing"
+        "--smoke", action="store_true", help="use small counts, only to see that it works; the figures mean nothing"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to FILE as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     options = parser.parse_args()
     began = time.perf_counter()
-    found = answer(options.smoke)
-    print(f"\n## {found.title}\n", *found.table(), "", *found.notes, *map(str, found.claims), sep="\n")
+    results = answer(options.smoke)
+    print(f"\n## {results.title}\n", *results.table(), "", *results.notes, *map(str, results.claims), sep="\n")
     print(f"({time.perf_counter() - began:.0f} s)")
     if options.json is not None:
-        options.json.write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
-    return 0 if found.holds or options.smoke else 1
+        options.json.write_text(json.dumps(asdict(results), ensure_ascii=False), encoding="utf-8")
+    return 0 if results.holds or options.smoke else 1
 
 
 # -- figures ------------------------------------------------------------------------------------------------------
 
 
 def spread(values: Iterable[float], scale: float = 1.0) -> str:
-    """The median of *values* times *scale*, with the median deviation from it: how far half of them are off."""
+    """The median of *values* and the median absolute deviation from it, both times *scale*: ``12.3 ± 0.4``."""
     values = [value * scale for value in values]
     middle = statistics.median(values)
     off = statistics.median(abs(value - middle) for value in values)
     return f"{middle:,.3g} ± {off:,.2g}" if middle < 1000 else f"{middle:,.0f} ± {off:,.0f}"
 
 
-def ratio(these: Sequence[float], those: Sequence[float]) -> float:
-    """The median of the ratios of two runs side by side, these by those."""
-    return statistics.median(this / that for this, that in zip(these, those, strict=True))
+def ratio(values: Sequence[float], references: Sequence[float]) -> float:
+    """The median of value / reference. Both lists have one figure a round, so each pair was measured side by side."""
+    return statistics.median(value / reference for value, reference in zip(values, references, strict=True))
 
 
 # -- where it ran -------------------------------------------------------------------------------------------------
 
 
 def machine() -> str:
-    """What this runs on, without its name."""
+    """CPU, number of cores and operating system of this machine."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -148,6 +153,6 @@ def machine() -> str:
 
 
 def versions(names: Iterable[str]) -> str:
-    """The versions of the distributions *names*, and of Python."""
-    found = [f"{name} {metadata.version(name)}" for name in dict.fromkeys(names)]
-    return ", ".join([f"Python {platform.python_version()}", *found])
+    """The versions of Python and of the installed packages *names*, as one line."""
+    packages = [f"{name} {metadata.version(name)}" for name in dict.fromkeys(names)]
+    return ", ".join([f"Python {platform.python_version()}", *packages])

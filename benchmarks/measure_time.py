@@ -1,10 +1,10 @@
-"""How long does measuring take? Six shapes of arguments, from 10 KB to 100 MB, beside the encoders that one might use.
+"""How long does measuring take? Six shapes of arguments from 10 KB to 100 MB, compared with JSON encoders.
 
-Each value is fresh from Celery's own decoder, as a task gets it, and encoded once: a string that was encoded before
-keeps its UTF-8, and encoding it again is faster than it ever is for a task. The decoder's time is taken, too. One
-shape after another has a forked child of its own; the encoders take turns. Python's garbage collector rests, for all.
+Each value comes fresh from Celery's own decoder, as a task gets it, and is encoded once. Python keeps the UTF-8 form of
+a string after the first encoding, so encoding it again would be faster than it ever is for a task. The decoder is timed
+too. Each shape has a forked child of its own, in which the encoders take turns. Garbage collection is off for all.
 
-*With a cut repr*: what a task pays whose repr Celery cut, which is measured as well (``measure_celery_task_size``).
+*With a cut repr*: the time for a part whose repr Celery cut, so that the length of its whole repr is counted too.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from celery_argsize.worker.recorder import _part
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Characters, and how often each is measured.
+#: Size in characters → how often it is measured.
 FULL: Final = {10 * KB: 41, 100 * KB: 21, MB: 9, 10 * MB: 3, 100 * MB: 1}
 SMOKE: Final = {10 * KB: 3, 100 * KB: 1}
 
-#: Where "at least 10 times faster than json.dumps" begins.
+#: The target "10 times faster than json.dumps" holds from this size on.
 FROM: Final = 100 * KB
 
 OURS, CUT, ORJSON, JSON, DECODE = "measured", "measured, with a cut repr", "orjson.dumps", "json.dumps", "decoded"
 
 
 def times(shape: str, size: int, rounds: int) -> dict[str, float]:
-    """Median seconds, by what was done. Runs in a child."""
+    """Median seconds of each encoder and of the decoder. Runs in a child."""
     gc.disable()
     args = SHAPES[shape](size)
     header = cut_header(args, 1024)
-    body = dumps(args)  # as Celery sends it
+    body = dumps(args)  # the JSON that Celery sends
     del args
     encoders: dict[str, Callable[[Any], object]] = {
         OURS: measure,
@@ -60,45 +60,47 @@ def times(shape: str, size: int, rounds: int) -> dict[str, float]:
             decoded = time.perf_counter()
             encode(tuple(value))
             ended = time.perf_counter()
-            if number or rounds == 1:  # the first warms up
+            if number or rounds == 1:  # the first round only warms up
                 taken[DECODE].append(decoded - began)
                 taken[name].append(ended - decoded)
             del value
         if rounds == 1:
             break
-    return {name: statistics.median(found) for name, found in taken.items()}
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
+def answer(smoke: bool) -> Answer:  # noqa: FBT001 - harness.run calls it with one argument
     """Measure all shapes and sizes."""
     sizes = SMOKE if smoke else FULL
-    found: dict[str, dict[int, dict[str, float]]] = {
+    medians: dict[str, dict[int, dict[str, float]]] = {
         shape: {size: in_child(partial(times, shape, size, rounds)) for size, rounds in sizes.items()}
         for shape in SHAPES
     }
-    lines = {shape: [(label(size), by[size][OURS] / by[size][ORJSON]) for size in sizes] for shape, by in found.items()}
+    lines = {
+        shape: [(label(size), by[size][OURS] / by[size][ORJSON]) for size in sizes] for shape, by in medians.items()
+    }
     return Answer(
         title="How long does measuring take?",
         head=[
             "µs",
             *(OURS, CUT, ORJSON, JSON, DECODE),
-            "in orjson.dumps",
-            "faster than json.dumps",
-            "of the decoding",
-            "the same, with a cut repr",
+            "measured / orjson.dumps",
+            "json.dumps / measured",
+            "measured / decoded",
+            "with a cut repr / decoded",
         ],
-        rows=[row(f"{label(size)}, {shape}", found[shape][size]) for size in sizes for shape in SHAPES],
-        claims=[claim for size in sizes for claim in claims(size, {shape: by[size] for shape, by in found.items()})],
+        rows=[row(f"{label(size)}, {shape}", medians[shape][size]) for size in sizes for shape in SHAPES],
+        claims=[claim for size in sizes for claim in claims(size, {shape: by[size] for shape, by in medians.items()})],
         chart=Chart(
-            "Time to measure arguments, in orjson.dumps of the same",
+            "Time to measure arguments, compared with orjson.dumps",
             "size of args",
-            "times one orjson.dumps",
+            "multiple of orjson.dumps",
             lines,
             limit=1.15,
         ),
         notes=[
-            "Times are medians. Values are fresh: decoded from JSON, and then encoded once.",
-            "orjson.dumps is the floor: nothing here measures faster than it encodes, unless by needing less memory.",
+            "Times are medians. Each value was decoded from JSON and then encoded once.",
+            "orjson.dumps is the floor: measuring can be faster only because it needs less memory.",
         ],
     )  # fmt: skip
 
@@ -116,18 +118,19 @@ def row(name: str, taken: Mapping[str, float]) -> list[str]:
     ]
 
 
-def claims(size: int, found: Mapping[str, dict[str, float]]) -> list[Claim]:
-    """The targets for one size, each for the shape that is worst."""
+def claims(size: int, medians: Mapping[str, dict[str, float]]) -> list[Claim]:
+    """The targets for one size, each for the worst shape."""
 
-    def worst(these: str, those: str, target: float, what: str, *, at_least: bool = False) -> Claim:
-        ratios = {shape: taken[these] / taken[those] for shape, taken in found.items()}
+    def worst(numerator: str, denominator: str, target: float, *, at_least: bool = False) -> Claim:
+        ratios = {shape: taken[numerator] / taken[denominator] for shape, taken in medians.items()}
         shape = (min if at_least else max)(ratios, key=lambda name: ratios[name])
-        return Claim(f"{label(size)}: {what}, worst of all ({shape})", ratios[shape], target, at_least=at_least)
+        figure = f"{label(size)}: {numerator} / {denominator}, worst shape ({shape})"
+        return Claim(figure, ratios[shape], target, at_least=at_least)
 
     return [
-        worst(OURS, ORJSON, 1.15, "in orjson.dumps"),
-        worst(OURS, DECODE, 0.15, "of the decoding"),
-        *([worst(JSON, OURS, 10.0, "faster than json.dumps", at_least=True)] if size >= FROM else []),
+        worst(OURS, ORJSON, 1.15),
+        worst(OURS, DECODE, 0.15),
+        *([worst(JSON, OURS, 10.0, at_least=True)] if size >= FROM else []),
     ]
 
 

@@ -1,9 +1,9 @@
-"""How much memory it takes to measure 100 MB of arguments, beyond that of the arguments themselves.
+"""How much memory does measuring 100 MB of arguments take? That of the arguments themselves does not count.
 
-Six shapes of arguments. Weighed are ``measure``, and all that a task pays whose repr Celery cut at 1,024 characters, as
-the length of the whole repr is worked out there too; to compare, json.dumps and orjson.dumps. Each runs once, in a
-forked process of its own that has done it on small arguments before, and whose heap has holes, others each time: how
-much memory is touched depends on them. Its resident memory is read before, and at its peak. Linux only.
+Compares four kinds of work on six shapes of arguments: ``measure``; all the work for a task whose repr Celery cut at
+1,024 characters, which also counts the length of the whole repr; json.dumps; and orjson.dumps. Each runs once in a
+forked process of its own that has done it on small arguments before. The heap of that process has random holes, because
+how much new memory is touched depends on them. Resident memory is read before the work and at its peak. Linux only.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from celery_argsize.worker.recorder import measure_celery_task_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: MiB that measuring may take.
+#: The target: MiB that measuring may take.
 MOST: Final = 1.0
-#: Fresh processes for each figure of ours. The others, a hundred times as large and seconds long, are weighed once.
+#: Processes for each of our figures. json and orjson take a hundred times as much, and run once.
 ROUNDS: Final = 3
 
 OURS: Final = ("measure", "a task with a cut repr")
@@ -41,12 +41,12 @@ THEIRS: Final = ("json.dumps", "orjson.dumps")
 
 
 def _task(args: tuple[Any, ...]) -> Callable[[], object]:
-    """Measures *args* as those of a task that came with a cut repr."""
+    """Work that measures *args* as those of a task whose repr was cut."""
     request = SimpleNamespace(argsrepr=cut_header(args, DEFAULT_LIMIT), kwargsrepr="{}", origin="gen1@web-1")
     return partial(measure_celery_task_size, SimpleNamespace(name="music.scan", request=request), "id", args, {})
 
 
-#: By name: prepares what is to be weighed.
+#: Name of the work → function that prepares it for the given args, and returns the work to run.
 WORK: Final[Mapping[str, Callable[[tuple[Any, ...]], Callable[[], object]]]] = {
     OURS[0]: lambda args: partial(measure, args),
     OURS[1]: _task,
@@ -56,66 +56,70 @@ WORK: Final[Mapping[str, Callable[[tuple[Any, ...]], Callable[[], object]]]] = {
 
 
 def weigh(name: str, args: tuple[Any, ...], small: tuple[Any, ...], number: int) -> tuple[float, int]:
-    """MiB that the work *name* takes with *args*, and how many characters of JSON it found."""
+    """MiB that the work *name* takes for *args*, and the number of characters of JSON that it measured.
+
+    *small* are arguments for the warm-up. *number* is the seed for the holes in the heap.
+    """
     WORK[name](small)()
     work = WORK[name](args)
     sizes = random.Random(number)
     heap = [bytes(sizes.randrange(64 * KB)) for _ in range(64)]
     del heap[::2]  # the holes
     weighed = Weighed(trim=True)
-    found = work()
-    return weighed.more(), _chars(found)
+    result = work()
+    return weighed.more(), _chars(result)
 
 
-def _chars(found: Any) -> int:
-    if isinstance(found, Measurement):
-        if found.args.verdict not in CUTS:
-            raise ValueError(found.args.verdict)
-        found = found.args.size
-    if isinstance(found, Size):
-        return found.chars
-    return len(found.decode() if isinstance(found, bytes) else found)
+def _chars(result: Any) -> int:
+    """Characters of JSON in the *result* of any of the works."""
+    if isinstance(result, Measurement):
+        if result.args.verdict not in CUTS:
+            raise ValueError(result.args.verdict)
+        result = result.args.size
+    if isinstance(result, Size):
+        return result.chars
+    return len(result.decode() if isinstance(result, bytes) else result)
 
 
 def weigh_all(shape: str, size: int, rounds: int) -> dict[str, list[float]]:
-    """MiB that each work takes with about *size* characters of *shape*; each time in a child of this process.
+    """MiB that each work takes for about *size* characters of *shape*, one figure for each run in a child.
 
     Raises:
-        ValueError: they do not agree on the size.
+        ValueError: the works do not agree on the number of characters.
     """
-    gc.disable()  # else it looks through all that is made, again and again
+    gc.disable()  # it would scan the growing arguments again and again while they are made
     args, small = SHAPES[shape](size), SHAPES[shape](8 * KB)
     gc.freeze()
     gc.enable()
-    found = {
+    results = {
         name: [in_child(partial(weigh, name, args, small, n)) for n in range(rounds if name in OURS else 1)]
         for name in WORK
     }
-    if len({chars for weighed in found.values() for _, chars in weighed}) != 1:
-        raise ValueError(found)
-    return {name: [more for more, _ in weighed] for name, weighed in found.items()}
+    if len({chars for weighed in results.values() for _, chars in weighed}) != 1:
+        raise ValueError(results)
+    return {name: [mib for mib, _ in weighed] for name, weighed in results.items()}
 
 
-def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as harness.run calls it
-    """Weigh, and compare."""
+def answer(smoke: bool) -> Answer:  # noqa: FBT001 - harness.run calls it with one argument
+    """Measure the memory of all works, and compare."""
     size, rounds = (MB, 1) if smoke else (100 * MB, ROUNDS)
-    found = {shape: in_child(partial(weigh_all, shape, size, rounds)) for shape in SHAPES}
+    weighed = {shape: in_child(partial(weigh_all, shape, size, rounds)) for shape in SHAPES}
     medians = {
-        shape: {name: statistics.median(values) for name, values in taken.items()} for shape, taken in found.items()
+        shape: {name: statistics.median(values) for name, values in taken.items()} for shape, taken in weighed.items()
     }
     return Answer(
         title=f"How much memory does measuring {size // MB} MB of arguments take?",
         head=["MiB at the peak", *WORK],
         rows=[
             [shape, *(spread(taken[name]) for name in OURS), *(f"{taken[name][0]:,.0f}" for name in THEIRS)]
-            for shape, taken in found.items()
+            for shape, taken in weighed.items()
         ],
         claims=[
-            Claim(f"{shape}, {' or '.join(OURS)}", max(taken[name] for name in OURS), MOST, "MiB")
+            Claim(f"{shape}, the larger of {' and '.join(OURS)}", max(taken[name] for name in OURS), MOST, "MiB")
             for shape, taken in medians.items()
         ],
         chart=Chart(
-            f"Memory that {size // MB} MB of arguments take beyond their own",
+            f"Memory used to measure {size // MB} MB of arguments",
             "MiB at the peak",
             "",
             {name: [(shape, taken[name]) for shape, taken in medians.items()] for name in WORK},
@@ -125,8 +129,8 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as harness.run calls it
         ),
         notes=[
             (
-                f"Of a long text, {STRING_SLICE:,} characters are encoded at a time. They take {STRING_SLICE // KB} KB "
-                f"if all are ASCII, {4 * STRING_SLICE // KB} KB if one is an emoji; and their JSON comes on top."
+                f"A long text is encoded {STRING_SLICE:,} characters at a time. They take {STRING_SLICE // KB} KB if "
+                f"all are ASCII, or {4 * STRING_SLICE // KB} KB if one is an emoji. Their JSON takes memory as well."
             )
         ],
     )

@@ -1,6 +1,6 @@
-"""OpenTelemetry's tracing of Celery, as its documentation has it, with spans that go nowhere.
+"""Sets up OpenTelemetry's tracing of Celery as its documentation says, with an exporter that drops all spans.
 
-For ``task_time`` and ``worker``. Importing this imports OpenTelemetry.
+``task_time`` and ``worker`` compare with it. Importing this module imports OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["instrument"]
 
 
-class Nowhere(SpanExporter):  # type: ignore[misc]  # where it is not installed, its types are not known
-    """Takes spans, and is done."""
+class Nowhere(SpanExporter):  # type: ignore[misc]  # without OpenTelemetry installed, mypy does not know the base class
+    """A span exporter that drops all spans."""
 
-    def export(self, spans: Sequence[Any]) -> SpanExportResult:  # noqa: ARG002 - as the interface has it
-        """Success."""
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:  # noqa: ARG002 - the interface has this parameter
+        """Report success."""
         return SpanExportResult.SUCCESS
 
 
 def instrument(**_: Any) -> None:
-    """Trace Celery in this process. Also a receiver of ``worker_process_init``."""
+    """Trace Celery in this process. This can be connected to the signal ``worker_process_init``."""
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(Nowhere()))
     trace.set_tracer_provider(provider)

@@ -1,10 +1,11 @@
-"""Does the page of ``argsize report --html`` stay fluid? Pages of 100 and of 1,000 tasks, in a real Chromium.
+"""Measures how fluid the page of ``argsize report --html`` is, with 100 and 1,000 tasks, in a real Chromium.
 
     python benchmarks/page.py
 
-Each task has two histograms of many bars. The pages take turns. Timed is the longest time for which the page answers
-nothing (a long task) while it is sorted, filtered, scrolled, and all is opened; and the script's own part of a sort.
-Needs Chromium, Node and npm, as the tests of the page do. Without a graphics card, painting is the larger part.
+Each task has two histograms of many bars. The two pages take turns. While a page is sorted, filtered and scrolled, and
+all its rows are opened, the longest time is measured in which it does not respond (a "long task"), and how much of a
+sort is the script's part. Needs Chromium, Node and npm, as the tests of the page do. Without a graphics card, painting
+takes most of the time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ sys.path += [str(HERE.parent / "tests"), str(HERE.parent / "scripts")]
 from harness import Answer, Chart, Claim, ratio, run, spread  # noqa: E402
 from support.pages import Browser, many  # noqa: E402
 
-#: What is done to the page, by its name in driver.js.
+#: Name of the action in driver.js → its name in the table.
 ACTS: Final = {
     "sort": "sort: the script alone",
     "sorting": "sort",
@@ -30,12 +31,12 @@ ACTS: Final = {
     "scrolling": "scroll",
 }
 
-#: Milliseconds for which the page may answer nothing.
+#: Targets: milliseconds in which the page may not respond.
 TARGETS: Final = {"sorting": 1000, "filtering": 500, "all": 300, "scrolling": 200}
 
 
-def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the frame calls it
-    """Measure, and tell."""
+def answer(smoke: bool) -> Answer:  # noqa: FBT001 - harness.run calls it with one argument
+    """Measure both pages."""
     counts, rounds = ((60, 120), 1) if smoke else ((100, 1000), 5)
     browser = Browser()
     try:
@@ -51,11 +52,13 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the frame calls it
     few, most = counts
     return Answer(
         title="Does the page stay fluid?",
-        head=["milliseconds, the longest without an answer", *(f"{count:,} tasks" for count in counts)],
-        rows=[[ACTS[act], *(spread(times) for times in of.values())] for act, of in times.items()],
+        head=["longest milliseconds without a response", *(f"{count:,} tasks" for count in counts)],
+        rows=[[ACTS[act], *(spread(times) for times in by_count.values())] for act, by_count in times.items()],
         claims=[
             Claim(
-                f"sort, the script alone, {most:,} tasks by {few:,}", ratio(times["sort"][most], times["sort"][few]), 13
+                f"sort, the script alone, {most:,} tasks compared with {few:,}",
+                ratio(times["sort"][most], times["sort"][few]),
+                13,
             ),
             *(
                 Claim(f"{ACTS[act]}, {most:,} tasks", statistics.median(times[act][most]), target, "ms")
@@ -66,7 +69,7 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the frame calls it
             title=f"A page of {most:,} tasks",
             x="milliseconds",
             y="",
-            series={"the longest without an answer": [(ACTS[act], of[most][0]) for act, of in times.items()]},
+            series={"longest time without a response": [(ACTS[act], of[most][0]) for act, of in times.items()]},
             bars=True,
         ),
         notes=[f"The page of {most:,} tasks is {megabytes:.1f} MB."],

@@ -1,8 +1,9 @@
-"""What higher limits cost the producer: those that the advice finds against Celery's default, and the guide's tier.
+"""Measures what higher limits cost the process that sends tasks, and whether the advice predicts it.
 
-Six shapes of arguments, of 10 KB and 100 KB. ``advise`` for Redis finds the limits that keep the repr whole, and
-predicts what they add to a publish; limits that it advises against are taken all the same. Timed is Celery's making of
-one message (``create_task_message``), in CPU time of the thread, with each of the three by turns.
+For six shapes of arguments of 10 KB and 100 KB, ``advise`` for Redis finds the limits that keep the repr whole, and
+predicts what they add to a publish. Limits that it warns against are measured too. Three apps take turns: one with
+Celery's default limit, one with these limits, and one with the tier of the size guide. The time is the CPU time that
+Celery takes to build one message (``create_task_message``).
 """
 
 from __future__ import annotations
@@ -31,66 +32,68 @@ from celery_argsize.measuring.cuts import CAUSES  # noqa: E402
 if TYPE_CHECKING:
     from celery import Celery
 
-#: KB of JSON.
+#: Sizes of the arguments in KB of JSON.
 SIZES: Final = (10, 100)
-#: What is timed.
+#: The limits of the three apps that are timed.
 APPS: Final = ("limit 1,024", "limits that keep it whole", "the guide's tier")
 HEAD: Final = [
     "args",
     "advice",
-    *(APPS[1], "ms", "at 1,024", "more", "predicted", "factor"),
-    *(APPS[2], "ms", "repr"),
+    *(APPS[1], "ms", "ms at 1,024", "difference", "predicted", "factor"),
+    *(APPS[2], "ms", "repr with that tier"),
 ]
 
 
-class Found(NamedTuple):
-    """What was found about arguments of one shape and size."""
+class Timed(NamedTuple):
+    """The results for arguments of one shape and size."""
 
     name: str
     task: TaskAdvice
     """The advice."""
     limits: ReprLimits
-    """What keeps the repr whole, advised or not."""
+    """The limits that keep the repr whole, advised or not."""
     tier: int
+    """The guide's tier, in characters."""
     left: str
-    """What the guide's tier leaves of the repr."""
+    """What happens to the repr with the guide's tier: ``whole``, or ``cut by`` a cause."""
     times: tuple[tuple[float, ...], ...]
-    """Seconds that each app takes."""
+    """Seconds to build a message, several for each app."""
     predicted: float
+    """Seconds that the limits add to a publish, by the advice."""
 
     @property
     def medians(self) -> list[float]:
-        """Of the times."""
+        """Median seconds of each app."""
         return [*map(statistics.median, self.times)]
 
     @property
     def extra(self) -> Seconds:
-        """Time that the limits add to a publish."""
+        """Seconds that the limits add to a publish: predicted and measured."""
         before, after, _ = self.medians
         return Seconds(self.predicted, after - before)
 
     @property
     def factor(self) -> float:
-        """By how many times predicted and measured differ."""
+        """The factor by which the prediction is off, 1 or more."""
         return math.exp(self.extra.off)
 
     @property
     def refused(self) -> bool:
-        """Whether the advice is against any limit."""
+        """Whether the advice warns against any limit."""
         return self.task.limits is None
 
     @property
     def row(self) -> list[str]:
-        """For the table."""
+        """The row of the table."""
         before, after, guided = (spread(times, 1000) for times in self.times)
         predicted, measured, verdict = self.extra.cells
-        said = self.task.verdict.replace("_", " ")
+        advice = self.task.verdict.replace("_", " ")
         ours = [str(self.limits), after, before, measured, predicted, verdict]
-        return [self.name, said, *ours, f"{self.tier:,}", guided, self.left]
+        return [self.name, advice, *ours, f"{self.tier:,}", guided, self.left]
 
 
-def find(shape: str, size: int) -> Found:
-    """Observe a task, ask for advice, time its messages."""
+def measure(shape: str, size: int) -> Timed:
+    """Observe a task with arguments of *shape*, get the advice, and time its messages. *size* is in KB."""
     call: Call = SHAPES[shape](size * KB), {}
     summary = observe(fresh_app(), {shape: [call]})
     timer = PublishTimer()
@@ -101,14 +104,14 @@ def find(shape: str, size: int) -> Found:
         message = f"no limits for {shape}: {free.reasons}"
         raise RuntimeError(message)
     guided = fresh_app()
-    set_app_limits(guided, ReprLimits(tier, tier))  # as the guide has it: for all tasks, and no levels
+    set_app_limits(guided, ReprLimits(tier, tier))  # the guide sets limits for all tasks, and no levels
     ours = limited(fresh_app(), shape, free.limits)
     left = _left(ours, shape, call)
     if left != "whole":
         message = f"{free.limits} leaves {shape} {left}"
         raise RuntimeError(message)
     (times,) = by_turns((fresh_app(), ours, guided), shape, [call])
-    return Found(
+    return Timed(
         name=f"{shape}, {size} KB",
         task=task,
         limits=free.limits,
@@ -120,40 +123,45 @@ def find(shape: str, size: int) -> Found:
 
 
 def _left(app: Celery, task: str, call: Call) -> str:
+    """What *app* does to the repr of the args: ``whole``, or ``cut by`` a cause."""
     cause = CAUSES.get(receive(task, publish(app, task, call)).args.verdict)
     return f"cut by {cause}" if cause else "whole"
 
 
-def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as harness.run calls it
-    """Predict, time, compare."""
+def answer(smoke: bool) -> Answer:  # noqa: FBT001 - harness.run calls it with one argument
+    """Predict and measure all shapes and sizes."""
     sizes = SIZES[:1] if smoke else SIZES
-    by_shape = {shape: [find(shape, size) for size in sizes] for shape in SHAPES}
-    found = [one for several in by_shape.values() for one in several]
+    by_shape = {shape: [measure(shape, size) for size in sizes] for shape in SHAPES}
+    results = [result for of_shape in by_shape.values() for result in of_shape]
     return Answer(
         title="What do higher limits cost the producer, and does the advice predict it?",
         head=HEAD,
-        rows=[one.row for one in found],
+        rows=[result.row for result in results],
         claims=[
-            Claim(f"{shape}, predicted and measured time", max(one.factor for one in several), TIME_FACTOR)
-            for shape, several in by_shape.items()
+            Claim(f"{shape}, error of the predicted time", max(result.factor for result in of_shape), TIME_FACTOR)
+            for shape, of_shape in by_shape.items()
         ],
-        chart=chart(sizes[-1], {shape: several[-1] for shape, several in by_shape.items()}),
+        chart=chart(sizes[-1], {shape: of_shape[-1] for shape, of_shape in by_shape.items()}),
         notes=[
-            f"Differences under {TOO_SMALL * 1000:.2f} ms count as held.",
-            *(f"{one.name}: the advice is against any limit: {one.task.reasons[0]}." for one in found if one.refused),
+            f"A prediction that is off by less than {TOO_SMALL * 1000:.2f} ms counts as right.",
+            *(
+                f"{result.name}: the advice warns against any limit: {result.task.reasons[0]}."
+                for result in results
+                if result.refused
+            ),
         ],
     )
 
 
-def chart(size: int, found: dict[str, Found]) -> Chart:
-    """Bars for *found*, by shape."""
+def chart(size: int, by_shape: dict[str, Timed]) -> Chart:
+    """A bar chart of the results of each shape."""
     bars: dict[str, list[tuple[str, float]]] = {}
-    for shape, one in found.items():
-        default, ours, guided = one.medians
+    for shape, result in by_shape.items():
+        default, ours, guided = result.medians
         seconds = {
             APPS[0]: default,
             APPS[1]: ours,
-            "the same, as predicted": default + one.predicted,
+            "the same, as predicted": default + result.predicted,
             APPS[2]: guided,
         }
         for name, value in seconds.items():

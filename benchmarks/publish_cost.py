@@ -1,7 +1,7 @@
-"""Draws docs/images/publish-cost.svg: what Celery's saferepr costs a publish, against the limit that it is given.
+"""Draws docs/images/publish-cost.svg: the time that Celery's saferepr takes, for each limit.
 
-Needs matplotlib, which is no part of the development tools: ``pip install matplotlib``. ``make bench-advice`` runs it
-where that is installed. Takes about a minute, most of it for the tiny dicts.
+``make bench-advice`` runs it. It does nothing unless matplotlib is installed, which is not among the development tools:
+``pip install matplotlib``. It takes about a minute, most of it for the tiny dicts.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 PICTURE: Final = Path(__file__).resolve().parent.parent / "docs" / "images" / "publish-cost.svg"
 
-#: Characters: 1 KB, Celery's default, to 2 MB, the guide's last tier.
+#: Limits in characters: from 1 KB, Celery's default, to 2 MB, the guide's last tier.
 LIMITS: Final = [KB << step for step in range(12)]
-#: Seconds. The first time over it is the last for that shape.
+#: Seconds. Once a repr takes longer, higher limits are not tried for that shape.
 ENOUGH: Final = 10.0
-#: Times under so many seconds are taken so often, and the best counts.
+#: A repr that takes fewer seconds than this is timed several times, and the best time counts.
 STEADY: Final = 0.2
 ROUNDS: Final = 3
 
-#: About 1 MB of JSON each.
+#: Name → args of about 1 MB of JSON.
 ARGS: Final[Mapping[str, tuple[Any, ...]]] = {
     "tiny dicts": ([{"a": number % 10} for number in range(MB // 8)],),
     "records of 6 keys": SHAPES["records"](MB),
@@ -39,7 +39,7 @@ ARGS: Final[Mapping[str, tuple[Any, ...]]] = {
     "one text": SHAPES["one long text"](MB),
 }
 COLORS: Final = {"tiny dicts": "#b3362c", "records of 6 keys": "#c77700", "ids": "#1f6fb2", "one text": "#2f7d4f"}
-#: Where the line is named: the limit, and points to the right and up from there.
+#: Where the name of a line goes: the limit, the offset in points (right, up), and the alignment.
 LABELS: Final = {
     "tiny dicts": (8192, (-8, 8), "right"),
     "records of 6 keys": (8192, (8, -15), "left"),
@@ -47,12 +47,12 @@ LABELS: Final = {
     "one text": (16384, (-6, 9), "right"),
 }
 GRAY: Final = "#666666"
-#: Behind limits that a frame does not hold.
+#: Background color for limits that do not fit into RabbitMQ's frame.
 SHADE: Final = "#f4efe6"
 
 
 def cost(args: tuple[Any, ...], limit: int) -> float:
-    """Seconds of this thread that one repr takes."""
+    """CPU seconds that saferepr takes for *args* with this *limit*."""
     times: list[float] = []
     while not times or (len(times) < ROUNDS and times[0] < STEADY):
         began = time.thread_time()
@@ -62,28 +62,28 @@ def cost(args: tuple[Any, ...], limit: int) -> float:
 
 
 def costs(args: tuple[Any, ...]) -> list[tuple[int, float]]:
-    """Limits, and the seconds that each costs."""
-    found: list[tuple[int, float]] = []
+    """The points of one line: (limit, seconds)."""
+    points: list[tuple[int, float]] = []
     for limit in LIMITS:
-        found.append((limit, cost(args, limit)))
-        if found[-1][1] > ENOUGH:
+        points.append((limit, cost(args, limit)))
+        if points[-1][1] > ENOUGH:
             break
-    return found
+    return points
 
 
 def seconds(number: float) -> str:
-    """A time, as people say it: two digits."""
+    """A time with two digits, as people write it: ``1.5 s``, ``20 ms``."""
     rounded = float(f"{number:.2g}")
     return f"{rounded:g} s" if rounded >= 1 else f"{rounded * 1000:g} ms"
 
 
 def draw(lines: Mapping[str, list[tuple[int, float]]]) -> None:
-    """Write the picture."""
-    import matplotlib as mpl  # noqa: PLC0415 - see the top
+    """Draw the *lines*, and write the picture."""
+    import matplotlib as mpl  # noqa: PLC0415 - may not be installed
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "publish-cost", "font.size": 11})
-    behind = {"facecolor": SHADE, "edgecolor": "none", "pad": 0.5}  # so that no line crosses a text
+    behind = {"facecolor": SHADE, "edgecolor": "none", "pad": 0.5}  # a box that hides lines behind a text
     figure = Figure(figsize=(9, 5.6), facecolor="white")
     axes = figure.add_axes((0.085, 0.12, 0.80, 0.68))
     axes.set(xscale="log", yscale="log", xlim=(LIMITS[0] / 1.15, LIMITS[-1] * 1.05), ylim=(4e-6, 40))
@@ -135,7 +135,7 @@ def draw(lines: Mapping[str, list[tuple[int, float]]]) -> None:
 
 
 def main() -> None:
-    """Measure, draw."""
+    """Time all shapes, and draw the picture."""
     if util.find_spec("matplotlib") is None:
         print(f"matplotlib is not installed, so {PICTURE.name} was not drawn anew: pip install matplotlib")
         return

@@ -1,17 +1,17 @@
-"""What does the monitor cost Redis? Round trips, bytes and memory, for 1,000, 100,000 and 1,000,000 tasks.
+"""What does the monitor cost Redis? Round trips, bytes and memory for 1,000, 100,000 and 1,000,000 tasks.
 
-Compared with writing task by task, as the size guide that this package began with would: ``json.dumps`` of both parts,
-and a pipeline that raises counters, sums and maxima. Both write to one redis-server, whose INFO is read before and
-after: replies written (round trips), bytes read, and CPU time.
+It is compared with a simple design that writes after each task: ``json.dumps`` of both parts, and a pipeline that
+raises counters, sums and maxima. Both write to one redis-server. INFO before and after tells the number of replies
+(round trips), the bytes received, and the CPU time.
 
-- Traffic is that of one worker with 50 task names, whose tasks come all the time for 20 flush intervals: more tasks are
-  more in each interval. The flusher and the store are the real ones. What tasks hand over was added up before, in
-  pieces of 20 ms, as no worker could run 1,000,000 tasks in that time. What is read back must be the number of tasks.
-- Memory is that of 1,000 names: MEMORY USAGE of each key with all its fields, and a name's share of the set of names.
-  Sizes of args and kwargs are from 2 to 200,000 characters, each order of magnitude as likely as the next; half of the
-  parts have characters of several bytes. *Much cut*: reprs over 1,024 characters, Celery's default, came cut. There are
-  25 sets of figures, and each is that of 40 names.
-- Task by task, all is reckoned from 5,000 tasks, as each costs the same.
+- Traffic is that of one worker with 50 task names over 20 flush intervals, with the real flusher and the real store.
+  More tasks mean more tasks in each interval. What the tasks hand over is added up beforehand in pieces of 20 ms,
+  because no worker could run 1,000,000 tasks in that time. The number of tasks read back must be right.
+- Memory is that of 1,000 task names: MEMORY USAGE of each key with all its fields, and its share of the set of names.
+  Args and kwargs have 2 to 200,000 characters, each order of magnitude equally likely; half of the parts have
+  characters of several bytes. *Much cut*: Celery cut all reprs over its default of 1,024 characters. The names share 25
+  sets of figures.
+- The figures of the simple design are extrapolated from 5,000 tasks, because each task costs the same there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from uuid import UUID
 HERE: Final = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "scripts"))
 
-import redis  # noqa: E402 - from here on, what is ours is found too
+import redis  # noqa: E402 - the folders of our own modules are on sys.path only from here on
 import redis_server  # noqa: E402
 from harness import Answer, Chart, Claim, run  # noqa: E402
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from celery_argsize.measuring.cuts import Verdict
 
 RULES: Final = Rules(1024, DEFAULT_BUCKETS)
-#: Bytes that a name may take; and how many times as much after a thousand times as many tasks, as numbers get longer.
+#: Targets: bytes that a task name may take, and how much this may grow when a thousand times as many tasks ran.
 MOST: Final = 4096
 FLAT: Final = 1.25
 MB: Final = 1 << 20
@@ -61,21 +61,22 @@ class Plan(NamedTuple):
     tasks: tuple[int, ...]
     intervals: int
     interval: float
-    """Seconds."""
+    """Seconds of a flush interval."""
     alone: int
-    """Tasks that are written one by one."""
+    """Tasks that the simple design writes one by one."""
     names: int
     """Task names whose memory is measured."""
     sets: int
-    """Sets of figures that they have."""
+    """Sets of figures that these names share."""
 
 
 FULL: Final = Plan(tasks=(1_000, 100_000, 1_000_000), intervals=20, interval=0.2, alone=5000, names=1000, sets=25)
 SMOKE: Final = Plan(tasks=(100, 1_000, 3_000), intervals=3, interval=0.1, alone=50, names=20, sets=2)
 
+#: Task names of the worker whose traffic is measured, and of a worker with many names.
 BUSY: Final = 50
 MANY: Final = 1000
-#: Seconds between two pieces that are handed over.
+#: Seconds between two pieces of figures that are handed over.
 PIECE: Final = 0.02
 
 
@@ -83,14 +84,14 @@ PIECE: Final = 0.02
 
 
 def make_shape(rng: random.Random, chars: int, need: int, header: int) -> Shape:
-    """What is known of a part that was cut: about that of lists of records."""
+    """Shape of a part that Celery cut, much like a list of records."""
     items = chars // 15
     sums = (need, need * 21 // 20, header, header * 21 // 20, items, items, items // 2, items // 6, 3 * items)
     return Shape(need, rng.choice((2, 3, 4, 5)), *sums)
 
 
 def make_part(rng: random.Random, chars: int, *, cut: bool) -> Part:
-    """A part of so many characters; its repr is a little longer, and cut where Celery would have."""
+    """A part of *chars* characters. Its repr is a little longer, and with *cut*, is cut if Celery would cut it."""
     size = Size(chars, chars + rng.choice((0, chars // 10)))
     need = chars + chars // rng.choice((8, 16, 32))
     if not cut or need <= 1024:
@@ -100,23 +101,23 @@ def make_part(rng: random.Random, chars: int, *, cut: bool) -> Part:
 
 
 def make_id(rng: random.Random) -> str:
-    """A task id, as Celery makes them."""
+    """A random task id, in the form that Celery uses."""
     return str(UUID(int=rng.getrandbits(128), version=4))
 
 
 def any_size(rng: random.Random, low: int = 2, high: int = 200_000) -> int:
-    """*low* to *high*, each order of magnitude as likely as the next."""
+    """A random size from *low* to *high*; each order of magnitude is equally likely."""
     return int(math.exp(rng.uniform(math.log(low), math.log(high))))
 
 
 def make_run(rng: random.Random, task: str, *, cut: bool) -> Measurement:
-    """One run of *task*."""
+    """The measurement of one run of *task*, with random sizes."""
     args, kwargs = (make_part(rng, any_size(rng), cut=cut) for _ in range(2))
     return Measurement(task, make_id(rng), args, kwargs, time.time() + rng.random())
 
 
 def make_stats(rng: random.Random, runs: int, *, cut: bool) -> TaskStats:
-    """The figures of one task name after so many runs."""
+    """The figures of one task name after *runs* random runs."""
     stats = TaskStats()
     for _ in range(runs):
         stats.add(make_run(rng, "", cut=cut), RULES)
@@ -124,7 +125,7 @@ def make_stats(rng: random.Random, runs: int, *, cut: bool) -> TaskStats:
 
 
 def fullest_stats(rng: random.Random) -> TaskStats:
-    """Every field and bucket, in both parts, as after hundreds of millions of runs."""
+    """Figures with every field and bucket in both parts, and numbers as after hundreds of millions of runs."""
     verdicts: tuple[Verdict, ...] = ("intact", "size", "depth", "both", "custom", "unknown")
     stats = TaskStats({"errors": 1})
     for chars in (*RULES.bounds, 2 * RULES.bounds[-1]):
@@ -143,40 +144,40 @@ def fullest_stats(rng: random.Random) -> TaskStats:
 
 
 class Traffic(NamedTuple):
-    """What a redis-server had to do."""
+    """The work of a redis-server."""
 
     trips: float
-    """Replies that it wrote."""
+    """Round trips: replies that it wrote."""
     received: float
-    """Bytes."""
+    """Bytes that it received."""
     cpu: float
-    """Seconds."""
+    """Seconds of CPU time."""
 
     def less(self, other: Traffic) -> Traffic:
-        """Without *other*."""
-        return Traffic(*(this - that for this, that in zip(self, other, strict=True)))
+        """This traffic minus *other*."""
+        return Traffic(*(ours - theirs for ours, theirs in zip(self, other, strict=True)))
 
     def times(self, factor: float) -> Traffic:
-        """So many times as much."""
+        """This traffic times *factor*."""
         return Traffic(*(figure * factor for figure in self))
 
 
 def so_far(client: redis.Redis) -> Traffic:
-    """All since the server began."""
+    """The traffic since the server was started."""
     info: Any = client.info("all")
     cpu = info["used_cpu_user"] + info["used_cpu_sys"]
     return Traffic(info["total_writes_processed"], info["total_net_input_bytes"], cpu)
 
 
 def traffic(client: redis.Redis, work: Callable[[], object]) -> Traffic:
-    """What *work* made the server do; asking for it is not counted."""
+    """The traffic that *work* causes, without that of asking for the figures."""
     before, began = so_far(client), so_far(client)
     work()
     return so_far(client).less(began).less(began.less(before))
 
 
 def write_alone(url: str, tasks: int) -> Traffic:
-    """Write so many tasks one by one."""
+    """The traffic of the simple design, which writes *tasks* tasks one by one."""
     rng = random.Random(1)
     texts = ["x" * (any_size(rng) // 2) for _ in range(100)]
 
@@ -200,26 +201,26 @@ def write_alone(url: str, tasks: int) -> Traffic:
 
 
 def pieces(tasks: int, names: int, plan: Plan) -> list[dict[str, TaskStats]]:
-    """So many tasks as figures by name, in equal pieces: a few that are used again and again."""
+    """The figures of *tasks* tasks, in pieces of equal size. To save time, five different pieces are repeated."""
     number = round(plan.intervals * plan.interval / PIECE)
     rng = random.Random(tasks)
-    some = [Book(names) for _ in range(5)]
-    for book in some:
+    books = [Book(names) for _ in range(5)]
+    for book in books:
         for _ in range(max(1, tasks // number)):
             book.add(make_run(rng, f"music.tasks.task_{rng.randrange(names)}", cut=True), RULES)
-    return [some[at % len(some)].tasks for at in range(number)]
+    return [books[at % len(books)].tasks for at in range(number)]
 
 
 def write_ours(url: str, tasks: int, names: int, plan: Plan) -> tuple[Traffic, int]:
-    """What it is for one worker, and in how many flush intervals: the last one is cut short."""
+    """The traffic of one worker with celery_argsize, and the number of flush intervals. The last one is shorter."""
     settings = Settings(redis_url=url, app_name=f"{tasks} of {names}", flush_interval=plan.interval)
     handoff = LocalHandoff(RULES, MANY)
     flusher = Flusher(handoff, RedisStore(settings), settings, "worker")
-    given = pieces(tasks, names, plan)
+    to_add = pieces(tasks, names, plan)
 
     def work() -> None:
         began = time.monotonic()
-        for at, piece in enumerate(given):
+        for at, piece in enumerate(to_add):
             time.sleep(max(0.0, began + at * PIECE - time.monotonic()))
             for name, stats in piece.items():
                 handoff.add(name, stats)
@@ -230,62 +231,64 @@ def write_ours(url: str, tasks: int, names: int, plan: Plan) -> tuple[Traffic, i
     took: list[float] = []
     flusher.start()
     handoff.add("music.tasks.task_0", TaskStats({"errors": 1}))
-    flusher.flush(10.0)  # connects: once in the life of a worker
+    flusher.flush(10.0)  # connects, which a worker does only once
     with redis.Redis.from_url(url) as admin:
-        found = traffic(admin, work)
+        measured = traffic(admin, work)
     read = RedisStore(settings).read().tasks
-    sent = sum(Book.count_of(piece) for piece in given)
+    sent = sum(Book.count_of(piece) for piece in to_add)
     if Book.count_of(read) != sent:
         message = f"{sent:,} runs were handed over, and {Book.count_of(read):,} are in Redis"
         raise RuntimeError(message)
-    return found, math.floor(took[0] / plan.interval) + 1
+    return measured, math.floor(took[0] / plan.interval) + 1
 
 
 # -- memory -------------------------------------------------------------------------------------------------------
 
 
 def bytes_a_name(url: str, figures: list[TaskStats], names: int) -> float:
-    """Bytes in Redis for each of so many names, which have *figures* by turns."""
+    """Bytes in Redis per task name, for so many *names* that share the *figures*."""
     settings = Settings(redis_url=url, app_name="memory")
     store, base = RedisStore(settings), settings.base
-    every = [f"music_library.tasks.task_{n:05}" for n in range(names)]
+    task_names = [f"music_library.tasks.task_{n:05}" for n in range(names)]
     for sequence, at in enumerate(range(0, names, Flusher.BATCH_TASKS), 1):
-        some = range(at, min(at + Flusher.BATCH_TASKS, names))
-        store.apply(Batch("worker", sequence, {every[n]: figures[n % len(figures)] for n in some}))
+        numbers = range(at, min(at + Flusher.BATCH_TASKS, names))
+        store.apply(Batch("worker", sequence, {task_names[n]: figures[n % len(figures)] for n in numbers}))
     with redis.Redis.from_url(url) as client:
         pipeline = client.pipeline(transaction=False)
-        for key in (f"{base}names", *(f"{base}task:{name}" for name in every)):
+        for key in (f"{base}names", *(f"{base}task:{name}" for name in task_names)):
             pipeline.memory_usage(key, samples=0)
-        found = sum(pipeline.execute())
+        total = sum(pipeline.execute())
         client.flushall()
     store.close()
-    return float(found / names)
+    return float(total / names)
 
 
 def bytes_a_name_alone(url: str) -> float:
-    """The same of those that ``write_alone`` left there."""
+    """Bytes in Redis per task name of the simple design, from what ``write_alone`` wrote."""
     with redis.Redis.from_url(url) as client:
-        found: int = sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter("sizes:*"))
+        total: int = sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter("sizes:*"))
         client.flushall()
-    return found / BUSY
+    return total / BUSY
 
 
 def kept(url: str, plan: Plan, *, cut: bool) -> list[float]:
-    """Bytes a name after each number of the plan's tasks, and after a thousand times the last."""
+    """Bytes per task name after each number of tasks in the plan, and after a thousand times the last number."""
     rng = random.Random(2)
-    found: list[float] = []
+    sizes: list[float] = []
     for tasks in plan.tasks:
         figures = [make_stats(rng, tasks // plan.tasks[0], cut=cut) for _ in range(plan.sets)]
-        found.append(bytes_a_name(url, figures, plan.names))
-    thousandfold = [TaskStats({field: 1000 * by for field, by in one.counts.items()}, one.maxima) for one in figures]
-    return [*found, bytes_a_name(url, thousandfold, plan.names)]
+        sizes.append(bytes_a_name(url, figures, plan.names))
+    thousandfold = [
+        TaskStats({field: 1000 * by for field, by in stats.counts.items()}, stats.maxima) for stats in figures
+    ]
+    return [*sizes, bytes_a_name(url, thousandfold, plan.names)]
 
 
 # -- the answer ---------------------------------------------------------------------------------------------------
 
 
 def row(name: str, done: Traffic | None, memory: Sequence[float] = ()) -> list[str]:
-    """A row of the table."""
+    """A row of the table: traffic, and bytes per name without and with cut reprs."""
     spent = ["", "", ""]
     if done is not None:
         spent = [f"{done.trips:,.0f}", f"{done.received / MB:,.3g} MB", f"{done.cpu * 1000:,.3g} ms"]
@@ -293,15 +296,15 @@ def row(name: str, done: Traffic | None, memory: Sequence[float] = ()) -> list[s
     return [name, *spent, *sizes, *[""] * (2 - len(sizes))]
 
 
-def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
-    """Measure."""
+def answer(smoke: bool) -> Answer:  # noqa: FBT001 - harness.run calls it with one argument
+    """Measure traffic and memory of both designs."""
     plan = SMOKE if smoke else FULL
-    _, some, most = plan.tasks
+    _, middle, most = plan.tasks
     with tempfile.TemporaryDirectory() as folder, redis_server.run(Path(folder)) as url:
         one_by_one = write_alone(url, plan.alone).times(1 / plan.alone)
         alone_memory = bytes_a_name_alone(url)
-        done = {tasks: write_ours(url, tasks, BUSY, plan) for tasks in plan.tasks}
-        many, intervals = write_ours(url, some, MANY, plan)
+        ours = {tasks: write_ours(url, tasks, BUSY, plan) for tasks in plan.tasks}
+        many, intervals = write_ours(url, middle, MANY, plan)
         with redis.Redis.from_url(url) as client:
             client.flushall()
             info: Any = client.info("server")
@@ -310,21 +313,21 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
     rows, many_trips = [], many.trips / intervals
     for at, tasks in enumerate(plan.tasks):
         rows.append(row(f"{tasks:,}, task by task (≈)", one_by_one.times(tasks), [alone_memory] * 2))
-        rows.append(row(f"{tasks:,}, celery_argsize", done[tasks][0], [intact[at], cut[at]]))
-    rows.append(row(f"{some:,} of {MANY:,} names, celery_argsize", many))
+        rows.append(row(f"{tasks:,}, celery_argsize", ours[tasks][0], [intact[at], cut[at]]))
+    rows.append(row(f"{middle:,} of {MANY:,} names, celery_argsize", many))
     rows.append(row(f"{1000 * most:,}, celery_argsize", None, [intact[-1], cut[-1]]))
     rows.append(row("every field and bucket, celery_argsize", None, [fullest] * 2))
-    trips = max(ours.trips / intervals for ours, intervals in done.values())
+    trips = max(spent.trips / intervals for spent, intervals in ours.values())
     growth = max(sizes[-1] / sizes[-2] for sizes in (intact, cut))
     return Answer(
         title="What does it cost Redis?",
-        head=["tasks", "round trips", "sent to Redis", "CPU time of Redis", "bytes a name, nothing cut", "much cut"],
+        head=["tasks", "round trips", "sent to Redis", "CPU time of Redis", "bytes per name, nothing cut", "much cut"],
         rows=rows,
         claims=[
             Claim("round trips of a worker in a flush interval", trips, 1, "round trips"),
             Claim(f"memory of a name after {most:,} tasks, nothing cut", intact[-2], MOST, "bytes"),
             Claim(f"memory of a name after {most:,} tasks, much cut", cut[-2], MOST, "bytes"),
-            Claim(f"the same after {1000 * most:,} tasks, by that after {most:,}", growth, FLAT),
+            Claim(f"memory of a name, {1000 * most:,} tasks compared with {most:,}", growth, FLAT),
         ],
         chart=Chart(
             title="Round trips to Redis: task by task, and in batches",
@@ -332,15 +335,15 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
             y="round trips",
             series={
                 "task by task": [(tasks, one_by_one.trips * tasks) for tasks in plan.tasks],
-                "celery_argsize": [(tasks, ours.trips) for tasks, (ours, _) in done.items()],
+                "celery_argsize": [(tasks, spent.trips) for tasks, (spent, _) in ours.items()],
             },
             log="xy",
         ),
         notes=[
-            f"Redis {info['redis_version']}; traffic of {plan.intervals} flush intervals, the last flush included.",
-            f"A batch has up to {Flusher.BATCH_TASKS} names: with {MANY:,} names, an interval took {many_trips:.1f}.",
-            f"≈: reckoned from {plan.alone:,} tasks.",
-            "Task by task, there are no histograms, no bytes, and nothing that advice could be made from.",
+            f"Redis {info['redis_version']}. The traffic is that of {plan.intervals} flush intervals and a last flush.",
+            f"A batch has at most {Flusher.BATCH_TASKS} names. With {MANY:,}, an interval took {many_trips:.1f} trips.",
+            f"≈: extrapolated from {plan.alone:,} tasks.",
+            "The design that writes task by task keeps no histograms, no bytes, and nothing to base advice on.",
         ],
         versions=["redis"],
     )

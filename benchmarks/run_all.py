@@ -1,8 +1,9 @@
-"""Runs all benchmarks, and writes RESULTS.md and the charts beside this file: ``make bench``, under ten minutes.
+"""Runs all benchmarks and writes RESULTS.md and the charts: ``make bench``, under ten minutes.
 
     python benchmarks/run_all.py [--smoke] [--out FOLDER] [NAME ...]
 
-Each runs in a process of its own. With NAMEs, only those run, and nothing is written unless ``--out`` says where.
+Each benchmark runs in a process of its own. The files go to this folder, or to FOLDER. With NAMEs, only those
+benchmarks run, and files are written only if ``--out`` says where.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import harness
 if TYPE_CHECKING:
     from harness import Answer
 
-#: The questions, in the order of RESULTS.md: modules beside this one.
+#: The benchmarks in the order of RESULTS.md. Each is a module in this folder.
 BENCHMARKS: Final = (
     "task_time",
     "measure_time",
@@ -35,10 +36,10 @@ BENCHMARKS: Final = (
 
 
 def measured(name: str, folder: Path, *, smoke: bool) -> Answer:
-    """Run one benchmark; what it found.
+    """Run the benchmark *name*, and return its results.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the benchmark failed.
     """
     file = folder / f"{name}.json"
     command = [sys.executable, str(harness.HERE / f"{name}.py"), "--json", str(file), *["--smoke"] * smoke]
@@ -50,20 +51,21 @@ def measured(name: str, folder: Path, *, smoke: bool) -> Answer:
 
 
 def page(answers: dict[str, Answer], seconds: float) -> str:
-    """RESULTS.md."""
+    """The text of RESULTS.md; *seconds* is how long all benchmarks took."""
     claims = [(name, claim) for name, answer in answers.items() for claim in answer.claims]
     held = sum(claim.holds for _, claim in claims)
     parts = [name for answer in answers.values() for name in answer.versions]
     lines = [
         "# Benchmarks",
         "",
-        "Made by `make bench`. Everything in one table ran side by side, so compare within a table: the absolute",
-        "figures are this machine's. *a ± b*: the median, and the median deviation from it.",
-        "[docs/performance.md](../docs/performance.md) tells what follows.",
+        "Written by `make bench`. Everything in one table ran side by side, so compare figures within a table. The",
+        "absolute figures are those of this machine. *a ± b* is the median and the median absolute deviation.",
+        "[docs/performance.md](../docs/performance.md) explains the results.",
         "",
         f"- Machine: {harness.machine()}",
         f"- Versions: {harness.versions(['celery-argsize', 'celery', 'kombu', 'redis', 'orjson', *parts])}",
-        f"- {held} of {len(claims)} targets hold. It took {seconds / 60:.1f} minutes.",
+        f"- {held} of {len(claims)} targets are met (✓), the others are missed (✗).",
+        f"- All of it took {seconds / 60:.1f} minutes.",
         "",
     ]
     for number, (name, answer) in enumerate(answers.items(), 1):
@@ -75,9 +77,9 @@ def page(answers: dict[str, Answer], seconds: float) -> str:
 
 
 def main() -> int:
-    """Run, write, and end with 1 if a target does not hold."""
+    """Run the benchmarks, write the files, and return the exit code: 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--smoke", action="store_true", help="small counts, to see that all of it works")
+    parser.add_argument("--smoke", action="store_true", help="use small counts, only to see that all of it works")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write RESULTS.md and charts/")
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *BENCHMARKS], help=", ".join(BENCHMARKS))
     options = parser.parse_args()
@@ -87,7 +89,7 @@ def main() -> int:
         answers = {name: measured(name, Path(folder), smoke=options.smoke) for name in names}
     out: Path | None = options.out or (None if options.names or options.smoke else harness.HERE)
     if out is not None:
-        from charts import draw  # noqa: PLC0415 - only who draws needs matplotlib
+        from charts import draw  # noqa: PLC0415 - needs matplotlib, which is only needed to draw
 
         out.mkdir(parents=True, exist_ok=True)
         (out / "RESULTS.md").write_text(page(answers, time.perf_counter() - began), encoding="utf-8")
@@ -95,9 +97,9 @@ def main() -> int:
             draw(answer.chart, out / "charts" / f"{name}.svg")
     missed = [f"{name}: {claim}" for name, answer in answers.items() for claim in answer.claims if not claim.holds]
     if options.smoke:
-        print("\nAll of it works; the figures say nothing.")
+        print("\nAll benchmarks work. These figures mean nothing.")
         return 0
-    print(f"\n{len(missed)} targets do not hold", *missed, sep="\n")
+    print(f"\nTargets missed: {len(missed)}", *missed, sep="\n")
     return 1 if missed else 0
 
 

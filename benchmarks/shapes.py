@@ -1,4 +1,4 @@
-"""Fifty shapes of arguments, as tasks get them: what ``advice.py`` sends. Made up, and the same at every run."""
+"""Fifty shapes of task arguments, which ``advice.py`` sends. They are random, but the same in every run."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ BEGINNING: Final = datetime(2026, 1, 5, 8, 30, tzinfo=timezone.utc)
 
 
 class Shape(NamedTuple):
-    """One kind of task."""
+    """A task with arguments of one kind."""
 
     name: str
+    """Also the seed of its random values."""
     runs: int
     make: Callable[[Random], Call]
-    """Makes the arguments of one run."""
+    """Makes the arguments of one run: args and kwargs."""
 
     def calls(self) -> list[Call]:
-        """The arguments of all runs."""
+        """The arguments of all its runs."""
         random = Random(self.name)
         return [self.make(random) for _ in range(self.runs)]
 
@@ -57,17 +58,17 @@ class Shape(NamedTuple):
 
 
 def _about(random: Random, count: int) -> int:
-    """*count*, give or take a fifth."""
+    """A random number within a fifth of *count*."""
     return max(1, round(count * random.uniform(0.8, 1.2)))
 
 
 def _text(random: Random, length: int, words: list[str] = ENGLISH, joint: str = " ") -> str:
-    found: list[str] = []
+    chosen: list[str] = []
     size = 0
     while size < length:
-        found.append(random.choice(words))
-        size += len(found[-1]) + len(joint)
-    return joint.join(found)[:length]
+        chosen.append(random.choice(words))
+        size += len(chosen[-1]) + len(joint)
+    return joint.join(chosen)[:length]
 
 
 def _record(random: Random, words: list[str] = ENGLISH) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _chain(random: Random, levels: int) -> Any:
     return inner
 
 
-# -- calls --------------------------------------------------------------------------------------------------------
+# -- args and kwargs of a run -------------------------------------------------------------------------------------
 
 
 def _list(count: int, member: Callable[[Random], Any]) -> Callable[[Random], Call]:

@@ -1,11 +1,11 @@
-"""What celery_argsize adds to the time that an import, an app, ``celery --help`` and a worker take to start.
+"""Measures how much longer an import, an app, ``celery --help`` and a worker take to start with celery_argsize.
 
     python benchmarks/startup.py
 
-Two virtual environments have the same packages, but only one of them has ours. Each start is a fresh interpreter, with
-us and without by turns, after one of each that does not count. CPU is the user and system time of the process. A worker
-has started when it sends ``worker_ready``; a Redis of its own is the broker. It does not look for other workers
-(mingle), which would take a second.
+Two virtual environments have the same packages, and only one of them has celery_argsize. Each start is a new
+interpreter; starts with and without celery_argsize take turns, and the first of each does not count. CPU is the user
+and system time of the process. A worker has started when it sends ``worker_ready``. Its broker is a Redis of its own,
+and it does not look for other workers (mingle), which would take a second.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import celery_argsize  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Milliseconds that we may add to an import, and how often as long ``celery --help`` may take.
+#: Targets: milliseconds that we may add to an import, and CPU time of ``celery --help`` compared with that without us.
 IMPORT_MS: Final = 15
 HELP: Final = 1.03
 #: Seconds to wait for a worker.
@@ -55,26 +55,28 @@ app = Celery("startup", broker=os.environ["BROKER"])
 def ready(**_):
     os.write(int(os.environ["READY"]), b".")
 """
-#: What is started: words for Python, without us and with.
+#: Name of the start → arguments for Python, without and with celery_argsize.
 STARTS: Final = {
     "import celery": (["-c", "import celery"], ["-c", "import celery, celery_argsize"]),
     "an app": tuple(["-c", f"import celery; app = celery.Celery(); {then}"] for then in ("", INSTALL)),
     "celery --help": (["-m", "celery", "--help"],) * 2,
 }
-#: Starts of each kind: more where a smaller difference is to be seen.
+#: Number of starts of each kind. The smaller the difference, the more starts it takes to see it.
 ROUNDS: Final = {"import celery": 25, "an app": 15, "celery --help": 35, "a worker": 8}
 WORKER: Final = ["-m", "celery", "-A", "startup_app", "worker", "-P", "prefork", "-c", "2", "--without-mingle"]
 
 
 class Took(NamedTuple):
-    """Seconds of one start."""
+    """How long one start took."""
 
     wall: float
+    """Seconds."""
     cpu: float
+    """Seconds of CPU time."""
 
 
 class Environment:
-    """A virtual environment in *folder* with all that is installed here; with us as from a wheel, or without."""
+    """A virtual environment in *folder* with all packages that are installed here, with or without celery_argsize."""
 
     def __init__(self, folder: Path, *, with_us: bool) -> None:
         self._folder = folder
@@ -87,24 +89,24 @@ class Environment:
                 if "celery_argsize" not in entry.name and not (packages / entry.name).exists():
                     (packages / entry.name).symlink_to(entry)
         if with_us:
-            _put_us(packages)
+            _add_argsize(packages)
         (folder / "startup_app.py").write_text(APP.format(INSTALL if with_us else ""), encoding="utf-8")
         self.start(["-m", "celery", "--help"])
         if ("argsize" in self.log) is not with_us:
-            message = f"celery --help is not as it should be:\n{self.log}"
+            message = f"celery --help shows the wrong commands:\n{self.log}"
             raise RuntimeError(message)
 
     @property
     def log(self) -> str:
-        """What the newest start printed."""
+        """The output of the latest start."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def _spawn(self, words: list[str], *files: int, **variables: str) -> subprocess.Popen[bytes]:
-        # Not where there is more to import; and with no variables that Python or Celery go by.
+    def _spawn(self, arguments: list[str], *files: int, **variables: str) -> subprocess.Popen[bytes]:
+        # In a folder of its own, where nothing else can be imported, and without variables for Python or Celery.
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
         with self._log.open("wb") as log:
             return subprocess.Popen(  # noqa: S603 - our own
-                [self._folder / "bin" / "python", *words],
+                [self._folder / "bin" / "python", *arguments],
                 cwd=self._folder,
                 env={**kept, **variables},
                 stdin=subprocess.DEVNULL,
@@ -114,10 +116,10 @@ class Environment:
                 start_new_session=True,
             )
 
-    def start(self, words: list[str]) -> Took:
-        """Run Python with *words*, to its end."""
+    def start(self, arguments: list[str]) -> Took:
+        """Run Python with *arguments* until it ends."""
         began = time.perf_counter()
-        process = self._spawn(words)
+        process = self._spawn(arguments)
         _, status, used = os.wait4(process.pid, 0)
         took = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -126,7 +128,7 @@ class Environment:
         return Took(took, used.ru_utime + used.ru_stime)
 
     def start_worker(self, broker: str) -> Took:
-        """Until it is ready; it is ended then, and its CPU time not told."""
+        """Start a worker, wait until it is ready, and kill it. Its CPU time is not measured."""
         readable, writable = os.pipe()
         began = time.perf_counter()
         worker = self._spawn(WORKER, writable, BROKER=broker, READY=str(writable))
@@ -136,14 +138,15 @@ class Environment:
             took = time.perf_counter() - began
         finally:
             os.close(readable)
-            os.killpg(worker.pid, signal.SIGKILL)  # its children too: there is nothing left for them to do
+            os.killpg(worker.pid, signal.SIGKILL)  # kills its children too
             worker.wait()
         if not ready:
             raise RuntimeError(self.log)
         return Took(took, 0.0)
 
 
-def _put_us(packages: Path) -> None:
+def _add_argsize(packages: Path) -> None:
+    """Add celery_argsize to the folder *packages* of an environment, as a wheel would."""
     (packages / "celery_argsize").symlink_to(Path(celery_argsize.__file__).parent)
     installed = metadata.distribution("celery-argsize")
     info = packages / f"celery_argsize-{installed.version}.dist-info"
@@ -152,87 +155,92 @@ def _put_us(packages: Path) -> None:
         (info / name).write_text(installed.read_text(name) or "", encoding="utf-8")
 
 
-# -- what is told -------------------------------------------------------------------------------------------------
+# -- results ------------------------------------------------------------------------------------------------------
 
 
 class Both(NamedTuple):
-    """Seconds without us and with us, one of each a round."""
+    """Seconds of the starts without and with celery_argsize, one of each for each round."""
 
     without: list[float]
     with_us: list[float]
 
     @property
     def more(self) -> float:
-        """Milliseconds that it takes longer with us."""
+        """By how many milliseconds a start takes longer with celery_argsize."""
         return statistics.median(after - before for before, after in zip(*self, strict=True)) * 1000
 
     @property
     def times(self) -> float:
-        """How often as long it takes with us."""
+        """Time with celery_argsize divided by the time without."""
         return ratio(self.with_us, self.without)
 
     def row(self, name: str) -> list[str]:
-        """For the table."""
+        """The row of the table."""
         return [name, spread(self.without, 1000), spread(self.with_us, 1000), f"{self.more:+.1f}", f"{self.times:.3f}"]
 
 
 def by_turns(rounds: int, without: Callable[[], Took], with_us: Callable[[], Took]) -> tuple[Both, Both]:
-    """Wall and CPU time of both, after one of each that does not count; each comes first in every other round."""
+    """Run both in turns. Returns their wall time and their CPU time.
+
+    The first start of each does not count. In every other round, the other one comes first.
+    """
     without(), with_us()
-    found = []
+    pairs = []
     for number in range(rounds):
         if number % 2:
             after, before = with_us(), without()
         else:
             before, after = without(), with_us()
-        found.append((before, after))
+        pairs.append((before, after))
     return (
-        Both([before.wall for before, _ in found], [after.wall for _, after in found]),
-        Both([before.cpu for before, _ in found], [after.cpu for _, after in found]),
+        Both([before.wall for before, _ in pairs], [after.wall for _, after in pairs]),
+        Both([before.cpu for before, _ in pairs], [after.cpu for _, after in pairs]),
     )
 
 
 def measured(folder: Path, rounds: dict[str, int]) -> dict[str, Both]:
-    """All of it, by what is started."""
+    """Measure all starts. Returns name of the start → times."""
     without, with_us = (Environment(folder / name, with_us=name == "with") for name in ("without", "with"))
-    found: dict[str, Both] = {}
-    for what, (words, our_words) in STARTS.items():
-        found[what], found[f"{what}, CPU"] = by_turns(
-            rounds[what], partial(without.start, words), partial(with_us.start, our_words)
+    times: dict[str, Both] = {}
+    for name, (arguments, our_arguments) in STARTS.items():
+        times[name], times[f"{name}, CPU"] = by_turns(
+            rounds[name], partial(without.start, arguments), partial(with_us.start, our_arguments)
         )
     with redis_server.run(folder) as broker:
         starts = partial(without.start_worker, broker), partial(with_us.start_worker, broker)
-        found["a worker"], _ = by_turns(rounds["a worker"], *starts)
-    return found
+        times["a worker"], _ = by_turns(rounds["a worker"], *starts)
+    return times
 
 
-def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the frame calls it
-    """Measure, and tell."""
-    with tempfile.TemporaryDirectory() as name:
-        found = measured(Path(name), dict.fromkeys(ROUNDS, 1) if smoke else ROUNDS)
-    walls = {what: both for what, both in found.items() if not what.endswith("CPU")}
+def answer(smoke: bool) -> Answer:  # noqa: FBT001 - harness.run calls it with one argument
+    """Measure all starts, and compare them."""
+    with tempfile.TemporaryDirectory() as folder:
+        times = measured(Path(folder), dict.fromkeys(ROUNDS, 1) if smoke else ROUNDS)
+    walls = {name: both for name, both in times.items() if not name.endswith("CPU")}
     return Answer(
         title="How much longer does a start take with celery_argsize?",
         head=["milliseconds", "without", "with", "more", "times"],
-        rows=[both.row(what) for what, both in found.items()],
+        rows=[both.row(name) for name, both in times.items()],
         claims=[
-            Claim("import celery_argsize, over celery's own", found["import celery"].more, IMPORT_MS, "ms"),
-            Claim("install(app), over making the app", found["an app"].more, IMPORT_MS, "ms"),
-            Claim("celery --help, CPU time with us by without", found["celery --help, CPU"].times, HELP),
+            Claim(
+                "time that import celery_argsize adds to import celery", times["import celery"].more, IMPORT_MS, "ms"
+            ),
+            Claim("time that install(app) adds to making the app", times["an app"].more, IMPORT_MS, "ms"),
+            Claim("CPU time of celery --help, with compared with without", times["celery --help, CPU"].times, HELP),
         ],
         chart=Chart(
             "Time to start",
             "milliseconds",
             "",
             {
-                "without": [(what, statistics.median(both.without) * 1000) for what, both in walls.items()],
-                "with": [(what, statistics.median(both.with_us) * 1000) for what, both in walls.items()],
+                "without": [(name, statistics.median(both.without) * 1000) for name, both in walls.items()],
+                "with": [(name, statistics.median(both.with_us) * 1000) for name, both in walls.items()],
             },
             bars=True,
         ),
         notes=[
-            "An app is `celery.Celery()`, with us and `install(app)`: what a producer pays, too.",
-            "The target for `celery --help` is held against CPU time, as the other varies by more than 3 % by itself.",
+            "An app is `celery.Celery()`, in the column *with* also `install(app)`, as in a process that sends tasks.",
+            "The target for `celery --help` uses CPU time, because its wall time alone varies by more than 3 %.",
         ],
     )
 

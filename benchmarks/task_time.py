@@ -1,11 +1,12 @@
-"""What does a task pay? Time added to one traced task, beside everything that a user might run instead.
+"""How much time does monitoring add to one task? celery_argsize and what one might use instead.
 
-A task with an empty body runs in Celery's own tracer (``build_tracer``), in a forked child as in a worker; its message
-was published by the same process, so it has the headers that an instrumented producer gives it. Each monitor runs in
-processes of its own, one after another in rounds. Tasks come in bursts with pauses between them, as the main process
-of a worker needs time to take what its children hand over; the pauses are not timed. Taken is the median of a round's
-bursts, less that of the same round without a receiver. A burst runs with warm caches, for all of them; ``worker`` shows
-what is left of that in a worker.
+A task with an empty body runs in Celery's own tracer (``build_tracer``), in a forked child as in a worker. The same
+process published its message, so the message has the headers that an instrumented producer adds. Each monitor runs in
+processes of its own, one after another, in several rounds.
+
+Tasks run in bursts. Between bursts there is a pause that is not timed: the main process of a worker needs it to read
+what its children hand over. The result of a round is the median of its bursts, minus the median without a receiver in
+that round. Caches are warm within a burst, for all monitors. ``worker`` shows the cost in a whole worker.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 HERE: Final = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "scripts"))
 
-import redis_server  # noqa: E402 - from here on, what is ours is found too
+import redis_server  # noqa: E402 - the folders of our own modules are on sys.path only from here on
 from celery import Celery, signals  # noqa: E402
 from celery.app import trace  # noqa: E402
 from harness import Answer, Chart, Claim, run, spread  # noqa: E402
@@ -32,12 +33,12 @@ from weigh import in_child  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Full runs: rounds, bursts in a round, tasks in a burst, seconds between bursts. And a smoke test's.
+#: Rounds, bursts in a round, tasks in a burst, seconds between bursts: of a full run and of a smoke test.
 FULL: Final = (4, 8, 500, 0.03)
 SMOKE: Final = (1, 2, 20, 0.0)
 
 RECORD: Final = {"id": 1007, "title": "Adagio", "artist": "Ensemble", "year": 1987}
-#: Arguments by name; what Celery made of their repr is said, as it decides what there is to do.
+#: Case name → args. "whole" and "cut" say whether Celery cuts the repr of these args: a cut repr takes more work.
 CASES: Final[Mapping[str, tuple[Any, ...]]] = {
     "100 B": (12345, "track-42", "It has 100 bytes of JSON, as most tasks do; this text fills them up.  "),
     "1 KB, whole": (12345, "track-42", "Twelve words of nine bytes or so make one line of this text, and more. " * 14),
@@ -69,8 +70,8 @@ def empty(_: str) -> None:
 
 
 def floor(_: str) -> None:
-    """The least that measuring and handing over can take: look up the request, encode, write to a pipe."""
-    import marshal  # noqa: PLC0415 - as in the others, what only one needs
+    """The least possible work: look up the request, encode args, write to a pipe."""
+    import marshal  # noqa: PLC0415 - each monitor imports what only it needs
     import threading  # noqa: PLC0415
 
     import orjson  # noqa: PLC0415
@@ -89,16 +90,16 @@ def floor(_: str) -> None:
     signals.task_prerun.connect(prerun, weak=False)
 
 
-def ours(url: str) -> None:
-    """celery_argsize as a worker has it: Redis, log of large tasks, all of it."""
+def argsize(url: str) -> None:
+    """celery_argsize as it runs in a worker, with Redis and the log of large tasks."""
     import celery_argsize  # noqa: PLC0415
 
     monitor: Any = celery_argsize.install(app, redis_url=url)
     monitor.start(monitor.settings, "bench@host", in_process=False)
 
 
-def seed(url: str) -> None:
-    """The size guide's design: json.dumps, and a Redis pipeline for each task."""
+def pipeline_per_task(url: str) -> None:
+    """The simple design: json.dumps, and a Redis pipeline for each task."""
     import redis  # noqa: PLC0415
 
     client = redis.Redis.from_url(url)
@@ -114,7 +115,7 @@ def seed(url: str) -> None:
 
 
 def prometheus(_: str) -> None:
-    """A histogram of prometheus_client, and json.dumps."""
+    """json.dumps, and a histogram of prometheus_client."""
     from prometheus_client import Histogram  # noqa: PLC0415
 
     histogram = Histogram("args_size", "Size of args and kwargs", ["task"])
@@ -126,25 +127,25 @@ def prometheus(_: str) -> None:
 
 
 def opentelemetry(_: str) -> None:
-    """OpenTelemetry's instrumentation, with spans that go nowhere."""
+    """OpenTelemetry's instrumentation, which drops its spans."""
     import nowhere  # noqa: PLC0415
 
     nowhere.instrument()
 
 
 def datadog(_: str) -> None:
-    """dd-trace's integration, with spans that no agent takes."""
+    """dd-trace's integration, without an agent that accepts its spans."""
     os.environ |= {"DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false", "DD_REMOTE_CONFIGURATION_ENABLED": "false"}
     import logging  # noqa: PLC0415
 
     import ddtrace  # noqa: PLC0415
 
-    logging.getLogger("ddtrace").setLevel(logging.CRITICAL)  # there is no agent, and it says so
+    logging.getLogger("ddtrace").setLevel(logging.CRITICAL)  # it would log that there is no agent
     ddtrace.patch(celery=True)
 
 
 def sentry(_: str) -> None:
-    """Sentry's integration, with traces that go nowhere."""
+    """Sentry's integration, which drops its traces."""
     import sentry_sdk  # noqa: PLC0415
     from sentry_sdk.integrations.celery import CeleryIntegration  # noqa: PLC0415
 
@@ -157,26 +158,26 @@ def sentry(_: str) -> None:
     )
 
 
-#: By the name in the table.
+#: Name in the table → function that sets the monitor up in this process; it is given the URL of a Redis.
 MONITORS: Final[Mapping[str, Callable[[str], None]]] = {
     "no receiver": nothing,
     "an empty receiver": empty,
     "floor: request, orjson, one write": floor,
-    "celery_argsize": ours,
+    "celery_argsize": argsize,
     "prometheus_client histogram": prometheus,
     "OpenTelemetry": opentelemetry,
     "dd-trace": datadog,
     "Sentry": sentry,
-    "the guide: Redis for each task": seed,
+    "a Redis pipeline for each task": pipeline_per_task,
 }
 NONE, EMPTY, _, OURS = [*MONITORS][:4]
 
 
-# -- in the monitor's own process ---------------------------------------------------------------------------------
+# -- in the process of one monitor --------------------------------------------------------------------------------
 
 
 def _request(args: tuple[Any, ...]) -> dict[str, Any]:
-    """What a worker makes of a message of the task."""
+    """Publish the task, and build the request that a worker would build from its message."""
     light.apply_async(args)
     with app.connection_for_write() as connection:
         message = connection.SimpleQueue("celery").get(block=False)
@@ -194,26 +195,26 @@ def _request(args: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _burst(args: tuple[Any, ...], tasks: int) -> Callable[[], float]:
-    request = _request(args)
+    original = _request(args)
     task = app.tasks[light.name]
     tracer = getattr(task, "__trace__", None) or trace.build_tracer(task.name, task, app=app, hostname="bench@host")
 
     def burst() -> float:
-        requests, decoded = [request.copy() for _ in range(tasks)], [*args]
+        requests, decoded = [original.copy() for _ in range(tasks)], [*args]
         began = time.perf_counter()
-        for one in requests:
-            tracer(one["id"], decoded, {}, one)
+        for request in requests:
+            tracer(request["id"], decoded, {}, request)
         return (time.perf_counter() - began) / tasks
 
     return burst
 
 
 def child(monitor: str, url: str, bursts: int, tasks: int, pause: float) -> dict[str, float]:
-    """Seconds that one task takes, by case."""
+    """Set up *monitor* and time it. Returns the seconds that one task takes, for each case."""
     MONITORS[monitor](url)
 
     def work() -> dict[str, float]:
-        found = {}
+        medians = {}
         for name, args in CASES.items():
             burst = _burst(args, tasks)
             burst()
@@ -221,40 +222,40 @@ def child(monitor: str, url: str, bursts: int, tasks: int, pause: float) -> dict
             for _ in range(bursts):
                 time.sleep(pause)
                 times.append(burst())
-            found[name] = statistics.median(times)
-        return found
+            medians[name] = statistics.median(times)
+        return medians
 
     result: dict[str, float] = in_child(work)
     return result
 
 
-def _apart(words: list[str]) -> dict[str, float]:
-    """What ``child`` finds, in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, "--child", *words], capture_output=True, text=True, check=False)  # noqa: S603
+def _in_own_process(options: list[str]) -> dict[str, float]:
+    """Run ``child`` in a new process, and return its result. *options* are the arguments of ``child``."""
+    done = subprocess.run([sys.executable, __file__, "--child", *options], capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        message = f"{words[0]} failed:\n{done.stderr}"
+        message = f"{options[0]} failed:\n{done.stderr}"
         raise RuntimeError(message)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    seconds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return seconds
 
 
 # -- all of them --------------------------------------------------------------------------------------------------
 
 
-def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
-    """Run all monitors in rounds, and compare."""
+def answer(smoke: bool) -> Answer:  # noqa: FBT001 - harness.run calls it with one argument
+    """Run all monitors in rounds, and compare them."""
     rounds, *counts = SMOKE if smoke else FULL
     taken: dict[str, dict[str, list[float]]] = {case: {name: [] for name in MONITORS} for case in CASES}
     with tempfile.TemporaryDirectory() as folder, redis_server.run(Path(folder)) as url:
         for number in range(rounds):
             names = [*MONITORS]
             for name in names[number % len(names) :] + names[: number % len(names)]:
-                words = [name, url, *map(str, counts)]
-                for case, seconds in _apart(words).items():
+                options = [name, url, *map(str, counts)]
+                for case, seconds in _in_own_process(options).items():
                     taken[case][name].append(seconds)
     added = {
         case: {
-            name: [one - none for one, none in zip(times[name], times[NONE], strict=True)]
+            name: [with_it - without for with_it, without in zip(times[name], times[NONE], strict=True)]
             for name in MONITORS
             if name != NONE
         }
@@ -274,8 +275,8 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
         if name != NONE
     ]
     return Answer(
-        title="What does one task pay?",
-        head=["µs a task; in brackets, in empty receivers", *CASES],
+        title="How much time does monitoring add to one task?",
+        head=["µs added to a task (multiple of an empty receiver)", *CASES],
         rows=rows,
         claims=[claim for case in CASES for claim in claims(case, medians[case])],
         chart=Chart(
@@ -287,8 +288,8 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
             log="x",
         ),
         notes=[
-            "The floor is what no design can be under that measures in the task's process and hands over: a receiver",
-            "that looks up ``task.request``, encodes args with orjson, and writes one message to a pipe.",
+            "The floor is the least that any design can take which measures in the task's process and hands over the",
+            "result: a receiver that looks up `task.request`, encodes args with orjson, and writes to a pipe.",
         ],
         versions=[
             "prometheus-client",
@@ -301,13 +302,13 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as the harness calls it
 
 
 def claims(case: str, added: dict[str, float]) -> list[Claim]:
-    """The targets, for one case."""
-    mine = added[OURS]
-    others = {"the guide: Redis for each task": 30.0, "OpenTelemetry": 8.0, "dd-trace": 12.0}
+    """The targets for one case."""
+    ours = added[OURS]
+    others = {"a Redis pipeline for each task": 30.0, "OpenTelemetry": 8.0, "dd-trace": 12.0}
     return [
-        Claim(f"{case}: ours in empty receivers", mine / added[EMPTY], 3.5),
+        Claim(f"{case}: celery_argsize compared with an empty receiver", ours / added[EMPTY], 3.5),
         *(
-            Claim(f"{case}: {name} in ours", added[name] / mine, target, at_least=True)
+            Claim(f"{case}: {name} compared with celery_argsize", added[name] / ours, target, at_least=True)
             for name, target in others.items()
         ),
     ]
@@ -317,5 +318,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         name, url, bursts, tasks, pause = sys.argv[2:]
         print(json.dumps(child(name, url, int(bursts), int(tasks), float(pause))), flush=True)
-        os._exit(0)  # whatever threads the monitor has
+        os._exit(0)  # do not wait for the monitor's threads
     sys.exit(run(answer))

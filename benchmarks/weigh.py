@@ -1,4 +1,7 @@
-"""What work takes of memory at its peak, in a forked child; for ``bounds`` and ``memory``. Linux only, as /proc is."""
+"""Measures peak memory, and runs work in a forked child: for ``bounds``, ``memory`` and others.
+
+Reads /proc, so it works on Linux only.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +24,26 @@ __all__ = ["Weighed", "cut_header", "in_child"]
 
 
 class Weighed:
-    """This process's memory from here on. With *trim*, to take again what is free in its heap counts."""
+    """The memory that this process takes from now on.
+
+    With *trim*, memory that is free in its heap goes back to the system first, so that using it again counts.
+    """
 
     def __init__(self, *, trim: bool = False) -> None:
         gc.collect()
         if trim:
-            with suppress(AttributeError):  # glibc only
+            with suppress(AttributeError):  # only glibc has malloc_trim
                 ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak, see proc(5)
         self.before = _status("VmRSS")
 
     def more(self) -> float:
-        """MB that it took more at its peak."""
+        """By how many MB its peak is above the memory at the start."""
         return max(0.0, _status("VmHWM") - self.before)
 
 
 def _status(field: str) -> float:
-    """MB: ``VmRSS`` is what this process has in memory, ``VmHWM`` the most that it had."""
+    """MB of this process: ``VmRSS`` is its resident memory, ``VmHWM`` the peak of that."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(field):
             return int(line.split()[1]) / 1024
@@ -45,7 +51,11 @@ def _status(field: str) -> float:
 
 
 def in_child(work: Callable[[], Any]) -> Any:
-    """What *work* gives, done in a forked child."""
+    """Run *work* in a forked child, and return its result, which must be JSON-able.
+
+    Raises:
+        RuntimeError: the child failed. Its traceback is on stderr.
+    """
     out, into = os.pipe()
     pid = os.fork()
     if not pid:
@@ -53,7 +63,7 @@ def in_child(work: Callable[[], Any]) -> Any:
         try:
             os.write(into, json.dumps(work()).encode())
             code = 0
-        except Exception:  # noqa: BLE001 - a child has nobody to raise to
+        except Exception:  # noqa: BLE001 - a forked child must not return to the caller's code
             traceback.print_exc()
         finally:
             os._exit(code)
@@ -67,13 +77,13 @@ def in_child(work: Callable[[], Any]) -> Any:
 
 
 def cut_header(args: tuple[Any], limit: int) -> str:
-    """The repr that Celery would send of one long argument, cut at *limit*."""
+    """The repr that Celery would send for *args*, one long argument, cut at *limit* characters."""
     return saferepr((_beginning(args[0], limit),), limit)
 
 
 def _beginning(value: Any, limit: int) -> Any:
-    """More of *value* than *limit* shows: for all of it, saferepr would take hours, and give the same."""
+    """The beginning of *value*, longer than *limit* can show. On all of *value*, saferepr would take hours."""
     if isinstance(value, str):
         return value[: 2 * limit]
-    members = limit // 3 + 2  # each takes three characters or more
+    members = limit // 3 + 2  # each member takes at least three characters
     return dict(itertools.islice(value.items(), members)) if isinstance(value, dict) else value[:members]

@@ -1,22 +1,22 @@
-"""What does the monitor cost a whole worker? Tasks a second, CPU time and memory: without it, with it, and with OTel.
+"""What does the monitor cost a whole worker? Throughput, CPU time and memory of four kinds of workers.
 
-Workers of all three kinds (prefork, two children) are up at the same time, each with a database of its own on one
-redis-server, and take turns: Celery makes the messages once, and for each turn they are copied into the queue of one
-worker, while the others have nothing to do. So all run the very same tasks, one right after the other. Of the messages,
-90% have arguments of about 100 bytes, 9% of 900, and 1% of 10 KB, whose repr Celery cuts. The tasks do nothing. OTel is
-OpenTelemetry's instrumentation of Celery, as its documentation has it, with a batch processor and an exporter that
-throws the spans away: sending them would come on top.
+The workers have no monitor, an empty receiver, celery_argsize, or OpenTelemetry. All are prefork workers with two
+children, and run at the same time on one redis-server, each with a database of its own. They take turns: Celery makes
+the messages once, and for each turn they are copied into the queue of one worker while the others have no tasks. So all
+workers run the same tasks. 90% of the messages have arguments of about 100 bytes, 9% of 900 bytes, and 1% of 10 KB,
+whose repr Celery cuts. The tasks do nothing. OpenTelemetry is set up as its documentation says, with a batch processor
+and an exporter that drops the spans; sending them would cost more.
 
-- Throughput: of all tasks of a turn but the first quarter, by what the children note in shared memory. A monitor may
-  leave work for later; from there on it has as much of that before it as it had at the beginning.
-- CPU time: of the main process and its children, from before a round of turns until its figures are in Redis. All that
-  is left for later is in it, and so is a little for waiting; the start of the worker is not.
-- Memory: after a round, RSS, and USS (what it shares with no other process).
+- Throughput: over all tasks of a turn but the first quarter, from notes that the children write to shared memory. A
+  monitor may put off work. After the first quarter, what it still has to do stays about the same.
+- CPU time: of the main process and its children, from the start of a round until its figures are in Redis. This
+  includes all work that was put off, and a little for waiting, but not the start of the worker.
+- Memory: RSS and USS after a round. USS is memory that no other process shares.
 
-Two workers of the very same kind differ by some percent for as long as they live. So all are started afresh for each
-round, with the same hash seed; ratios are those of one round, and their median counts. Main processes and Redis are
-kept on one core, and children on the others: where the scheduler moves them about, turns differ by five percent and
-more. Linux only.
+Two workers of the same kind differ by a few percent for as long as they live. So all workers are started anew for each
+round, with the same hash seed. Ratios compare workers of one round, and the median of all rounds counts. Main processes
+and Redis are pinned to one core, and children to the others: when the scheduler moves them, turns differ by five
+percent or more. Linux only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import psutil
 HERE: Final = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "scripts"))
 
-import redis  # noqa: E402 - from here on, what is ours is found too
+import redis  # noqa: E402 - the folders of our own modules are on sys.path only from here on
 import redis_server  # noqa: E402
 from arguments import record  # noqa: E402
 from celery import Celery  # noqa: E402
@@ -51,10 +51,10 @@ from celery_argsize import get_size_summary  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-#: What the table calls them.
-VARIANTS: Final = dict(plain="no monitor", empty="an empty receiver", argsize="celery_argsize", otel="OpenTelemetry")  # noqa: C408 - in one line
+#: Kind of worker → its name in the table.
+VARIANTS: Final = dict(plain="no monitor", empty="an empty receiver", argsize="celery_argsize", otel="OpenTelemetry")  # noqa: C408 - fits on one line
 CHILDREN: Final = 2
-#: Where the messages are kept, in database 0; the workers have the next ones.
+#: The key of the messages in database 0. The workers use the databases after it.
 STORE: Final = "messages"
 
 
@@ -62,9 +62,9 @@ class Plan(NamedTuple):
     """How much is measured."""
 
     rounds: int
-    """For each, workers are started."""
+    """All workers are started anew for each round."""
     guests_every: int
-    """What has no target takes part in one round of so many."""
+    """Kinds of workers without a target take part only in each n-th round."""
     turns: int
     """Turns of each worker in a round."""
     tasks: int
@@ -74,30 +74,35 @@ class Plan(NamedTuple):
 FULL: Final = Plan(rounds=15, guests_every=3, turns=2, tasks=2000)
 SMOKE: Final = Plan(rounds=1, guests_every=1, turns=1, tasks=400)
 
-#: Seconds, at most, for a worker to start, or to run its tasks.
+#: Seconds that a worker may take to start, or to run its tasks.
 TIMEOUT: Final = 120.0
-#: Seconds after the last task until CPU time is read: the flush interval, and time to gather and to write.
+#: Seconds between the last task and the reading of CPU time: the flush interval, and some time to write.
 SETTLE: Final = 1.3
 
 
 class Figures(NamedTuple):
-    """One round of one worker."""
+    """The figures of one worker in one round."""
 
     rate: float
     """Tasks a second."""
     cpu: float
-    """Microseconds a task, of all its processes."""
+    """CPU time of all its processes, in microseconds a task."""
     cpu_main: float
+    """CPU time of its main process, in microseconds a task."""
     cpu_children: float
+    """CPU time of its children together, in microseconds a task."""
     rss_main: float
-    """MB; of children, the mean."""
+    """RSS of its main process, in MB."""
     uss_main: float
+    """USS of its main process, in MB."""
     rss_child: float
+    """Mean RSS of its children, in MB."""
     uss_child: float
+    """Mean USS of its children, in MB."""
 
 
 class Worker:
-    """``celery worker`` with one of the monitors, or none."""
+    """A ``celery worker`` process with one of the monitors or none: *variant* is a key of ``VARIANTS``."""
 
     def __init__(self, variant: str, server: str, folder: Path, seed: int) -> None:
         self.variant = variant
@@ -113,22 +118,22 @@ class Worker:
         self._timed: list[tuple[int, float]] = []
         self._cpu: list[float] = []
         self._tree: list[psutil.Process] = []
-        named = {"BROKER": self._url, "MONITOR": variant, "NOTES": self._notes, "READY": self._ready}
-        named_env = {f"BENCH_{name}": str(value) for name, value in named.items()}
+        settings = {"BROKER": self._url, "MONITOR": variant, "NOTES": self._notes, "READY": self._ready}
+        variables = {f"BENCH_{name}": str(value) for name, value in settings.items()}
         options = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-c", str(CHILDREN)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own
                 [sys.executable, "-m", "celery", "-A", "worker_app", "worker", "-n", f"{variant}@bench", *options],
                 cwd=HERE,
-                env={**os.environ, **named_env, "PYTHONHASHSEED": str(seed)},
+                env={**os.environ, **variables, "PYTHONHASHSEED": str(seed)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C comes to this program only, which ends the worker
+                start_new_session=True,  # Ctrl-C must reach this program only, which then ends the worker
             )
 
     def wait_ready(self, cores: Sequence[int]) -> None:
-        """Return once it consumes, with its main process on the first of *cores*, and its children on the others."""
+        """Wait until it takes tasks. Pin its main process to the first of *cores*, and its children to the others."""
         self._wait_until(self._ready.exists, "start")
         self._tree = self._processes()
         if len(self._tree) != 1 + CHILDREN:
@@ -138,7 +143,7 @@ class Worker:
         self._cpu = self._clocks()
 
     def run(self, tasks: int) -> None:
-        """Have it run the *tasks* messages."""
+        """Copy the *tasks* messages into its queue, and wait until it has run them all."""
         begin, self._tasks = self._tasks + tasks // 4, self._tasks + tasks
         self._client.copy(STORE, "celery", str(self._database))
         self._wait_until(lambda: self._ran >= begin, "run its tasks")
@@ -147,11 +152,11 @@ class Worker:
         self._timed.append((self._tasks - ran, max(at for _, at in self._noted()) - began))
 
     def figures(self) -> Figures:
-        """What came of all its runs."""
+        """Its figures over all of its turns."""
         self._settle()
         tasks, seconds = (sum(column) for column in zip(*self._timed, strict=True))
         spent = (now - before for now, before in zip(self._clocks(), self._cpu, strict=True))
-        main, *children = (one * 1e6 / self._tasks for one in spent)
+        main, *children = (seconds * 1e6 / self._tasks for seconds in spent)
         memory = [process.memory_full_info() for process in self._tree]
         rss, uss = ([getattr(info, name) / (1 << 20) for info in memory] for name in ("rss", "uss"))
         return Figures(
@@ -160,13 +165,13 @@ class Worker:
         )  # fmt: skip
 
     def _clocks(self) -> list[float]:
-        """CPU seconds of each process, main first; to the nanosecond, where psutil has hundredths."""
+        """CPU seconds of each process, the main process first. psutil would give only hundredths of a second."""
         if self._processes() != self._tree:
             self._fail("has other children than before")
         return [time.clock_gettime((~process.pid << 3) | 2) for process in self._tree]  # see clock_getcpuclockid(3)
 
     def _settle(self) -> None:
-        """Return once the figures are in Redis; every task is to have run once, and to be counted once."""
+        """Wait until its figures are in Redis. Every task must have run once, and be counted once."""
         self._wait_until(lambda: self._counted >= self._tasks, "count its tasks")
         if not self._tasks == self._ran == self._counted:
             self._fail(f"was given {self._tasks:,} tasks, ran {self._ran:,} and counted {self._counted:,}")
@@ -199,7 +204,7 @@ class Worker:
         raise RuntimeError(message)
 
     def kill(self) -> None:
-        """End it, children first. Nothing of it is needed any longer, and a warm stop may hang in billiard for 30 s."""
+        """Kill its processes, children first. A warm shutdown may hang in billiard for 30 s, and nothing needs it."""
         with suppress(psutil.NoSuchProcess):
             for process in reversed(self._processes()):
                 process.kill()
@@ -211,8 +216,8 @@ class Worker:
 
 
 def publish(server: str, tasks: int) -> None:
-    """Have Celery make the messages."""
-    records = [1] * 90 + [8] * 9 + [90]  # of about 110 characters each
+    """Have Celery make *tasks* messages, in the queue ``STORE``."""
+    records = [1] * 90 + [8] * 9 + [90]  # number of records in a message; a record has about 110 characters
     rng = random.Random(1)
     app = Celery("publisher", broker=server, set_as_current=False)
     with closing(app), app.producer_or_acquire() as producer:
@@ -222,7 +227,7 @@ def publish(server: str, tasks: int) -> None:
 
 
 def measure(plan: Plan, server: str, folder: Path) -> list[dict[str, Figures]]:
-    """Round by round, by variant."""
+    """Run all rounds. Returns the figures of each variant, round by round."""
     publish(server, plan.tasks)
     with redis.Redis.from_url(server) as client:
         info: Any = client.info("server")
@@ -232,7 +237,7 @@ def measure(plan: Plan, server: str, folder: Path) -> list[dict[str, Figures]]:
 
 
 def one_round(plan: Plan, number: int, server: str, folder: Path, cores: Sequence[int]) -> dict[str, Figures]:
-    """Start workers, and let them take turns."""
+    """Start the workers of round *number*, and let them take turns."""
     workers: deque[Worker] = deque()
     try:
         for variant in VARIANTS:
@@ -253,42 +258,45 @@ def one_round(plan: Plan, number: int, server: str, folder: Path, cores: Sequenc
 
 
 def pin(process: int, cores: Sequence[int]) -> None:
-    """Keep all threads of a process on *cores*."""
+    """Pin all threads of the process with this pid to *cores*."""
     for thread in psutil.Process(process).threads():
-        os.sched_setaffinity(thread.id, cores)
+        with suppress(ProcessLookupError):  # a thread may end before it is pinned
+            os.sched_setaffinity(thread.id, cores)
 
 
-# -- what came out ------------------------------------------------------------------------------------------------
+# -- results ------------------------------------------------------------------------------------------------------
 
 
 Rounds: TypeAlias = list[dict[str, Figures]]
 
 
 def beside(variant: str, figure: str, rounds: Rounds) -> tuple[list[float], list[float]]:
-    """*figure* of *variant*, and the same without a monitor, in those *rounds* in which both took part."""
-    these, those = ([getattr(one[name], figure) for one in rounds if variant in one] for name in (variant, "plain"))
-    return these, those
+    """*figure* of *variant*, and that figure without a monitor, in the *rounds* in which both took part."""
+    values, plain = (
+        [getattr(figures[name], figure) for figures in rounds if variant in figures] for name in (variant, "plain")
+    )
+    return values, plain
 
 
 def extra(variant: str, figure: str, rounds: Rounds) -> float:
-    """What *variant* adds to *figure*."""
+    """What *variant* adds to *figure*: the median over the rounds."""
     return float(statistics.median(map(sub, *beside(variant, figure, rounds))))
 
 
 HEAD: Final = [
-    "worker", "tasks a second", "ratio", "CPU a task, µs", "ratio", "of it main, µs", "of it children, µs",
+    "worker", "tasks a second", "ratio", "CPU a task, µs", "ratio", "main process, µs", "children, µs",
     "RSS of main, MB", "USS of main, MB", "RSS of a child, MB", "USS of a child, MB",
 ]  # fmt: skip
 
 
 def row(variant: str, rounds: Rounds) -> list[str]:
-    """Of the table."""
+    """The row of *variant* in the table."""
     cells = [VARIANTS[variant]]
     for figure in Figures._fields:
-        these, those = beside(variant, figure, rounds)
-        cells.append(spread(these))
+        values, plain = beside(variant, figure, rounds)
+        cells.append(spread(values))
         if figure in ("rate", "cpu"):
-            cells.append("" if variant == "plain" else spread(map(truediv, these, those)))
+            cells.append("" if variant == "plain" else spread(map(truediv, values, plain)))
     return cells
 
 
@@ -297,26 +305,26 @@ def claims(rounds: Rounds) -> list[Claim]:
     rate, cpu = (ratio(*beside("argsize", figure, rounds)) for figure in ("rate", "cpu"))
     main, child = (extra("argsize", figure, rounds) for figure in ("rss_main", "rss_child"))
     return [
-        Claim("throughput, by that without a monitor", rate, 0.99, at_least=True),
-        Claim("CPU time of the whole worker, by that without a monitor", cpu, 1.02),
-        Claim("RSS of the main process, more than without a monitor", main, 5, "MB"),
-        Claim("RSS of a child, more than without a monitor", child, 2, "MB"),
+        Claim("throughput, compared with no monitor", rate, 0.99, at_least=True),
+        Claim("CPU time of the whole worker, compared with no monitor", cpu, 1.02),
+        Claim("RSS added to the main process", main, 5, "MB"),
+        Claim("RSS added to a child", child, 2, "MB"),
     ]
 
 
 def added(variant: str, rounds: Rounds) -> str:
-    """A note: what a monitor adds."""
+    """A note that says what *variant* adds."""
     main, children, *rss = (
         extra(variant, figure, rounds) for figure in ("cpu_main", "cpu_children", "rss_main", "rss_child")
     )
     return (
-        f"- {VARIANTS[variant]} adds {main:.0f} µs of CPU time a task in the main process and {children:.0f} µs in the "
-        f"children, {rss[0]:.1f} MB to the RSS of the main process and {rss[1]:.1f} MB to that of a child."
+        f"- {VARIANTS[variant]} adds {main:.0f} µs of CPU time per task in the main process and {children:.0f} µs in "
+        f"the children. It adds {rss[0]:.1f} MB to the RSS of the main process and {rss[1]:.1f} MB to that of a child."
     )
 
 
 def chart(rounds: Rounds) -> Chart:
-    """CPU time of a task: main process, children."""
+    """A chart of the CPU time per task in the main process and in the children."""
     series: dict[str, list[tuple[Any, float]]] = {
         place: [(label, statistics.median(beside(variant, figure, rounds)[0])) for variant, label in VARIANTS.items()]
         for place, figure in (("main process", "cpu_main"), ("children", "cpu_children"))
@@ -324,12 +332,12 @@ def chart(rounds: Rounds) -> Chart:
     return Chart("CPU time of a task, in the whole worker", "µs", "", series, bars=True)
 
 
-def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as all benchmarks have it
-    """Measure, and say what came out."""
+def answer(smoke: bool) -> Answer:  # noqa: FBT001 - harness.run calls it with one argument
+    """Measure all kinds of workers, and compare them."""
     plan = SMOKE if smoke else FULL
     with tempfile.TemporaryDirectory() as name, redis_server.run(Path(name)) as server:
         rounds = measure(plan, server, Path(name))
-    all_of_them = sum(len(one) == len(VARIANTS) for one in rounds)
+    complete = sum(len(figures) == len(VARIANTS) for figures in rounds)
     return Answer(
         title="What does it cost a whole worker?",
         head=HEAD,
@@ -337,7 +345,7 @@ def answer(smoke: bool) -> Answer:  # noqa: FBT001 - as all benchmarks have it
         claims=claims(rounds),
         chart=chart(rounds),
         notes=[
-            f"{plan.rounds} rounds, {all_of_them} with all four; {plan.turns} turns of {plan.tasks:,} tasks in each.",
+            f"{plan.rounds} rounds, {complete} with all four; in each, {plan.turns} turns of {plan.tasks:,} tasks.",
             *(added(variant, rounds) for variant in VARIANTS if variant != "plain"),
         ],
         versions=["opentelemetry-instrumentation-celery", "opentelemetry-sdk"],

@@ -1,7 +1,7 @@
-"""The app of the workers that ``worker`` starts: without a monitor, with this package, or with OpenTelemetry.
+"""The Celery app of the workers that ``worker`` starts, with one of four monitors.
 
-Each child notes how many tasks it has run, and when the last one ended, in a file that is mapped into memory: that
-costs less than a microsecond, the same for all, and asks nothing of Redis.
+Each child notes how many tasks it has run, and when the last one ended, in a file that is mapped into memory. That
+takes less than a microsecond, is the same for all workers, and does not involve Redis.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 from billiard import current_process
 from celery import Celery, signals
 
-#: What a child notes: runs, and the time of the last one (monotonic, which all processes share).
+#: A child's note: number of runs, and when the last one ended, by the monotonic clock that all processes share.
 NOTE: Final = struct.Struct("=qd")
 #: Task names.
 NAMES: Final = [f"catalog.task_{number}" for number in range(10)]
@@ -26,7 +26,7 @@ app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True
 
 
 class Notes:
-    """One process's place in the file."""
+    """The place of one child in the file of notes."""
 
     def __init__(self) -> None:
         with Path(os.environ["BENCH_NOTES"]).open("r+b") as file:
@@ -35,36 +35,36 @@ class Notes:
         self.runs = 0
 
     def take_place(self, **_: Any) -> None:
-        """In a child: the place after those of the children before it."""
+        """Called in a child: choose its place by its index in the pool."""
         child: Any = current_process()
         self.at = child.index * NOTE.size
 
 
 def task(*_: Any, **__: Any) -> None:
-    """A short task: nothing but the note."""
+    """A task that does nothing but write the note."""
     notes.runs += 1
     NOTE.pack_into(notes.memory, notes.at, notes.runs, time.monotonic())
 
 
 def tell_ready(**_: Any) -> None:
-    """Say that the worker consumes."""
+    """Create the file that says that the worker takes tasks."""
     Path(os.environ["BENCH_READY"]).touch()
 
 
 def with_empty() -> None:
-    """A receiver of ``task_prerun`` that does nothing: the least that any of them costs."""
+    """Connect a receiver of ``task_prerun`` that does nothing, the least that any monitor costs."""
     signals.task_prerun.connect(lambda **_: None, weak=False)
 
 
 def with_argsize() -> None:
-    """This package, with its defaults: figures go to the broker's Redis."""
-    import celery_argsize  # noqa: PLC0415 - a worker has what it uses, and no more
+    """Install celery_argsize with its defaults. Its figures go to the broker's Redis."""
+    import celery_argsize  # noqa: PLC0415 - each kind of worker imports only what it uses
 
     celery_argsize.install(app)
 
 
 def with_otel() -> None:
-    """OpenTelemetry's tracing of Celery, as its documentation has it, with an exporter that throws spans away."""
+    """Set up OpenTelemetry's tracing in each child, with an exporter that drops all spans."""
     import nowhere  # noqa: PLC0415
 
     signals.worker_process_init.connect(nowhere.instrument, weak=False)
@@ -72,7 +72,7 @@ def with_otel() -> None:
 
 for name in NAMES:
     app.task(name=name)(task)
-if "BENCH_NOTES" in os.environ:  # a worker: who publishes has none
+if "BENCH_NOTES" in os.environ:  # set in workers only, not in the program that publishes
     notes: Final = Notes()
     signals.worker_process_init.connect(notes.take_place, weak=False)
     signals.worker_ready.connect(tell_ready, weak=False)

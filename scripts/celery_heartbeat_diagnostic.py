@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Says what is wrong: ``python scripts/celery_heartbeat_diagnostic.py -A proj [--redis-url URL] [--json]``.
+"""Finds problems: ``python scripts/celery_heartbeat_diagnostic.py -A proj [--redis-url URL] [--json]``.
 
-It is ``celery -A proj argsize doctor`` by another name: the same options, report and exit codes. Without an app it
-looks at a Redis and at this machine; which Redis, it finds as ``check_celery_metrics.py`` does.
+This runs ``celery -A proj argsize doctor``, with the options, report and exit codes of that command. Without an app it
+checks a Redis and this machine. It finds the Redis in the way that ``check_celery_metrics.py`` does.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Hand the command line over to celery, and end with its exit code."""
+    """Pass the command line on to celery, and end with its exit code."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-A", "--app", default=os.environ.get("APP"))
-    given, words = parser.parse_known_args()
-    before = ["-A", given.app] if given.app else []
-    if not given.app and not any(word.startswith("--redis-url") for word in words):
-        words += ["--redis-url", find_redis_url()]
-    celery.main([*before, "argsize", "doctor", *words], prog_name="celery")
+    parsed, options = parser.parse_known_args()
+    app = ["-A", parsed.app] if parsed.app else []
+    if not parsed.app and not any(option.startswith("--redis-url") for option in options):
+        options += ["--redis-url", find_redis_url()]
+    celery.main([*app, "argsize", "doctor", *options], prog_name="celery")
 
 
 if __name__ == "__main__":

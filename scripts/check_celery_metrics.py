@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Shows how big task arguments are, without an app: ``python scripts/check_celery_metrics.py [--redis-url URL]``.
+"""Shows how large task arguments are, without an app: ``python scripts/check_celery_metrics.py [--redis-url URL]``.
 
-The same report as ``celery -A proj argsize report``, and the same exit codes: 0 report, 1 nothing collected yet,
-2 bad usage or setting, 3 Redis unreachable.
+It prints the report of ``celery -A proj argsize report`` and ends with its exit codes: 0 for a report, 1 if nothing has
+been measured yet, 2 for wrong usage or a setting that cannot work, 3 if Redis cannot be read.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from celery_argsize.commands.report import show_report
 from celery_argsize.redis_url import is_redis_url
 from celery_argsize.settings import DEFAULT_REDIS_URL
 
-#: Where Celery itself, and then the usual hosts, leave the URL. The order is that of an app: results, then messages.
+#: Environment variables that may hold the URL, in the order in which they are tried: our own setting, Celery's result
+#: backend and broker, and the variable that many hosting providers set.
 URL_VARIABLES = ("CELERY_ARGSIZE_REDIS_URL", "CELERY_RESULT_BACKEND", "CELERY_BROKER_URL", "REDIS_URL")
 
 
 def find_redis_url() -> str:
-    """The Redis to ask when nobody says which."""
-    found = [os.environ.get(name, "") for name in URL_VARIABLES]
-    return next(filter(is_redis_url, found), DEFAULT_REDIS_URL)
+    """The URL of the Redis to read if no option says which: from the environment, else on this machine."""
+    urls = [os.environ.get(name, "") for name in URL_VARIABLES]
+    return next(filter(is_redis_url, urls), DEFAULT_REDIS_URL)
 
 
 def main() -> int:

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Shows celery_argsize at work: a Redis, a real worker on the example app, a few hundred tasks, the report.
+"""Shows celery_argsize at work: starts a Redis and a worker, runs a few hundred tasks, and prints the report.
 
-``make demo`` runs it. Everything it starts is its own, on a free port and in a temporary folder, and is gone when it
-ends, however it ends. Only when something fails, the log that tells why is copied to ``build/demo/``.
+``make demo`` runs it. It uses the app in examples/music_library, a free port and a temporary folder. When it ends, for
+whatever reason, it stops and removes everything that it started. If something fails, it copies the worker's log to
+``build/demo/``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 EXAMPLES: Final = ROOT / "examples"
 KEPT_LOGS: Final = ROOT / "build" / "demo"
 
-#: What is scanned: folder, albums, files in a batch. The first one's batch is far over Celery's limit.
+#: What the tasks scan: folder, number of albums, files in a batch. The batch of the first is far over Celery's limit.
 FOLDERS: Final = (
     ("/music/Archive", 66, 600),
     ("/music/Nouveautés", 40, 6),
@@ -43,14 +44,16 @@ FOLDERS: Final = (
     ("/music/Ελλάδα", 30, 4),
     ("/music/古典", 24, 32),
 )
-#: Seconds for the worker to answer, for the next task to run, and for the worker to end.
+#: Seconds that the worker may take to answer.
 READY_TIMEOUT: Final = 30.0
+#: Seconds that may pass without a task being run.
 STALL_TIMEOUT: Final = 20.0
+#: Seconds that the worker may take to stop.
 STOP_TIMEOUT: Final = 20.0
-#: Seconds between two looks.
+#: Seconds between two reads of the figures.
 POLL: Final = 0.1
-#: Variables by which a shell's own Celery settings would reach the demo.
-FOREIGN_VARIABLES: Final = re.compile(r"CELERY.*|APP|BROKER_URL|LOADER|RESULT_BACKEND|WORKDIR")
+#: Environment variables that could change the demo's Celery settings. They are removed.
+CELERY_VARIABLES: Final = re.compile(r"CELERY.*|APP|BROKER_URL|LOADER|RESULT_BACKEND|WORKDIR")
 
 INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -61,22 +64,22 @@ MONITOR_LINES: Final = 5
 NEXT: Final = """\
 In your own project:
   app = Celery(...)
-  celery_argsize.install(app)          # the one line; then restart your workers
-  celery -A proj argsize report        # any time, from anywhere that reaches their Redis
+  celery_argsize.install(app)          # add this line, then restart your workers
+  celery -A proj argsize report        # at any time, on any machine that reaches their Redis
 Here:
-  make test                            # the tests, with real workers and a real Redis
-  examples/music_library/app.py        # the app that just ran"""
+  make test                            # run the tests, with real workers and a real Redis
+  examples/music_library/app.py        # read the app that just ran"""
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why, and where to look."""
+    """The demo cannot go on. The message says why, and where to look."""
 
 
 def main() -> int:
     """Run the demo and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may lack the signs that we print
+            stream.reconfigure(errors="replace")  # a terminal may not know the characters that we print
     for number in INTERRUPTS:
         signal.signal(number, _interrupt)
     try:
@@ -92,7 +95,7 @@ def main() -> int:
 
 
 def _interrupt(*_: object) -> None:
-    """Stop, once: a second Ctrl-C does not stop the cleaning up."""
+    """Stop the demo. A second Ctrl-C is ignored, so that it does not interrupt the cleanup."""
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -107,9 +110,9 @@ def _show(folder: Path, url: str) -> None:
         _say("Stopping the worker (SIGTERM) ...")
         _stop(worker, log)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    _say("From its log: a large task, as it was about to run", _largest_block(lines, log))
-    _say("From its log: the figures of this worker, as it ended", _shutdown_lines(lines, log))
-    _say("From Redis: what all workers measured (scripts/check_celery_metrics.py)")
+    _say("From its log: a large task, logged before it ran", _largest_block(lines, log))
+    _say("From its log: this worker's figures, logged when it stopped", _shutdown_lines(lines, log))
+    _say("From Redis: the figures of all workers (scripts/check_celery_metrics.py)")
     _check(url)
     _compare(app, total, log)
     _say("What to try next", NEXT.splitlines())
@@ -122,13 +125,13 @@ def _say(title: str, lines: list[str] | None = None) -> None:
 
 
 def _load(url: str) -> tuple[Celery, int]:
-    """The example app on the Redis at *url*, and how many tasks the demo will run."""
-    for name in filter(FOREIGN_VARIABLES.fullmatch, list(os.environ)):
+    """Import the example app with the Redis at *url*. Returns it, and the number of tasks that the demo will run."""
+    for name in filter(CELERY_VARIABLES.fullmatch, list(os.environ)):
         del os.environ[name]
     os.environ.update(
         CELERY_BROKER_URL=url,
         CELERY_RESULT_BACKEND=url,
-        CELERY_ARGSIZE_FLUSH_INTERVAL="0.2",  # for a smooth bar; the default is 1 second
+        CELERY_ARGSIZE_FLUSH_INTERVAL="0.2",  # for a smooth progress bar; the default is 1 second
         PYTHONUTF8="1",
     )
     sys.path.insert(0, str(EXAMPLES))
@@ -141,7 +144,7 @@ def _load(url: str) -> tuple[Celery, int]:
 
 @contextmanager
 def _worker(app: Celery, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A prefork worker that answers; whatever happens, it and its children have ended afterwards."""
+    """Run a prefork worker that answers. At the end it and its children are stopped, whatever happened."""
     command = [sys.executable, "-m", "celery", "-A", "music_library.app", "worker"]
     command += ["--pool", "prefork", "--concurrency", "2", "--hostname", "music@%h", "--loglevel", "INFO"]
     with log.open("wb") as output:
@@ -179,31 +182,31 @@ def _stop(worker: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
-    """End the worker, politely if it can, and any child that it left behind."""
+    """Stop the worker: first with SIGTERM, then kill what is left of it and its children."""
     try:
         worker.terminate()
         worker.wait(STOP_TIMEOUT / 4)
     except subprocess.TimeoutExpired:
-        pass  # it had its chance
+        pass  # it is killed below
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)  # its session is its own, see start_new_session
+            os.killpg(worker.pid, signal.SIGKILL)  # start_new_session gave it a process group of its own
         worker.wait()
 
 
-def _fail(what: str, log: Path) -> NoReturn:
-    """Say *what* happened, how *log* ends, and where all of it is kept."""
+def _fail(problem: str, log: Path) -> NoReturn:
+    """Keep a copy of *log*, and raise an error with the *problem* and the last lines of the log."""
     KEPT_LOGS.mkdir(parents=True, exist_ok=True)
-    kept = Path(shutil.copy(log, KEPT_LOGS)).relative_to(ROOT)
-    said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
-    raise DemoError("\n  ".join([f"{what}. Its log is kept as {kept}; the end of it:", *said]))
+    copy = Path(shutil.copy(log, KEPT_LOGS)).relative_to(ROOT)
+    last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
+    raise DemoError("\n  ".join([f"{problem}. Its log was copied to {copy}. It ends with:", *last_lines]))
 
 
 # -- the tasks -----------------------------------------------------------------------------------------------------
 
 
 def _run_tasks(app: Celery, total: int, worker: subprocess.Popen[bytes], log: Path) -> None:
-    """Send the scans, and follow what they set off until *total* tasks have run."""
+    """Send the scans, and wait until *total* tasks have run: the scans, and the tasks that they send."""
     for folder, albums, batch_size in FOLDERS:
         app.send_task("scan", args=(folder, albums), kwargs={"batch_size": batch_size})
     seen, moved = 0, time.monotonic()
@@ -219,11 +222,11 @@ def _run_tasks(app: Celery, total: int, worker: subprocess.Popen[bytes], log: Pa
                 _fail(f"only {seen} of {total} tasks ran, and none in the last {STALL_TIMEOUT:g} s", log)
 
 
-# -- what is shown -------------------------------------------------------------------------------------------------
+# -- what is printed -----------------------------------------------------------------------------------------------
 
 
 def _largest_block(lines: list[str], log: Path) -> list[str]:
-    """The lines about the task with the largest args, of those that were logged."""
+    """The log lines about the task with the largest args."""
     starts = [at for at, line in enumerate(lines) if f"{MONITOR}Task: " in line]
     blocks = [[_from(MONITOR, line) for line in lines[at : at + MONITOR_LINES]] for at in starts]
     if not blocks:
@@ -232,14 +235,14 @@ def _largest_block(lines: list[str], log: Path) -> list[str]:
 
 
 def _shutdown_lines(lines: list[str], log: Path) -> list[str]:
-    found = [_from(SHUTDOWN, line) for line in lines if SHUTDOWN in line]
-    if not found:
+    report = [_from(SHUTDOWN, line) for line in lines if SHUTDOWN in line]
+    if not report:
         _fail("the worker ended without its report", log)
-    return found
+    return report
 
 
 def _from(prefix: str, line: str) -> str:
-    """*line* without what the log's own format put before *prefix*."""
+    """*line* from *prefix* on, without time and level in front."""
     return line[max(0, line.find(prefix)) :]
 
 
@@ -253,7 +256,7 @@ def _check(url: str) -> None:
 
 
 def _compare(app: Celery, total: int, log: Path) -> None:
-    """The catalog says how many tasks there were: hold the figures against it."""
+    """Check that as many tasks were counted as the example says that it sends."""
     counted = celery_argsize.get_size_summary(app).total_tasks
     if counted != total:
         _fail(f"{total} tasks were sent, {counted} were counted", log)

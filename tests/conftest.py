@@ -1,4 +1,4 @@
-"""Fixtures that every layer shares: a clean environment, one Redis for the session and empty for each test."""
+"""Fixtures for all tests: a clean environment, a Redis and a RabbitMQ for the whole session, and scenes on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# How long an example takes says something of the machine, not of the code.
+# No deadlines for examples of hypothesis: how long they take depends on the machine.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")
 
@@ -33,7 +33,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_tasks() -> Iterator[None]:
-    """A task that a test makes is no task of the apps of other tests: Celery shares tasks among all apps."""
+    """Forget the tasks that a test makes. Otherwise Celery would add them to the apps of other tests too."""
     state: Any = import_module("celery._state")
     before = {*state._on_app_finalizers}
     yield
@@ -51,6 +51,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
+    """The URL of the session's Redis, emptied."""
     with redis_server.client() as client:
         client.flushall()
     return redis_server.url
@@ -67,9 +68,11 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
 
 @pytest.fixture
 def amqp_scene(rabbit: RabbitServer, tmp_path: Path) -> Scene:
+    """A scene with RabbitMQ as the broker and no result backend."""
     return Scene(tmp_path, rabbit.url, None)
 
 
 @pytest.fixture
 def scene(tmp_path: Path, redis_url: str) -> Scene:
+    """A scene with Redis as the broker and the result backend."""
     return Scene(tmp_path, redis_url, redis_url)

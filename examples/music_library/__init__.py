@@ -1,1 +1,1 @@
-"""A music library whose Celery app is measured: ``app`` has the tasks, ``catalog`` the files and their tags."""
+"""A music library with a measured Celery app: ``app`` has the tasks, ``catalog`` the files and their tags."""

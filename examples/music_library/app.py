@@ -1,4 +1,4 @@
-"""A Celery app as many have one, with the one line that measures its arguments.
+"""A typical Celery app, with the line that measures its arguments.
 
 ``scan`` lists a folder and sends ``extract_metadata_batch``, which reads tags and sends ``insert``.
 """
@@ -27,7 +27,7 @@ app = Celery(
 celery_argsize.install(app)
 app.conf.update(
     celery_argsize.connection_settings(),
-    # A worker with -Q takes from its own queue, one without it from all of these.
+    # A worker with -Q takes tasks from the queue named there, a worker without it from all of these.
     task_queues=[Queue(name, routing_key=name) for name in QUEUES.values()],
     task_routes={task: {"queue": name} for task, name in QUEUES.items()},
     task_ignore_result=strtobool(os.environ.get("CELERY_TASK_IGNORE_RESULT", "1")),
@@ -49,7 +49,7 @@ app.conf.update(
 
 @app.task(name="scan")
 def scan(folder: str, albums: int, *, batch_size: int = 12) -> int:
-    """List *folder* and have its tags read, *batch_size* files at a time; how many files there are."""
+    """List *folder*, and send tasks that read the tags of *batch_size* files each. Returns the number of files."""
     paths = list_files(folder, albums)
     for batch in chunks(paths, batch_size):
         extract_metadata_batch.delay(batch)
@@ -58,7 +58,7 @@ def scan(folder: str, albums: int, *, batch_size: int = 12) -> int:
 
 @app.task(name="extract_metadata_batch")
 def extract_metadata_batch(paths: list[str]) -> int:
-    """Read the tags of the files at *paths* and have them stored; how many there are."""
+    """Read the tags of the files at *paths*, and send tasks that store them. Returns the number of files."""
     records = [read_tags(path) for path in paths]
     for chunk in chunks(records, INSERT_SIZE):
         insert.delay(records=chunk, library="Bibliothèque")
@@ -67,7 +67,7 @@ def extract_metadata_batch(paths: list[str]) -> int:
 
 @app.task(name="insert")
 def insert(records: list[dict[str, Any]], library: str) -> int:
-    """Store *records* in a database (one that is forgotten at once); how many albums they are from."""
+    """Store *records* in a database in memory, which is then dropped. Returns the number of albums."""
     rows = [(library, record["path"], record["artist"], record["album"], record["sort_title"]) for record in records]
     with closing(sqlite3.connect(":memory:")) as database:
         database.execute("CREATE TABLE track (library, path PRIMARY KEY, artist, album, sort_title)")

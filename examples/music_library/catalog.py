@@ -1,6 +1,6 @@
-"""The files that the example's tasks work on, and their tags: made up, and the same at every run.
+"""Makes up the files that the tasks work on, and their tags. This module does not use Celery.
 
-No Celery here. What a folder holds is drawn from ``random.Random(folder)``, so that scanning it twice finds the same.
+The files of a folder are random, with the folder's name as the seed. So each scan of a folder finds the same files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["INSERT_SIZE", "chunks", "count_runs", "list_files", "read_tags"]
 
-#: Records that one ``insert`` gets at most.
+#: Most records in one ``insert``.
 INSERT_SIZE: Final = 40
 
 ARTISTS: Final = ("Ålesund Kvartett", "Café Zürich", "Dvořákova Pouť", "La Niña Eléctrica", "Sól & Máni", "雨の音楽隊")
@@ -56,16 +56,16 @@ def _album(folder: str, random: Random) -> Iterator[str]:
 
 
 def read_tags(path: str) -> dict[str, Any]:
-    """What a tagger would find in the file at *path*."""
+    """The tags of the file at *path*."""
     random = Random(path)
-    where = PurePosixPath(path)
-    title = where.stem.partition(" - ")[2]
+    file = PurePosixPath(path)
+    title = file.stem.partition(" - ")[2]
     return {
         "path": path,
         "title": title,
         "sort_title": unicodedata.normalize("NFKD", title).casefold(),
-        "artist": where.parts[-3],
-        "album": where.parts[-2],
+        "artist": file.parts[-3],
+        "album": file.parts[-2],
         "seconds": round(random.uniform(90, 900), 3),
         "fingerprint": hashlib.sha256(path.encode()).hexdigest(),
         "tags": {
@@ -76,13 +76,13 @@ def read_tags(path: str) -> dict[str, Any]:
 
 
 def chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
-    """*items* in lists of *size*, the last one perhaps shorter."""
+    """Split *items* into lists of *size*. The last one may be shorter."""
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk
 
 
 def count_runs(folder: str, albums: int, batch_size: int) -> int:
-    """How many tasks run in all when *folder* is scanned: the scan, its batches and their inserts."""
+    """How many tasks run when *folder* is scanned: the scan, its batches, and their inserts."""
     batches = list(chunks(list_files(folder, albums), batch_size))
     return 1 + len(batches) + sum(len(list(chunks(batch, INSERT_SIZE))) for batch in batches)

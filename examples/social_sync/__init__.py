@@ -1,1 +1,1 @@
-"""Messages are answered, posts published, comments polled: ``web`` receives, ``tasks`` work, ``store`` remembers."""
+"""Answers messages, publishes posts and polls comments: ``web`` receives, ``tasks`` works, ``store`` has the state."""

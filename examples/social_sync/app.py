@@ -1,4 +1,4 @@
-"""The Celery app: its queues, what Beat sends and how often, and the one line that measures its arguments."""
+"""The Celery app: its queues, what Beat sends and how often, and the line that measures its arguments."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ celery_argsize.install(app)
 
 
 def _every(variable: str, default: float) -> float:
-    """Seconds between two runs of a periodic task."""
+    """Seconds between two runs of a periodic task, from the environment *variable*."""
     return float(os.environ.get(variable, default))
 
 
 app.conf.update(
     celery_argsize.connection_settings(),
-    # A worker with -Q takes from its own queue, one without it from all of these.
+    # A worker with -Q takes tasks from the queue named there, a worker without it from all of these.
     task_queues=[Queue(name, routing_key=name) for name in sorted(set(QUEUES.values()))],
     task_routes={task: {"queue": name} for task, name in QUEUES.items()},
     task_ignore_result=strtobool(os.environ.get("CELERY_TASK_IGNORE_RESULT", "1")),
-    # A task whose process was killed runs again. Each of ours, run twice, does no more than once.
+    # A task whose process was killed runs again. All tasks here may safely run twice.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     task_time_limit=60,
@@ -50,7 +50,8 @@ app.conf.update(
         "scan-batches": {
             "task": "scan_redis_batches",
             "schedule": _every("SCAN_EVERY", 0.5),
-            # While ingest is busy, scans would pile up: one that waited longer is worth nothing, the next is there.
+            # While the queue is busy, scans would pile up in it. A scan that waited longer than this is not needed,
+            # because the next one is already in the queue.
             "options": {"expires": 0.4},
         },
         "enqueue-posts": {"task": "enqueue_due_posts", "schedule": _every("POSTS_EVERY", 60)},

@@ -1,4 +1,4 @@
-"""The tasks. ``process_…`` and ``publish_post`` are sent when there is something to do, the others by Beat."""
+"""The tasks. Beat sends the scans and polls. ``process_…`` and ``publish_post`` are sent when there is work."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from social_sync.app import app
 
 logger = get_task_logger(__name__)
 
-#: Seconds that writing a reply takes.
+#: Seconds that it takes to write a reply.
 REPLY_SECONDS = float(os.environ.get("REPLY_SECONDS", "3"))
 COMMENTS = ("Lovely!", "Where is this?", "More of these, please.", "¡Qué bonito!")
 
 
 @app.task(name="scan_redis_batches")
 def scan_redis_batches() -> int:
-    """Have the batches answered that are due; how many there are."""
+    """Send a task for each batch that is due. Returns the number of batches."""
     batches = list(store.take_due_batches())
     for sender, messages in batches:
         process_message.delay(sender, messages)
@@ -30,7 +30,7 @@ def scan_redis_batches() -> int:
 
 @app.task(name="process_message")
 def process_message(sender: str, messages: list[dict[str, str]]) -> None:
-    """Answer all that *sender* wrote with one reply, but for what has been answered: this may run again."""
+    """Answer all messages of *sender* with one reply. If this runs again, messages with a reply are left out."""
     messages = [message for message in messages if store.get_message(message["id"])["reply"] is None]
     if not messages:
         return
@@ -41,14 +41,14 @@ def process_message(sender: str, messages: list[dict[str, str]]) -> None:
 
 @app.task(name="process_document")
 def process_document(message_id: str) -> None:
-    """Summarize the document that came with a message. It may be long: the task is sent the id, and reads it here."""
+    """Summarize the document of a message. It may be long, so the task gets only the id and reads the text itself."""
     words = store.get_document(message_id).split()
     store.add_summary(message_id, f"{len(words)} words, the first: {' '.join(words[:5])}")
 
 
 @app.task(name="enqueue_due_posts")
 def enqueue_due_posts() -> int:
-    """Have the posts published that are due; how many there are."""
+    """Send a task for each post that is due. Returns the number of posts."""
     posts = store.take_due_posts()
     for post_id in posts:
         publish_post.delay(post_id)
@@ -58,23 +58,23 @@ def enqueue_due_posts() -> int:
 
 @app.task(name="publish_post")
 def publish_post(post_id: str) -> None:
-    """Publish a post."""
+    """Publish a post, unless it is published already."""
     if store.add_published(post_id):
         logger.info("Published: %s", post_id)
 
 
 @app.task(name="poll_post_comments")
 def poll_post_comments() -> int:
-    """Fetch the comments on all posts; how many are new."""
+    """Fetch the comments on all posts. Returns how many of them are new."""
     return sum(store.add_comments(post_id, fetch_comments(post_id)) for post_id in store.published_posts())
 
 
 def write_reply(texts: list[str]) -> str:
-    """What an AI might say, after as long as one might take."""
+    """Write a reply to *texts*. This stands for a slow call to a language model."""
     time.sleep(REPLY_SECONDS)
     return f"Thank you! You wrote: {' / '.join(texts)}"
 
 
 def fetch_comments(post_id: str) -> list[str]:
-    """What a social network might list."""
+    """The comments on a post. This stands for a call to a social network."""
     return Random(post_id).sample(COMMENTS, 2)

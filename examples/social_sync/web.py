@@ -1,4 +1,4 @@
-"""What the world calls: a webhook that stores and answers at once, and pages that show what became of it."""
+"""The FastAPI app: a webhook that stores messages and answers at once, and pages that show messages and posts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ api = FastAPI(title="social_sync")
 
 
 class Message(BaseModel):
-    """A message, and the text of the document that came with it, if one did."""
+    """A message, and the text of its document, if it has one."""
 
     id: str
     sender: str
@@ -29,7 +29,7 @@ class Message(BaseModel):
 
 
 class Post(BaseModel):
-    """A post, and in how many seconds it is due."""
+    """A post, and the seconds until it is due."""
 
     text: str
     due_in: float = 0
@@ -39,7 +39,7 @@ class Post(BaseModel):
 def verify(
     token: Annotated[str, Query(alias="hub.verify_token")], challenge: Annotated[str, Query(alias="hub.challenge")]
 ) -> PlainTextResponse:
-    """Show Meta that this webhook is ours: give the challenge back to who knows the token."""
+    """Meta's check that this webhook is ours: return the challenge if the token is right."""
     if not hmac.compare_digest(token.encode(), VERIFY_TOKEN.encode()):
         raise HTTPException(403, "wrong hub.verify_token")
     return PlainTextResponse(challenge)
@@ -47,9 +47,9 @@ def verify(
 
 @api.post("/webhook")
 def receive(message: Message) -> dict[str, bool]:
-    """Store a message and answer at once: whoever sends it gives us a few seconds, and a reply takes longer."""
+    """Store a message, and answer at once. The sender waits only a few seconds, and a reply takes longer."""
     if message.document is not None:
-        # Before the message is known: if this fails, all of it is sent again.
+        # First the document, then the message: if this fails, the sender sends everything again.
         store.add_document(message.id, message.document)
         process_document.delay(message.id)
     return {"new": store.add_message(message.id, message.sender, message.text)}
@@ -57,23 +57,23 @@ def receive(message: Message) -> dict[str, bool]:
 
 @api.get("/messages/{message_id}")
 def message(message_id: str) -> dict[str, Any]:
-    """Show a message, with its reply once there is one."""
-    return _found(store.get_message(message_id))
+    """A message, with its reply once there is one."""
+    return _or_not_found(store.get_message(message_id))
 
 
 @api.post("/posts", status_code=201)
 def add_post(post: Post) -> dict[str, str]:
-    """Have a post published when it is due."""
+    """Add a post that will be published when it is due."""
     return {"id": store.add_post(post.text, time.time() + post.due_in)}
 
 
 @api.get("/posts/{post_id}")
 def post(post_id: str) -> dict[str, Any]:
-    """Show a post, when it was published, and its comments."""
-    return _found(store.get_post(post_id))
+    """A post, when it was published, and its comments."""
+    return _or_not_found(store.get_post(post_id))
 
 
-def _found(thing: dict[str, Any]) -> dict[str, Any]:
-    if thing["text"] is None:
+def _or_not_found(item: dict[str, Any]) -> dict[str, Any]:
+    if item["text"] is None:
         raise HTTPException(404)
-    return thing
+    return item

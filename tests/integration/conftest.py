@@ -1,4 +1,7 @@
-"""Integration tests run as the user that docs/redis-schema.md has for workers: so its rights are known to suffice."""
+"""Fixtures for integration tests: Redis servers of all kinds.
+
+Tests use Redis as the user that docs/redis-schema.md documents for workers, which shows that its rights are enough.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 def redis_url(redis_server: RedisServer) -> str:
     with redis_server.client() as client:
         client.flushall()
-        add_user(client, "argsize", "~elsewhere:*")  # the other key_prefix that a test has
+        add_user(client, "argsize", "~elsewhere:*")  # one test uses this key_prefix
     return as_user(redis_server.url, "argsize")
 
 

@@ -1,1 +1,1 @@
-"""Fixtures and rigs that several tests use: servers, workers, apps, a browser."""
+"""Helpers that several tests share: servers, workers, apps, a browser."""

@@ -1,4 +1,4 @@
-"""A whole Celery cluster on a Redis of its own, for tests of its connections: workers, Beat, producers, a person."""
+"""Runs a whole Celery cluster on a Redis of its own, to count connections: workers, Beat and producers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Cluster:
-    """Processes of apps/connected.py, and the Redis they are on. ``with`` it, and all is stopped after."""
+    """Processes of apps/connected.py and their Redis. As a context manager, it stops all of them at the end."""
 
     def __init__(self, folder: Path, conf: dict[str, Any] | None = None, max_clients: int = 10_000) -> None:
         self.folder = folder
@@ -38,7 +38,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes:  # all at once: a worker waits for what was sent to it
+        for process in self.processes:  # stop all at the same time, as a worker waits for its tasks
             if process.poll() is None:
                 process.terminate()
         try:
@@ -48,7 +48,7 @@ class Cluster:
             self.redis.stop()
 
     def app(self, **conf: Any) -> Celery:
-        """The app of this process, which asks and sends."""
+        """An app for the test's own process, to send tasks and ask workers."""
         made = Celery("connected", broker=self.redis.url, backend=self.redis.url, set_as_current=False)
         made.conf.update({**self.conf, **conf})
         return made
@@ -81,7 +81,7 @@ class Cluster:
         self.start("beat", "-m", "celery", "-A", "connected", "beat", "-s", schedule, "--pidfile=")
 
     def clients(self) -> int:
-        """How many there are, without the one that asks."""
+        """Number of clients of the Redis, without the one that counts."""
         with self.redis.client() as client:
             return len(client.client_list()) - 1
 
@@ -93,12 +93,12 @@ class Cluster:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End *process* and its children: a worker that is told to end twice leaves its tasks."""
+    """Stop *process* and its children. A worker that gets a second signal drops its tasks."""
     try:
         children = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         children = []
-    with suppress(subprocess.TimeoutExpired):  # it is killed by then
+    with suppress(subprocess.TimeoutExpired):  # then stop() has killed it
         stop(process, timeout=5)
     for child in children:
         if child.is_running():
@@ -106,7 +106,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Sampler(threading.Thread):
-    """Counts the clients of a Redis, all but itself, again and again. ``with`` it; ``most`` is how many there were."""
+    """Counts the clients of a Redis, without itself, again and again while a ``with`` block runs.
+
+    ``most`` is the largest number so far.
+    """
 
     def __init__(self, server: RedisServer) -> None:
         super().__init__(daemon=True)

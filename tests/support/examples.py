@@ -1,7 +1,8 @@
-"""An example as its user runs it: ``honcho start`` in its folder, on ports of its own, stopped with nothing left.
+"""Runs an example as a user does, with ``honcho start`` in its folder, but on free ports.
 
-``running_example("social_sync")`` is all a test needs. An example's ``.env`` names its ports ``…_PORT``; each of them
-is replaced by a free one, wherever in that file its number stands. What else a test sets comes after it.
+Use ``running_example("social_sync", folder)``. It checks that the example leaves no process when it is stopped. Ports
+are the variables ``…_PORT`` in the example's ``.env``. Each is replaced by a free port everywhere in that file.
+Settings of the test override those of the file.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOLDER = ROOT / "examples"
-#: Of a person's own shell, what would reach the example.
+#: Prefixes of environment variables that would change the example. They are removed.
 FOREIGN = ("CELERY", "REDIS_", "REQUIRE_REDIS_", "DJANGO_", "PYTHONPATH", "PORT")
-#: ``celery inspect``, but for waiting on when all have answered.
+#: ``celery inspect``, but it stops waiting when all workers have answered.
 INSPECT = """
 import json, sys
 from celery.app.utils import find_app
@@ -41,12 +42,12 @@ name, what, workers = sys.argv[1:]
 inspect = find_app(name).control.inspect(timeout=10, limit=int(workers))
 print(json.dumps(getattr(inspect, what)(), default=repr))
 """
-#: In the environment of all that an example starts, so that it is found wherever it went.
+#: An environment variable by which all processes of an example are found, whatever their parent is.
 MARK = "TEST_EXAMPLE"
 
 
 class Example:
-    """An example that runs. ``env`` is what its ``.env`` says here; commands run in its folder with it."""
+    """A running example. ``env`` are the variables of its ``.env`` with free ports; commands run with them."""
 
     def __init__(self, name: str, work: Path, **settings: str) -> None:
         self.folder = FOLDER / name
@@ -71,12 +72,12 @@ class Example:
 
     @property
     def log(self) -> str:
-        """What all processes wrote so far, each line after the process's name."""
+        """The output of all processes so far. Each line begins with the name of the process."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     @property
     def procfile(self) -> dict[str, str]:
-        """The command of each process, by its name in the Procfile."""
+        """The Procfile: process name → command."""
         text = (self.folder / "Procfile").read_text(encoding="utf-8")
         return dict(re.findall(r"^([\w-]+):\s*(.+)$", text, re.MULTILINE))
 
@@ -89,7 +90,10 @@ class Example:
         return f"http://127.0.0.1:{self.env['WEB_PORT']}"
 
     def run(self, *command: str, timeout: float = 60) -> str:
-        """What a command prints that a person types in a second terminal, by ``honcho run``; it must succeed."""
+        """Run a command with ``honcho run``, as a person does in a second terminal. Returns its stdout.
+
+        The command must succeed.
+        """
         words = [str(BIN / "honcho"), "run", "--env", str(self.env_file), *command]
         done = subprocess.run(
             words, cwd=self.folder, env=self.shell, capture_output=True, text=True, timeout=timeout, check=False
@@ -99,7 +103,7 @@ class Example:
 
     @contextmanager
     def one_more(self, process: str, **settings: str) -> Iterator[None]:
-        """One more *process* of the Procfile, with *settings* in its environment."""
+        """Run one more *process* of the Procfile with *settings* in its environment, during a ``with`` block."""
         command = ["sh", "-c", f"exec {self.procfile[process]}"]
         with self.log_file.open("ab") as log:
             more = subprocess.Popen(
@@ -111,27 +115,27 @@ class Example:
             stop(more)
 
     def inspect(self, app: str, what: str) -> dict[str, Any]:
-        """What each worker says that ``celery inspect`` asks, by the part of its name before the ``@``."""
+        """The replies of all workers to ``celery inspect``. The part of a worker's name before ``@`` → its reply."""
         workers = sum(" worker" in command for command in self.procfile.values())
         replies = json.loads(self.run("python", "-c", INSPECT, app, what, str(workers)))
         return {name.partition("@")[0]: reply for name, reply in replies.items()}
 
     def runs(self) -> dict[str, int]:
-        """How often each task was measured so far."""
+        """Task name → number of runs that were measured so far."""
         summary = celery_argsize.get_size_summary(redis_url=self.redis_url)
         return {task.name: task.count for task in summary.tasks}
 
     def get(self, path: str) -> tuple[int, Any]:
-        """The status and the body of a page: what its JSON says, or its text."""
+        """Get a page. Returns the status and the body, from JSON if it is JSON."""
         return _ask(Request(self.web_url + path))  # noqa: S310 - our own, over http
 
     def post(self, path: str, body: Any) -> tuple[int, Any]:
-        """The same, having sent *body* as JSON."""
+        """Post *body* as JSON to a page. Returns the status and the body, from JSON if it is JSON."""
         headers = {"Content-Type": "application/json"}
         return _ask(Request(self.web_url + path, json.dumps(body).encode(), headers))  # noqa: S310 - see get
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that came of it and lives, wherever its parent went."""
+        """All living processes of this example, also those whose parent has ended."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
@@ -141,7 +145,7 @@ class Example:
             return False
 
     def wait_ready(self, timeout: float = 60) -> None:
-        """Wait until each worker of the Procfile says so, and the web process answers, where there is one."""
+        """Wait until all workers say that they are ready, and the web process listens, if there is one."""
         wait_until(self._is_ready, timeout=timeout, what=f"{self.folder.name}: ready")
 
     def _is_ready(self) -> bool:
@@ -156,23 +160,26 @@ class Example:
         return False
 
     def stop(self, number: int = signal.SIGINT, timeout: float = 30) -> int:
-        """Stop it as Ctrl-C does; its exit code. Fails if a process is left, and ends that."""
+        """Stop it with SIGINT as Ctrl-C does, or another signal. Returns the exit code.
+
+        If a process is left, kill it and fail.
+        """
         try:
             self.process.send_signal(number)
             code = self.process.wait(timeout)
         finally:
             left = self.processes()
-            said = [f"{process.pid}: {shlex.join(process.cmdline())}" for process in left if process.is_running()]
+            commands = [f"{process.pid}: {shlex.join(process.cmdline())}" for process in left if process.is_running()]
             for process in left:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
-        assert not said, f"processes were left: {said}\n{self.log}"
+        assert not commands, f"processes were left: {commands}\n{self.log}"
         return code
 
 
 @contextmanager
 def running_example(name: str, work: Path, **settings: str) -> Iterator[Example]:
-    """Start ``examples/NAME`` with *settings* in its environment, logging to *work*; stop it whatever happens."""
+    """Run ``examples/NAME`` during a ``with`` block, with *settings* in its environment and its log in *work*."""
     example = Example(name, work, **settings)
     try:
         example.wait_ready()
@@ -184,7 +191,10 @@ def running_example(name: str, work: Path, **settings: str) -> Iterator[Example]
 
 @contextmanager
 def shared_example(name: str, work: Path, **settings: str) -> Iterator[Callable[[], Example]]:
-    """Give what gives a running example to each test of a module: it is started again only where a test stopped it."""
+    """Share an example among the tests of a module. Yields a function that returns the running example.
+
+    The function starts the example again if a test has stopped it.
+    """
     with ExitStack() as stack:
         started: list[Example] = []
 

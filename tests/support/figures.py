@@ -1,4 +1,4 @@
-"""Figures in a Redis, as workers would write them, for tests of those who read them."""
+"""Writes figures to a Redis as workers do, for tests of the code that reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Figures:
-    """The figures of one app; ``store`` has them."""
+    """The figures of one app. They are in ``store``."""
 
     def __init__(self, url: str, app: str = "music") -> None:
         self.url = url
@@ -24,12 +24,12 @@ class Figures:
         self._sequence = 0
 
     def add(self, name: str, *sizes: int, kwargs: int = 0, cause: Verdict = "intact") -> None:
-        """A run of the task called *name* for each of *sizes*, in characters of args."""
+        """Add one run of the task *name* for each of *sizes*, the characters of args."""
         parts = [(Part(Size(size, size), cause), Part(Size(kwargs, kwargs), "intact")) for size in sizes]
         self.add_parts(name, *parts)
 
     def add_parts(self, name: str, *runs: tuple[Part, Part]) -> None:
-        """The same, for runs with any parts."""
+        """Add one run of the task *name* for each pair of args and kwargs in *runs*."""
         book = Book(1000)
         for parts in runs:
             book.add(Measurement(name, "id", *parts, time.time()), Rules(1024, DEFAULT_BUCKETS))

@@ -1,4 +1,4 @@
-"""Arguments that nobody should send: values with code of their own that raises, lies or never ends; as strategies."""
+"""Strategies of hypothesis for hostile arguments: values with code of their own that raises, lies or never ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-#: Is in every text, repr and exception below: wherever it turns up, a value leaked.
+#: Part of every text, repr and exception below. If it turns up in a log or in Redis, a value leaked.
 MARK = "sesame4711"
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def endless_pairs(*_: Any) -> Iterator[Any]:
 
 
 class Growing:
-    """Each turns into two new ones, to a depth that ends after 2 ** 40 of them."""
+    """Its JSON form is two more of its kind, which are 2 ** 40 objects in all."""
 
     def __init__(self, depth: int = 40) -> None:
         self.depth = depth
@@ -74,7 +74,7 @@ def itself(self: Any, *_: Any) -> Any:
     return self
 
 
-#: What may never end: an object that is its own iterator, too.
+#: Methods whose results may never end. An object that is its own iterator is one of them.
 ENDLESS = {endless, endless_pairs, itself}
 RESULTS: tuple[Callable[..., Any], ...] = (
     *map(raising, EXCEPTIONS),
@@ -94,7 +94,7 @@ RESULTS: tuple[Callable[..., Any], ...] = (
     lambda *_: math.nan,
 )
 METHODS = tuple(
-    "__repr__ __str__ __len__ __iter__ __eq__ __hash__ __bool__ __getitem__ __contains__ __int__ __float__ __format__ "  # noqa: SIM905 - as a list, it would take 35 lines
+    "__repr__ __str__ __len__ __iter__ __eq__ __hash__ __bool__ __getitem__ __contains__ __int__ __float__ __format__ "  # noqa: SIM905 - a list would take 35 lines
     "__json__ __reduce__ __reduce_ex__ __getattr__ __next__ __index__ items keys values isoformat hex replace encode "
     "count decode value name".split()
 )
@@ -119,7 +119,7 @@ LIES = (dict, list, set, str, int, datetime, date, Decimal, enum.Enum, bytes)
 
 
 class Trap:
-    """A descriptor that raises."""
+    """A descriptor that raises when it is read."""
 
     def __init__(self, make: Any) -> None:
         self.make = make
@@ -130,7 +130,7 @@ class Trap:
 
 @st.composite
 def hostile(draw: st.DrawFn) -> Any:
-    """An object with code of its own, of a kind of its own."""
+    """An object of a class made for it, with methods that raise, lie or never end."""
     base = draw(st.sampled_from([*BASES]))
     names = draw(st.lists(st.sampled_from(METHODS), max_size=4, unique=True))
     body: dict[str, Any] = {}
@@ -140,11 +140,11 @@ def hostile(draw: st.DrawFn) -> Any:
             body[name] = Trap(draw(st.sampled_from(EXCEPTIONS)))
     namespace: dict[str, Any] = {}
     if draw(st.integers(0, 3)) == 0:
-        said = draw(st.sampled_from([*map(returning, LIES), *map(raising, EXCEPTIONS)]))
-        namespace["__class__"] = property(said)
+        false_class = draw(st.sampled_from([*map(returning, LIES), *map(raising, EXCEPTIONS)]))
+        namespace["__class__"] = property(false_class)
     made = type("Hostile", (base,), namespace)
     value = made(*BASES[base])
-    for name, method in body.items():  # once it is made: making it is not what is tested
+    for name, method in body.items():  # set after the object was made, as making it is not under test
         setattr(made, name, method)
     return value
 

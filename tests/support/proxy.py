@@ -1,7 +1,7 @@
-"""A TCP proxy in front of a redis-server that does to each request what it is told: pass it on, or break off somewhere.
+"""A TCP proxy in front of a redis-server that breaks or delays chosen requests.
 
-It reads whole requests (RESP arrays), so that what happens is known: whether the server got one, and whether the client
-got the reply.
+It reads whole requests (RESP arrays). So a test knows whether the server got a request, and whether the client got the
+reply.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What may become of a request; the fate of those that were chosen is counted in ``Proxy.seen``.
+#: What can happen to a request. ``Proxy.seen`` counts the fates of the chosen requests.
 FATES: Final = ("pass", "cut before", "cut within", "cut after", "delay")
 
-#: The requests that have a fate of their own; others (the connection's greetings) pass.
+#: Requests that are chosen. All others pass, such as those that open a connection.
 CHOSEN: Final = (b"EVALSHA", b"SADD", b"SCRIPT LOAD")
 
 
 class Proxy:
+    """Passes requests on to the server at *port*. *choose* gives the fate of a request."""
+
     def __init__(self, port: int, choose: Callable[[bytes], str]) -> None:
         self._target = ("127.0.0.1", port)
         self._choose = choose
@@ -77,7 +79,7 @@ def _request(stream: BinaryIO) -> bytes:
 
 
 def _reply(stream: BinaryIO) -> bytes:
-    """One reply, RESP2 or RESP3."""
+    """Read one reply in RESP2 or RESP3."""
     line = stream.readline()
     kind, rest = line[:1], line[1:].strip()
     if kind in b"$=!" and rest != b"-1":

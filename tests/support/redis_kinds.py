@@ -1,4 +1,4 @@
-"""Redis as others run it: with TLS, users, replicas and sentinels, or as a cluster. All real, all on loopback."""
+"""Runs Redis servers of all kinds on this machine: with TLS, with users, with replicas and sentinels, as a cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Authority:
-    """A CA for one test, and what it signs, as files."""
+    """A CA for tests. It writes its own certificate and those that it signs to files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +37,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.ca_file)
 
     def issue(self, *names: str, expired: bool = False) -> tuple[Path, Path]:
-        """Files of a certificate for *names*, and of its key."""
+        """Make a certificate for *names*. Returns the files of the certificate and of its key."""
         now = dt.datetime.now(dt.timezone.utc)
         until = now - dt.timedelta(days=1) if expired else None
         made = self._ca.issue_cert(*names, not_before=now - dt.timedelta(days=9), not_after=until)
@@ -87,14 +87,14 @@ class TlsServer(RedisServer):
 
 
 class Sentinels:
-    """A primary, a replica of it, and a sentinel that decides alone."""
+    """A primary, its replica, and one sentinel that needs no other to agree."""
 
     NAME = "mymaster"
 
     def __init__(self, folder: Path, *options: str, sentinel_options: str = "") -> None:
         folders = [folder / name for name in ("first", "second", "sentinel")]
-        for one in folders:
-            one.mkdir()
+        for subfolder in folders:
+            subfolder.mkdir()
         self.options = options = ("--repl-diskless-sync-delay", "0", *options)
         self.first = RedisServer(folders[0], *options)
         self.second = RedisServer(folders[1], *options, "--replicaof", "127.0.0.1", str(self.first.port))
@@ -148,7 +148,7 @@ class SentinelServer(RedisServer):
 
 
 class Cluster:
-    """Three primaries, with all slots between them; each on a port whose cluster bus port is free too."""
+    """A cluster of three primaries that share all slots."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.nodes: list[RedisServer] = []
@@ -179,12 +179,12 @@ class Cluster:
         return self
 
     def clients(self, name: str) -> int:
-        """How many connections of that *name* the nodes have between them."""
-        found = 0
+        """Number of connections with this *name* on all nodes."""
+        count = 0
         for node in self.nodes:
             with node.client() as client:
-                found += sum(one["name"] == name for one in client.client_list())
-        return found
+                count += sum(connection["name"] == name for connection in client.client_list())
+        return count
 
     def stop(self) -> None:
         for node in self.nodes:
@@ -192,7 +192,7 @@ class Cluster:
 
 
 def cluster_port() -> int:
-    """A free port, as is the one that Redis takes for the cluster's own talk: 10,000 above it."""
+    """A free port for a cluster node. The port 10,000 above it is free too: Redis uses it for the cluster bus."""
     for _ in range(200):
         port = free_port()
         if port > 55_535:
@@ -208,28 +208,28 @@ def cluster_port() -> int:
 
 
 def documented_acl(user: str) -> list[str]:
-    """The words after ACL SETUSER in docs/redis-schema.md for *user*, who comes with the password PASSWORD."""
+    """The words after ACL SETUSER for *user* in docs/redis-schema.md. The password there is PASSWORD."""
     text = (ROOT / "docs" / "redis-schema.md").read_text(encoding="utf-8")
-    found = re.findall(rf"^ACL SETUSER ({re.escape(user)} .+)$", text, re.MULTILINE)
-    assert len(found) == 1, f"one line for {user}"
-    return str(found[0]).split()
+    lines = re.findall(rf"^ACL SETUSER ({re.escape(user)} .+)$", text, re.MULTILINE)
+    assert len(lines) == 1, f"one line for {user}"
+    return str(lines[0]).split()
 
 
 def add_user(client: redis.Redis, user: str, *more: str) -> None:
-    """The user as documented, and nothing it had before."""
+    """Give *user* exactly the rights that are documented, and *more*."""
     name, *rights = documented_acl(user)
     execute: Any = client.execute_command
     execute("ACL SETUSER", name, "reset", *rights, *more)
 
 
 def as_user(url: str, user: str) -> str:
-    """*url* for a documented user."""
+    """*url* with the name and password of a documented user."""
     return url.replace("://", f"://{user}:PASSWORD@")
 
 
 @contextmanager
 def started(*servers: Any) -> Iterator[None]:
-    """*servers* run for as long as the block lasts."""
+    """Run *servers* for as long as the ``with`` block lasts."""
     with ExitStack() as stack:
         for server in servers:
             stack.callback(server.stop)
@@ -242,14 +242,14 @@ def batch(sequence: int, writer: str = "w") -> Batch:
 
 
 def written(settings: Settings) -> int:
-    """How many runs there are after one more was written, over a connection of its own."""
+    """Write one run over a new connection. Returns the number of runs that are stored then."""
     with closing(RedisStore(settings)) as store:
         store.apply(batch(1, writer=str(time.monotonic_ns())))
         return store.read().tasks["scan"].counts["count"]
 
 
 def refusal(settings: Settings) -> str:
-    """What is said when nothing can be read."""
+    """The message of the error that reading raises."""
     with closing(RedisStore(settings)) as store, pytest.raises(StoreError) as caught:
         store.read()
     assert "\n" not in str(caught.value)

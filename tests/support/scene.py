@@ -1,4 +1,4 @@
-"""The world of an acceptance test: the environment of a worker and its oracle, and a producer on the same app."""
+"""Gives an acceptance test a broker, an environment for its worker, a producer, and what the oracle counted."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def json_lines(file: Path) -> list[Any]:
-    """The lines of *file*, as tuples. One that is being written may be seen in part: it is not there yet."""
+    """The lines of JSON in *file*, as tuples. A last line that is still being written is left out."""
     whole, _, _ = file.read_text().rpartition("\n")
     return [tuple(json.loads(line)) for line in whole.splitlines()]
 
 
 class Scene:
-    """One app's world: where its broker is, what its oracle saw."""
+    """The app of tests/support/apps/workload.py on one broker."""
 
     def __init__(self, folder: Path, broker: str, backend: str | None) -> None:
         self.folder = folder
@@ -28,7 +28,7 @@ class Scene:
         self.backend = backend
         self.oracle_file = folder / "oracle.jsonl"
         self.producer = Celery("workload", broker=broker, backend=backend)
-        self.figures_url = broker  # where the figures are kept
+        self.figures_url = broker  # the Redis with the figures
 
     def env(self, settings: dict[str, Any] | None = None, conf: dict[str, Any] | None = None) -> dict[str, str]:
         env = {
@@ -48,7 +48,7 @@ class Scene:
         return json_lines(self.oracle_file) if self.oracle_file.exists() else []
 
     def truth(self) -> dict[str, tuple[int, int, int, int, int]]:
-        """By task name: runs, sum and max of args, sum and max of kwargs."""
+        """What the oracle counted. Task name → runs, sum and max of args, sum and max of kwargs."""
         seen: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for name, _, args, kwargs in self.oracle():
             seen[name].append((args, kwargs))
@@ -65,7 +65,7 @@ class Scene:
 
 
 def figures(summary: Any) -> dict[str, tuple[int, int, int, int, int]]:
-    """A summary in the form of ``Scene.truth``."""
+    """The figures of *summary* in the form of ``Scene.truth``."""
     return {
         task.name: (
             task.count,

@@ -1,4 +1,4 @@
-"""Real parts for tests: servers and workers as processes, started here, stopped here, waited for with a deadline."""
+"""Runs real servers and workers as processes for tests, and waits for them with a deadline."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ BIN = Path(sys.executable).parent
 
 
 def missing(what: str) -> None:
-    """A server that is not there: skipped on a laptop, a failure in CI."""
+    """Skip the test, as the program *what* is missing. In CI, fail instead."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is not installed, and CI must have it")
     pytest.skip(f"{what} is not installed")
 
 
 def wait_until(condition: Callable[[], Any], *, timeout: float = 30, what: str = "it") -> Any:
-    """Poll until *condition* gives something true, and return that; fail after *timeout* seconds."""
+    """Poll *condition* until its result is true, and return the result. Fail after *timeout* seconds."""
     deadline = time.monotonic() + timeout
     while not (result := condition()):
         if time.monotonic() > deadline:
@@ -50,7 +50,10 @@ def free_port() -> int:
 
 
 def stop(process: subprocess.Popen[Any], sig: int = signal.SIGTERM, timeout: float = 60) -> int:
-    """End *process*. In billiard, a child may wait 30 s for a result to be taken by a parent that no longer does."""
+    """Send *sig* to *process*, and return its exit code. If it takes longer than *timeout*, kill it and raise.
+
+    The time-out is long, because a child of billiard may wait 30 s for a parent that no longer reads its results.
+    """
     if process.poll() is None:
         process.send_signal(sig)
     try:
@@ -62,14 +65,14 @@ def stop(process: subprocess.Popen[Any], sig: int = signal.SIGTERM, timeout: flo
 
 
 def redis_binary() -> str:
-    found = redis_server.find()
-    if found is None:
+    program = redis_server.find()
+    if program is None:
         missing("redis-server")
-    return str(found)
+    return str(program)
 
 
 class RedisServer:
-    """A redis-server of the test's own, on a port of its own."""
+    """A redis-server on a free port, with its files in *folder*."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
@@ -83,7 +86,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self, *more: str, ready: bool = True) -> RedisServer:
-        """Start it, with options for this once; *ready*: wait until it answers."""
+        """Start it with *more* options. With *ready*, wait until it answers."""
         command = [redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self.options, *more]
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
@@ -100,7 +103,7 @@ class RedisServer:
 
     @property
     def pid(self) -> int:
-        """The process, while it runs."""
+        """The pid of the running server."""
         if self.process is None:
             message = "this redis-server does not run"
             raise RuntimeError(message)
@@ -116,7 +119,7 @@ class RedisServer:
 
 
 class Worker:
-    """``celery worker`` as a process, on one of the apps in tests/support/apps."""
+    """A ``celery worker`` process with an app of tests/support/apps, named by *module*."""
 
     def __init__(self, folder: Path, env: dict[str, str], *options: str, module: str = "workload") -> None:
         stamp = time.monotonic_ns()
@@ -152,7 +155,7 @@ class Worker:
 
 @contextmanager
 def running(worker: Worker) -> Iterator[Worker]:
-    """Wait for *worker*, and end it whatever happens."""
+    """Wait until *worker* is ready, and stop it at the end of the ``with`` block."""
     try:
         yield worker.wait_ready()
     finally:
@@ -169,12 +172,12 @@ def run(
 
 
 def compact(value: Any) -> str:
-    """The definition of a size, written out: an oracle that shares no code with what is tested."""
+    """The JSON whose length is the size, by definition. It shares no code with what is tested."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class RabbitServer:
-    """A RabbitMQ node of the test's own, with its own epmd, ports and folders."""
+    """A RabbitMQ node with an epmd, ports and folders of its own."""
 
     HOME = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 

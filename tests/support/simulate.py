@@ -1,4 +1,4 @@
-"""A producer and a worker without a broker: Celery's own messages, their bodies through JSON, our measuring of them."""
+"""Simulates a producer and a worker without a broker: Celery makes the messages, and celery_argsize measures them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def fresh_app() -> Celery:
 
 
 def publish(app: Celery, task: str, call: Call, **options: Any) -> Any:
-    """The message that *app* would send."""
+    """The message that *app* would send for *task*."""
     make: Any = app.amqp
     return make.create_task_message("id", task, *call, origin="gen1@web-1", **options)
 
 
 def receive(task: str, message: Any) -> Measurement:
-    """What a worker measures of it."""
+    """The measurement of a worker that receives *message*, with its body sent through JSON."""
     args, kwargs, _ = loads(dumps(message.body))
     fields = ("argsrepr", "kwargsrepr", "origin")
     request = SimpleNamespace(id="id", **{name: message.headers[name] for name in fields})
@@ -42,7 +42,7 @@ def receive(task: str, message: Any) -> Measurement:
 
 
 def observe(app: Celery, calls: Mapping[str, Iterable[Call]], seconds: float = 3600.0) -> Summary:
-    """The summary after all *calls*, as seen within *seconds*."""
+    """The summary of all *calls*, task name → arguments, as if they were made within *seconds*."""
     book = Book(100)
     for task, seen in calls.items():
         for call in seen:

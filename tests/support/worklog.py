@@ -1,4 +1,4 @@
-"""A worker's log, taken apart: records with the name of their logger, whatever else is in a text."""
+"""Splits a worker's log into records, with the name of the logger and the level of each."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Final, NamedTuple
 
 __all__ = ["LOG_CONF", "Record", "ours", "records"]
 
-#: Marks where a record begins, and parts the logger's name and the level from the text.
+#: Control characters mark the beginning of a record, and separate logger, level and text.
 _FORMAT: Final = "\x1e%(name)s\x1f%(levelname)s\x1f%(message)s"
 
-#: Settings of an app whose worker's log is to be taken apart.
+#: Settings for an app whose worker's log will be split with ``records``.
 LOG_CONF: Final = {"worker_log_format": _FORMAT, "worker_task_log_format": _FORMAT}
 
 
 class Record(NamedTuple):
-    """One record, with all that follows it, such as a traceback."""
+    """One record. Its text includes the lines that follow it, such as a traceback."""
 
     name: str
     level: str
@@ -22,14 +22,14 @@ class Record(NamedTuple):
 
 
 def records(log: str) -> list[Record]:
-    """The records in *log*."""
-    # printed by Celery, so that it may stand behind any record
+    """All records in *log*."""
+    # Celery prints this line without a logger, so it may follow any record.
     log = log.replace("\nworker: Warm shutdown (MainProcess)\n", "")
     return [Record(*record.split("\x1f", 2)) for record in log.split("\x1e")[1:]]
 
 
 def ours(log: str) -> list[Record]:
-    """The records of our logger, and those of others that tell of our code."""
+    """The records of our logger, and warnings and errors of other loggers that mention our code."""
     return [
         record
         for record in records(log)

@@ -1,4 +1,4 @@
-"""The project: settings, URLs, the WSGI application, and the Celery app, which Django is to load at every start."""
+"""The Django project. It imports the Celery app, so that Django loads it at every start."""
 
 from .celery import app as celery_app
 

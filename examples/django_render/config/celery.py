@@ -1,4 +1,4 @@
-"""The Celery app: set up by Django's settings, its connections limited by the environment, its arguments measured."""
+"""The Celery app: configured by Django's settings, with limited connections, and with measured arguments."""
 
 import os
 
@@ -14,4 +14,4 @@ app.conf.update(celery_argsize.connection_settings())
 app.autodiscover_tasks()
 
 celery_argsize.install(app)
-celery_argsize.set_repr_limits(app, {"payments.tasks.pay_driver": 8192})  # characters: some drove all day
+celery_argsize.set_repr_limits(app, {"payments.tasks.pay_driver": 8192})  # characters: some drivers have many rides

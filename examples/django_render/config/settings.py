@@ -1,4 +1,4 @@
-"""Django's settings, and Celery's: those that begin with ``CELERY_``. What differs by place is in the environment."""
+"""Django's settings. Those that begin with ``CELERY_`` are Celery's. Environment variables set what differs by host."""
 
 import os
 
@@ -19,7 +19,7 @@ INSTALLED_APPS = ["payments"]
 MIDDLEWARE = ["django.middleware.security.SecurityMiddleware", "django.middleware.common.CommonMiddleware"]
 ROOT_URLCONF = "config.urls"
 USE_TZ = True
-TIME_ZONE = "UTC"  # Beat's as well. Django's own default is America/Chicago.
+TIME_ZONE = "UTC"  # Beat uses it too. Django's default is America/Chicago.
 
 REQUIRE_REDIS_SSL = os.environ.get("REQUIRE_REDIS_SSL", "").lower() in {"1", "true", "yes", "on"}
 
@@ -29,17 +29,20 @@ def _secure(url: str) -> str:
 
 
 def _tls(url: str) -> dict[str, object] | None:
-    """Have certificates checked. Celery itself checks none for messages, and refuses a bare rediss:// for results."""
+    """TLS options for *url* that check certificates.
+
+    Without options, Celery checks no certificates for messages, and refuses a rediss:// URL for results.
+    """
     if not url.startswith("rediss://"):
         return None
     return {
         "ssl_cert_reqs": "required",
         "ssl_check_hostname": True,
-        "ssl_ca_certs": os.environ.get("REDIS_CA_FILE") or None,  # None: the authorities that the system trusts
+        "ssl_ca_certs": os.environ.get("REDIS_CA_FILE") or None,  # None: the CAs that the system trusts
     }
 
 
-# One Redis for messages, results, the cache and the figures of celery_argsize, unless the first two have their own.
+# One Redis for messages, results, the cache and the figures of celery_argsize. Messages and results may have their own.
 REDIS_URL = _secure(_required("REDIS_URL"))
 
 CACHES = {
@@ -50,13 +53,13 @@ CACHES = {
     }
 }
 
-# Celery itself lets environment variables of the first two names win: TLS is that of the URL that it will use.
+# Celery itself prefers the environment variables of these names. So take the URLs from there, and TLS by these URLs.
 CELERY_BROKER_URL = _secure(os.environ.get("CELERY_BROKER_URL") or REDIS_URL)
 CELERY_RESULT_BACKEND = _secure(os.environ.get("CELERY_RESULT_BACKEND") or REDIS_URL)
 CELERY_BROKER_USE_SSL = _tls(CELERY_BROKER_URL)
 CELERY_REDIS_BACKEND_USE_SSL = _tls(CELERY_RESULT_BACKEND)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"retry_policy": {"timeout": 5}}  # seconds that a view waits for a lost Redis
+CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS = {"retry_policy": {"timeout": 5}}  # seconds that a view waits for Redis
 CELERY_RESULT_EXPIRES = 60 * 60
 
 CELERY_TASK_TIME_LIMIT = 5 * 60
@@ -67,10 +70,10 @@ CELERY_WORKER_CONCURRENCY = 2
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 100
 CELERY_WORKER_MAX_MEMORY_PER_CHILD = 150 * 1024  # KiB: 150 MB
 
-CELERY_ARGSIZE_LARGE_TASK_CHARS = 4096  # tasks with longer arguments are logged
+CELERY_ARGSIZE_LARGE_TASK_CHARS = 4096  # log tasks with longer arguments
 
-PAYOUTS_EVERY = os.environ.get("PAYOUTS_EVERY")  # seconds, to see it happen; unset: once a day
-CELERY_BEAT_SCHEDULER = "celery.beat.Scheduler"  # in memory: Render empties the disk at every deploy
+PAYOUTS_EVERY = os.environ.get("PAYOUTS_EVERY")  # seconds; once a day if not set
+CELERY_BEAT_SCHEDULER = "celery.beat.Scheduler"  # keeps its state in memory, as Render clears the disk at every deploy
 CELERY_BEAT_SCHEDULE = {
     "daily-driver-payouts": {
         "task": "payments.tasks.process_daily_payouts",

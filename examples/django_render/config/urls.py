@@ -1,4 +1,4 @@
-"""Which path is whose."""
+"""The URL paths of the project."""
 
 from django.urls import include, path
 

@@ -1,4 +1,4 @@
-"""What gunicorn serves: ``config.wsgi:application``."""
+"""The WSGI application ``config.wsgi:application``, which gunicorn serves."""
 
 import os
 

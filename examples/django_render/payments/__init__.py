@@ -1,1 +1,1 @@
-"""Paying drivers: tasks that work, views that hand work over and show what came of it. No database, to stay small."""
+"""Pays drivers: tasks do the work, views send tasks and show results. To stay small, there is no database."""

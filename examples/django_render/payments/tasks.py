@@ -1,4 +1,4 @@
-"""What the worker does: pay one driver, and, when Beat says so, have all of them paid."""
+"""The tasks: pay one driver, and pay all drivers, which Beat sends."""
 
 from typing import TypedDict
 
@@ -8,14 +8,14 @@ from django.utils import timezone
 
 
 class Ride(TypedDict):
-    """One ride of a driver; the fare in cents."""
+    """One ride of a driver. The fare is in cents."""
 
     ride: int
     fare: int
 
 
 class Payout(TypedDict):
-    """What a driver was paid, in cents."""
+    """The cents that a driver was paid."""
 
     driver: str
     cents: int
@@ -29,7 +29,7 @@ def pay_driver(driver: str, rides: list[Ride]) -> Payout:
 
 @shared_task(ignore_result=True)
 def process_daily_payouts() -> None:
-    """Have everyone paid who drove today."""
+    """Send a task for each driver who drove today."""
     today = rides_of_today()
     for driver, rides in today.items():
         pay_driver.apply_async((driver, rides), ignore_result=True)
@@ -37,6 +37,6 @@ def process_daily_payouts() -> None:
 
 
 def rides_of_today() -> dict[str, list[Ride]]:
-    """Rides by driver: made up here, where others ask their database."""
+    """Driver → rides. These are made up; a real app would read them from its database."""
     counts = {"ada": 40, "grace": 120, "linus": 8}
     return {driver: [Ride(ride=number, fare=900) for number in range(count)] for driver, count in counts.items()}

@@ -1,4 +1,4 @@
-"""Hand over a payout and answer at once; show what came of it."""
+"""Views that send a payout task, and show its result."""
 
 import json
 from uuid import UUID
@@ -10,7 +10,7 @@ from .tasks import pay_driver
 
 
 def create(request: HttpRequest) -> JsonResponse:
-    """``POST {"driver": …, "rides": [{"ride": 1, "fare": 900}, …]}``: the id of the task that will pay."""
+    """``POST {"driver": …, "rides": [{"ride": 1, "fare": 900}, …]}`` sends the task, and returns its id at once."""
     try:
         body = json.loads(request.body)
         driver, rides = str(body["driver"]), list(body["rides"])
@@ -21,11 +21,11 @@ def create(request: HttpRequest) -> JsonResponse:
 
 
 def show(_: HttpRequest, task: UUID) -> JsonResponse:
-    """``GET``: the state of a task and, once it is SUCCESS, who was paid what. To Celery, unknown ones are PENDING."""
+    """``GET`` returns the state of a task, and its payout once that is SUCCESS. An unknown task is PENDING."""
     result = pay_driver.AsyncResult(str(task))
     return JsonResponse({"state": result.state, "paid": result.result if result.successful() else None})
 
 
 def latest(_: HttpRequest) -> JsonResponse:
-    """``GET``: when Beat last had everyone paid, and how many."""
+    """``GET`` returns when everyone was last paid by Beat, and how many drivers."""
     return JsonResponse(cache.get("latest_daily_payouts", {"at": None, "drivers": 0}))

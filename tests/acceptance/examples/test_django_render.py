@@ -1,4 +1,4 @@
-"""examples/django_render, started as its user starts it: a view, a worker and Beat, with Redis behind TLS."""
+"""Tests of examples/django_render as a user runs it: a web process, a worker and Beat, with Redis behind TLS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: Checks whose verdict is that of the machine: its CPUs, its memory, how busy it is, what else runs there.
+#: Checks of the doctor whose verdict depends on the machine: its CPUs and memory, its load, what else runs there.
 OF_THE_MACHINE = re.compile(r"host\.|redis\.(latency|memory)|\w+\.(concurrency|heartbeats|single)|workers\.memory")
 REPORT = ("celery", "-A", "config", "argsize", "report")
 
@@ -28,7 +28,7 @@ REPORT = ("celery", "-A", "config", "argsize", "report")
 def _redis_with_tls(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("tls")
     with started(TlsServer(folder, Authority(folder))):
-        pass  # where no redis-server speaks TLS, this skips, or fails in CI
+        pass  # if no redis-server speaks TLS, this skips the tests, or fails in CI
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def other_ca(tmp_path: Path) -> str:
 
 
 def run_with(example: Example, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """A command of the example's user, with *env* on top of what the example runs with."""
+    """Run a command in the environment of the example, changed by *env*."""
     return subprocess.run(
         [BIN / command[0], *command[1:]],
         cwd=example.folder,
@@ -65,7 +65,7 @@ def run_with(example: Example, *command: str, **env: str) -> subprocess.Complete
 
 
 def settings_of(example: Example, **env: str) -> Any:
-    """What Celery makes of the environment."""
+    """Celery's settings in the environment of the example, changed by *env*."""
     names = ("broker_url", "broker_use_ssl", "broker_pool_limit", "result_backend", "redis_backend_use_ssl", "timezone")
     code = f"import json; from config import celery_app as a; print(json.dumps([getattr(a.conf, n) for n in {names}]))"
     done = run_with(example, "python", "-c", code, **env)

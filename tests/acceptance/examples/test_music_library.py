@@ -1,4 +1,4 @@
-"""examples/music_library as its README has it run: by honcho, with a worker for each queue and Beat."""
+"""Tests of examples/music_library as its README says to run it: with honcho, a worker for each queue, and Beat."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEVER = "86400"
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
-    """With nothing scanned until a test does, and settings that are not the defaults."""
+    """The running example, with settings other than the defaults. Beat does not send scans."""
     settings = {
         "SCAN_EVERY": NEVER,
         "EXTRACT_CONCURRENCY": "2",

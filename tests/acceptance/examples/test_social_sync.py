@@ -1,4 +1,4 @@
-"""examples/social_sync as its README has it run: by honcho, with a web process, a worker for each queue and Beat."""
+"""Tests of examples/social_sync as its README says to run it: honcho, a web process, a worker for each queue, Beat."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SETTINGS = {
     "CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP": "0",
 }
 
-#: Many take what is due, all at once; prints what they were given.
+#: A program: many threads take what is due at the same time. It prints everything that they were given.
 TAKERS = """
 import json, threading
 from social_sync import store
@@ -67,8 +67,8 @@ print(json.dumps(taken))
 """
 
 
-#: Scans, each in a process of its own, that end before what they took is sent on, or before it is dropped; the next one
-#: comes when it is due again. Prints how the processes ended.
+#: A program: scans, each in a process of its own, that fail before they send what they took, or before they drop it.
+#: The next scan comes when it is due again. It prints how the processes ended.
 FAILING_SCANS = """
 import json, os, signal, sys, time
 from kombu.exceptions import OperationalError
@@ -116,14 +116,14 @@ def social(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
 
 
 def worker(example: Example, queue: str = "ingest") -> list[psutil.Process]:
-    """The worker of a queue, and then the processes of its pool."""
+    """The main process of the worker for *queue*, and then its children."""
     group = [process for process in example.processes() if f"{queue}@%h" in process.cmdline()]
     return sorted(group, key=lambda process: process.parent() in group)
 
 
 @contextmanager
 def held(example: Example, queue: str = "ingest") -> Iterator[None]:
-    """Nothing is taken from the queue meanwhile."""
+    """Suspend the worker of *queue* during a ``with`` block, so that nothing is taken from the queue."""
     processes = worker(example, queue)
     for process in processes:
         process.suspend()

@@ -1,11 +1,12 @@
-"""The app of workload.py, with faults in celery_argsize itself: functions of it that raise.
+"""The app of workload.py, with functions of celery_argsize replaced by ones that raise.
 
-What is broken is told by the environment:
+Environment variables choose the functions:
 
-- TEST_BREAK: what raises, "module:qualname", several with "," between; wherever it was imported to.
-- TEST_BREAK_TIMES: only its first so many calls in each process raise.
-- TEST_BREAK_BY_TASK: one such target for each task name, as JSON; it raises only while that task is measured.
-- TEST_BREAK_HITS: a file that gets a line with the target each time that something raised.
+- TEST_BREAK: functions that raise, as "module:qualname" with "," between. They are replaced in all modules that
+  imported them.
+- TEST_BREAK_TIMES: how many calls of such a function raise in each process, from its first one on.
+- TEST_BREAK_BY_TASK: a JSON object, task name → function that raises only while that task is measured.
+- TEST_BREAK_HITS: a file that gets a line with the function's name each time that one raises.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import Any
 from celery import signals
 from workload import app
 
-import celery_argsize.stores.redis  # noqa: F401 - to be broken, as a worker imports it later
+import celery_argsize.stores.redis  # noqa: F401 - a worker imports it only later, but it must be replaced now
 
 __all__ = ["app"]
 
-#: The text of every error that is raised here. It must not reach a log: an error's text may quote an argument.
+#: The text of every error raised here. It must not reach a log, because the text of an error may quote an argument.
 SECRET = "sesame-open-4711"
 
 _calls: Counter[str] = Counter()

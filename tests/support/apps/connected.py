@@ -1,7 +1,7 @@
-"""An app whose tasks open every connection there is to open: they publish, retry, chord, write results and await them.
+"""An app whose tasks open every kind of connection: they publish, retry, run chords, write results and wait for them.
 
-``python connected.py produce THREADS SECONDS`` sends them, from threads; ``python connected.py inspect SECONDS`` asks
-the workers, and reads the figures, as a person would. A thread that fails ends its process with an error.
+``python connected.py produce THREADS SECONDS`` sends tasks from threads. ``python connected.py inspect SECONDS`` asks
+the workers and reads the figures, as a person would. If a thread fails, its process ends with an error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import ready  # noqa: F401 - for its effect
+import ready  # noqa: F401 - connects a signal when imported
 from celery import Celery, chord
 
 import celery_argsize
@@ -68,7 +68,7 @@ def produce(until: float) -> None:
     while time.time() < until:
         done = add.delay(1, 2)
         assert done.get(timeout=30) == 3
-        add.apply_async((1, 2), expires=0.000_001)  # revoked: the worker's main process writes that
+        add.apply_async((1, 2), expires=0.000_001)  # expires, so the worker's main process writes that it was revoked
         sent = [publish.delay(), chorded.delay(), again.delay(), wait_for.delay(done.id)]
         publish.apply_async(ignore_result=True)
         for result in sent:

@@ -1,11 +1,11 @@
-"""An app that is configured by Django settings alone, ``CELERY_ARGSIZE_*`` among them."""
+"""An app that is configured only by Django settings. Those for celery_argsize begin with ``CELERY_ARGSIZE_``."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-import ready  # noqa: F401 - for its effect
+import ready  # noqa: F401 - connects a signal when imported
 from celery import Celery
 from django.conf import settings
 
@@ -21,7 +21,7 @@ settings.configure(
 )
 
 app = Celery("django_project")
-celery_argsize.install(app)  # before the configuration, as import order may have it
+celery_argsize.install(app)  # before the configuration, which the order of imports may lead to
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
 

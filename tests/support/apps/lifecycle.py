@@ -1,6 +1,7 @@
-"""The app of workload.py, with tasks that take each of the turns in a task's life, and a record of the signals sent.
+"""The app of workload.py, with tasks that end in every possible way, and a record of the signals that Celery sends.
 
-The record (TEST_EVENTS): one line an event, [what, task id, task name, when in seconds]; children tell of their start.
+The file TEST_EVENTS gets one line of JSON for each event: [signal, task id, task name, time in seconds]. Each child
+also writes an event when it starts.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def on_child_init(**_: Any) -> None:
 
 
 def on_signal(sender: Any = None, task_id: str = "", request: Any = None, **more: Any) -> None:
-    # the signals do not agree on what they bring: an id, a request, or a task that has one
+    # Signals have different arguments: a task id, a request, or a task with a request.
     request = request or getattr(sender, "request", None)
     note(more["signal"].name, task_id or getattr(request, "id", None) or "", getattr(sender, "name", ""))
 
@@ -55,7 +56,7 @@ for each in (
 
 
 def first_time(task_id: str) -> bool:
-    """Whether a task asks this for the first time, in whatever process."""
+    """Whether this is the first call for *task_id*, in any process."""
     try:
         EVENTS.with_name(f"{EVENTS.name}-{task_id}").touch(exist_ok=False)
     except FileExistsError:
@@ -82,7 +83,7 @@ def starts_chords() -> None:
 
 @app.task(name="sleeper")
 def sleeper(*args: Any) -> str:
-    """Sleep as many seconds as its last argument says, in pieces: a signal is seen between two."""
+    """Sleep for the seconds in the last argument, in short pieces, so that signals are handled in between."""
     until = time.monotonic() + args[-1]
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))
@@ -155,8 +156,8 @@ def error_callback(self: Any, *args: Any) -> None:
     note("errback", self.request.id, str(args[0]))
 
 
-class Unpicklable(Exception):  # noqa: N818 - what it is called is what is looked for
-    """Neither pickle nor JSON takes it."""
+class Unpicklable(Exception):  # noqa: N818 - tests look for this name
+    """An error that neither pickle nor JSON can serialize."""
 
     def __init__(self, number: int, other: int) -> None:
         super().__init__(number)
@@ -171,7 +172,7 @@ def fails_unpicklably() -> None:
 
 @app.task(name="unknown_result")
 def unknown_result() -> Any:
-    """A result that JSON does not take."""
+    """Return a result that JSON cannot serialize."""
     return threading.Lock()
 
 
@@ -194,7 +195,7 @@ def limited(number: int) -> float:
 
 
 class Hostile:
-    """Has no JSON form, and quotes its value in the errors that it raises when looked at."""
+    """A value without a JSON form. Its methods raise errors that quote the value."""
 
     def __init__(self, value: str) -> None:
         self.value = value
@@ -210,7 +211,7 @@ class Hostile:
 
 @app.task(name="sends_hostile")
 def sends_hostile(value: str) -> None:
-    """Send what only pickle takes, from where its class can be had."""
+    """Send values that only pickle can serialize. This runs in a worker, where their class can be imported."""
     for args in ([Hostile(value)], [[Hostile(value)] * 500, {value: Hostile(value)}]):
         for argsrepr in (f"({value},)", f"([{value}, ...],)"):
             app.send_task("takes", args, serializer="pickle", argsrepr=argsrepr)

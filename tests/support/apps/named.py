@@ -1,11 +1,11 @@
-"""An app with tasks of the names that TEST_NAMES gives, a JSON list: for names that nobody should give."""
+"""An app whose task names are those in TEST_NAMES, a JSON list. It is for hostile names."""
 
 from __future__ import annotations
 
 import json
 import os
 
-import ready  # noqa: F401 - for its effect
+import ready  # noqa: F401 - connects a signal when imported
 from celery import Celery
 
 import celery_argsize

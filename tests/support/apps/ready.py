@@ -1,4 +1,4 @@
-"""Imported by test apps: tells the test, by a file, that the worker is ready (its log may be silent)."""
+"""Creates the file TEST_READY when the worker is ready. Test apps import this, as a worker's log may be silent."""
 
 from __future__ import annotations
 

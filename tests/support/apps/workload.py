@@ -1,7 +1,8 @@
-"""The app that acceptance tests run: ten task names, and an oracle that counts apart from what is tested.
+"""The app that acceptance tests run: ten tasks, and an oracle that counts independently of the code under test.
 
-The oracle is a second ``task_prerun`` handler: it appends one line a task to a plain file, with sizes by json.dumps. It
-comes before the handler that is tested; where TEST_ORACLE_AFTER names a file, one more comes after it, in children.
+The oracle is another ``task_prerun`` handler. It appends one line for each task to the file TEST_ORACLE, with sizes by
+json.dumps. It runs before the handler under test. If TEST_ORACLE_AFTER names a file, another oracle runs after that
+handler in the children.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import time
 from typing import Any
 
-import ready  # noqa: F401 - for its effect
+import ready  # noqa: F401 - connects a signal when imported
 from celery import Celery, signals
 
 import celery_argsize
@@ -64,7 +65,7 @@ for number in range(10):
 
 @app.task(name="killed", acks_late=False)
 def killed(*_: Any) -> None:
-    """End this child as the kernel does when memory runs out."""
+    """Kill this child with SIGKILL, as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
