@@ -14,7 +14,7 @@ from celery_argsize.doctor.app import number, queue_of, setting, word_of
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
 from celery_argsize.doctor.facts import GET_PSUTIL, NO_ANSWER, NO_PSUTIL, Unavailable
 from celery_argsize.doctor.judge.queues import QUEUE_CHECKS, is_starting, unheard
-from celery_argsize.doctor.judge.setting_values import memory_line, memory_options
+from celery_argsize.doctor.judge.settings import memory_line, memory_options
 from celery_argsize.words import counted
 
 if TYPE_CHECKING:
