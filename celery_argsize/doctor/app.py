@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from celery.app.routes import MapRoute
 from celery.schedules import maybe_schedule
@@ -20,14 +20,10 @@ from celery_argsize.redis_url import is_redis_url
 if TYPE_CHECKING:
     from celery import Celery
 
-#: Schedulers that read ``beat_schedule`` and nothing else.
-_CELERYS_SCHEDULERS: Final = ("celery.beat.PersistentScheduler", "celery.beat.Scheduler")
-
 
 def own_tasks(app: Celery) -> list[Any]:
     """The app's tasks without Celery's own, sorted by name."""
-    names = (name for name in app.tasks if not name.startswith("celery."))
-    return [app.tasks[name] for name in sorted(names)]
+    return [app.tasks[name] for name in sorted(app.tasks) if not name.startswith("celery.")]
 
 
 def time_limits(app: Celery, task: Any) -> tuple[float | None, float | None]:
@@ -38,14 +34,10 @@ def time_limits(app: Celery, task: Any) -> tuple[float | None, float | None]:
 
 
 def queue_of(app: Celery, name: str, options: Mapping[str, Any] | None = None) -> str | None:
-    """The queue to which *app* sends the task *name* with *options*, those of ``apply_async``.
-
-    ``None`` where an exchange decides, or a router fails: routers are asked without the task's arguments.
-    """
+    """The queue to which *app* sends a task with *options* of ``apply_async``; ``None`` where that cannot be told."""
     task: Any = app.tasks.get(name)
-    keys = ("queue", "exchange", "routing_key")
-    own = {key: value for key in keys if (value := getattr(task, key, None))}
-    try:
+    own = {key: value for key in ("queue", "exchange", "routing_key") if (value := getattr(task, key, None))}
+    try:  # routers are asked without the task's arguments
         route = app.amqp.router.route({**own, **(options or {})}, name, (), {}, task)
     except Exception:  # noqa: BLE001 - a router of the app's own, or a queue that it forbids
         return None
@@ -53,10 +45,7 @@ def queue_of(app: Celery, name: str, options: Mapping[str, Any] | None = None) -
 
 
 def routed_queues(app: Celery) -> dict[str, str]:
-    """Queues that the configuration sends to, each with a clause that says where: ``task_routes names it``.
-
-    The default queue is only there if a route or the schedule names it.
-    """
+    """Queues that something is sent to by name, each with a clause that says what: ``task_routes names it``."""
     reasons: dict[str, str] = {}
     for task in own_tasks(app):
         queue = queue_of(app, task.name)
@@ -72,8 +61,7 @@ def routed_queues(app: Celery) -> dict[str, str]:
 
 def defaulted_tasks(app: Celery) -> list[str]:
     """Names of the app's tasks that go to the default queue."""
-    names = [task.name for task in own_tasks(app)]
-    return [name for name in names if queue_of(app, name) == app.conf.task_default_queue]
+    return [task.name for task in own_tasks(app) if queue_of(app, task.name) == app.conf.task_default_queue]
 
 
 def known_queues(app: Celery) -> set[str]:
@@ -142,10 +130,7 @@ def results_in_redis(app: Celery) -> bool:
 
 
 def spelled(app: Any, name: str) -> str:
-    """The setting *name* as the app's settings write it: ``CELERY_TASK_TIME_LIMIT``, if CELERY is its namespace.
-
-    Without an app, or without a namespace, that is *name*.
-    """
+    """The setting *name* as the app's settings write it: ``CELERY_TASK_TIME_LIMIT``, if CELERY is their namespace."""
     namespace = str(getattr(app, "namespace", None) or "").rstrip("_")
     if not namespace:
         return name
@@ -165,10 +150,9 @@ def setting(app: Any, name: str, value: object) -> str:
 
 def transport_option(app: Celery, name: str, value: object) -> str:
     """A line of Python that sets one of ``broker_transport_options``; the others, maybe passwords, are not shown."""
-    options = "broker_transport_options"
     if not app.conf.broker_transport_options:
-        return setting(app, options, {name: value})
-    return f"{setting_path(app, options)}[{name!r}] = {value!r}"
+        return setting(app, "broker_transport_options", {name: value})
+    return f"{setting_path(app, 'broker_transport_options')}[{name!r}] = {value!r}"
 
 
 def word_of(app: Any) -> str:
@@ -188,8 +172,7 @@ def is_of_app(app: Any, word: str) -> bool:
 
 
 def _holds(module: str, app: Any) -> bool:
-    values = [*vars(sys.modules[module]).values()] if module in sys.modules else []
-    return any(value is app for value in values)
+    return module in sys.modules and any(value is app for value in [*vars(sys.modules[module]).values()])
 
 
 @dataclass(frozen=True)
@@ -243,4 +226,5 @@ def external_scheduler(app: Celery) -> str:
     scheduler = app.conf.beat_scheduler
     if not isinstance(scheduler, str):
         scheduler = f"{scheduler.__module__}:{scheduler.__qualname__}"
-    return "" if scheduler.replace(":", ".") in _CELERYS_SCHEDULERS else scheduler
+    celerys = {"celery.beat.PersistentScheduler", "celery.beat.Scheduler"}
+    return "" if scheduler.replace(":", ".") in celerys else scheduler

@@ -1,7 +1,7 @@
-"""The checks settings.names and settings.values: the settings of an app against Celery's own table of settings.
+"""The checks settings.names and settings.values: the settings of an app against Celery's own table.
 
-Settings hold people's own as well, and those of extensions. So a name is only reported if it is close to one of
-Celery's (by difflib), or begins as only Celery's do.
+People keep settings of their own there, and extensions do. So a name is only reported if it is close to one of Celery's
+(by difflib), or begins as only Celery's do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from kombu.transport.redis import SentinelChannel
 from celery_argsize.doctor.app import (
     broker_kind,
     number,
-    own_tasks,
     results_in_redis,
     setting,
     spelled,
@@ -41,24 +40,21 @@ _TABLE: Final[dict[str, Any]] = dict(defaults.flatten(defaults.NAMESPACES))
 #: Each name from before Celery 4, such as ``CELERYD_CONCURRENCY``, and the setting that it is now.
 _OLD_NAMES: Final[dict[str, str]] = vars(defaults)["_TO_NEW_KEY"]
 
-# --- names
-
 #: Only Celery's settings begin so.
 _CELERYS: Final = ("task_", "worker_", "beat_", "event_", "control_")
-#: Parts of Celery's settings that people leave out (``time_limit``) or take for each other (``worker_acks_late``).
+#: Parts that people leave out (``time_limit``) or take for each other (``worker_acks_late``).
 _CONFUSED: Final = ("task", "worker", "broker", "result")
-#: Settings of extensions that begin as Celery's do. The last one is Celery's, and not in its table.
+#: Settings of extensions that begin so as well; the last is Celery's, and not in its table.
 _EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options", "result_backend_thread_safe")
-#: How alike two names must be (difflib's ratio); the second, where people's own begin like Celery's.
+#: How alike two names must be (difflib's ratio), and where people's own begin like Celery's.
 _ALIKE: Final = 0.75
 _VERY_ALIKE: Final = 0.9
 
-_OPTION: Final = 'It is an option of the transport: broker_transport_options["visibility_timeout"].'
-#: Names that people take for settings (two are from a field report on missed heartbeats), and what is so instead.
+_OPTION: Final = 'It is an option: broker_transport_options["visibility_timeout"].'
+#: Names that people take for settings (the first two from a field report), and what is so.
 _REMARKS: Final = {
-    "worker_heartbeat": "broker_heartbeat is about the connection to RabbitMQ, and Redis ignores it; how often a "
+    "worker_heartbeat": "broker_heartbeat is for RabbitMQ, and Redis ignores it; how often a "
     "worker says that it lives is an option of its command, --heartbeat-interval.",
-    "worker_heartbeat_interval": "It is an option of the worker's command: --heartbeat-interval.",
     "worker_clock_sync_interval": "Workers keep their clocks in step without a setting.",
     "broker_visibility_timeout": _OPTION,
     "visibility_timeout": _OPTION,
@@ -66,7 +62,7 @@ _REMARKS: Final = {
 
 
 def names(facts: Facts) -> list[Outcome] | Outcome:
-    """Judge the names of settings, and those of options for the broker and for a Redis result backend."""
+    """Judge names: of settings, and of options for the broker and for a Redis result backend."""
     app, conf, outcomes = facts.app, facts.conf.finalize(), []
     # the last of the maps has Celery's defaults
     written = {key for mapping in conf.maps[:-1] for key in mapping}
@@ -79,20 +75,17 @@ def names(facts: Facts) -> list[Outcome] | Outcome:
     options = (*SentinelChannel.from_transport_options, "reauth_check_interval")
     for name in transport_options(app) if broker_kind(app) == "redis" else ():
         if name not in options and (meant := _nearest(str(name), options, _VERY_ALIKE)):
-            fix = f'write "{meant}" instead of "{name}"'
-            outcomes.append(warn("The broker's transport does not know this option.", f"{name}, near {meant}", fix=fix))
+            reason, fix = "The broker's transport does not know this option.", f'write "{meant}" instead of "{name}"'
+            outcomes.append(warn(reason, f"{name}, near {meant}", fix=fix))
     for name in conf.result_backend_transport_options or () if results_in_redis(app) else ():
         if (meant := f"redis_{name}") in _TABLE:
-            reason = "A Redis result backend does not read it from result_backend_transport_options: it does nothing."
+            reason = "Redis result backends do not read it from result_backend_transport_options."
             outcomes.append(warn(reason, name, fix=f"set {spelled(app, meant)} instead"))
     return outcomes or ok("Celery knows every setting that is meant for it")
 
 
 def _canonical(written: str, prefix: str | None) -> str:
-    """The name as in Celery's table; empty where Celery does not read names that are written so.
-
-    *prefix*: the namespace of the settings, ``CELERY_``.
-    """
+    """The name as in Celery's table; empty if Celery does not read it. *prefix*: ``CELERY_``, of the namespace."""
     if written in _OLD_NAMES:
         return _OLD_NAMES[written]
     if prefix and written.startswith(prefix.upper() if prefix.isupper() else prefix.lower()):
@@ -121,10 +114,13 @@ def _name(app: Celery, written: str, given: set[str]) -> Outcome | None:
             return None
     else:
         return None
-    meant = spelled(app, meant) if meant else ""
-    fix = fix or (f"rename {written} to {meant}" if meant and not remark else f"remove {written}")
-    figure = f"{written}; the nearest that it knows is {meant}" if meant else written
-    return warn(f"Celery does not know it, so it does nothing. {remark}".rstrip(), figure, fix=fix)
+    figure, fix = written, fix or f"remove {written}"
+    if meant:
+        meant = spelled(app, meant)
+        figure += f"; the nearest that it knows is {meant}"
+        fix = fix if remark else f"rename {written} to {meant}"
+    reason = f"Celery does not know it, so it does nothing. {remark}".rstrip()
+    return warn(reason, figure, fix=fix)
 
 
 def _meant(name: str) -> str:
@@ -135,40 +131,34 @@ def _meant(name: str) -> str:
     if near := _nearest(short, same_part, alike):
         return f"{part}_{near}"
     rest = short if part in _CONFUSED else name if "_" in name else ""
-    moved = [key for key in (rest, *(f"{other}_{rest}" for other in _CONFUSED)) if key in _TABLE]
-    return moved[0] if moved else "" if same_part else _nearest(name, _TABLE, _VERY_ALIKE)
+    moved = (rest, *(f"{other}_{rest}" for other in _CONFUSED))
+    other = "" if same_part else _nearest(name, _TABLE, _VERY_ALIKE)
+    return next((key for key in moved if key in _TABLE), other)
 
 
 def _nearest(name: str, candidates: Iterable[str], alike: float) -> str:
     return next(iter(get_close_matches(name, sorted(candidates), 1, alike)), "")
 
 
-# --- values
-
 #: Settings that are numbers, or not set.
 _NUMBERS: Final = {"worker_concurrency"} | {name for name in _TABLE if _TABLE[name].type in {"int", "float"}}
-#: Numbers that may be a timedelta, and those that Celery also makes of text.
+#: Of these, what may be a timedelta, and what Celery makes a number of.
 _SPANS: Final = ("result_expires", "result_failure_expires", "result_chord_expires")
 _CONVERTED: Final = (*_SPANS, "redis_db", "redis_port", "broker_port")
-#: Options of kombu's Redis transport that must be of the kind of its own values, and those that are numbers or None.
+#: Options of kombu's Redis transport that must be of the kind of its own defaults.
 _OPTIONS: Final = ("visibility_timeout", "unacked_restore_interval", "sep", "global_keyprefix", "priority_steps")
+#: Options that are numbers, or None.
 _TIMEOUTS: Final = ("socket_timeout", "socket_connect_timeout", "health_check_interval", "max_connections")
-
-_NO_NUMBER: Final = "It must be a number. Celery fails with this, at the latest when a worker or a task needs it."
-_TEXT: Final = "It is text, where a number belongs. Celery converts only few settings: others fail when they are used."
+_KINDS: Final[dict[type, tuple[Any, str]]] = {
+    int: ((int, float), "a number"),
+    str: (str, "text"),
+    list: ((list, tuple), "a list of numbers, the first being 0"),
+}
 
 
 def values(facts: Facts) -> list[Outcome] | Outcome:
-    """Judge the kinds of values: of settings, of options of the broker, and of time limits of single tasks."""
-    app = facts.app
-    outcomes = [*_settings(app), *_options(app)]
-    for task in own_tasks(app):
-        for option in ("time_limit", "soft_time_limit"):
-            value = getattr(task, option)
-            # that of the app is reported once
-            if value is not None and number(value) is None and value != app.conf[f"task_{option}"]:
-                fix = f"{option}=300 for this task, in seconds"
-                outcomes.append(fail(_NO_NUMBER, f"{option} is {_shown(value)}", fix=fix, subject=task.name))
+    """Judge the kinds of values: of settings, and of options for the broker."""
+    outcomes = [*_settings(facts.app), *_options(facts.app)]
     return outcomes or ok("numbers are numbers")
 
 
@@ -176,48 +166,42 @@ def _settings(app: Celery) -> list[Outcome]:
     outcomes = []
     for name in sorted(_NUMBERS):
         value, default = app.conf.get(name), _TABLE[name].default
-        if not value or isinstance(value, (int, float)) or (name in _SPANS and isinstance(value, timedelta)):
+        if not value or isinstance(value, (int, float, timedelta) if name in _SPANS else (int, float)):
             continue
         figure, amount = f"{spelled(app, name)} is {_shown(value)}", number(value)
         if amount is None:
             default = default.total_seconds() if isinstance(default, timedelta) else default
-            outcomes.append(fail(_NO_NUMBER, figure, fix=setting(app, name, default) + "  # Celery's own"))
+            reason = "It must be a number. Celery fails with this, at the latest when it needs it."
+            outcomes.append(fail(reason, figure, fix=setting(app, name, default) + "  # Celery's own"))
         elif name not in _CONVERTED:
+            reason = "It is text, where a number belongs: Celery fails when it needs it."
             fix = setting(app, name, int(amount) if amount.is_integer() else amount)
-            outcomes.append(warn(_TEXT, figure, fix=fix))
+            outcomes.append(warn(reason, figure, fix=fix))
     return outcomes
 
 
 def _options(app: Celery) -> list[Outcome]:
     """Judge ``broker_transport_options`` of a Redis, and the visibility timeout of SQS."""
-    given, options = app.conf.broker_transport_options, transport_options(app)
+    name, given, options = "broker_transport_options", app.conf.broker_transport_options, transport_options(app)
     if given and not options:
-        fix = setting(app, "broker_transport_options", {})
-        return [fail("It must be a mapping of options.", type(given).__name__, fix=fix)]
-    judged = {"redis": (*_OPTIONS, *_TIMEOUTS), "sqs": _OPTIONS[:1]}
+        return [fail("It must be a mapping of options.", type(given).__name__, fix=setting(app, name, {}))]
     outcomes = []
-    for name in judged.get(broker_kind(app), ()):
-        example = getattr(SentinelChannel, name)
-        example = 30 if example is None else example
-        value = options.get(name, example)
-        if (kind := _missed_kind(value, example)) and (value is not None or name in _OPTIONS):
-            figure = f"broker_transport_options: {name} is {_shown(value)}"
-            fix = transport_option(app, name, example)
+    judged = {"redis": (*_OPTIONS, *_TIMEOUTS), "sqs": _OPTIONS[:1]}
+    for option in judged.get(broker_kind(app), ()):
+        default = getattr(SentinelChannel, option)
+        default = 30 if default is None else default
+        value = options.get(option, default)
+        kinds, kind = _KINDS[type(default)]
+        empty = bool(default) and value in ("", [])
+        if (empty or not isinstance(value, kinds)) and (value is not None or option in _OPTIONS):
+            figure = f"{name}: {option} is {_shown(value)}"
+            fix = transport_option(app, option, default)
             outcomes.append(fail(f"It must be {kind}. kombu fails with this.", figure, fix=fix))
     return outcomes
 
 
-def _missed_kind(value: Any, example: Any) -> str:
-    """What *value* must be, as *example* is; empty if it is that."""
-    if isinstance(example, str):
-        return "" if isinstance(value, str) and (value or not example) else "text"
-    if isinstance(example, list):
-        steps = value if isinstance(value, (list, tuple)) else ()
-        return "" if steps and all(isinstance(step, int) for step in steps) else "a list of numbers, the first being 0"
-    return "" if isinstance(value, (int, float)) else "a number"
-
-
 def _shown(value: object) -> str:
-    """*value* as in Python, or only its type where it may be something else, such as a URL with a password."""
+    """*value* as in Python; only its type where it may be a URL with a password, or the like."""
     shown = repr(value)
-    return shown if re.fullmatch(r"[\w .,+\-'\"()\[\]\\]{,40}", shown) else f"a {type(value).__name__}"
+    plain = re.fullmatch(r"[\w .,+\-'\"()\[\]\\]{,40}", shown)
+    return shown if plain else f"a {type(value).__name__}"

@@ -6,6 +6,7 @@ needed. The checks of names and of kinds of values are in ``setting_table``.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
@@ -32,73 +33,45 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Outcome
     from celery_argsize.doctor.facts import Facts, Node, Role
 
-#: Connections with which a Redis result backend works: one waits for results, one reads and writes them.
-LEAST_RESULT_CONNECTIONS: Final = 2
-#: Pools that run all tasks in one process.
-SHARING_POOLS: Final = ("gevent", "eventlet", "thread")
-#: Seconds, from a field report.
-FIELD_RESULT_EXPIRES: Final = 3600
-#: Seconds until a message that was not acknowledged goes to another worker: kombu's defaults.
-VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
-
 #: KiB that a child may take: 500 MB, from a field report that had it in bytes.
 FIELD_CHILD_KIB: Final = 500 << 10
 #: KiB that no child is meant to take: 64 GiB. 500 MB, written in bytes, would be 500 GB.
 ABSURD_CHILD_KIB: Final = 64 << 20
-#: KiB that a child takes at least: that of an empty app has 41,000 (Celery 5.7, Python 3.11, Linux).
+#: KiB that any child takes: that of an empty app has 41,000 (Celery 5.7, Python 3.11, Linux).
 LEAST_CHILD_KIB: Final = 30_000
+#: Seconds until a message that was not acknowledged goes to another worker: kombu's defaults.
+VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
 
 
 def _imports(facts: Facts) -> Outcome:
     if facts.where.broken:
         fix = "mend that module, or take it out of include"
         return fail("a worker would not start", facts.where.broken, fix=fix)
-    figure = counted(len(own_tasks(facts.app)), "task")
-    return ok("the app and the modules of its tasks can be imported", figure)
-
-
-def _concurrency(facts: Facts) -> Outcome:
-    host, wanted = facts.host.found, facts.conf.worker_concurrency
-    cpus = f"{counted(host.cpus, 'CPU')} here" if host else ""
-    if not wanted:
-        return ok("not set: as many processes as the machine of the worker has CPUs", cpus)
-    figure = ", ".join(filter(None, (str(wanted), cpus)))
-    return ok("processes of a worker, unless its command says otherwise", figure)
-
-
-def _prefetch(facts: Facts) -> Outcome:
-    name = "worker_prefetch_multiplier"
-    messages = number_of(facts.app, name)
-    if messages == 0 and not facts.conf.get("worker_disable_prefetch"):
-        reason = "One worker takes every message there is into its memory, and the others stay idle."
-        fix = setting(facts.app, name, 1) + "  # for long tasks; Celery's own is 4"
-        return warn(reason, "0: no limit", fix=fix)
-    return ok("messages that a worker takes for each process", f"{messages or 0:g}")
+    return ok("the app and the modules of its tasks can be imported", counted(len(own_tasks(facts.app)), "task"))
 
 
 def _memory(facts: Facts) -> list[Outcome]:
     """Judge ``worker_max_memory_per_child``, and that option of the live workers on this machine."""
     limits = {"": number_of(facts.app, "worker_max_memory_per_child"), **memory_options(facts)}
-    return [_memory_of(facts, limit, node)._replace(subject=node) for node, limit in limits.items()]
+    return [_limit(facts, kib, node)._replace(subject=node) for node, kib in limits.items()]
 
 
-def _memory_of(facts: Facts, limit: float | None, node: str) -> Outcome:
-    if not limit:
+def _limit(facts: Facts, kib: float | None, node: str) -> Outcome:
+    """Judge the limit of the worker *node*; without a name, that of the setting."""
+    if not kib:
         return ok("not set: a child that leaks memory keeps it until it ends")
+    host, limit = facts.host.found, kib * 1024
+    memory = (host and host.memory_limit) or 0
+    figure = f"{kib:,.0f} KiB, {size(limit)} for each child"
+    if kib > ABSURD_CHILD_KIB and limit > memory:
+        reason = "It is in KiB, and this looks like bytes: no child ever reaches it."
+        return fail(reason, figure, fix=memory_line(facts, round(kib / 1024), node))
     fix = memory_line(facts, FIELD_CHILD_KIB, node)
-    figure = f"{limit:,.0f} KiB, {size(limit * 1024)} for each child"
-    host = facts.host.found
-    memory = host.memory_limit if host else None
-    if limit > ABSURD_CHILD_KIB and limit * 1024 > (memory or 0):
-        reason = "It is in KiB, and this looks like bytes: no child ever reaches it, and the kernel kills them first."
-        return fail(reason, figure, fix=memory_line(facts, round(limit / 1024), node))
-    pids = {pid for node in live_nodes(facts) for pid in (node.pid, *node.processes)}
-    taken = [process.rss / 1024 for process in (host.processes if host else ()) if process.pid in pids and process.rss]
-    least = max(LEAST_CHILD_KIB, min(taken, default=0))
-    if limit < least:
-        reason = f"A child takes {size(least * 1024)} before it does anything: a new one is started after every task."
+    if kib < LEAST_CHILD_KIB:
+        reason = "An empty child takes as much: a new one is started after every task."
         return fail(reason, figure, fix=fix)
-    if taken and memory and limit * 1024 > memory:
+    here = [live for live in live_nodes(facts) if host and live.hostname == host.hostname]
+    if here and 0 < memory < limit:
         reason = f"This machine has {size(memory)} for all: the kernel kills before a child reaches that."
         return warn(reason, figure, fix=fix)
     return ok("a child that takes more is replaced after its task", figure)
@@ -126,19 +99,38 @@ def live_nodes(facts: Facts) -> tuple[Node, ...]:
     return facts.workers.found.nodes if facts.workers.found else ()
 
 
+def _concurrency(facts: Facts) -> Outcome:
+    host, wanted = facts.host.found, facts.conf.worker_concurrency
+    cpus = f"{counted(host.cpus, 'CPU')} here" if host else ""
+    if not wanted:
+        return ok("not set: as many processes as the machine of the worker has CPUs", cpus)
+    figure = f"{wanted}, {cpus}" if cpus else str(wanted)
+    return ok("processes of a worker, unless its command says otherwise", figure)
+
+
+def _prefetch(facts: Facts) -> Outcome:
+    name = "worker_prefetch_multiplier"
+    messages = number_of(facts.app, name)
+    if messages == 0 and not facts.conf.get("worker_disable_prefetch"):
+        reason = "One worker takes every message there is, and the others stay idle."
+        fix = setting(facts.app, name, 1) + "  # for long tasks; Celery's own is 4"
+        return warn(reason, "0: no limit", fix=fix)
+    return ok("messages that a worker takes for each process", f"{messages or 0:g}")
+
+
 def _pool_limit(facts: Facts) -> Outcome:
     app, name = facts.app, "broker_pool_limit"
     limit = number_of(app, name)
     if not limit:
         return ok("no pool: whoever sends a task opens a connection for it", "0")
     if limit == 1 and broker_kind(app) != "sqs":  # SQS has no remote control
-        reason = "celery inspect, control and revoke hold a connection while they take another one: they wait for ever."
+        reason = "celery inspect, control and revoke need two at once: they wait for ever."
         return warn(reason, "1 connection for each process that sends", fix=setting(app, name, 2))
     figure = f"{limit:g} connections for each process that sends"
-    return _over_maxclients(facts, name, "messages", figure) or ok("the most that are kept", figure)
+    return _over_maxclients(facts, name, limit, "messages", figure) or ok("the most that are kept", figure)
 
 
-def _result_connections(facts: Facts) -> list[Outcome] | Outcome:
+def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
     app, name = facts.app, "redis_max_connections"
     if not results_in_redis(app):
         return []
@@ -146,41 +138,37 @@ def _result_connections(facts: Facts) -> list[Outcome] | Outcome:
     if not limit:
         return ok("not set: as many connections for results as a process needs at once")
     figure = f"{limit:g} for each process"
-    if limit < LEAST_RESULT_CONNECTIONS:
-        reason = "Who waits for a result holds one connection, and needs another one: Too many connections."
+    if limit == 1:
+        reason = "Who waits for a result holds one, and needs another: Too many connections."
         return fail(reason, figure, fix=setting(app, name, 4))
-    if outcome := _over_maxclients(facts, name, "results", figure):
-        return outcome
     for node in live_nodes(facts):
-        if node.pool in SHARING_POOLS and node.concurrency > limit:
-            reason = "All tasks of this worker share them; with more tasks at once, storing a result can fail."
-            fix = setting(app, name, node.concurrency + LEAST_RESULT_CONNECTIONS)
+        if node.pool in {"gevent", "eventlet", "thread"} and node.concurrency > limit:
+            reason, fix = "All tasks of this worker share them.", setting(app, name, node.concurrency + 2)
             return warn(reason, f"{figure}, {node.concurrency} tasks at once", fix=fix, subject=node.name)
-    return ok("the most that there are for results", figure)
+    return _over_maxclients(facts, name, limit, "results", figure) or ok("the most for results", figure)
 
 
-def _over_maxclients(facts: Facts, name: str, role: Role, figure: str) -> Outcome | None:
-    """Warn where the setting *name* allows more connections than the Redis takes that is used for *role*."""
+def _over_maxclients(facts: Facts, name: str, limit: float, role: Role, figure: str) -> Outcome | None:
+    """Warn if *limit* is more than the Redis takes that has the messages or results, the *role*."""
     servers = [server for server in facts.redis.found or () if role in server.roles]
-    maxclients = min((server.maxclients for server in servers if server.maxclients), default=0)
-    if not maxclients or (number_of(facts.app, name) or 0) <= maxclients:
+    maxclients = min((server.maxclients for server in servers if server.maxclients), default=limit)
+    if limit <= maxclients:
         return None
     reason = "One process may take every connection that Redis allows."
     return warn(reason, f"{figure}, maxclients {maxclients}", fix=setting(facts.app, name, 4))
 
 
 def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
-    app, conf, name = facts.app, facts.conf, "result_expires"
+    app, value, name = facts.app, facts.conf.result_expires, "result_expires"
     if not results_in_redis(app):
         return []
-    value = conf[name]
-    seconds = value.total_seconds() if hasattr(value, "total_seconds") else number_of(app, name)
+    seconds = value.total_seconds() if isinstance(value, timedelta) else number_of(app, name)
     if seconds:
         return ok("then Redis forgets a result", _seconds(seconds))
-    if conf.task_ignore_result and all(task.ignore_result for task in own_tasks(app)):
+    if app.conf.task_ignore_result and all(task.ignore_result for task in own_tasks(app)):
         return ok("no results are stored")
-    fix = setting(app, name, FIELD_RESULT_EXPIRES) + "  # seconds"
-    return warn("Results stay in Redis for ever, until it is full.", "no expiry", fix=fix)
+    reason, fix = "Results stay in Redis for ever, until it is full.", setting(app, name, 3600)
+    return warn(reason, "no expiry", fix=f"{fix}  # seconds")
 
 
 def _ignore_result(facts: Facts) -> Outcome:
@@ -197,10 +185,9 @@ def _startup_retry(facts: Facts) -> Outcome:
     value = app.conf[name]
     # where it is not set, Celery 5 goes by the other one
     if app.conf.broker_connection_retry if value is None else value:
-        unset = " (not set; set it, and Celery 6 does the same)" if value is None else ""
-        return ok(f"a worker that starts while the broker is away waits for it{unset}")
-    reason = "A worker that starts while the broker is away ends, and stays so unless something starts it again."
-    return warn(reason, f"{spelled(app, name)} is {value}", fix=setting(app, name, True))  # noqa: FBT003
+        return ok("a worker that starts while the broker is away waits for it")
+    reason, fix = "A worker that starts while the broker is away ends.", setting(app, name, True)  # noqa: FBT003
+    return warn(reason, f"{spelled(app, name)} is {value}", fix=fix)
 
 
 def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
@@ -209,33 +196,34 @@ def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
         return []
     seconds = number(transport_options(app).get(name))
     allowed = default if seconds is None else seconds
-    held = [(node.longest_eta or 0, node.name) for node in live_nodes(facts)]
+    held = [(node.longest_eta or 0, f"{node.name} holds a task for") for node in live_nodes(facts)]
     limits = {task.name: time_limits(app, task) for task in own_tasks(app) if task.acks_late}
-    late = [(hard or soft or 0, task) for task, (soft, hard) in limits.items()]
-    for verdict, waits, verb in ((fail, held, "holds a task for"), (warn, late, "may run for")):
-        longest, who = max(waits, default=(0, ""))
+    late = [(hard or soft or 0, f"{task} may run for") for task, (soft, hard) in limits.items()]
+    for verdict, waits in ((fail, held), (warn, late)):
+        longest, words = max(waits, default=(0, ""))
         if longest > allowed:
-            reason = "A message that is not acknowledged by then goes to another worker as well: the task runs twice."
+            reason = "A message that is not acknowledged by then goes to another worker: the task runs twice."
             hours = -(-int(longest * 1.5) // 3600)
-            fix = transport_option(app, name, hours * 3600)
-            return verdict(reason, f"{_seconds(allowed)}, and {who} {verb} {_seconds(longest)}", fix=fix)
+            figure = f"{_seconds(allowed)}, and {words} {_seconds(longest)}"
+            return verdict(reason, figure, fix=transport_option(app, name, hours * 3600))
     return ok("then a message that is not acknowledged goes to another worker", _seconds(allowed))
 
 
 def _time_limit(facts: Facts) -> Outcome:
-    app = facts.app
-    soft, hard = number_of(app, "task_soft_time_limit"), number_of(app, "task_time_limit")
+    app, name = facts.app, "task_soft_time_limit"
+    soft, hard = number_of(app, name), number_of(app, "task_time_limit")
     limited = [task for task in own_tasks(app) if task.soft_time_limit or task.time_limit]
     limits = {"": (soft, hard), **{task.name: time_limits(app, task) for task in limited}}
     for task, (first, last) in limits.items():
         if first and last and first >= last:
-            reason = "The hard limit kills the process before the task hears of the soft one: it cannot clean up."
+            reason = "The hard limit kills the process before the task hears of the soft one."
             fix = "a soft_time_limit for this task that is below its time_limit"
-            fix = fix if task else setting(app, "task_soft_time_limit", round(last * 4 / 5, 1))
+            fix = fix if task else setting(app, name, round(last * 4 / 5, 1))
             return warn(reason, f"soft {_seconds(first)}, hard {_seconds(last)}", fix=fix, subject=task)
     if hard:
         return ok("then the process of a task is killed", _seconds(hard))
-    return ok("not set: a task that hangs keeps its process for ever", f"soft {_seconds(soft)}" if soft else "")
+    figure = f"soft {_seconds(soft)}" if soft else ""
+    return ok("not set: a task that hangs keeps its process for ever", figure)
 
 
 #: kombu's names of serializers, such as pickle, and the content types of messages.
@@ -243,27 +231,26 @@ _TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
 
 
 def _serializer(facts: Facts) -> list[Outcome] | Outcome:
-    app, accept = facts.app, [*(facts.conf.accept_content or ())]
-    accepted = {_TYPES.get(name, name) for name in accept}
-    json = setting(app, "task_serializer", "json")
-    used = {task.serializer: task.name for task in own_tasks(app)}
-    used[app.conf.task_serializer] = "task_serializer"
-    outcomes = []
-    for name, user in used.items():
-        content_type = _TYPES.get(name, name)
-        if name and content_type not in _TYPES.values():
-            names = sorted(name for name in _TYPES if "/" not in name)
-            nearest = next(iter(get_close_matches(name, names, 1, 0.0)), "json")
-            fix = setting(app, user, nearest) if user == "task_serializer" else f"serializer={nearest!r}"
+    app, name, outcomes = facts.app, "task_serializer", []
+    accept = [*(app.conf.accept_content or ())]
+    accepted = {_TYPES.get(each, each) for each in accept}
+    used = {task.serializer: task.name for task in own_tasks(app)} | {app.conf[name]: name}
+    for serializer, user in used.items():
+        content_type = _TYPES.get(serializer, serializer)
+        if serializer and content_type not in _TYPES.values():
+            names = sorted(each for each in _TYPES if "/" not in each)
+            nearest = next(iter(get_close_matches(serializer, names, 1, 0.0)), "json")
             reason = "kombu has no such serializer: sending a task fails, and so does celery inspect."
-            outcomes.append(fail(reason, f"{user} is {name}, and there are {', '.join(names)}", fix=fix))
-        elif name and content_type not in accepted:
+            fix = setting(app, name, nearest) if user == name else f"serializer={nearest!r}"
+            outcomes.append(fail(reason, f"{user} is {serializer}, and there are {', '.join(names)}", fix=fix))
+        elif serializer and content_type not in accepted:
             reason = "Workers throw away such messages: the tasks never run."
-            fix = json if content_type == _TYPES["pickle"] else setting(app, "accept_content", [*accept, name])
-            outcomes.append(fail(reason, f"{user} sends {name}, which is not in accept_content", fix=fix))
+            fix = setting(app, "accept_content", [*accept, serializer])
+            fix = setting(app, name, "json") if content_type == _TYPES["pickle"] else fix
+            outcomes.append(fail(reason, f"{user} sends {serializer}, which is not in accept_content", fix=fix))
     if _TYPES["pickle"] in accepted:
         reason = "Whoever can write to the broker can run any code in the workers."
-        fix = json + "\n" + setting(app, "accept_content", ["json"])
+        fix = setting(app, name, "json") + "\n" + setting(app, "accept_content", ["json"])
         outcomes.append(warn(reason, "accept_content has pickle", fix=fix))
     return outcomes or ok("what is sent is accepted, and is no code", ", ".join(sorted(map(str, accept))))
 
@@ -280,7 +267,7 @@ CHECKS: Final = (
     Check("settings.concurrency", "worker_concurrency against the CPUs here", _concurrency),
     Check("settings.prefetch", "worker_prefetch_multiplier", _prefetch),
     Check("settings.broker_pool_limit", "broker_pool_limit against maxclients", _pool_limit),
-    Check("settings.redis_max_connections", "redis_max_connections against maxclients", _result_connections),
+    Check("settings.redis_max_connections", "redis_max_connections against maxclients and concurrency", _result_pool),
     Check("settings.result_expires", "result_expires", _result_expires),
     Check("settings.ignore_result", "how many tasks store a result", _ignore_result),
     Check("settings.startup_retry", "broker_connection_retry_on_startup", _startup_retry),

@@ -97,14 +97,6 @@ def test_options_of_the_transport_may_be_pairs_as_celery_takes_them() -> None:
     assert one("visibility_timeout", app).figure == "60 s"
 
 
-def test_the_limit_of_a_single_task_that_is_no_number_is_named() -> None:
-    app = app_with()
-    app.finalize()
-    setattr(app.tasks["buy"], "time_limit", "5m")  # noqa: B010 - as people do, whatever its type
-
-    assert (one("values", app).verdict, one("values", app).subject) == ("fail", "buy")
-
-
 def test_a_serializer_that_there_is_not_is_named_with_the_nearest() -> None:
     outcome = one("serializer", app_with(task_serializer="yml"))
 

@@ -232,17 +232,6 @@ def test_a_limit_below_what_a_child_takes_fails() -> None:
     assert one("max_memory", app_with(worker_max_memory_per_child=20_000)).verdict == "fail"
 
 
-def test_a_limit_below_what_the_processes_of_this_apps_worker_take_fails() -> None:
-    app, node = app_with(worker_max_memory_per_child=100_000), Node(name="celery@h", pid=1, processes=(2,))
-    main = CeleryProcess(pid=1, ppid=0, kind="worker", rss=250 << 20)
-    child = CeleryProcess(pid=2, ppid=1, kind="child", rss=220 << 20)
-    another = CeleryProcess(pid=3, ppid=0, kind="worker", rss=300 << 20)
-
-    assert "220.0 MB" in one("max_memory", app, nodes=(node,), host=host(4 * GB, main, child)).reason
-    assert one("max_memory", app, nodes=(node,), host=host(4 * GB, another)).verdict == "ok"
-    assert one("max_memory", app, nodes=(node,), host=host(4 * GB, replace(main, rss=90 << 20), child)).verdict == "ok"
-
-
 def test_a_limit_beyond_the_memory_warns_only_where_the_worker_is() -> None:
     app, node = app_with(worker_max_memory_per_child=2 << 20), Node(name="celery@h", pid=1)
     worker = CeleryProcess(pid=1, ppid=0, kind="worker", rss=50 << 20)
