@@ -49,15 +49,12 @@ _EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_opt
 #: How alike two names must be (difflib's ratio), and where people's own begin like Celery's.
 _ALIKE: Final = 0.75
 _VERY_ALIKE: Final = 0.9
-
-_OPTION: Final = 'It is an option: broker_transport_options["visibility_timeout"].'
 #: Names that people take for settings (the first two from a field report), and what is so.
 _REMARKS: Final = {
     "worker_heartbeat": "broker_heartbeat is for RabbitMQ, and Redis ignores it; how often a "
     "worker says that it lives is an option of its command, --heartbeat-interval.",
     "worker_clock_sync_interval": "Workers keep their clocks in step without a setting.",
-    "broker_visibility_timeout": _OPTION,
-    "visibility_timeout": _OPTION,
+    "visibility_timeout": 'It is an option: broker_transport_options["visibility_timeout"].',
 }
 
 
@@ -66,7 +63,7 @@ def names(facts: Facts) -> list[Outcome] | Outcome:
     app, conf, outcomes = facts.app, facts.conf.finalize(), []
     # the last of the maps has Celery's defaults
     written = {key for mapping in conf.maps[:-1] for key in mapping}
-    given = {_canonical(key, conf.prefix) for key in written}
+    given = {_canonical(key, conf.prefix) for key in written} - {""}
     for key in sorted(written):
         outcome = _name(app, key, given)
         # modules of settings have imports and functions as well
@@ -98,7 +95,7 @@ def _name(app: Celery, written: str, given: set[str]) -> Outcome | None:
     prefix = vars(app.conf)["prefix"]
     name, remark, fix = _canonical(written, prefix), "", ""
     if name:
-        meant, remark = _meant(name), _REMARKS.get(name, "")
+        meant, remark = _meant(name), _REMARKS.get(name.removeprefix("broker_"), "")
         # people's own, such as default_queue, from which task_default_queue is made
         own = not name.startswith(_CELERYS) and (meant in given or not (meant or remark))
         if own or name in _TABLE or name.startswith(_EXTENSIONS):

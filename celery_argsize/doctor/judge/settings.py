@@ -45,8 +45,7 @@ VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
 
 def _imports(facts: Facts) -> Outcome:
     if facts.where.broken:
-        fix = "mend that module, or take it out of include"
-        return fail("a worker would not start", facts.where.broken, fix=fix)
+        return fail("a worker would not start", facts.where.broken, fix="mend that module, or take it out of include")
     return ok("the app and the modules of its tasks can be imported", counted(len(own_tasks(facts.app)), "task"))
 
 
@@ -68,10 +67,9 @@ def _limit(facts: Facts, kib: float | None, node: str) -> Outcome:
         return fail(reason, figure, fix=memory_line(facts, round(kib / 1024), node))
     fix = memory_line(facts, FIELD_CHILD_KIB, node)
     if kib < LEAST_CHILD_KIB:
-        reason = "An empty child takes as much: a new one is started after every task."
+        reason = "Even an empty child takes more: a new one is started after every task."
         return fail(reason, figure, fix=fix)
-    here = [live for live in live_nodes(facts) if host and live.hostname == host.hostname]
-    if here and 0 < memory < limit:
+    if host and 0 < memory < limit and host.hostname in {live.hostname for live in live_nodes(facts)}:
         reason = f"This machine has {size(memory)} for all: the kernel kills before a child reaches that."
         return warn(reason, figure, fix=fix)
     return ok("a child that takes more is replaced after its task", figure)

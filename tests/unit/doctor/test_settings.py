@@ -125,12 +125,15 @@ def test_a_misspelled_setting_is_named_with_the_one_that_was_meant(written: str,
 
 
 def test_names_of_a_namespace_are_shown_as_they_are_written() -> None:
-    app = django_like(CELERY_WORKER_HEARTBEAT=300, CELERY_TASK_TIMELIMIT=3, CELERY_POOL_LIMIT=4)
+    app = django_like(
+        CELERY_WORKER_HEARTBEAT=300, CELERY_TASK_TIMELIMIT=3, CELERY_POOL_LIMIT=4, CELERY_VISIBILITY_TIMEOUT=60
+    )
 
-    pool, limit, heartbeat = judged("names", app)
+    pool, limit, visibility, heartbeat = judged("names", app)
 
     assert pool.fix == "rename CELERY_POOL_LIMIT to CELERY_BROKER_POOL_LIMIT"
     assert limit.fix == "rename CELERY_TASK_TIMELIMIT to CELERY_TASK_TIME_LIMIT"
+    assert 'broker_transport_options["visibility_timeout"]' in visibility.reason
     assert heartbeat.figure == "CELERY_WORKER_HEARTBEAT; the nearest that it knows is CELERY_BROKER_HEARTBEAT"
 
 
