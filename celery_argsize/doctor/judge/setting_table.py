@@ -170,7 +170,7 @@ def _settings(app: Celery) -> list[Outcome]:
             default = default.total_seconds() if isinstance(default, timedelta) else default
             reason = "It must be a number. Celery fails with this, at the latest when it needs it."
             outcomes.append(fail(reason, figure, fix=setting(app, name, default) + "  # Celery's own"))
-        elif name not in _CONVERTED:
+        elif isinstance(value, str) and name not in _CONVERTED:
             reason = "It is text, where a number belongs: Celery fails when it needs it."
             fix = setting(app, name, int(amount) if amount.is_integer() else amount)
             outcomes.append(warn(reason, figure, fix=fix))
@@ -189,7 +189,7 @@ def _options(app: Celery) -> list[Outcome]:
         default = 30 if default is None else default
         value = options.get(option, default)
         kinds, kind = _KINDS[type(default)]
-        empty = bool(default) and value in ("", [])
+        empty = bool(default) and value in ("", [], ())
         if (empty or not isinstance(value, kinds)) and (value is not None or option in _OPTIONS):
             figure = f"{name}: {option} is {_shown(value)}"
             fix = transport_option(app, option, default)
