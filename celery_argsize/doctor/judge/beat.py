@@ -134,7 +134,7 @@ def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Out
 def _able(facts: Facts, entries: list[Entry]) -> list[Node]:
     """The workers that can run a task; none where others may have run it as well."""
     queues = {entry.queue for entry in entries}
-    if unheard_names(facts) or not queues <= {None, *consumed_queues(facts)}:
+    if not queues <= {None, *consumed_queues(facts)} or unheard_names(facts):
         return []
     live = [node for node in facts.workers.get().live() if _can_run(node, entries[0].task)]
     nodes = [node for node in live if None in queues or queues & {*node.queues}]
