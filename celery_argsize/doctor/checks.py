@@ -1,7 +1,10 @@
-"""What a check is, and what it says: a verdict with its reason, the figure it rests on, and the fix.
+"""What a check is and what it says; how all checks together become a verdict, a score and an exit code.
 
-Pure data. What is looked at is gathered first (``facts``); a check's judge makes ``Outcome``s of that, and touches
-nothing.
+Pure data. The checks themselves are in ``doctor.judge``.
+
+The score is 100, less 25 for each check that fails, 5 for each that warns and 1 for each that is unknown (10 for these
+at most). A check of several subjects counts once, by its worst verdict. The score is 0 where a vital check fails. There
+is none where more than half of the checks are unknown.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from celery_argsize.doctor.facts import Facts
 
@@ -20,19 +23,28 @@ Verdict = Literal["ok", "unknown", "warn", "fail"]
 #: Every verdict, the worst last.
 VERDICTS: Final[tuple[Verdict, ...]] = ("ok", "unknown", "warn", "fail")
 
+#: Exit code for each verdict, by the Monitoring Plugins guidelines (Nagios, Icinga, Sensu).
+EXIT_CODES: Final[dict[Verdict, int]] = {"ok": 0, "warn": 1, "fail": 2, "unknown": 3}
+
+#: The least score for each word.
+_HEALTH: Final = ((95, "EXCELLENT"), (80, "GOOD"), (60, "FAIR"), (30, "POOR"), (0, "CRITICAL"))
+
+#: Version of the JSON that ``Diagnosis.to_json`` gives.
+DOCTOR_SCHEMA: Final = 1
+
 
 class Outcome(NamedTuple):
-    """What a judge says."""
+    """What a check says of one subject."""
 
     verdict: Verdict
     reason: str
-    """A sentence: what that means, for who reads it at night."""
+    """A sentence: what the verdict means for the app."""
     figure: str = ""
-    """What was found, with its unit: ``19 of 20 clients``."""
+    """What was seen, with its unit: ``19 of 20 clients``."""
     fix: str = ""
-    """What to paste or to do, lines; empty where nothing needs doing."""
+    """Lines to paste, or what to do; empty where nothing needs doing."""
     subject: str = ""
-    """What it is about, where a check looks at several: a Redis, a worker, a queue."""
+    """The server, worker, queue or host; empty for an outcome about all of them."""
 
 
 def ok(reason: str, figure: str = "", subject: str = "") -> Outcome:
@@ -41,12 +53,12 @@ def ok(reason: str, figure: str = "", subject: str = "") -> Outcome:
 
 
 def warn(reason: str, figure: str = "", *, fix: str, subject: str = "") -> Outcome:
-    """This will be trouble."""
+    """Something will go wrong."""
     return Outcome("warn", reason, figure, fix, subject)
 
 
 def fail(reason: str, figure: str = "", *, fix: str, subject: str = "") -> Outcome:
-    """This is trouble."""
+    """Something is wrong now."""
     return Outcome("fail", reason, figure, fix, subject)
 
 
@@ -57,72 +69,50 @@ def unknown(reason: str, *, fix: str = "", subject: str = "") -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to look at."""
+    """One thing that the doctor judges."""
 
     id: str
     """``group.name``, such as ``redis.clients``. docs/doctor.md has a section for each."""
     looks_at: str
-    """What it looks at: ``connected_clients against maxclients``."""
-    judge: Callable[[Facts], Outcome | Sequence[Outcome]]
-    """May raise ``Unavailable``. Several outcomes where it looks at several servers, workers, …; maybe none."""
+    """What is compared: ``connected_clients against maxclients``."""
+    judge: Callable[[Facts], Outcome | Iterable[Outcome]]
+    """Gives one outcome, or one for each subject (maybe none). May raise ``Unavailable``."""
     vital: bool = False
-    """Whether no task runs when it fails."""
+    """Whether no task runs where it fails as a whole, that is, without a subject."""
 
     @property
     def group(self) -> str:
         """The part of the id before its dot."""
         return self.id.partition(".")[0]
 
-    def outcomes(self, facts: Facts) -> list[Outcome]:
-        """What it says of *facts*, as a list.
-
-        Raises:
-            Unavailable: what it needs could not be looked at.
-        """
-        said = self.judge(facts)
-        return [said] if isinstance(said, Outcome) else [*said]
-
     @property
     def docs(self) -> str:
-        """Where it is explained: a file of the repository, and the anchor that Git hosts make of the heading."""
+        """Its section of the documentation, with the anchor that Git hosts make."""
         return f"docs/doctor.md#{self.id.replace('.', '')}"
+
+    def outcomes(self, facts: Facts) -> list[Outcome]:
+        """What this check says of *facts*; raises ``Unavailable`` if what it needs could not be looked at."""
+        judged = self.judge(facts)
+        return [judged] if isinstance(judged, Outcome) else [*judged]
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check said of one subject."""
+    """One outcome, and the check that gave it."""
 
     check: Check
     outcome: Outcome
 
+    @property
+    def vital(self) -> bool:
+        """Whether no task runs if this outcome is a failure."""
+        return self.check.vital and not self.outcome.subject
+
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data."""
-        return {
-            "id": self.check.id,
-            "group": self.check.group,
-            "subject": self.outcome.subject,
-            "looks_at": self.check.looks_at,
-            "verdict": self.outcome.verdict,
-            "reason": self.outcome.reason,
-            "figure": self.outcome.figure,
-            "fix": self.outcome.fix,
-            "docs": self.check.docs,
-            "vital": self.check.vital,
-        }
-
-
-#: Version of the JSON that ``Diagnosis.to_json`` gives.
-DOCTOR_SCHEMA: Final = 1
-
-#: What one check takes off the score.
-_COSTS: Final[dict[Verdict, int]] = {"ok": 0, "unknown": 1, "warn": 5, "fail": 25}
-_UNKNOWN_COSTS_AT_MOST: Final = 10
-
-#: The least score for each word.
-_WORDS: Final = ((95, "EXCELLENT"), (80, "GOOD"), (60, "FAIR"), (30, "POOR"), (0, "CRITICAL"))
-
-#: Exit codes by worst verdict, those of the Monitoring Plugins guidelines (Nagios, Icinga, Sensu).
-EXIT_CODES: Final[dict[Verdict, int]] = {"ok": 0, "warn": 1, "fail": 2, "unknown": 3}
+        check, outcome = self.check, self.outcome._asdict()
+        names = {"id": check.id, "group": check.group, "looks_at": check.looks_at}
+        return {**names, **outcome, "docs": check.docs, "vital": self.vital}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,52 +126,47 @@ class Diagnosis:
     results: tuple[CheckResult, ...]
 
     @property
-    def verdict(self) -> Verdict:
-        """The worst of all verdicts; ``unknown`` where nothing was checked."""
-        return max((one.outcome.verdict for one in self.results), key=VERDICTS.index, default="unknown")
-
-    @property
     def checks(self) -> dict[str, Verdict]:
-        """Check → its verdict; the worst one where it looked at several subjects."""
+        """Id of each check → its worst verdict."""
         worst: dict[str, Verdict] = {}
-        for one in self.results:
-            known = worst.get(one.check.id, "ok")
-            worst[one.check.id] = max(known, one.outcome.verdict, key=VERDICTS.index)
+        for result in self.results:
+            name, verdict = result.check.id, result.outcome.verdict
+            worst[name] = max(worst.get(name, "ok"), verdict, key=VERDICTS.index)
         return worst
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """Verdict → how many checks."""
-        found = Counter(self.checks.values())
-        return {verdict: found[verdict] for verdict in reversed(VERDICTS)}
+        """Verdict → number of checks, the worst verdict first."""
+        counter = Counter(self.checks.values())
+        return {verdict: counter[verdict] for verdict in reversed(VERDICTS)}
 
     @property
-    def score(self) -> int | None:
-        """From 0 to 100; the rule is at the top of this module. ``None`` where too little could be looked at."""
-        if any(one.check.vital and one.outcome.verdict == "fail" for one in self.results):
-            return 0
-        counts = self.counts
-        if 2 * counts["unknown"] > sum(counts.values()) or not self.results:
-            return None
-        taken = {verdict: _COSTS[verdict] * count for verdict, count in counts.items()}
-        taken["unknown"] = min(taken["unknown"], _UNKNOWN_COSTS_AT_MOST)
-        return max(0, 100 - sum(taken.values()))
-
-    @property
-    def health(self) -> str:
-        """The score as a word: EXCELLENT from 95, GOOD from 80, FAIR from 60, POOR from 30, else CRITICAL.
-
-        Without a score it is UNKNOWN, or CRITICAL where something fails.
-        """
-        score = self.score
-        if score is None:
-            return "CRITICAL" if self.counts["fail"] else "UNKNOWN"
-        return next(word for least, word in _WORDS if score >= least)
+    def verdict(self) -> Verdict:
+        """The worst of all verdicts; ``unknown`` where nothing was checked."""
+        return max(self.checks.values(), key=VERDICTS.index, default="unknown")
 
     @property
     def exit_code(self) -> int:
-        """0: all is well, 1: something warns, 2: something fails, 3: nothing of both, but something is unknown."""
+        """0: all is well. 1: a check warns. 2: a check fails. 3: a check is unknown, and none warns or fails."""
         return EXIT_CODES[self.verdict]
+
+    @property
+    def score(self) -> int | None:
+        """From 0 to 100, by the rule at the top of this module; ``None``: there is none."""
+        if any(result.vital and result.outcome.verdict == "fail" for result in self.results):
+            return 0
+        counts = self.counts
+        if not self.results or 2 * counts["unknown"] > sum(counts.values()):
+            return None
+        return max(0, 100 - 25 * counts["fail"] - 5 * counts["warn"] - min(10, counts["unknown"]))
+
+    @property
+    def health(self) -> str:
+        """The score as a word, EXCELLENT to CRITICAL. Without a score: CRITICAL if a check fails, else UNKNOWN."""
+        score = self.score
+        if score is None:
+            return "CRITICAL" if self.counts["fail"] else "UNKNOWN"
+        return next(word for least, word in _HEALTH if score >= least)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data: docs/doctor.md."""
@@ -194,5 +179,5 @@ class Diagnosis:
             "score": self.score,
             "exit_code": self.exit_code,
             "counts": self.counts,
-            "checks": [one.to_json() for one in self.results],
+            "checks": [result.to_json() for result in self.results],
         }

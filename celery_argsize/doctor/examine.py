@@ -1,6 +1,6 @@
-"""Looks, all at once and within a time, and has every check judge what was found.
+"""``diagnose``: takes all looks at once, within a time, and gives what they saw to every check.
 
-A look that fails or takes too long makes unknown what rests on it; a judge that fails, only itself.
+A look that fails or takes too long leaves unknown what needs it. A check that fails leaves only itself unknown.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from celery_argsize.doctor.checks import CheckResult, Diagnosis, Outcome, unknow
 from celery_argsize.doctor.facts import Facts, LookResult, Scope, Unavailable, raised_at
 from celery_argsize.doctor.judge import (
     beat as beat_checks,
+    broker as broker_checks,
     host as host_checks,
     monitor as monitor_checks,
     redis as redis_checks,
@@ -35,16 +36,17 @@ if TYPE_CHECKING:
 CHECKS: Final = (
     *redis_checks.CHECKS,
     *settings_checks.CHECKS,
+    *broker_checks.CHECKS,
     *worker_checks.CHECKS,
     *beat_checks.CHECKS,
     *monitor_checks.CHECKS,
     *host_checks.CHECKS,
 )
 
-#: Seconds that all looking may take.
+#: Seconds that looking may take in all, unless said otherwise.
 SECONDS: Final = 10.0
 
-#: Where it looks: the names of the fields of ``Facts``.
+#: Field of ``Facts`` → the look that fills it.
 LOOKS: Final[Mapping[str, Callable[[Scope], Any]]] = {
     "redis": look_at_redis,
     "workers": look_at_workers,
@@ -61,40 +63,46 @@ def diagnose(
     progress: Callable[[int, int], None] | None = None,
     **given: str | None,
 ) -> Diagnosis:
-    """Look at the Redis, the settings, the live workers, the monitor and this machine, and say what is wrong.
+    """Say what is wrong with the Redis, the settings, the live workers, the monitor and this machine.
 
-    It changes nothing and starts nothing. *seconds*: how long that may take in all; what has not answered by then is
-    unknown, with the reason. *max_clients*: how many the Redis takes, where it does not tell (hosted ones). *given*:
-    ``redis_url``, ``key_prefix`` and ``app_name``, as for ``get_size_summary``. *progress* is called with how many
-    looks of all are done. Trouble is in what this returns.
+    It changes nothing and starts nothing, and raises no error for what it finds.
+
+    Args:
+        app: without one, only the Redis, the figures and this machine are looked at.
+        seconds: how long looking may take. What has not answered by then is unknown.
+        max_clients: how many clients the Redis takes; hosted ones do not always tell.
+        progress: called with the number of looks that are done, and of all.
+        given: ``redis_url``, ``key_prefix`` and ``app_name``, as for ``get_size_summary``.
     """
     broken = load(app) if app is not None else ""
-    usable = app if not broken or _has_conf(app) else None
+    usable = None if broken and _conf_error(app) else app
     where = Scope(usable, given, seconds, max_clients, broken)
     facts = look_around(where, progress=progress or (lambda *_: None))
     return Diagnosis(str(getattr(app, "main", None) or ""), time.time(), judge(facts))
 
 
 def load(app: Celery) -> str:
-    """Load what a worker would, here and not in several threads at once; what kept it from being loaded."""
+    """Load the app and its tasks as a worker does; why that failed, or an empty string.
+
+    The looks run in threads of their own, and must not all load it.
+    """
+    return _conf_error(app) or _error(app.finalize) or _error(app.loader.import_default_modules)
+
+
+def _conf_error(app: Any) -> str:
+    """Why the configuration cannot be read; empty if it can."""
+    return _error(lambda: app.conf.get("broker_url"))
+
+
+def _error(step: Callable[[], Any]) -> str:
+    """Why *step* failed; empty if it did not."""
     try:
-        app.conf.get("broker_url")  # reads the configuration
-        app.finalize()
-        app.loader.import_default_modules()
+        step()
     except ModuleNotFoundError as exc:
         return f"there is no module {exc.name}"
-    except (Exception, SystemExit) as exc:  # noqa: BLE001 - the code of others
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - the app's own code may raise anything
         return raised_at(exc)
     return ""
-
-
-def _has_conf(app: Any) -> bool:
-    """Whether the configuration of *app* can be read at all."""
-    try:
-        app.conf.get("broker_url")
-    except (Exception, SystemExit):  # noqa: BLE001 - as above
-        return False
-    return True
 
 
 def look_around(
@@ -102,19 +110,17 @@ def look_around(
     looks: Mapping[str, Callable[[Scope], Any]] = LOOKS,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Facts:
-    """All looks, at the same time, for *where.seconds* at most; what hangs is left behind."""
-    found: dict[str, LookResult[Any]] = {}
+    """Take all *looks* at once. One that has not ended after *where.seconds* is left behind."""
+    results: dict[str, LookResult[Any]] = {}
 
-    def look(name: str, into: Callable[[Scope], Any]) -> None:
+    def take(name: str, look: Callable[[Scope], Any]) -> None:
         try:
-            found[name] = LookResult(into(where))
-        except Unavailable as exc:
-            found[name] = LookResult(why_not=str(exc))
-        except Exception as exc:  # noqa: BLE001 - one look that fails never hides the others
-            found[name] = LookResult(why_not=f"looking failed with {raised_at(exc)}; please report it")
+            results[name] = LookResult(look(where))
+        except Exception as exc:  # noqa: BLE001 - one look that fails must not hide the others
+            results[name] = LookResult(why_not=_why(exc, "looking"))
 
-    # Daemons: a broker that hangs keeps nobody from going on, nor this process from ending.
-    threads = [threading.Thread(target=look, args=item, daemon=True) for item in looks.items()]
+    # daemon threads: one that hangs does not keep the process from ending
+    threads = [threading.Thread(target=take, args=item, daemon=True) for item in looks.items()]
     deadline = time.monotonic() + where.seconds
     for thread in threads:
         thread.start()
@@ -122,7 +128,7 @@ def look_around(
         progress(len(threads) - len(alive), len(threads))
         alive[0].join(0.05)
     late: LookResult[Any] = LookResult(why_not=f"no answer within {where.seconds:g} s; --timeout gives it longer")
-    return Facts(where, **{name: found.get(name, late) for name in looks})
+    return Facts(where, **{name: results.get(name, late) for name in looks})
 
 
 def judge(facts: Facts, checks: Iterable[Check] = CHECKS) -> tuple[CheckResult, ...]:
@@ -133,7 +139,10 @@ def judge(facts: Facts, checks: Iterable[Check] = CHECKS) -> tuple[CheckResult, 
 def _outcomes(check: Check, facts: Facts) -> list[Outcome]:
     try:
         return check.outcomes(facts)
-    except Unavailable as exc:
-        return [unknown(str(exc))]
-    except Exception as exc:  # noqa: BLE001 - one check that fails never hides the others
-        return [unknown(f"this check failed with {raised_at(exc)}; please report it")]
+    except Exception as exc:  # noqa: BLE001 - one check that fails must not hide the others
+        return [unknown(_why(exc, "this check"))]
+
+
+def _why(exc: Exception, step: str) -> str:
+    """Why there is no answer."""
+    return str(exc) if isinstance(exc, Unavailable) else f"{step} failed with {raised_at(exc)}; please report it"

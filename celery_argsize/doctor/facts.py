@@ -1,19 +1,14 @@
-"""Everything that was looked at, for the judges: what was found, or why not.
+"""What was looked at, as plain data. ``doctor.look`` fills these classes, ``doctor.judge`` reads them.
 
-Each group has a module of its own for what it finds and how (``redis_facts``, ``worker_facts``, ``monitor_facts``,
-``host_facts``); here is what holds them together.
+``redis_facts`` has those of the Redis servers.
 """
 
 from __future__ import annotations
 
-import re
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeVar
-from urllib.parse import parse_qs, urlsplit
-
-from celery_argsize.redis_url import parse_redis_url, safe_url, server_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,27 +17,18 @@ if TYPE_CHECKING:
 
     from celery_argsize.advice.advice import Advice
     from celery_argsize.advice.in_force import HostCheck
+    from celery_argsize.doctor.redis_facts import Counted, ServerFacts
     from celery_argsize.figures.summary import Summary
-    from celery_argsize.settings import Settings
-
-NO_ANSWER: Final = "no answer in time"
-
-
-class Counted(NamedTuple):
-    """What an AMQP broker says of a queue."""
-
-    messages: int
-    consumers: int
 
 
 class Unavailable(Exception):  # noqa: N818 - not an error: an answer
     """What a check needs could not be looked at; the text says why."""
 
 
+_T = TypeVar("_T")
+
 NO_APP: Final = "no app was given: say which with -A"
 NOT_LOOKED: Final = "not looked at"
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +37,13 @@ class Scope:
 
     app: Celery | None
     given: Mapping[str, str | None] = field(default_factory=dict)
-    """What was said on the command line: ``redis_url``, ``key_prefix``, ``app_name``."""
+    """Options of the command line: ``redis_url``, ``key_prefix``, ``app_name``."""
     seconds: float = 10.0
-    """How long all that looking may take; each look must end by itself a little earlier, if it can."""
+    """How long all looks may take."""
     max_clients: int | None = None
-    """Clients that the Redis takes, where somebody says so: hosted ones do not always tell."""
+    """How many clients the Redis takes, if an option says so."""
     broken: str = ""
-    """Why the app, or the modules of its tasks, could not be loaded; empty if they were."""
+    """Why the app or a module of its tasks could not be loaded; empty if all were."""
 
     @property
     def why_no_app(self) -> str:
@@ -65,28 +51,20 @@ class Scope:
         return "the app cannot be loaded, see settings.imports" if self.broken else NO_APP
 
     def need_whole(self) -> None:
-        """Do nothing unless an app was given that cannot be loaded.
-
-        Raises:
-            Unavailable: where to look cannot be told.
-        """
+        """Raise ``Unavailable`` if the app cannot be loaded, as its settings then do not say where to look."""
         if self.broken and self.app is None:
             raise Unavailable(self.why_no_app)
 
 
 @dataclass(frozen=True, slots=True)
 class LookResult(Generic[_T]):
-    """What a look gave, or why there is nothing."""
+    """What a look gave, or why it gave nothing."""
 
     found: _T | None = None
     why_not: str = ""
 
     def get(self) -> _T:
-        """What was found.
-
-        Raises:
-            Unavailable: nothing was.
-        """
+        """What the look gave; raises ``Unavailable`` if it gave nothing."""
         if self.found is None:
             raise Unavailable(self.why_not)
         return self.found
@@ -94,7 +72,7 @@ class LookResult(Generic[_T]):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the judges get."""
+    """All that a check can read."""
 
     where: Scope
     redis: LookResult[tuple[ServerFacts, ...]] = LookResult(why_not=NOT_LOOKED)
@@ -105,372 +83,169 @@ class Facts:
 
     @property
     def app(self) -> Celery:
-        """The app.
-
-        Raises:
-            Unavailable: none was given, or it cannot be loaded.
-        """
+        """The app; raises ``Unavailable`` if none was given, or if it cannot be loaded."""
         if self.where.app is None:
             raise Unavailable(self.where.why_no_app)
         return self.where.app
 
     @property
     def conf(self) -> Any:
-        """The configuration of the app.
-
-        Raises:
-            Unavailable: there is no app.
-        """
+        """The configuration of the app; raises ``Unavailable`` without an app."""
         return self.app.conf
 
 
 def raised_at(exc: BaseException) -> str:
-    """What kind of error came from which line, for people: its own text may quote a password."""
+    """The class of an error and its line of code. Not its text, which may quote a password."""
     frame = traceback.extract_tb(exc.__traceback__)[-1]
     return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"
 
 
-#: What to say where that extra is missing.
 NO_PSUTIL: Final = "psutil is not installed"
-GET_PSUTIL: Final = "pip install 'celery-argsize[doctor]'"
+GET_PSUTIL: Final = "pip install 'celery-argsize[cli]'"
 
 Kind = Literal["worker", "child", "beat"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryProcess:
-    """A process of Celery on this machine."""
+    """A process of Celery on this machine, of any app. What this user may not see has its default."""
 
     pid: int
     ppid: int
     kind: Kind
-    """``child``: a process that a worker started: of its pool, or the Beat of ``worker -B``."""
+    """``child``: a worker started it, for its pool or as the Beat of ``worker -B``."""
     beat: bool = False
-    """Whether it sends what is due: Beat, or a worker with ``-B``."""
+    """Whether it sends what is due: a Beat, or a worker with ``-B``."""
     app: str = ""
-    """What ``-A`` said; empty where it was not there."""
+    """What follows ``-A``."""
     rss: int = 0
     """Bytes of memory that it holds."""
     created: float = 0.0
     """Seconds since the epoch."""
+    # only of workers and Beats:
+    pool: str = ""
+    """What follows ``-P``."""
+    max_memory: int = 0
+    """KiB of ``--max-memory-per-child``; 0 without it."""
+    stopped: bool = False
+    """Whether it was stopped, as by SIGSTOP."""
+    folder: str = ""
+    """Its working directory."""
+    ports: frozenset[int] | None = None
+    """Remote ports of its TCP connections; ``None``: not known."""
+    ends: frozenset[str] = frozenset()
+    """Local ends of these, as CLIENT LIST of Redis has them: ``127.0.0.1:50000``."""
+
+    def elsewhere(self, port: int) -> bool:
+        """Whether it is known not to be connected to *port*, such as a copy of the app with its own broker."""
+        return self.ports is not None and port not in self.ports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CGroup:
-    """The memory of a control group of either version: a container has one, a systemd unit, a slice of them."""
+    """The memory of a Linux control group: of a container, a pod, a systemd unit."""
 
     path: str
-    """Where it is among the control groups."""
+    """Below ``/sys/fs/cgroup``."""
     limit: int | None = None
-    """Bytes; of itself or of the one around it that allows the least. ``None``: no limit."""
+    """Bytes: the lowest limit of it and of the groups around it; ``None``: no limit."""
     used: int | None = None
-    """Bytes where that limit is, without the files that the kernel keeps in memory as long as there is room."""
+    """Bytes used of that limit, without cached files that the kernel can drop."""
     oom_kills: int | None = None
-    """Processes in it that the kernel has killed to get memory, since the group is there."""
+    """Processes in it that the kernel killed to get memory, since it exists."""
     workers: int = 0
-    """How many of the Celery processes that are known are in it."""
+    """How many of ``HostFacts.processes`` are in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """This machine. Memory in bytes; ``None``: not known, mostly as psutil is missing."""
+    """This machine. Memory in bytes; ``None``: not known."""
 
     hostname: str
     cpus: int
-    """How many this process may use: its affinity, and the quota of its control group, rounded up."""
-    machine_cpus: int
-    """How many there are: as many children a worker starts by itself."""
-    cpu_quota: float | None = None
-    """How many CPUs the control group allows."""
-    load: tuple[float, float, float] | None = None
-    """Processes that run or wait, in the mean of 1, 5 and 15 minutes, on the whole machine."""
+    """How many this process may use."""
     memory_total: int | None = None
     memory_available: int | None = None
     """What processes can still get without swapping."""
-    swap_total: int | None = None
-    swap_used: int | None = None
-    swap_in_per_second: float | None = None
-    swap_out_per_second: float | None = None
     oom_kills_since_boot: int | None = None
-    """Processes that the kernel has killed to get memory, anywhere on the machine."""
-    container: str = ""
-    """``docker``, ``kubernetes``, …; empty: in none."""
+    """Processes that the kernel killed to get memory, anywhere on the machine."""
     cgroup: CGroup | None = None
     """The control group of this process."""
     worker_cgroups: tuple[CGroup, ...] = ()
-    """Those of the workers on this machine, where they are others."""
+    """Other ones with a Celery process in them."""
     processes: tuple[CeleryProcess, ...] = ()
-    """Every process of Celery that this user may see."""
+    """Those that this user may see; none without psutil."""
     psutil_missing: bool = False
 
     @property
     def memory_limit(self) -> int | None:
-        """What all processes here may use together: the memory, or the limit of the control group if that is less."""
-        known = [one for one in (self.memory_total, self.cgroup and self.cgroup.limit) if one]
-        return min(known, default=None)
+        """What all processes here may use together: the memory, or a lower limit of the control group."""
+        limits = [limit for limit in (self.memory_total, self.cgroup and self.cgroup.limit) if limit]
+        return min(limits, default=None)
+
+    def process(self, pid: int) -> CeleryProcess | None:
+        """The Celery process *pid*."""
+        return next((process for process in self.processes if process.pid == pid), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorFacts:
-    """What was measured, and what follows from it."""
+    """What celery_argsize measured, and what follows from it."""
 
-    summary: LookResult[Summary]
-    advice: LookResult[Advice]
-    hosts: LookResult[tuple[HostCheck, ...]]
-    """What the messages of each sending host show of the limits in force."""
-
-
-Role = Literal["messages", "results", "figures"]
-
-#: What a Redis may be used for, what hurts most first.
-ROLES: Final[tuple[Role, ...]] = ("messages", "results", "figures")
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """How one role reaches its Redis."""
-
-    on: bool
-    checks: str = "required"
-    """How certificates are checked, if it is *on*: ``required``, ``optional`` or ``none``."""
-    trouble: str = ""
-    """A sentence: why Celery cannot work with these settings at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A Redis in one role."""
-
-    role: Role
-    settings: Settings = field(repr=False)
-    """For ``stores.connection.connect``."""
-    tls: Tls
-    error: str = ""
-    """Why there is no telling which Redis is meant."""
-    spare: bool = False
-    """Whether it is one of several in a list of brokers, so that another one may do in its place."""
-
-    @property
-    def url(self) -> str:
-        """Without its secrets."""
-        return safe_url(self.settings.redis_url) if self.settings.redis_url else "a Redis that is not known"
-
-    @property
-    def database(self) -> int:
-        """The number of its database."""
-        parts = urlsplit(parse_redis_url(self.settings.redis_url or "").urls[0])
-        number = parse_qs(parts.query).get("db", [""])[0] or ("" if parts.scheme == "unix" else parts.path.strip("/"))
-        return int(number) if number.isdecimal() else 0
-
-    @property
-    def address(self) -> str:
-        """The same for each place on the same server: its host and port, its socket file, or its sentinels."""
-        place = parse_redis_url(self.settings.redis_url or "")
-        parts = [urlsplit(url) for url in place.urls]
-        names = ",".join(sorted(map(server_address, parts)))
-        return f"sentinels {names}" if place.kind == "sentinel" else names
+    summary: Summary
+    advice: Advice
+    hosts: tuple[HostCheck, ...] = ()
+    """What messages of each host show of the limits in force; empty without an app."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFacts:
-    """What all workers said."""
+    """The broker of the app, and what its workers answered."""
 
     broker: str = ""
-    """URL of the broker that took the connection, without secrets; all of them if none did."""
+    """URL of the broker that took the connection, without secrets; all URLs if none did."""
     broker_error: str = ""
     """Why it could not be reached; empty if it was."""
     no_control: str = ""
-    """Why workers cannot be asked there; empty if they can."""
+    """Why workers cannot be asked; empty if they can."""
     took: float | None = 0.0
-    """Seconds to connect; ``None`` where there was neither a connection nor an error, and ``no_control`` says why."""
+    """Seconds to connect; ``None``: there was neither a connection nor an error in time."""
     unreached: Mapping[str, str] = field(default_factory=dict)
-    """Of a failover list with a broker that is there: URL of each that is not, without secrets → why."""
+    """Of a list of brokers with one that was reached: URL of each other one, without secrets → its error."""
+    port: int = 0
+    """The broker's; 0 where it has none."""
+    ends: Mapping[str, bool] = field(default_factory=dict)
+    """On Redis: the client's end of each connection → whether it is at the database of the messages."""
     nodes: tuple[Node, ...] = ()
-    silent: Mapping[str, tuple[Heartbeat, ...]] = field(default_factory=dict)
-    """Nodes whose heartbeat was heard, and that did not answer."""
+    silent: tuple[str, ...] = ()
+    """Names of workers that sent a heartbeat and no answer."""
     twice: tuple[str, ...] = ()
     """Names that more than one worker has."""
     listened: float = 0.0
-    """Seconds in which heartbeats were heard."""
+    """Seconds in which answers and heartbeats were heard."""
     counted: Mapping[str, Counted] = field(default_factory=dict)
-    """On AMQP: queue → what the broker says of it. Queues that do not exist are left out."""
+    """On AMQP: each queue that exists → its messages and consumers."""
     uncounted: Mapping[str, str] = field(default_factory=dict)
-    """On AMQP: queue → why it was not counted; it may exist or not."""
-    local: Mapping[int, LocalProcess] = field(default_factory=dict)
-    """Pid → worker or Beat on this machine, of any app."""
-    port: int = 0
-    """The broker's, where it has one."""
-    ends: Mapping[str, bool] = field(default_factory=dict)
-    """On Redis: client's end of each of its connections → whether that is in the database with the messages."""
+    """On AMQP: each queue that was not counted → why."""
 
     def asked(self) -> WorkerFacts:
-        """Itself, if workers could be asked at all.
-
-        Raises:
-            Unavailable: they could not.
-        """
+        """Itself; raises ``Unavailable`` if workers could not be asked."""
         if self.broker_error:
             raise Unavailable(f"the broker could not be asked: {self.broker_error}")  # noqa: EM102, TRY003
         if self.no_control:
             raise Unavailable(self.no_control)
         return self
 
-    def at_database(self, pid: int) -> bool | None:
-        """Whether the worker or Beat *pid* of this machine is connected to the database with the messages, if known."""
-        known = [self.ends[end] for end in (self.local[pid].ends if pid in self.local else ()) if end in self.ends]
-        return any(known) if known else None
-
     def live(self) -> tuple[Node, ...]:
-        """The nodes.
-
-        Raises:
-            Unavailable: none answers.
-        """
+        """The nodes; raises ``Unavailable`` if none answers."""
         if not self.asked().nodes:
-            message = "no worker answers"
-            raise Unavailable(message)
+            raise Unavailable("no worker answers")  # noqa: EM101, TRY003
         return self.nodes
 
-
-UNREACHABLE: Final = "it could not be reached"
-
-
-class Waiting(NamedTuple):
-    """Messages that nobody took yet."""
-
-    queues: Mapping[str, int] = {}
-    """Queue → messages waiting, those of all priorities."""
-    weights: Mapping[str, int] = {}
-    """Queue → bytes of memory, an estimate; of the longest ones."""
-    complete: bool = True
-    """Whether these are all queues that anyone declared there; those that the app names are always among them."""
-
-
-class Unacked(NamedTuple):
-    """Messages that workers hold, and have not acknowledged."""
-
-    held: int
-    oldest: float
-    """Seconds since the one that is held longest was taken."""
-    overdue: int
-    """Those held for longer than the visibility timeout."""
-    visibility: float
-    """That timeout, in seconds."""
-
-
-class Results(NamedTuple):
-    """A sample of the results' keys."""
-
-    sampled: int
-    lasting: int
-    """Of these, those that never expire."""
-    complete: bool
-    """Whether the sample is all there are."""
-
-
-class Contents(NamedTuple):
-    """What Celery keeps there."""
-
-    waiting: Waiting = Waiting()
-    unacked: Unacked | None = None
-    results: Results | None = None
-
-
-class Holders(NamedTuple):
-    """Connections that look alike."""
-
-    clients: int
-    name: str
-    """What they call themselves; mostly nothing."""
-    address: str
-    """The host they come from."""
-    does: str
-    pids: tuple[int, ...]
-    """The processes, where these are on this machine and may be seen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerFacts:
-    """One Redis server."""
-
-    url: str
-    """Without its secrets."""
-    places: tuple[Place, ...]
-    """Each role it has, with its URL."""
-    errors: Mapping[Role, str] = field(default_factory=dict)
-    """Why it could not be reached with the settings of a role."""
-    missed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """What could not be looked at (``info``, ``config``, ``clients``, …) → why, and what would allow it."""
-    info: Mapping[str, Any] = field(default_factory=dict)
-    """``INFO``, flat."""
-    config: Mapping[str, str] = field(default_factory=dict)
-    """``save``, ``maxclients``, ``stop-writes-on-bgsave-error``, as ``CONFIG GET`` has them."""
-    pings: tuple[float, ...] = ()
-    """Seconds that each PING took."""
-    holders: tuple[Holders, ...] = ()
-    """Who is connected, but for ourselves; the most first."""
-    public: bool | None = None
-    """Whether its address is one of the public Internet; ``None``: not known."""
-    contents: Contents = field(default_factory=Contents)
-    told: int | None = None
-    """How many clients it takes, as a person said: a hosted one may take fewer than its configuration has."""
-
-    @property
-    def roles(self) -> frozenset[Role]:
-        """What it is used for."""
-        return frozenset(place.role for place in self.places)
-
-    @property
-    def address(self) -> str:
-        """Its host and port, its socket file, or its sentinels: as ``ConnectionBudget.servers`` has them."""
-        return self.places[0].address
-
-    @property
-    def error(self) -> str:
-        """Why it could not be reached at all; empty if it was, in any role."""
-        return "" if self.roles - set(self.errors) else next(iter(self.errors.values()), "")
-
-    @property
-    def full(self) -> bool:
-        """Whether it has no place for another client."""
-        return "no place for another client" in self.error
-
-    @property
-    def maxclients(self) -> int | None:
-        """How many clients it takes."""
-        said = self.told or self.info.get("maxclients") or self.config.get("maxclients")
-        return int(said) if said else None
-
-    @property
-    def queues(self) -> Mapping[str, int]:
-        """Queue → messages that wait in it, those of all priorities; where it carries messages."""
-        return self.contents.waiting.queues
-
-    @property
-    def subject(self) -> str:
-        """What to call it."""
-        roles = sorted(self.roles, key=ROLES.index)
-        return f"{re.sub(r'/[0-9]*$', '', self.url)} for {', '.join(roles)}"
-
-    def need(self, *looks: str) -> None:
-        """Do nothing if each of *looks* was done.
-
-        Raises:
-            Unavailable: one was not.
-        """
-        if self.error:
-            raise Unavailable(UNREACHABLE)
-        for look in looks:
-            if look in self.missed:
-                raise Unavailable(self.missed[look][0])
-
-    def database(self, role: Role) -> int:
-        """The number of the database that *role* uses."""
-        return next(place.database for place in self.places if place.role == role)
-
-
-#: Celery's prefix of a result's key; ``global_keyprefix`` may stand before it.
-RESULTS: Final = "celery-task-meta-"
+    def at_database(self, process: CeleryProcess) -> bool | None:
+        """Whether a local process is connected to the database of the messages; ``None``: not known."""
+        ends = [self.ends[end] for end in process.ends if end in self.ends]
+        return any(ends) if ends else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -481,32 +256,27 @@ class Node:
     """``celery@host``."""
     pid: int = 0
     pool: str = ""
-    """``prefork``, ``solo``, ``thread``, ``gevent``, ``eventlet``, or what another pool's module is called."""
+    """``prefork``, ``solo``, ``thread``, ``gevent``, ``eventlet``, or the module of another pool."""
     concurrency: int = 0
     """How many tasks its pool runs at once, now."""
     processes: tuple[int, ...] = ()
-    """The pids of its pool's processes."""
+    """Pids of its pool."""
     queues: tuple[str, ...] = ()
     uptime: float | None = None
-    """Seconds since it started, in whole ones."""
-    started: float | None = None
-    """When that was: seconds since the epoch, by this machine's clock."""
+    """Whole seconds since it started."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """Task → runs since it started."""
     later: Mapping[str, int] = field(default_factory=dict)
-    """The same, *span* seconds later; empty where nothing is due that often."""
+    """``totals`` *span* seconds later; empty where nothing is due often."""
     span: float = 0.0
     registered: tuple[str, ...] | None = None
-    """Names of its tasks; ``None`` where it did not say."""
+    """Names of its tasks. Here and below, ``None``: not answered, or not asked."""
     argsize: Mapping[str, Any] | None = None
-    """What ``celery inspect argsize`` says of it."""
+    """Its answer to ``celery inspect argsize``."""
     stats: Mapping[str, Any] = field(default_factory=dict)
-    """What ``celery inspect stats`` says of it."""
-    prefetch_count: int | None = None
-    longest_active: float | None = None
-    """Seconds that its longest running task has run; 0 if none runs, ``None`` where it was not asked."""
+    """Its answer to ``celery inspect stats``."""
     longest_eta: float | None = None
-    """Seconds until the latest of its tasks with an ETA or countdown; ``None`` where it was not asked."""
+    """Seconds until the latest of the tasks that it holds for their ETA."""
     active: int | None = None
     """Tasks that it runs."""
     heartbeats: tuple[Heartbeat, ...] = ()
@@ -516,41 +286,13 @@ class Node:
         """The part of the name behind the ``@``."""
         return self.name.partition("@")[2]
 
-    @property
-    def autoscales(self) -> bool:
-        """Whether it was started with ``--autoscale``."""
-        return "autoscaler" in self.stats
-
 
 class Heartbeat(NamedTuple):
-    """One worker-heartbeat (or worker-online) event."""
+    """One worker-heartbeat (or worker-online) event. Times are seconds since the epoch."""
 
     received: float
-    """Seconds since the epoch, by this machine's clock."""
+    """By this machine's clock."""
     sent: float
-    """The same, by the clock of the worker's machine."""
+    """By the clock of the worker's machine."""
     every: float
-    """Seconds between two of them, as the worker says."""
-
-
-class LocalProcess(NamedTuple):
-    """A worker on this machine (its main process; its forks look the same), or a Beat."""
-
-    pool: str
-    """What ``-P`` said; empty where nothing did."""
-    recycles: bool
-    """Whether its command line has children replaced that use much memory (``--max-memory-per-child``)."""
-    stopped: bool
-    """Whether it was stopped, as by SIGSTOP."""
-    ports: frozenset[int] | None
-    """Ports of others that it is connected to; ``None`` where that may not be seen."""
-    max_memory: int = 0
-    """KiB that ``--max-memory-per-child`` said; 0 where nothing did."""
-    folder: str = ""
-    """Where it was started; empty where that may not be seen."""
-    ends: frozenset[str] = frozenset()
-    """Its ends of its connections to others, as a Redis writes them in CLIENT LIST."""
-
-    def elsewhere(self, port: int) -> bool:
-        """Whether it is not connected to *port*: another installation of the app has a broker of its own."""
-        return self.ports is not None and port not in self.ports
+    """Seconds from one to the next, as the worker says."""

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 
 from celery_argsize.connections.shrink import Shrink, pool_of, processes_of
 from celery_argsize.doctor.look.broker import brokers_of, connection_to, why_not
-from celery_argsize.doctor.look.workers import Listener
+from celery_argsize.doctor.look.listener import Listener
 from celery_argsize.words import cut, printable
 
 if TYPE_CHECKING:

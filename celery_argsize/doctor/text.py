@@ -1,4 +1,4 @@
-"""A diagnosis as people read it: the health, what is wrong with its fix, what is not known, and what is well. Pure."""
+"""A diagnosis as text for people: health, failures, warnings, what is unknown, what is well. Pure."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from celery_argsize.doctor.checks import VERDICTS
 from celery_argsize.words import printable, table, when
 
 if TYPE_CHECKING:
-    from celery_argsize.doctor.checks import CheckResult, Diagnosis, Verdict
+    from celery_argsize.doctor.checks import CheckResult, Diagnosis, Outcome, Verdict
 
 _SIGNS: Final[dict[Verdict, str]] = {"fail": "FAIL", "warn": "WARN", "unknown": "unknown", "ok": "ok"}
 
-#: For click.style: the color of the lines that begin so.
+#: Color of the lines that begin with this word, for ``click.style``.
 COLORS: Final = {"FAIL": "red", "WARN": "yellow"}
 
 
 def diagnosis_text(diagnosis: Diagnosis, *, width: int | None = None, quiet: bool = False) -> str:
-    """The whole of it, the worst first; *quiet* leaves out what is well.
+    """The worst first; *quiet* leaves out what is well.
 
-    *width*: of the terminal, if it is for one; what is to be pasted may be longer.
+    *width*: columns of the terminal. Sentences are wrapped to fit; lines to paste are not. ``None``: no wrapping.
     """
-    of = {verdict: [one for one in diagnosis.results if one.outcome.verdict == verdict] for verdict in VERDICTS}
+    by = {
+        verdict: [result for result in diagnosis.results if result.outcome.verdict == verdict] for verdict in VERDICTS
+    }
     blocks = [
         _headline(diagnosis),
-        *(_failures(one, width) for one in (*of["fail"], *of["warn"])),
-        _not_known(of["unknown"], width),
-        [] if quiet else _well(of["ok"], width),
+        *map(_alarm, [*by["fail"], *by["warn"]]),
+        _unknown(by["unknown"]),
+        [] if quiet else _well(by["ok"]),
     ]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    return "\n\n".join("\n".join(_wrapped(block, width)) for block in blocks if block)
 
 
 def _headline(diagnosis: Diagnosis) -> list[str]:
@@ -43,58 +45,53 @@ def _headline(diagnosis: Diagnosis) -> list[str]:
     ]
 
 
-def _failures(one: CheckResult, width: int | None) -> list[str]:
-    outcome = one.outcome
-    lines = _wrapped(f"{_SIGNS[outcome.verdict]} {one.check.id}{_about(one)}: {_sentence(one)}", width)
-    lines += [f"  {line}" for line in _printable(outcome.fix)]
-    return [*lines, f"  see {one.check.docs}"]
+def _alarm(result: CheckResult) -> list[str]:
+    sign, outcome = _SIGNS[result.outcome.verdict], result.outcome
+    line = f"{sign} {result.check.id}{_about(outcome)}: {_sentence(outcome)}"
+    return [line, *_indented(outcome.fix), f"  see {result.check.docs}"]
 
 
-def _not_known(results: list[CheckResult], width: int | None) -> list[str]:
-    """One line for each reason: where a Redis is away, twenty checks say the same."""
+def _unknown(results: list[CheckResult]) -> list[str]:
+    """Checks in a row that have one reason share a line: many need the same Redis."""
     lines = []
-    for reason, group in groupby(results, key=lambda one: (one.outcome.reason, one.outcome.subject, one.outcome.fix)):
-        same = [*group]
-        names = ", ".join(one.check.id for one in same)
-        lines += _wrapped(f"{_SIGNS['unknown']} {names}{_about(same[0])}: {_as_sentence(reason[0])}", width)
-        lines += [f"  {line}" for line in _printable(reason[2])]
+    for outcome, group in groupby(results, key=lambda result: result.outcome):
+        names = ", ".join(result.check.id for result in group)
+        lines += [f"{_SIGNS['unknown']} {names}{_about(outcome)}: {_sentence(outcome)}", *_indented(outcome.fix)]
     return lines
 
 
-def _well(results: list[CheckResult], width: int | None) -> list[str]:
-    """A line each; what several in a row are about is said once."""
-    before = ["", *(one.outcome.subject for one in results)]
-    rows = [
-        (f"{_SIGNS['ok']} {one.check.id}", _sentence(one) + (_about(one) if one.outcome.subject != known else ""))
-        for one, known in zip(results, before, strict=False)
-    ]
-    lines = [line.removeprefix("  ") for line in table(rows, right=False)] if rows else []
-    return [part for line in lines for part in _wrapped(line, width)]
+def _well(results: list[CheckResult]) -> list[str]:
+    """A line for each; a subject is only named where it differs from that of the line before."""
+    rows, before = [], ""
+    for result in results:
+        outcome = result.outcome
+        about = _about(outcome) if outcome.subject != before else ""
+        rows.append((f"{_SIGNS['ok']} {result.check.id}", _sentence(outcome) + about))
+        before = outcome.subject
+    return [line.removeprefix("  ") for line in table(rows, right=False)] if rows else []
 
 
-def _wrapped(line: str, width: int | None) -> list[str]:
-    """*line* in the *width* of a terminal."""
+def _wrapped(lines: list[str], width: int | None) -> list[str]:
+    """*lines*, those that are not indented in *width* columns."""
     if width is None:
-        return [line]
-    return textwrap.wrap(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        return lines
+    wrap = textwrap.TextWrapper(width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return [part for line in lines for part in ([line] if line.startswith("  ") else wrap.wrap(line))]
 
 
-def _about(one: CheckResult) -> str:
-    return f" ({printable(one.outcome.subject)})" if one.outcome.subject else ""
+def _about(outcome: Outcome) -> str:
+    return f" ({printable(outcome.subject)})" if outcome.subject else ""
 
 
-def _sentence(one: CheckResult) -> str:
-    figure, reason = printable(one.outcome.figure), _as_sentence(one.outcome.reason)
+def _sentence(outcome: Outcome) -> str:
+    figure, reason = printable(outcome.figure), printable(outcome.reason)
+    # a capital, unless it begins with the name of a setting
+    if reason.partition(" ")[0].isalpha():
+        reason = reason[0].upper() + reason[1:]
+    if reason and reason[-1] not in ".?!)":
+        reason += "."
     return f"{figure}: {reason}" if figure and reason else figure or reason
 
 
-def _as_sentence(text: str) -> str:
-    """*text* with a capital, unless it begins with a name such as of a setting, and with its period."""
-    text = printable(text)
-    if text.partition(" ")[0].isalpha():
-        text = text[0].upper() + text[1:]
-    return text if not text or text[-1] in ".?!)" else f"{text}."
-
-
-def _printable(text: str) -> list[str]:
-    return [printable(line) for line in text.splitlines()]
+def _indented(fix: str) -> list[str]:
+    return [f"  {printable(line)}" for line in fix.splitlines()]

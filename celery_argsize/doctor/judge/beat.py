@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from celery_argsize.doctor.app import Entry, external_scheduler, is_of_app, read_schedule, word_of
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
 from celery_argsize.doctor.facts import GET_PSUTIL, Unavailable
-from celery_argsize.doctor.judge.queues import consumed_queues, unheard_names, waiting_in
+from celery_argsize.doctor.judge.answering import unheard_names
+from celery_argsize.doctor.judge.queues import consumed_queues, waiting_in
 from celery_argsize.words import counted
 
 if TYPE_CHECKING:
@@ -179,11 +180,8 @@ def _at_database(facts: Facts, beat: CeleryProcess) -> bool | None:
         return None
     if (host.hostname, beat.pid) in {(node.hostname, node.pid) for node in workers.nodes}:
         return True  # a worker with -B, which answers there
-    local = workers.local.get(beat.pid)
     # a Beat that has sent nothing yet has no connection at all
-    if local and local.ports and local.elsewhere(workers.port):
-        return False
-    return workers.at_database(beat.pid)
+    return False if beat.ports and beat.elsewhere(workers.port) else workers.at_database(beat)
 
 
 def _single(facts: Facts) -> Outcome:
@@ -211,10 +209,8 @@ def _several(facts: Facts, beats: list[CeleryProcess], scheduler: str) -> Outcom
     """Judge several Beats with the app's ``-A``. Those of staging or of another project may have it as well."""
     pids = ", ".join(str(beat.pid) for beat in beats)
     figure = f"{len(beats)} Beats with this app's -A on this machine: pids {pids}"
-    local = facts.workers.found.local if facts.workers.found else {}
-    folders = {beat.pid: local[beat.pid].folder if beat.pid in local else "" for beat in beats}
-    here = [folders[beat.pid] for beat in beats if _at_database(facts, beat)]
-    apart = "" not in folders.values() and len({*folders.values()}) == len(beats)
+    here = [beat.folder for beat in beats if _at_database(facts, beat)]
+    apart = len({beat.folder for beat in beats} - {""}) == len(beats)
     if apart and len(here) <= 1:
         return unknown(f"{figure}, each started in another folder: whether they are of one app is not known")
     fix = (

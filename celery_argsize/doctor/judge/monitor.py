@@ -1,18 +1,17 @@
-"""The checks of the monitor itself: the guide's way through "nothing is collected", then what is dropped, and limits.
+"""The checks of the group monitor: the size guide's way through "nothing is collected", then the limits.
 
-The steps build on each other, so that the first that is not well is the one to mend.
+Each step needs those before it, so the first that is not well is the one to mend.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.advice.limits import limits_of
 from celery_argsize.api.location import locate
 from celery_argsize.doctor.app import setting
 from celery_argsize.doctor.checks import Check, Outcome, fail, ok, warn
-from celery_argsize.doctor.facts import Unavailable
 from celery_argsize.errors import ArgsizeError
 from celery_argsize.redis_url import safe_url
 from celery_argsize.words import counted
@@ -20,211 +19,148 @@ from celery_argsize.worker.monitor import installed
 from celery_argsize.worker.remote_control import NOT_HERE
 
 if TYPE_CHECKING:
-    from celery_argsize.advice.advice import ReprLimits
-    from celery_argsize.doctor.facts import Facts, Node
-    from celery_argsize.settings import Settings
+    from collections.abc import Iterator, Mapping
 
-#: A worker that could not write for this long while it had something to: it tries at least once a second, and one
-#: failover of a Redis takes less.
+    from celery_argsize.advice.advice import ReprLimits
+    from celery_argsize.doctor.facts import Facts
+
+#: Seconds without a write, though something waits: a worker tries each second, and a failover of a Redis takes less.
 STALE_SECONDS: Final = 30.0
 
 _INSTALL: Final = (
     "import celery_argsize\ncelery_argsize.install(app)   # where app = Celery(...) is; then restart workers"
 )
-_RESTART: Final = "restart this worker; it must import the module that calls celery_argsize.install(app)"
 
 
 def _installed(facts: Facts) -> Outcome:
+    """Whether install was called, with settings that can work."""
     if installed(facts.app) is None:
         return fail("the module that makes the app does not call install", "not installed", fix=_INSTALL)
-    return ok("the app calls install", "installed")
-
-
-def _settings(facts: Facts) -> Outcome:
     try:
-        settings = _settings_of(facts)
-    except Unavailable as exc:
-        if facts.where.app is None:
-            raise
+        settings = locate(facts.app, **facts.where.given).settings
+    except ArgsizeError as exc:
         return fail(f"workers run without the monitor: {exc}", "a setting cannot work", fix="correct that setting")
     if not settings.enabled:
         return warn("argsize_enabled is false: nothing is measured", "off", fix="app.conf.argsize_enabled = True")
     if settings.redis_url is None:
-        return warn(
-            "each worker keeps its figures in its own memory until it stops, and nobody else sees them",
-            "no Redis",
-            fix="app.conf.argsize_redis_url = 'redis://localhost:6379/0'",
-        )
-    return ok("figures are kept there", f"{safe_url(settings.redis_url)}, under {settings.base.removesuffix(':')}")
+        reason = "each worker keeps its figures in its own memory until it stops, and nobody else sees them"
+        return warn(reason, "no Redis", fix="app.conf.argsize_redis_url = 'redis://localhost:6379/0'")
+    figure = f"{safe_url(settings.redis_url)}, under {settings.base.removesuffix(':')}"
+    return ok("the app calls install, and figures are kept there", figure)
 
 
-def _settings_of(facts: Facts) -> Settings:
-    """The settings of the monitor.
-
-    Raises:
-        Unavailable: one of them cannot work, or it is not clear whose are meant.
-    """
-    facts.where.need_whole()
-    try:
-        return locate(facts.where.app, **facts.where.given).settings
-    except ArgsizeError as exc:
-        raise Unavailable(str(exc)) from None
-
-
-def _nodes(facts: Facts) -> tuple[Node, ...]:
-    return facts.workers.get().live()
+def _measuring(facts: Facts) -> Iterator[Outcome]:
+    """Whether each live worker measures."""
+    for node in facts.workers.get().live():
+        answer = node.argsize or {}
+        if "total_tasks" in answer:
+            figure = f"{counted(answer['total_tasks'], 'run')} since it began, or was reset"
+            yield ok("it measures", figure, subject=node.name)
+            continue
+        reason = "it does not know celery_argsize: it began before install was called, or runs other code"
+        reason = NOT_HERE if answer.get("error") == NOT_HERE else reason
+        fix = "restart this worker; it must import the module that calls celery_argsize.install(app)"
+        yield fail(reason, "not measuring", fix=fix, subject=node.name)
 
 
-def _measuring(facts: Facts) -> list[Outcome]:
-    return [_measures(node) for node in _nodes(facts)]
+def _answers(facts: Facts) -> dict[str, Mapping[str, Any]]:
+    """Name of each live worker that measures → its answer to ``celery inspect argsize``."""
+    nodes = facts.workers.get().live()
+    return {node.name: node.argsize for node in nodes if node.argsize and "total_tasks" in node.argsize}
 
 
-def _measures(node: Node) -> Outcome:
-    said = node.argsize or {}
-    if said.get("error") == NOT_HERE:
-        return fail(NOT_HERE, "not measuring", fix=_RESTART, subject=node.name)
-    if "total_tasks" not in said:
-        return fail(
-            "it does not know celery_argsize: it began before install was called, or runs other code",
-            "not measuring",
-            fix=_RESTART,
-            subject=node.name,
-        )
-    return ok("it measures", f"{counted(said['total_tasks'], 'run')} since it began, or was reset", subject=node.name)
-
-
-def _ran(facts: Facts) -> Outcome:
-    """Have tasks run at all: in live workers, or before, as the figures tell."""
-    summary = facts.monitor.get().summary
-    total = summary.found.total_tasks if summary.found else 0
-    ran = sum(sum(node.totals.values()) for node in facts.workers.found.nodes) if facts.workers.found else 0
-    if total or ran:
-        return ok("tasks run", f"{counted(ran, 'run')} in live workers, {total:,} in the figures")
-    if facts.where.app is not None and facts.conf.task_always_eager:
-        return warn(
-            "tasks run eagerly, in the process that sends them, and such runs are not counted",
-            "task_always_eager",
-            fix=f"{setting(facts.app, 'task_always_eager', value=False)}\n"
-            "or, to count them: app.conf.argsize_include_eager = True",
-        )
-    if summary.found is None:
-        _nodes(facts)  # raises where those could not be asked either
-    return ok("no task has run yet: run a few, and look again after a second", "0 runs")
+def _flushing(facts: Facts) -> Iterator[Outcome]:
+    """Whether each live worker writes what it measured."""
+    for name, answer in _answers(facts).items():
+        waiting, failures = answer["waiting"], answer["flush_failures"]
+        age = max(0.0, time.time() - answer["last_flush"]) if answer["last_flush"] is not None else float("inf")
+        figure = "nothing written yet" if age == float("inf") else f"last flush {age:,.0f} s ago"
+        figure += f", {counted(waiting, 'run')} waiting, {counted(failures, 'failed attempt')}"
+        if waiting and failures and age > STALE_SECONDS:
+            reason = "it cannot write what it measures; nothing is lost while it runs"
+            fix = "see the worker's log for the line that begins with celery_argsize, and redis.reachable above"
+            yield fail(reason, figure, fix=fix, subject=name)
+        else:
+            yield ok("", figure, subject=name)
 
 
 def _arriving(facts: Facts) -> list[Outcome]:
-    """What workers measured must be where we look."""
-    monitor = facts.monitor.get()
-    settings, summary = _settings_of(facts), monitor.summary.get()
-    outcomes = []
-    for node in _nodes(facts):
-        said = node.argsize
-        if not said or "total_tasks" not in said:
+    """Whether what workers measured is where we look, and whether runs were left out."""
+    summary = facts.monitor.get().summary
+    outcomes = [*_left_out(facts)]
+    if outcomes and not (facts.workers.found and facts.workers.found.nodes):
+        return outcomes
+    app_name = locate(facts.where.app, **facts.where.given).settings.app_name
+    for name, answer in _answers(facts).items():
+        if answer["app"] != app_name:
+            reason = f"its app_name is {answer['app']!r}, here it is {app_name!r}"
+        elif answer["total_tasks"] > answer["waiting"] and not summary.total_tasks:
+            reason = "what it wrote is not where we look: another Redis, database or prefix"
+        else:
             continue
-        if said["app"] != settings.app_name:
-            outcomes.append(_elsewhere(f"its app_name is {said['app']!r}, here it is {settings.app_name!r}", node))
-        elif said["total_tasks"] > said["waiting"] and not summary.total_tasks:
-            outcomes.append(_elsewhere("what it wrote is not where we look: another Redis, database or prefix", node))
-    written = f"{counted(summary.total_tasks, 'run')} of {counted(len(summary.tasks), 'task name')}"
-    return outcomes or [ok("what workers measure is found where we look", written)]
+        fix = "give workers and this command the same argsize_redis_url, argsize_key_prefix and argsize_app_name"
+        outcomes.append(fail(reason, "figures go elsewhere", fix=fix, subject=name))
+    figure = f"{counted(summary.total_tasks, 'run')} of {counted(len(summary.tasks), 'task name')}"
+    return outcomes or [ok("what workers measure is found where we look", figure)]
 
 
-def _elsewhere(reason: str, node: Node) -> Outcome:
-    return fail(
-        reason,
-        "figures go elsewhere",
-        fix="give workers and this command the same argsize_redis_url, argsize_key_prefix and argsize_app_name",
-        subject=node.name,
-    )
-
-
-def _flushing(facts: Facts) -> list[Outcome]:
-    return [_flushes(node) for node in _nodes(facts) if "last_flush" in (node.argsize or ())]
-
-
-def _flushes(node: Node) -> Outcome:
-    said = node.argsize or {}
-    last, waiting, failures = said["last_flush"], said["waiting"], said["flush_failures"]
-    age = None if last is None else max(0.0, time.time() - last)
-    figure = "nothing written yet" if age is None else f"last flush {age:,.0f} s ago"
-    figure += f", {counted(waiting, 'run')} waiting, {counted(failures, 'failed attempt')}"
-    if waiting and failures and (age is None or age > STALE_SECONDS):
-        return fail(
-            "it cannot write what it measures; nothing is lost while it runs",
-            figure,
-            fix="see the worker's log for the line that begins with celery_argsize, and redis.reachable above",
-            subject=node.name,
-        )
-    return ok("", figure, subject=node.name)
-
-
-def _dropped(facts: Facts) -> Outcome:
-    summary = facts.monitor.get().summary.get()
+def _left_out(facts: Facts) -> Iterator[Outcome]:
+    """Runs that were not measured, or not counted under their name."""
+    summary = facts.monitor.get().summary
     if summary.errors:
-        return warn(
-            "errors in celery_argsize kept runs from being measured; the worker's log has each kind",
-            f"{summary.errors:,} of {summary.errors + summary.total_tasks:,} runs not measured",
-            fix="look for celery_argsize in the worker's log, and report it",
-        )
+        reason = "errors in celery_argsize kept runs from being measured; the worker's log has each kind"
+        figure = f"{summary.errors:,} of {summary.errors + summary.total_tasks:,} runs not measured"
+        yield warn(reason, figure, fix="look for celery_argsize in the worker's log, and report it")
     if summary.other_runs:
-        return warn(
-            "more task names than are kept apart: the rest is added up under __other__",
-            f"{counted(summary.other_runs, 'run')} under __other__",
-            fix="raise argsize_max_task_names; or, if names are made at run time, give those tasks one name",
-        )
-    return ok("nothing was dropped", f"0 of {counted(summary.total_tasks, 'run')}")
+        reason = "more task names than are kept apart: the rest is added up under __other__"
+        fix = "raise argsize_max_task_names; or, if names are made at run time, give those tasks one name"
+        yield warn(reason, f"{counted(summary.other_runs, 'run')} under __other__", fix=fix)
+    if not summary.total_tasks and facts.where.app is not None and facts.conf.task_always_eager:
+        reason = "tasks run eagerly, in the process that sends them, and such runs are not counted"
+        line = setting(facts.app, "task_always_eager", value=False)
+        fix = f"{line}\nor, to count them: app.conf.argsize_include_eager = True"
+        yield warn(reason, "task_always_eager", fix=fix)
 
 
-def _limits(facts: Facts) -> Outcome:
-    """What is advised, against what the app at hand has."""
+def _limits(facts: Facts) -> list[Outcome]:
+    """The limits that are advised, and those that messages show, against those of the app."""
+    outcomes = [_advised(facts)]
+    for host in facts.monitor.get().hosts:
+        lower = [finding for finding in host.findings if not finding.agrees]
+        if lower:
+            reason = f"its messages are made with lower limits than the app at hand has ({lower[0].text})"
+            figure = f"{len(lower)} of {len(host.findings)} sightings"
+            fix = "deploy and restart what sends tasks on that host; then: celery -A proj argsize verify"
+            outcomes.append(warn(reason, figure, fix=fix, subject=host.host))
+    return outcomes
+
+
+def _advised(facts: Facts) -> Outcome:
     monitor = facts.monitor.get()
-    advice, summary = monitor.advice.get(), monitor.summary.get()
-    figure = f"{counted(advice.truncated, 'truncated repr')} in {counted(summary.total_tasks, 'run')}"
+    advice, runs = monitor.advice, counted(monitor.summary.total_tasks, "run")
+    figure = f"{counted(advice.truncated, 'truncated repr')} in {runs}"
     if advice.verdict in {"nothing", "too_few"}:
         return ok("too few runs for advice" if advice.verdict == "too_few" else "no limit needs raising", figure)
-    if advice.verdict in {"apply", "apply_only"}:
-        wanted = {"": advice.limits} if advice.limits else advice.per_task
-        if facts.where.app is not None and all(_has(facts, name, limits) for name, limits in wanted.items()):
-            return ok("the app has the limits that are advised; reset to count afresh", figure)
-        return warn(f"{advice.cured:,} of these would be whole with other limits", figure, fix="\n".join(advice.lines))
-    return warn(
-        "tasks get payloads for which no limit should be raised",
-        figure,
-        fix="celery -A proj argsize recommend   # what to do for each task",
-    )
+    if advice.verdict not in {"apply", "apply_only"}:
+        fix = "celery -A proj argsize recommend   # what to do for each task"
+        return warn("tasks get payloads for which no limit should be raised", figure, fix=fix)
+    wanted = {"": advice.limits} if advice.limits else advice.per_task
+    if facts.where.app is not None and all(_has(facts, name, limits) for name, limits in wanted.items()):
+        return ok("the app has the limits that are advised; reset to count afresh", figure)
+    return warn(f"{advice.cured:,} of these would be whole with other limits", figure, fix="\n".join(advice.lines))
 
 
 def _has(facts: Facts, task: str, wanted: ReprLimits) -> bool:
-    has = limits_of(facts.app, task)
-    levels = has.levels == 0 or 0 < wanted.levels <= has.levels
-    return has.args >= wanted.args and has.kwargs >= wanted.kwargs and levels
-
-
-def _in_force(facts: Facts) -> list[Outcome]:
-    hosts = facts.monitor.get().hosts.get()
-    outcomes = []
-    for host in hosts:
-        against = [finding for finding in host.findings if not finding.agrees]
-        if against:
-            outcomes.append(
-                warn(
-                    f"its messages are made with lower limits than the app at hand has ({against[0].text})",
-                    f"{len(against)} of {len(host.findings)} sightings",
-                    fix="deploy and restart what sends tasks on that host; then: celery -A proj argsize verify",
-                    subject=host.host,
-                )
-            )
-    return outcomes or [ok("no host sends with other limits than the app at hand has", counted(len(hosts), "host"))]
+    """Whether the app has the limits *wanted* for *task*, or higher ones."""
+    limits = limits_of(facts.app, task)
+    levels = limits.levels == 0 or 0 < wanted.levels <= limits.levels
+    return limits.args >= wanted.args and limits.kwargs >= wanted.kwargs and levels
 
 
 CHECKS: Final = (
-    Check("monitor.installed", "whether the app calls celery_argsize.install", _installed),
-    Check("monitor.settings", "the monitor's settings", _settings),
+    Check("monitor.installed", "whether the app calls celery_argsize.install, and its settings", _installed),
     Check("monitor.measuring", "whether each live worker measures", _measuring),
-    Check("monitor.ran", "whether tasks have run", _ran),
     Check("monitor.flushing", "each live worker's last flush, and what waits", _flushing),
-    Check("monitor.arriving", "whether what workers measured is where we look", _arriving),
-    Check("monitor.dropped", "runs that were not measured, and names that were not kept apart", _dropped),
-    Check("monitor.limits", "limits advised against those of the app", _limits),
-    Check("monitor.in_force", "limits that messages show against those of the app", _in_force),
+    Check("monitor.arriving", "whether what workers measured is where we look, and all of it", _arriving),
+    Check("monitor.limits", "limits advised, and limits that messages show, against those of the app", _limits),
 )

@@ -30,7 +30,8 @@ from celery_argsize.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_argsize.doctor.facts import Facts, Place, Role, Scope, ServerFacts
+    from celery_argsize.doctor.facts import Facts, Scope
+    from celery_argsize.doctor.redis_facts import Place, Role, ServerFacts
 
 #: Milliseconds. Redis' documentation has 0.2 for a network of 1 Gbit/s; between two regions of a cloud it is 50 to 150.
 #: Each task takes several round trips, so that a worker of one process gets less than two tasks done a second.

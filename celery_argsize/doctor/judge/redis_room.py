@@ -13,8 +13,9 @@ from celery_argsize.connections.model import GREEN, items_of
 from celery_argsize.connections.shrink import forecast as forecast_live
 from celery_argsize.doctor.app import setting, transport_option
 from celery_argsize.doctor.checks import Outcome, fail, ok, unknown, warn
-from celery_argsize.doctor.facts import RESULTS, Unavailable
+from celery_argsize.doctor.facts import Unavailable
 from celery_argsize.doctor.judge.settings import live_nodes
+from celery_argsize.doctor.redis_facts import RESULTS
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import parse_redis_url
 from celery_argsize.words import duration, printable, size, table
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from celery_argsize.connections.budget import ConnectionBudget
-    from celery_argsize.doctor.facts import Facts, Holders, Place, Role, ServerFacts
+    from celery_argsize.doctor.facts import Facts
+    from celery_argsize.doctor.redis_facts import Holders, Place, Role, ServerFacts
 
 #: Groups of clients that are shown: the rest are few.
 SHOWN: Final = 6

@@ -155,8 +155,7 @@ _KINDS: Final[dict[type, tuple[Any, str]]] = {
 
 def values(facts: Facts) -> list[Outcome] | Outcome:
     """Judge the kinds of values: of settings, and of options for the broker."""
-    outcomes = [*_settings(facts.app), *_options(facts.app)]
-    return outcomes or ok("numbers are numbers")
+    return [*_settings(facts.app), *_options(facts.app)] or ok("numbers are numbers")
 
 
 def _settings(app: Celery) -> list[Outcome]:

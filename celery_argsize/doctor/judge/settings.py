@@ -31,7 +31,8 @@ from celery_argsize.words import counted, size
 
 if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Outcome
-    from celery_argsize.doctor.facts import Facts, Node, Role
+    from celery_argsize.doctor.facts import Facts, Node
+    from celery_argsize.doctor.redis_facts import Role
 
 #: KiB that a child may take: 500 MB, from a field report that had it in bytes.
 FIELD_CHILD_KIB: Final = 500 << 10
@@ -77,12 +78,10 @@ def _limit(facts: Facts, kib: float | None, node: str) -> Outcome:
 
 def memory_options(facts: Facts) -> dict[str, float]:
     """Live worker of this machine → KiB after ``--max-memory-per-child`` on its command line, if it is there."""
-    host, workers = facts.host.found, facts.workers.found
-    if host is None or workers is None:
+    if (host := facts.host.found) is None:
         return {}
-    here = [node for node in workers.nodes if node.hostname == host.hostname]
-    limits = {node.name: workers.local[node.pid].max_memory for node in here if node.pid in workers.local}
-    return {name: limit for name, limit in limits.items() if limit}
+    here = {node.name: host.process(node.pid) for node in live_nodes(facts) if node.hostname == host.hostname}
+    return {name: process.max_memory for name, process in here.items() if process and process.max_memory}
 
 
 def memory_line(facts: Facts, kib: int, node: str = "") -> str:
@@ -102,8 +101,7 @@ def _concurrency(facts: Facts) -> Outcome:
     cpus = f"{counted(host.cpus, 'CPU')} here" if host else ""
     if not wanted:
         return ok("not set: as many processes as the machine of the worker has CPUs", cpus)
-    figure = f"{wanted}, {cpus}" if cpus else str(wanted)
-    return ok("processes of a worker, unless its command says otherwise", figure)
+    return ok("processes of a worker, unless its command says otherwise", f"{wanted}, {cpus}".rstrip(", "))
 
 
 def _prefetch(facts: Facts) -> Outcome:
@@ -165,8 +163,8 @@ def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
         return ok("then Redis forgets a result", _seconds(seconds))
     if app.conf.task_ignore_result and all(task.ignore_result for task in own_tasks(app)):
         return ok("no results are stored")
-    reason, fix = "Results stay in Redis for ever, until it is full.", setting(app, name, 3600)
-    return warn(reason, "no expiry", fix=f"{fix}  # seconds")
+    fix = setting(app, name, 3600) + "  # seconds"
+    return warn("Results stay in Redis for ever, until it is full.", "no expiry", fix=fix)
 
 
 def _ignore_result(facts: Facts) -> Outcome:

@@ -14,7 +14,7 @@ from redis import RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from celery_argsize.doctor.facts import NO_ANSWER, Counted
+from celery_argsize.doctor.redis_facts import NO_ANSWER, Counted
 from celery_argsize.redis_url import safe_url
 
 if TYPE_CHECKING:

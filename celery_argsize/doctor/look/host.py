@@ -1,8 +1,7 @@
-"""What the machine says on which the command runs: memory, swap, CPUs, control group, and the Celery processes on it.
+"""What this machine says: memory, control groups, and the Celery processes on it.
 
-Memory and processes come from psutil, which is an extra; the control group and what the kernel killed, from files of
-Linux, so that each is simply not known elsewhere. Nothing is judged here. Of command lines only the kind of the process
-and the name of its app are taken.
+Memory and processes come from psutil, an extra; control groups, and what the kernel killed, from files of Linux. Of a
+command line, only what ``CeleryProcess`` names is kept.
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ import math
 import os
 import re
 import socket
-import time
-from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,98 +19,84 @@ import click
 from celery.bin.celery import celery as celery_command
 from celery.bin.worker import worker as worker_command
 
-from celery_argsize.doctor.facts import CeleryProcess, CGroup, HostFacts, Kind, LocalProcess
+from celery_argsize.doctor.facts import CeleryProcess, CGroup, HostFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from celery_argsize.doctor.facts import Scope
 
-#: Seconds between two looks at what is swapped, at most.
-_SWAP_SECONDS: Final = 1.0
-#: Control groups without a limit say "max", or with version 1 about 2**63.
+#: Bytes from which on a limit is none: version 1 of control groups writes about 2**63.
 _NO_LIMIT: Final = 1 << 60
 
 
-def look_at_host(where: Scope, root: Path = Path("/")) -> HostFacts:
-    """Look at this machine. *root*: where ``proc`` and ``sys`` are."""
-    quota = _cpu_quota(root)
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def look_at_host(_: Scope, root: Path = Path("/")) -> HostFacts:
+    """Look at this machine. *root*: the folder with ``proc`` and ``sys``."""
     facts = HostFacts(
         hostname=socket.gethostname(),
-        cpus=min(affinity, math.ceil(quota)) if quota else affinity,
-        machine_cpus=os.cpu_count() or 1,
-        cpu_quota=quota,
-        load=_load(),
+        cpus=_cpus(root),
         oom_kills_since_boot=_number(_fields(root / "proc/vmstat").get("oom_kill")),
-        container=_container(root),
         cgroup=_memory_group(root, "self"),
     )
     try:
-        import psutil  # noqa: PLC0415 - an extra: everything else works without it
+        import psutil  # noqa: PLC0415 - an extra
     except ImportError:
         return replace(facts, psutil_missing=True)
-    processes = tuple(_celery_processes(psutil))
-    found = [group for one in processes if (group := _memory_group(root, str(one.pid)))]
-    workers = Counter(group.path for group in found)
-    groups = {group.path: replace(group, workers=workers[group.path]) for group in found}
+    memory, processes = psutil.virtual_memory(), tuple(_celery_processes(psutil))
+    groups: dict[str, CGroup] = {}
+    for process in processes:
+        if group := _memory_group(root, str(process.pid)):
+            workers = groups[group.path].workers if group.path in groups else 0
+            groups[group.path] = replace(group, workers=workers + 1)
     own = groups.pop(facts.cgroup.path, facts.cgroup) if facts.cgroup else None
     return replace(
         facts,
+        memory_total=memory.total,
+        memory_available=memory.available,
         processes=processes,
         cgroup=own,
-        worker_cgroups=tuple(group for _, group in sorted(groups.items())),
-        **_memory(psutil, min(_SWAP_SECONDS, where.seconds / 4)),
+        worker_cgroups=tuple(groups[path] for path in sorted(groups)),
     )
 
 
-def _load() -> tuple[float, float, float] | None:
-    try:
-        return os.getloadavg()
-    except (AttributeError, OSError):  # Windows; or it could not be had
-        return None
-
-
-def _memory(psutil: Any, seconds: float) -> dict[str, Any]:
-    memory, swap, start = psutil.virtual_memory(), psutil.swap_memory(), time.monotonic()
-    found = {
-        "memory_total": memory.total,
-        "memory_available": memory.available,
-        "swap_total": swap.total,
-        "swap_used": swap.used,
-    }
-    if not swap.total:
-        return found
-    time.sleep(seconds)
-    after, passed = psutil.swap_memory(), time.monotonic() - start
-    return {
-        **found,
-        "swap_in_per_second": (after.sin - swap.sin) / passed,
-        "swap_out_per_second": (after.sout - swap.sout) / passed,
-    }
-
-
-# --- the processes of Celery
-
-
 def _celery_processes(psutil: Any) -> Iterator[CeleryProcess]:
-    """Workers, what they started, and Beats. A fork has the command line of its parent: only its parent tells it."""
+    """Workers with what they started, and Beats. A fork has the command line of its parent."""
     seen: dict[int, tuple[Any, CeleryProcess]] = {}
     for process in psutil.process_iter(["ppid", "cmdline"]):
-        found = process_of(process.info["cmdline"] or [], process.pid, process.info["ppid"] or 0)
-        if found is not None:
-            seen[process.pid] = process, found
-    workers = {pid for pid, (_, one) in seen.items() if one.kind == "worker" and one.ppid not in seen}
-    for process, one in seen.values():
-        kind: Kind = "child" if one.ppid in workers else one.kind
-        if kind == "beat" or one.pid in workers or one.ppid in workers:  # else a task started it
-            with suppress(psutil.Error):  # it may have ended by now
-                rss, created = process.memory_info().rss, process.create_time()
-                beat = one.beat and kind != "child"
-                yield replace(one, kind=kind, beat=beat, rss=rss, created=created)
+        celery = process_of(process.info["cmdline"] or [], process.pid, process.info["ppid"] or 0)
+        if celery:
+            seen[process.pid] = process, celery
+    mains = {pid for pid, (_, celery) in seen.items() if celery.kind == "worker" and celery.ppid not in seen}
+    for pid, (process, celery) in seen.items():
+        with suppress(psutil.Error, OSError):  # it ended meanwhile, or is another user's
+            if celery.ppid in mains:
+                child = replace(celery, kind="child", beat=False)
+                yield replace(child, rss=process.memory_info().rss, created=process.create_time())
+            elif pid in mains or celery.kind == "beat":  # else a task started it
+                yield replace(celery, **_details(psutil, process))
 
 
-#: What setproctitle leaves of a command line: Celery's own titles.
+def _details(psutil: Any, process: Any) -> dict[str, Any]:
+    """What is looked at of a worker or a Beat."""
+    network = "net_connections" if hasattr(process, "net_connections") else "connections"  # before psutil 6
+    info = process.as_dict(["status", "cwd", network])  # None: this user may not see it
+    remote = [connection for connection in info[network] or () if connection.raddr]
+    return {
+        "rss": process.memory_info().rss,
+        "created": process.create_time(),
+        "stopped": info["status"] == psutil.STATUS_STOPPED,
+        "folder": info["cwd"] or "",
+        "ports": None if info[network] is None else frozenset(connection.raddr.port for connection in remote),
+        "ends": frozenset(_end(*connection.laddr) for connection in remote),
+    }
+
+
+def _end(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+#: What setproctitle writes over a command line: "[celeryd: celery@h:MainProcess] -active- (-A proj worker -l info)",
+#: "[celeryd: celery@h:ForkPoolWorker-1]", "[celery beat] -A proj beat -l info".
 _TITLE: Final = re.compile(r"\[(celeryd|celery beat)(?::.*?:(?P<process>[^\]:]*))?\]\s*(?P<rest>.*)", re.DOTALL)
 _PYTHON: Final = re.compile(r"(python|pypy)[\d.w]*(\.exe)?", re.IGNORECASE)
 #: Options of Python itself that take the next word as well.
@@ -126,50 +109,48 @@ def process_of(command: Sequence[str], pid: int = 0, ppid: int = 0) -> CeleryPro
     title = _TITLE.match(" ".join(command))
     if "--billiard-fork" in command or (title and title["process"] not in {None, "MainProcess"}):
         return CeleryProcess(pid=pid, ppid=ppid, kind="child")
-    if title is None:
-        words = _arguments(command)
-    elif title["process"]:  # "[celeryd: celery@host:MainProcess] -active- (-A proj worker -l info)"
+    options, words = _parsed(celery_command, _titled(title) if title else _arguments(command))
+    kind, app = words[0] if words else "", str(options.get("app") or "")
+    if kind == "beat":
+        return CeleryProcess(pid=pid, ppid=ppid, kind="beat", beat=True, app=app)
+    if kind != "worker":
+        return None
+    options, _ = _parsed(worker_command, words[1:])
+    pool, memory = str(options.get("pool") or ""), _number(options.get("max_memory_per_child")) or 0
+    beat = bool(options.get("beat"))
+    return CeleryProcess(pid=pid, ppid=ppid, kind="worker", beat=beat, app=app, pool=pool, max_memory=memory)
+
+
+def _titled(title: re.Match[str]) -> list[str]:
+    """The words in *title*; without any, whether it is a worker or a Beat."""
+    if title["process"]:
         words = title["rest"].partition("(")[2].rpartition(")")[0].split()
-        words = words if "worker" in words else ["worker"]
-    else:  # "[celery beat] -A proj beat -l info"
-        words = title["rest"].split()
-        words = words if "beat" in words else ["beat"]
-    said, rest = _parsed(celery_command, words)
-    kind, app = rest[0] if rest else "", str(said.get("app") or "")
-    if kind == "worker":
-        beat = bool(_parsed(worker_command, rest[1:])[0].get("beat"))
-        return CeleryProcess(pid=pid, ppid=ppid, kind="worker", beat=beat, app=app)
-    return CeleryProcess(pid=pid, ppid=ppid, kind="beat", beat=True, app=app) if kind == "beat" else None
+        return words if "worker" in words else ["worker"]
+    words = title["rest"].split()
+    return words if "beat" in words else ["beat"]
 
 
 def _arguments(command: Sequence[str]) -> list[str]:
-    """What was said to ``celery``; nothing if it is not Celery that runs."""
-    words = [*command]
-    if words and _PYTHON.fullmatch(_base(words[0])):
+    """The words after ``celery`` or ``python -m celery``; none if another program runs."""
+    words = [word.replace("\\", "/") for word in command]
+    if words and _PYTHON.fullmatch(Path(words[0]).name):
         del words[0]
         while words and words[0].startswith("-") and words[0] not in {"-m", "-c"}:
             del words[: 2 if words[0] in _PYTHON_VALUES else 1]
         if words[:2] == ["-m", "celery"]:
             return words[2:]
-        if words and words[0].replace("\\", "/").endswith("celery/__main__.py"):
+        if words and words[0].endswith("celery/__main__.py"):
             return words[1:]
-    return words[1:] if words and _base(words[0]) in _SCRIPTS else []
-
-
-def _base(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]
+    return words[1:] if words and Path(words[0]).name in _SCRIPTS else []
 
 
 def _parsed(command: click.Command, words: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The options in *words*, as click itself reads them, and what comes after. Options that it does not know pass."""
+    """The options in *words* as click reads them, and the words after them. Unknown options are passed over."""
     parser = command.make_parser(click.Context(command, ignore_unknown_options=True))
     with suppress(click.UsageError):
         options, rest, _ = parser.parse_args([*words])
         return dict(options), rest
     return {}, []
-
-
-# --- what Linux says in files
 
 
 def _read(path: Path) -> str:
@@ -180,7 +161,7 @@ def _read(path: Path) -> str:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """The ``name value`` lines of a file."""
+    """The lines ``name value`` of a file."""
     return {name: value.strip() for name, _, value in (line.partition(" ") for line in _read(path).splitlines())}
 
 
@@ -189,7 +170,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _groups(root: Path, controller: str, pid: str = "self") -> list[Path]:
-    """The folder of the control group of a process, and those around it; of version 1 if that has *controller*."""
+    """The folder of a process's control group, and those around it; of version 1 if that has *controller*."""
     mounts = root / "sys/fs/cgroup"
     paths, text = {}, _read(root / "proc" / pid / "cgroup")
     for line in text.splitlines():
@@ -197,118 +178,51 @@ def _groups(root: Path, controller: str, pid: str = "self") -> list[Path]:
         paths.update(dict.fromkeys(controllers.split(","), path))
     base = mounts / controller if controller in paths else mounts
     path = paths.get(controller, paths.get("", ""))
-    if not path or ".." in path.split("/"):  # out of what this process may see
+    if not path or ".." in path.split("/"):  # above what this process may see
         return []
     own = base / path.strip("/")
-    if not own.is_dir():  # in a container, the path may be that of the machine outside, and the container's own is here
+    if not own.is_dir():  # a container may be told the path outside of it, while its own group is mounted here
         if text != _read(root / "proc/self/cgroup"):
             return []
         own = base
-    return [one for one in (own, *own.parents) if one.is_relative_to(base)]
+    return [folder for folder in (own, *own.parents) if folder.is_relative_to(base)]
+
+
+def _first(folder: Path, *names: str) -> int | None:
+    """The number in the first of these files that has one: of version 2, then of version 1."""
+    numbers = [number for name in names if (number := _number(_read(folder / name))) is not None]
+    return numbers[0] if numbers else None
 
 
 def _memory_group(root: Path, pid: str) -> CGroup | None:
-    folders = _groups(root, "memory", pid)
-    if not folders:
+    """The control group of the process *pid*; ``None`` where its files say nothing."""
+    limits = {
+        folder: limit
+        for folder in _groups(root, "memory", pid)
+        if (limit := _first(folder, "memory.max", "memory.limit_in_bytes") or _NO_LIMIT)
+    }
+    if not limits:
         return None
-    own, limits = folders[0], {}
-    for folder in folders:
-        limit = _number(_read(folder / "memory.max")) or _number(_read(folder / "memory.limit_in_bytes"))
-        if limit is not None and limit < _NO_LIMIT:
-            limits[folder] = limit
-    tightest = min(limits, key=lambda folder: limits[folder], default=own)
-    usage = _number(_read(tightest / "memory.current"))
-    usage = _number(_read(tightest / "memory.usage_in_bytes")) if usage is None else usage
+    own, tightest = next(iter(limits)), min(limits, key=lambda folder: limits[folder])
+    used = _first(tightest, "memory.current", "memory.usage_in_bytes")
     stat = _fields(tightest / "memory.stat")
-    files = _number(stat.get("total_inactive_file", stat.get("inactive_file"))) or 0
-    kills = _fields(own / "memory.events").get("oom_kill", _fields(own / "memory.oom_control").get("oom_kill"))
+    cached = _number(stat.get("total_inactive_file", stat.get("inactive_file"))) or 0
+    events = _fields(own / "memory.events") | _fields(own / "memory.oom_control")
     group = CGroup(
         path=f"/{own.relative_to(root / 'sys/fs/cgroup')}",
-        limit=limits.get(tightest),
-        used=None if usage is None else max(0, usage - files),
-        oom_kills=_number(kills),
+        limit=limits[tightest] if limits[tightest] < _NO_LIMIT else None,
+        used=None if used is None else max(0, used - cached),
+        oom_kills=_number(events.get("oom_kill")),
     )
-    return group if (group.limit, group.used, group.oom_kills) != (None, None, None) else None
+    return group if group != CGroup(path=group.path) else None
 
 
-def _cpu_quota(root: Path) -> float | None:
-    """CPUs that the control group, or one around it, allows: the least."""
-    quotas = []
+def _cpus(root: Path) -> int:
+    """CPUs that this process may use: of its affinity, or of the lowest quota of the control groups around it."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in _groups(root, "cpu"):
-        quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
-        quota, period = (
-            (quota, period)
-            if period
-            else (_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip())
-        )
-        if quota.isdigit() and period.isdigit() and int(quota) and int(period):
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
-
-
-def _container(root: Path) -> str:
-    """The kind of container that this process is in; empty: none that shows."""
-    if os.environ.get("KUBERNETES_SERVICE_HOST"):
-        return "kubernetes"
-    if (root / "run/.containerenv").exists():
-        return "podman"
-    if (root / ".dockerenv").exists():
-        return "docker"
-    names = ("kubepods", "docker", "libpod", "containerd", "lxc", "ecs")
-    groups = _read(root / "proc/self/cgroup")
-    return next((name for name in names if re.search(rf"/{name}[-/.]", groups)), "")
-
-
-_POOL: Final = re.compile(r"(?:-P|--pool)(?:\s+|=)?(\w+)")
-_MAX_MEMORY: Final = re.compile(r"--max-memory-per-child(?:\s+|=)(\d+)")
-
-
-def local_processes() -> Mapping[int, LocalProcess]:
-    """Pid → worker or Beat, for every one that this user may see."""
-    try:
-        import psutil  # noqa: PLC0415 - an extra
-    except ImportError:
-        return {}
-    found = {}
-    for process in psutil.process_iter():
-        # not process_iter's own info: that is shared with the look at the host, which runs at the same time
-        info = _info(psutil, process)
-        words = info.get("cmdline") or []
-        one = process_of(words)
-        if one is None or one.kind == "child":
-            continue
-        line, connections = " ".join(words), _connections(psutil, process)
-        pool, memory = _POOL.search(line), _MAX_MEMORY.search(line)
-        found[process.pid] = LocalProcess(
-            pool=pool[1] if pool else "",
-            recycles="--max-memory-per-child" in line,
-            stopped=info.get("status") == psutil.STATUS_STOPPED,
-            ports=None if connections is None else frozenset(one.raddr.port for one in connections),
-            max_memory=int(memory[1]) if memory else 0,
-            folder=_folder(psutil, process),
-            ends=frozenset(_listed(one.laddr) for one in connections or ()),
-        )
-    return found
-
-
-def _info(psutil: Any, process: Any) -> dict[str, Any]:
-    with suppress(psutil.Error, OSError):
-        return dict(process.as_dict(["cmdline", "status"]))
-    return {}
-
-
-def _connections(psutil: Any, process: Any) -> list[Any] | None:
-    ask = getattr(process, "net_connections", None) or process.connections  # before psutil 6
-    with suppress(psutil.Error, OSError):
-        return [one for one in ask("tcp") if one.raddr]
-    return None
-
-
-def _folder(psutil: Any, process: Any) -> str:
-    with suppress(psutil.Error, OSError):
-        return str(process.cwd())
-    return ""
-
-
-def _listed(end: Any) -> str:
-    return f"[{end.ip}]:{end.port}" if ":" in end.ip else f"{end.ip}:{end.port}"
+        quota = _read(folder / "cpu.max") or _read(folder / "cpu.cfs_quota_us") + _read(folder / "cpu.cfs_period_us")
+        numbers = [_number(word) for word in quota.split()]  # "max" and "-1" are none
+        if len(numbers) == 2 and numbers[0] and numbers[1]:  # noqa: PLR2004 - quota and period, in microseconds
+            cpus = min(cpus, math.ceil(numbers[0] / numbers[1]))
+    return cpus

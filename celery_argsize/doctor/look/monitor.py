@@ -1,63 +1,35 @@
-"""What was measured, as Redis has it; what live workers say of themselves is among ``worker_facts``."""
+"""What celery_argsize measured, read from its store, and the advice that follows from it.
+
+What live workers say of their monitor is among their answers: ``look.workers``.
+"""
 
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from celery_argsize.api.advice import advice_for, verify_limits
 from celery_argsize.api.location import Reader, locate
-from celery_argsize.doctor.facts import LookResult, MonitorFacts
+from celery_argsize.doctor.facts import MonitorFacts, Unavailable
 from celery_argsize.errors import ArgsizeError
 from celery_argsize.figures.summary import summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from celery_argsize.advice.in_force import HostCheck
-    from celery_argsize.api.location import Location
     from celery_argsize.doctor.facts import Scope
-    from celery_argsize.figures.summary import Summary
-
-_T = TypeVar("_T")
-_F = TypeVar("_F")
 
 
 def look_at_monitor(where: Scope) -> MonitorFacts:
-    """Read the figures, and what follows from them.
+    """Read the figures, and derive the advice.
 
     Raises:
-        Unavailable: the app cannot be loaded.
+        Unavailable: the store cannot be read, or an app that cannot be loaded does not say which store it is.
     """
     where.need_whole()
-    summary = _looked(lambda: _summary(locate(where.app, **where.given)))
-    hosts: LookResult[tuple[HostCheck, ...]] = LookResult(why_not=where.why_no_app)
-    return MonitorFacts(
-        summary=summary,
-        advice=_after(summary, lambda found: advice_for(found, where.app, None)),
-        hosts=hosts if where.app is None else _after(summary, lambda _: _hosts(where)),
-    )
-
-
-def _summary(location: Location) -> Summary:
-    with closing(Reader(location)) as reader:
-        return summarize(*reader.read_each())
-
-
-def _hosts(where: Scope) -> tuple[HostCheck, ...]:
-    if where.app is None:
-        return ()
     given: dict[str, Any] = {**where.given}
-    return tuple(verify_limits(where.app, **given))
-
-
-def _looked(look: Callable[[], _T]) -> LookResult[_T]:
     try:
-        return LookResult(look())
+        with closing(Reader(locate(where.app, **given))) as reader:
+            summary = summarize(*reader.read_each())
+        hosts = verify_limits(where.app, **given) if where.app is not None else []
+        return MonitorFacts(summary=summary, advice=advice_for(summary, where.app, None), hosts=tuple(hosts))
     except ArgsizeError as exc:
-        return LookResult(why_not=str(exc))
-
-
-def _after(before: LookResult[_F], look: Callable[[_F], _T]) -> LookResult[_T]:
-    found = before.found
-    return LookResult(why_not=before.why_not) if found is None else _looked(lambda: look(found))
+        raise Unavailable(str(exc)) from None

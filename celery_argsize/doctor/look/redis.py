@@ -21,17 +21,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from redis import exceptions
 
 from celery_argsize.doctor.app import known_queues
-from celery_argsize.doctor.facts import (
-    RESULTS,
-    Contents,
-    Holders,
-    Results,
-    ServerFacts,
-    Unacked,
-    Unavailable,
-    Waiting,
-)
+from celery_argsize.doctor.facts import Unavailable
 from celery_argsize.doctor.look.redis_places import places_of
+from celery_argsize.doctor.redis_facts import RESULTS, Contents, Holders, Results, ServerFacts, Unacked, Waiting
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import parse_redis_url
 from celery_argsize.stores.connection import TIMEOUT, connect, disconnect, explain
@@ -39,7 +31,8 @@ from celery_argsize.stores.connection import TIMEOUT, connect, disconnect, expla
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from celery_argsize.doctor.facts import Place, Role, Scope
+    from celery_argsize.doctor.facts import Scope
+    from celery_argsize.doctor.redis_facts import Place, Role
 
 #: Name of the doctor's connection in CLIENT LIST.
 CLIENT_NAME: Final = "celery-argsize-doctor"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from celery_argsize.api.location import locate
-from celery_argsize.doctor.facts import Place, Role, Tls
+from celery_argsize.doctor.redis_facts import Place, Role, Tls
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import cert_reqs, each_of_messages, of_results, parse_redis_url, safe_url
 from celery_argsize.settings import Settings

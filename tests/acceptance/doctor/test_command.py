@@ -91,7 +91,7 @@ def test_without_an_app_it_looks_at_the_redis_and_at_this_machine(redis_url: str
     done = doctor({**os.environ}, "--json", "--redis-url", redis_url, app=None)
     found = json.loads(done.stdout)
     known = {name for name, verdict in verdicts(found).items() if verdict != "unknown"}
-    assert {"redis.reachable", "redis.clients", "monitor.dropped"} <= known
+    assert {"redis.reachable", "redis.clients", "monitor.limits"} <= known
     assert any(name.startswith("host.") for name in known)
     assert verdicts(found)["workers.answering"] == "unknown"
 

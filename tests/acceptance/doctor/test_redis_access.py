@@ -17,8 +17,9 @@ from support.redis_kinds import Authority, Cluster, Sentinels, TlsServer, add_us
 from support.servers import free_port
 
 from celery_argsize.connections.budget import connection_budget
-from celery_argsize.doctor.facts import Scope, ServerFacts
+from celery_argsize.doctor.facts import Scope
 from celery_argsize.doctor.look.redis import look_at_redis
+from celery_argsize.doctor.redis_facts import ServerFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,6 @@ import redis
 from celery import Celery
 from support.servers import BIN, ROOT, RedisServer, Worker, run, running, wait_until
 
-from celery_argsize.doctor.checks import Outcome
 from celery_argsize.doctor.examine import diagnose
 from celery_argsize.doctor.facts import Facts, Scope
 from celery_argsize.doctor.judge.settings import CHECKS
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.scene import Scene
+
+    from celery_argsize.doctor.checks import Outcome
 
 
 #: The child that ran a task, out of the worker's log.
@@ -36,8 +37,8 @@ def app_at(url: str, **conf: Any) -> Celery:
 
 def said(app: Celery, name: str) -> Outcome:
     app.finalize()
-    (found,) = [check.judge(Facts(Scope(app))) for check in CHECKS if check.id == name]
-    return found if isinstance(found, Outcome) else found[0]
+    (found,) = [check.outcomes(Facts(Scope(app))) for check in CHECKS if check.id == name]
+    return found[0]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ from celery_argsize.doctor.facts import (
     CeleryProcess,
     Facts,
     HostFacts,
-    LocalProcess,
     LookResult,
     Node,
     Scope,
@@ -54,7 +54,7 @@ def beat(pid: int, ppid: int = 1, *, age: float = HOUR, app: str = "proj") -> Ce
 
 
 def facts(app: Celery, *nodes: Node, beats: tuple[CeleryProcess, ...] = (), waiting: int = 0, **more: Any) -> Facts:
-    host = HostFacts(hostname="box", cpus=2, machine_cpus=2, processes=beats)
+    host = HostFacts(hostname="box", cpus=2, processes=beats)
     redis: Any = (SimpleNamespace(roles={"messages"}, error="", queues={"celery": waiting}),)
     found = WorkerFacts(**{"nodes": nodes, "listened": 2.5, "port": 6379, **more})
     return Facts(
@@ -159,7 +159,7 @@ def test_the_youngest_worker_says_how_long_all_were_there() -> None:
     assert verdict(young, "sending") == "unknown"
     aside = facts(app_with(MINUTE), node(0, HOUR, name="a@box"), node(0, 20, name="b@box", queues=("other",)))
     assert verdict(aside, "sending") == "fail"
-    deaf = facts(app_with(MINUTE), node(0, HOUR), silent={"deaf@box": ()})
+    deaf = facts(app_with(MINUTE), node(0, HOUR), silent=("deaf@box",))
     assert verdict(deaf, "sending") == "unknown"
 
 
@@ -207,6 +207,6 @@ def test_beats_on_this_machine() -> None:
     wrapped = (beat(1000), beat(1001, ppid=1000))  # such as `uv run celery beat`
     assert verdict(facts(app, node(0, 30), beats=wrapped), "single") == "ok"
     assert verdict(facts(app, node(0, 30), beats=(beat(1000), beat(1001, app="other"))), "single") == "ok"
-    elsewhere = {1001: LocalProcess("", recycles=False, stopped=False, ports=frozenset({6390}))}
-    assert verdict(facts(app, node(0, 30), beats=(beat(1000), beat(1001)), local=elsewhere), "single") == "ok"
+    elsewhere = replace(beat(1001), ports=frozenset({6390}))
+    assert verdict(facts(app, node(0, 30), beats=(beat(1000), elsewhere)), "single") == "ok"
     assert verdict(facts(app, node(0, 30)), "single") == "unknown"

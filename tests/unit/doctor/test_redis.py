@@ -9,22 +9,19 @@ import pytest
 from celery import Celery
 
 from celery_argsize.doctor.checks import Outcome
-from celery_argsize.doctor.facts import (
+from celery_argsize.doctor.facts import Facts, LookResult, Scope, Unavailable
+from celery_argsize.doctor.judge.redis import CHECKS
+from celery_argsize.doctor.redis_facts import (
     Contents,
-    Facts,
     Holders,
-    LookResult,
     Place,
     Results,
     Role,
-    Scope,
     ServerFacts,
     Tls,
     Unacked,
-    Unavailable,
     Waiting,
 )
-from celery_argsize.doctor.judge.redis import CHECKS
 from celery_argsize.settings import Settings
 
 MB = 1 << 20

@@ -9,8 +9,9 @@ import pytest
 from celery import Celery
 
 from celery_argsize.connections.budget import server_of
-from celery_argsize.doctor.facts import Place, Role, Scope, Tls
+from celery_argsize.doctor.facts import Scope
 from celery_argsize.doctor.look.redis_places import places_of
+from celery_argsize.doctor.redis_facts import Place, Role, Tls
 from celery_argsize.stores.connection import connect
 
 

@@ -56,9 +56,7 @@ def one(name: str, app: Celery, **known: Any) -> Outcome:
 
 
 def host(memory: int = 4 * GB, *processes: CeleryProcess, **more: Any) -> HostFacts:
-    return HostFacts(
-        hostname="h", cpus=2, machine_cpus=2, memory_total=memory, memory_available=memory, processes=processes, **more
-    )
+    return HostFacts(hostname="h", cpus=2, memory_total=memory, memory_available=memory, processes=processes, **more)
 
 
 SANE = [

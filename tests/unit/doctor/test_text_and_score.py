@@ -75,6 +75,13 @@ def test_where_a_vital_check_fails_nothing_is_left() -> None:
     assert diagnosis(*["ok"] * 30, "warn", vital=True).score == 95
 
 
+def test_a_vital_check_that_fails_for_one_of_its_subjects_costs_no_more_than_others() -> None:
+    check = Check("workers.answering", "who answers", lambda _: [], vital=True)
+    stuck = CheckResult(check, fail("it is stuck", fix="kill -CONT 99", subject="pid 99"))
+    found = Diagnosis("", 0.0, (CheckResult(check, ok("workers answer")), stuck))
+    assert (found.score, found.exit_code, stuck.to_json()["vital"]) == (75, 2, False)
+
+
 def test_a_check_of_many_subjects_counts_once_by_the_worst_of_them() -> None:
     check = Check("workers.memory", "memory", lambda _: [])
     many = Diagnosis(
@@ -248,9 +255,10 @@ def test_an_app_that_cannot_be_loaded_is_what_fails(broken: str, tmp_path: Any, 
     assert {"ok"} <= {one.outcome.verdict for one in found.results if one.check.group == "host"}
 
 
-def test_of_an_app_without_a_configuration_nothing_else_is_said() -> None:
+@pytest.mark.parametrize("conf", ["no_such_module", {"BROKER_URL": "redis://localhost", "task_serializer": "json"}])
+def test_of_an_app_without_a_configuration_nothing_else_is_said(conf: Any) -> None:
     app = Celery("broken")
-    app.config_from_object("no_such_module")
+    app.config_from_object(conf if isinstance(conf, str) else type("Mixed", (), conf))
     found = diagnose(app, seconds=5)
     said = {
         one.outcome.reason for one in found.results if one.outcome.verdict == "unknown" and one.check.group != "host"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -12,26 +12,20 @@ from support.judging import judged
 
 from celery_argsize.doctor.app import external_scheduler
 from celery_argsize.doctor.facts import (
-    NO_ANSWER,
     CeleryProcess,
     Facts,
     HostFacts,
-    LocalProcess,
     LookResult,
     Node,
     Scope,
     WorkerFacts,
 )
-from celery_argsize.doctor.judge.workers import broker_fix
+from celery_argsize.doctor.judge.broker import broker_fix
 from celery_argsize.doctor.look import broker as broker_facts
 from celery_argsize.doctor.look.broker import why_not
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from celery_argsize.doctor.redis_facts import NO_ANSWER
 
 NONE: LookResult[Any] = LookResult(why_not="not looked at")
-PLAIN = LocalProcess("", recycles=False, stopped=False, ports=frozenset({6379}))
-NOTHING: Mapping[int, LocalProcess] = {}
 
 
 def app_with(broker: str = "redis://localhost:6379/0", **conf: Any) -> Celery:
@@ -46,11 +40,9 @@ def app_with(broker: str = "redis://localhost:6379/0", **conf: Any) -> Celery:
     return app
 
 
-def facts(
-    app: Celery, *processes: CeleryProcess, nodes: tuple[Node, ...] = (), local: Any = NOTHING, **more: Any
-) -> Facts:
-    found = WorkerFacts(**{"nodes": nodes, "local": local, "port": 6379, "listened": 5.0, **more})
-    host = HostFacts(hostname="box", cpus=2, machine_cpus=2, memory_total=8 << 30, processes=processes)
+def facts(app: Celery, *processes: CeleryProcess, nodes: tuple[Node, ...] = (), **more: Any) -> Facts:
+    found = WorkerFacts(**{"nodes": nodes, "port": 6379, "listened": 5.0, **more})
+    host = HostFacts(hostname="box", cpus=2, memory_total=8 << 30, processes=processes)
     return Facts(Scope(app), NONE, LookResult(found), NONE, LookResult(host))
 
 
@@ -59,7 +51,8 @@ def node(name: str = "w@box", pid: int = 10, **more: Any) -> Node:
 
 
 def process(pid: int, kind: Any = "worker", *, age: float = 3600, **more: Any) -> CeleryProcess:
-    return CeleryProcess(pid=pid, ppid=1, kind=kind, app="shop", rss=50 << 20, created=time.time() - age, **more)
+    values = {"ports": frozenset({6379}), **more}
+    return CeleryProcess(pid=pid, ppid=1, kind=kind, app="shop", rss=50 << 20, created=time.time() - age, **values)
 
 
 # --- settings
@@ -84,22 +77,21 @@ def test_a_pool_of_one_connection_hangs_remote_control(broker: str, limit: int |
 
 
 def test_the_memory_option_of_a_live_worker_counts_like_the_setting() -> None:
-    local = {10: PLAIN._replace(max_memory=524_288_000, recycles=True)}
-    given = facts(app_with(), nodes=(node(), node("w@far")), local=local)
+    given = facts(app_with(), process(10, max_memory=524_288_000), nodes=(node(), node("w@far")))
     found = judged(given, "settings.max_memory")
     assert {subject: one.verdict for subject, one in found.items()} == {"": "ok", "w@box": "fail"}
     assert found["w@box"].figure == "524,288,000 KiB, 500.0 GB for each child"
     assert found["w@box"].fix == "celery -A shop worker --max-memory-per-child 512000  # KiB: 500.0 MB"
-    sane = facts(app_with(), nodes=(node(),), local={10: PLAIN._replace(max_memory=512_000)})
+    sane = facts(app_with(), process(10, max_memory=512_000), nodes=(node(),))
     assert {one.verdict for one in judged(sane, "settings.max_memory").values()} == {"ok"}
 
 
 def test_a_child_over_the_option_of_its_worker_is_replaced_after_every_task() -> None:
     child = CeleryProcess(pid=11, ppid=10, kind="child", rss=50 << 20, created=time.time())
     busy = node(processes=(11,), concurrency=1)
-    given = facts(app_with(), process(10), child, nodes=(busy,), local={10: PLAIN._replace(max_memory=40_000)})
+    given = facts(app_with(), process(10, max_memory=40_000), child, nodes=(busy,))
     found = judged(given, "workers.memory")["w@box"]
-    assert (found.verdict, found.figure) == ("warn", "the smallest takes 50 MiB, the limit is 39 MiB")
+    assert (found.verdict, found.figure) == ("warn", "the smallest takes 50.0 MB, the limit is 39.1 MB")
     assert "--max-memory-per-child 102400" in found.fix
 
 
@@ -132,8 +124,12 @@ SELDOM = {"e": {"task": "t", "schedule": 3600.0}}
 HERE, OTHER = "127.0.0.1:5000", "127.0.0.1:5001"
 
 
-def local_beat(folder: str, end: str = "") -> LocalProcess:
-    return PLAIN._replace(folder=folder, ends=frozenset({end} - {""}))
+def two_beats(first: tuple[str, str], second: tuple[str, str]) -> list[CeleryProcess]:
+    """Beats in these folders, with these ends of their connections."""
+    return [
+        process(pid, "beat", beat=True, folder=folder, ends=frozenset({end} - {""}))
+        for pid, (folder, end) in ((20, first), (21, second))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -150,10 +146,8 @@ def local_beat(folder: str, end: str = "") -> LocalProcess:
 def test_two_beats_are_accused_only_where_they_are_known_to_do_the_same(
     first: tuple[str, str], second: tuple[str, str], verdict: str
 ) -> None:
-    beats = tuple(process(pid, "beat", beat=True) for pid in (20, 21))
-    local = {20: local_beat(*first), 21: local_beat(*second)}
     ends = {HERE: True, OTHER: False}
-    given = facts(app_with(beat_schedule=SELDOM), *beats, nodes=(node(),), local=local, ends=ends)
+    given = facts(app_with(beat_schedule=SELDOM), *two_beats(first, second), nodes=(node(),), ends=ends)
     found = judged(given, "beat.single")[""]
     assert found.verdict == verdict
     assert ("not known" in found.reason) is (verdict in {"warn", "unknown"})
@@ -224,28 +218,27 @@ def test_brokers_of_other_kinds_get_a_url_of_their_kind(url: str, line: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("local", "age", "verdict"),
+    ("seen", "age", "verdict"),
     [
-        (PLAIN, 20, "unknown"),  # it is starting, or `-P solo` in the app's own words
-        (PLAIN._replace(pool="solo"), 20, "unknown"),
-        (PLAIN._replace(pool="solo"), 3600, "unknown"),
-        (PLAIN._replace(ports=frozenset()), 20, "fail"),  # it has not come to this broker yet
-        (PLAIN, 3600, "fail"),
-        (PLAIN._replace(stopped=True), 20, "fail"),
+        ({}, 20, "unknown"),  # it is starting, or `-P solo` in the app's own words
+        ({"pool": "solo"}, 20, "unknown"),
+        ({"pool": "solo"}, 3600, "unknown"),
+        ({"ports": frozenset()}, 20, "fail"),  # it has not come to this broker yet
+        ({}, 3600, "fail"),
+        ({"stopped": True}, 20, "fail"),
     ],
 )
 def test_a_young_or_busy_worker_alone_is_no_proof_that_nobody_is_there(
-    local: LocalProcess, age: float, verdict: str
+    seen: dict[str, Any], age: float, verdict: str
 ) -> None:
-    given = facts(app_with(), process(99, age=age), local={99: local})
-    (found,) = judged(given, "workers.answering").values()
-    assert found.verdict == verdict
-    assert (found.subject == "pid 99") is (verdict == "unknown")
+    found = judged(facts(app_with(), process(99, age=age, **seen)), "workers.answering")
+    assert {outcome.verdict for outcome in found.values()} == {verdict}
+    assert ("" in found) is (verdict == "fail")
+    assert ("pid 99" in found) is (seen.get("ports") != frozenset())
 
 
 def test_a_young_worker_that_does_not_answer_is_named_beside_those_that_do() -> None:
-    given = facts(app_with(), process(10), process(99, age=20), nodes=(node(),), local={99: PLAIN})
-    found = judged(given, "workers.silent")
+    found = judged(facts(app_with(), process(10), process(99, age=20), nodes=(node(),)), "workers.answering")
     assert found["pid 99"].verdict == "unknown"
     assert "solo worker in a task" in found["pid 99"].reason
-    assert judged(given, "workers.answering")[""].verdict == "ok"
+    assert found[""].verdict == "ok"
