@@ -51,7 +51,7 @@ class Scope:
         return "the app cannot be loaded, see settings.imports" if self.broken else NO_APP
 
     def need_whole(self) -> None:
-        """Raise ``Unavailable`` if the app cannot be loaded, as its settings then do not say where to look."""
+        """Raise ``Unavailable`` if an app was given whose settings cannot be read."""
         if self.broken and self.app is None:
             raise Unavailable(self.why_no_app)
 
@@ -108,7 +108,10 @@ Kind = Literal["worker", "child", "beat"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryProcess:
-    """A process of Celery on this machine, of any app. What this user may not see has its default."""
+    """A process of Celery on this machine, of any app. What this user may not see has its default.
+
+    ``app``, ``pool`` and ``max_memory`` (in KiB) are what its command line says.
+    """
 
     pid: int
     ppid: int
@@ -117,16 +120,13 @@ class CeleryProcess:
     beat: bool = False
     """Whether it sends what is due: a Beat, or a worker with ``-B``."""
     app: str = ""
-    """What follows ``-A``."""
     rss: int = 0
     """Bytes of memory that it holds."""
     created: float = 0.0
     """Seconds since the epoch."""
     # only of workers and Beats:
     pool: str = ""
-    """What follows ``-P``."""
     max_memory: int = 0
-    """KiB of ``--max-memory-per-child``; 0 without it."""
     stopped: bool = False
     """Whether it was stopped, as by SIGSTOP."""
     folder: str = ""
@@ -250,7 +250,7 @@ class WorkerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One worker that answers."""
+    """One worker that answers; ``None``: not answered, or not asked."""
 
     name: str
     """``celery@host``."""
@@ -270,7 +270,7 @@ class Node:
     """``totals`` *span* seconds later; empty where nothing is due often."""
     span: float = 0.0
     registered: tuple[str, ...] | None = None
-    """Names of its tasks. Here and below, ``None``: not answered, or not asked."""
+    """Names of its tasks."""
     argsize: Mapping[str, Any] | None = None
     """Its answer to ``celery inspect argsize``."""
     stats: Mapping[str, Any] = field(default_factory=dict)
@@ -288,11 +288,12 @@ class Node:
 
 
 class Heartbeat(NamedTuple):
-    """One worker-heartbeat (or worker-online) event. Times are seconds since the epoch."""
+    """One worker-heartbeat (or worker-online) event.
+
+    When it was received, by this machine's clock, and sent, by the worker's: seconds since the epoch. And every how
+    many seconds the worker sends one.
+    """
 
     received: float
-    """By this machine's clock."""
     sent: float
-    """By the clock of the worker's machine."""
     every: float
-    """Seconds from one to the next, as the worker says."""
