@@ -1,6 +1,6 @@
-"""The checks of the group beat: what is to be sent, whether it is, and whether by one Beat only.
+"""The checks of the group beat: whether what is scheduled can run, whether it is sent, and whether by one Beat only.
 
-Beat answers no questions. What it sent is seen by what the workers ran.
+Beat answers no questions. What it sent shows in how often workers ran its tasks.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import shlex
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from celery_argsize.doctor.app import Entry, entries, foreign_scheduler, is_of_app, unreadable, word_of
+from celery_argsize.doctor.app import Entry, external_scheduler, is_of_app, read_schedule, word_of
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
 from celery_argsize.doctor.facts import GET_PSUTIL, Unavailable
 from celery_argsize.doctor.judge.answering import unheard_names
@@ -18,380 +18,217 @@ from celery_argsize.doctor.judge.queues import consumed_queues, waiting_in
 from celery_argsize.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from celery_argsize.doctor.checks import Outcome
     from celery_argsize.doctor.facts import CeleryProcess, Facts, Node
 
 #: Seconds that a Beat or a worker may need to start, and a task to be sent and run.
 GRACE_SECONDS: Final = 10.0
-#: Times that something must have been due to conclude from no run at all.
+#: How often a task must have been due before no run at all means something.
 DUE_AT_LEAST: Final = 3.0
-#: The same, for how often it ran to say something: over a few seconds, and since the workers started.
-RATE_AT_LEAST: Final = 5.0
-RATE_SINCE_START_AT_LEAST: Final = 10.0
-#: Runs for each time due, as two Beats make them: about 2, with what falls off at both ends.
-TWICE: Final = (1.7, 2.4)
 
-_START: Final = "celery -A {app} beat -l info"
+_NO_SCHEDULE: Final = "beat_schedule is empty: nothing needs a Beat."
 
 
-class _Due(NamedTuple):
-    """All entries that send one task: its runs are not told apart."""
-
-    task: str
-    entries: tuple[Entry, ...]
-    nodes: tuple[Node, ...]
-    """The workers that answer and consume a queue it is sent to."""
-
-    @property
-    def names(self) -> str:
-        return ", ".join(entry.name for entry in self.entries)
-
-    @property
-    def rate(self) -> float | None:
-        """Times due a second; ``None`` where one of the entries goes by the clock."""
-        every = [entry.every for entry in self.entries]
-        return None if None in every else sum(1 / seconds for seconds in every if seconds)
-
-    @property
-    def often(self) -> str:
-        """How often it is due, in words."""
-        return f"due every {1 / self.rate:g} s" if self.rate else "due by the clock"
-
-    @property
-    def runs(self) -> int:
-        return sum(node.totals.get(self.task, 0) for node in self.nodes)
-
-    @property
-    def youngest(self) -> float:
-        """Seconds in which all of its workers were there."""
-        return min((node.uptime or 0.0 for node in self.nodes), default=0.0)
-
-    @property
-    def oldest(self) -> float:
-        return max((node.uptime or 0.0 for node in self.nodes), default=0.0)
-
-    @property
-    def sample(self) -> tuple[int, float] | None:
-        """Runs in the seconds in which they were counted twice; ``None`` where that was not done."""
-        if not self.nodes or not all(node.span for node in self.nodes):
-            return None
-        runs = sum(node.later.get(self.task, 0) - node.totals.get(self.task, 0) for node in self.nodes)
-        return runs, min(node.span for node in self.nodes)
+def _entries(facts: Facts) -> list[Entry]:
+    """What Beat is to send; raises ``Unavailable`` where another scheduler keeps that elsewhere."""
+    if scheduler := external_scheduler(facts.app):
+        message = f"{scheduler} keeps the schedule: it cannot be seen here"
+        raise Unavailable(message)
+    return [entry for entry in read_schedule(facts.app).values() if entry]
 
 
-def _due(facts: Facts, schedule: list[Entry]) -> list[_Due]:
-    """What can be judged: sent to a queue that a live worker consumes, and known to one of these."""
-    nodes, consumed, deaf = facts.workers.get().live(), consumed_queues(facts), unheard_names(facts)
-    by_task: dict[str, list[Entry]] = defaultdict(list)
-    for entry in schedule:
-        by_task[entry.task].append(entry)
-    found = []
-    for task, same in by_task.items():
-        if any(entry.queue is not None and entry.queue not in consumed for entry in same):
-            continue
-        queues = {entry.queue for entry in same}
-        takers = [node for node in nodes if None in queues or queues & {*node.queues}]
-        takers = [node for node in takers if knows(node, task)]
-        # a worker that does not say how long it runs, or does not answer, may have run all of it
-        if takers and all(node.uptime is not None for node in takers) and not deaf:
-            found.append(_Due(task, tuple(same), tuple(takers)))
-    return found
+def _can_run(node: Node, task: str) -> bool:
+    """Whether a worker knows *task*. None lists Celery's own, which all know."""
+    return node.registered is None or task in node.registered or task.startswith("celery.")
 
 
-def _beats(facts: Facts) -> list[CeleryProcess]:
-    """The Beats of this app on this machine. One that another one started is the same: a wrapper and what it wraps."""
-    processes = facts.host.found.processes if facts.host.found else ()
-    beats = [process for process in processes if process.beat and is_of_app(facts.app, process.app)]
-    beats = [beat for beat in beats if at_database(facts, beat) is not False]
-    return [beat for beat in beats if beat.ppid not in {other.pid for other in beats}]
+def _schedule(facts: Facts) -> list[Outcome]:
+    entries = _entries(facts)
+    outcomes = [
+        fail(
+            "Beat cannot read this entry: it ends when it comes to it, or never sends it.",
+            "it needs a task and a schedule: seconds, a timedelta, a crontab or the like",
+            fix=f"# in beat_schedule:\n{name!r}: {{'task': 'NAME.OF.TASK', 'schedule': 60.0}}",
+            subject=name,
+        )
+        for name, entry in read_schedule(facts.app).items()
+        if entry is None
+    ]
+    if not entries:
+        return outcomes or [ok(_NO_SCHEDULE)]
+    if facts.workers.get().nodes:
+        outcomes += [outcome for entry in entries if (outcome := _not_run(facts, entry))]
+    elif not outcomes:
+        facts.workers.get().live()  # raises, with the reason
+    figure = counted(len(entries), "scheduled task")
+    return outcomes or [ok("A live worker knows each task and consumes its queue.", figure)]
 
 
-# --- beat.sending
+def _not_run(facts: Facts, entry: Entry) -> Outcome | None:
+    """Why no live worker runs what *entry* sends; ``None`` if one does."""
+    queue, consumed = entry.queue, consumed_queues(facts)
+    figure = f"task {entry.task}, queue {queue or 'not known'}"
+    command = f"celery -A {word_of(facts.app)}"
+    if not any(_can_run(node, entry.task) for node in facts.workers.get().live()):
+        reason = "No live worker knows its task: messages are thrown away (“Received unregistered task”)."
+        fix = "# import its module in the worker, and see that beat_schedule has the task's own name:\n"
+        return fail(reason, figure, fix=f"{fix}{command} inspect registered", subject=entry.name)
+    if queue is None or queue in consumed:
+        return None
+    if silent := unheard_names(facts):
+        reason = f"nobody who answers consumes its queue {queue}, and {silent[0]} does not answer"
+        return unknown(reason, subject=entry.name)
+    fix = f"{command} worker -Q {shlex.quote(','.join(sorted({*consumed, queue})))}"
+    return fail("No live worker consumes the queue that it is sent to.", figure, fix=fix, subject=entry.name)
 
 
 def _sending(facts: Facts) -> list[Outcome]:
-    schedule = schedule_of(facts)
-    if not schedule:
-        return [ok(NO_SCHEDULE)]
+    by_task: dict[str, list[Entry]] = defaultdict(list)
+    for entry in _entries(facts):
+        by_task[entry.task].append(entry)
+    if not by_task:
+        return [ok(_NO_SCHEDULE)]
     beats = _beats(facts)
-    due = _due(facts, schedule)
-    troubles = [outcome for one in due if (outcome := _not_sent(facts, one, beats))]
-    if troubles:
-        return troubles
-    ran = [one for one in due if (one.sample[0] if one.sample else one.runs)]
-    if ran:
-        names = sum(len(one.entries) for one in ran)
-        return [ok("Scheduled tasks run.", f"{names} of {counted_entries(len(schedule))}; {_told(ran[0])}")]
+    outcomes = [outcome for same in by_task.values() if (outcome := _task(facts, same, beats))]
+    running = [outcome for outcome in outcomes if outcome.verdict == "ok"]
+    if len(running) < len(outcomes):
+        return [outcome for outcome in outcomes if outcome.verdict != "ok"]
+    if running:
+        total = counted(len(by_task), "scheduled task")
+        return [ok("Scheduled tasks run.", f"{len(running)} of {total}; {running[0].figure}")]
+    nothing = "of what live workers can run, nothing was due for long enough to see it"
     if beats:
-        return [
-            ok(
-                "A Beat runs here. Of what live workers can run, nothing was due for long enough to see it.",
-                f"pid {beats[0].pid}",
-            )
-        ]
-    return [
-        unknown(
-            "of what live workers can run, nothing was due for long enough; of Beats, "
-            f"{_none_here(facts)}; whether one runs elsewhere cannot be told"
-        )
-    ]
+        return [ok(f"A Beat runs here; {nothing}.", f"pid {beats[0].pid}")]
+    return [unknown(f"{nothing}, and {_none_here(facts)}")]
 
 
-def _told(due: _Due) -> str:
-    """Runs, and how many there should be about: no verdict, as Beat or a laptop may have slept for a while."""
-    times = f", due {counted(round(due.oldest * due.rate), 'time')}" if due.rate else ""
-    return f"{due.task}: {counted(due.runs, 'run')} in {due.oldest:,.0f} s{times}"
-
-
-def _not_sent(facts: Facts, due: _Due, beats: list[CeleryProcess]) -> Outcome | None:
-    """Trouble, where it was due and did not run."""
-    # A Beat that is seen counts from its own start, as with a fresh schedule; till the workers were first asked.
-    span = due.sample[1] if due.sample else 0.0
-    seconds = min([due.youngest, *(time.time() - span - beat.created for beat in beats)])
-    times = sum(entry.due(seconds, GRACE_SECONDS) for entry in due.entries)
-    if due.sample and due.rate and not due.sample[0] and seconds > GRACE_SECONDS and span * due.rate >= DUE_AT_LEAST:
-        return _missing(facts, due, f"0 runs in {span:.0f} s, {due.often}", beats)
-    if due.runs or (due.sample and due.sample[0]):
+def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Outcome | None:
+    """Judge by its runs whether a task is sent, by any of its *entries*; ``None`` where that cannot be told."""
+    task, nodes = entries[0].task, _able(facts, entries)
+    if not nodes:
         return None
-    if due.rate is None:
-        return _overdue(facts, due) if times else None
-    return _missing(facts, due, f"0 runs in {seconds:.0f} s, {due.often}", beats) if times >= DUE_AT_LEAST else None
+    intervals = [entry.every for entry in entries]
+    rate = None if None in intervals else sum(1 / every for every in intervals if every)
+    uptimes = [node.uptime or 0.0 for node in nodes]
+    runs = sum(node.totals.get(task, 0) for node in nodes)
+    # runs are counted again, a span later, where something is due that often
+    span = min(node.span for node in nodes)
+    later = sum(node.later.get(task, 0) for node in nodes) - runs if span else 0
+    if later if span else runs:
+        return ok("", f"{task}: {counted(runs, 'run')} in {max(uptimes):,.0f} s")
+    # the time in which Beat and all workers were there, till the first count
+    seconds = min([*uptimes, *(time.time() - span - beat.created for beat in beats)])
+    times = sum(entry.times_due(seconds, GRACE_SECONDS) for entry in entries)
+    if rate is None:
+        reason = "It was due by the clock, and no worker ran it. Does a Beat run, and did it then?"
+        names, figure = _names(entries), f"0 runs in {min(uptimes):,.0f} s"
+        return warn(reason, figure, fix=_command(facts), subject=names) if times and not runs else None
+    if seconds > GRACE_SECONDS and span * rate >= DUE_AT_LEAST:
+        seconds = span
+    elif runs or times < DUE_AT_LEAST:
+        return None
+    figure = f"0 runs in {seconds:.0f} s, due every {1 / rate:g} s"
+    busy = any(0 < node.concurrency <= (node.active or 0) for node in nodes)
+    return _not_sent(facts, entries, beats, figure, busy=busy)
 
 
-def _missing(facts: Facts, due: _Due, figure: str, beats: list[CeleryProcess]) -> Outcome:
-    waiting = sum(waiting_in(facts, queue) or 0 for queue in {entry.queue for entry in due.entries} if queue)
-    busy = any(node.active is not None and 0 < node.concurrency <= node.active for node in due.nodes)
-    if waiting or busy:
-        return warn(
-            "It does not run though it is due: the workers are busy, and what Beat sends waits for them, or expires.",
-            f"{figure}; {waiting:,} message{' waits' if waiting == 1 else 's wait'}",
-            fix=f"# more workers, or a queue of its own for it:\ncelery -A {word_of(facts.app)} worker -Q QUEUE",
-            subject=due.names,
-        )
-    here = f"Beat runs here (pid {beats[0].pid}), with another schedule or broker" if beats else "no Beat sends it"
-    here += ", or all expire first" if any(entry.expires for entry in due.entries) else ""
-    return fail(
-        f"It does not run though it is due, and its workers are free: {here}.",
-        figure,
-        fix=f"# one Beat, and one only:\n{_START.format(app=word_of(facts.app))}",
-        subject=due.names,
-    )
+def _able(facts: Facts, entries: list[Entry]) -> list[Node]:
+    """The workers that can run a task; none where others may have run it as well."""
+    queues = {entry.queue for entry in entries}
+    if not queues <= {None, *consumed_queues(facts)} or unheard_names(facts):
+        return []
+    live = [node for node in facts.workers.get().live() if _can_run(node, entries[0].task)]
+    nodes = [node for node in live if None in queues or queues & {*node.queues}]
+    return nodes if all(node.uptime is not None for node in nodes) else []
 
 
-def _overdue(facts: Facts, due: _Due) -> Outcome:
-    return warn(
-        "It was due by the clock since its workers started, and none of them ran it. Does a Beat run, and did it then?",
-        f"0 runs in {due.youngest:,.0f} s",
-        fix=f"# one Beat, and one only:\n{_START.format(app=word_of(facts.app))}",
-        subject=due.names,
-    )
+def _not_sent(facts: Facts, entries: list[Entry], beats: list[CeleryProcess], figure: str, *, busy: bool) -> Outcome:
+    """Why a task does not run that is due at intervals. *busy*: a worker has no process free."""
+    queues = {entry.queue for entry in entries if entry.queue}
+    if (waiting := sum(waiting_in(facts, queue) or 0 for queue in queues)) or busy:
+        reason = "It is due and does not run: the workers are busy, and what Beat sends waits or expires."
+        figure += f"; {waiting:,} message{' waits' if waiting == 1 else 's wait'}"
+        fix = f"# more workers, or a queue of its own:\ncelery -A {word_of(facts.app)} worker -Q QUEUE"
+        return warn(reason, figure, fix=fix, subject=_names(entries))
+    cause = f"Beat runs here (pid {beats[0].pid}), with another schedule or broker" if beats else "no Beat sends it"
+    cause += ", or all expire first" if any(entry.expires for entry in entries) else ""
+    reason = f"It is due and does not run, and its workers are free: {cause}."
+    return fail(reason, figure, fix=f"# one Beat, and one only:\n{_command(facts)}", subject=_names(entries))
 
 
-# --- beat.single
+def _names(entries: list[Entry]) -> str:
+    return ", ".join(entry.name for entry in entries)
+
+
+def _command(facts: Facts) -> str:
+    return f"celery -A {word_of(facts.app)} beat -l info"
+
+
+def _beats(facts: Facts) -> list[CeleryProcess]:
+    """The Beats of this app on this machine. ``uv run`` counts once with the Beat that it started."""
+    processes = facts.host.found.processes if facts.host.found else ()
+    beats = [beat for beat in processes if beat.beat and is_of_app(facts.app, beat.app)]
+    beats = [beat for beat in beats if _at_database(facts, beat) is not False]
+    pids = {beat.pid for beat in beats}
+    return [beat for beat in beats if beat.ppid not in pids]
+
+
+def _at_database(facts: Facts, beat: CeleryProcess) -> bool | None:
+    """Whether *beat* sends to the database that the workers read from; ``None``: not known."""
+    workers, host = facts.workers.found, facts.host.get()
+    if workers is None:
+        return None
+    if (host.hostname, beat.pid) in {(node.hostname, node.pid) for node in workers.nodes}:
+        return True  # a worker with -B, which answers there
+    # a Beat that has sent nothing yet has no connection at all
+    return False if beat.ports and beat.elsewhere(workers.port) else workers.at_database(beat)
 
 
 def _single(facts: Facts) -> Outcome:
-    beats, scheduler = _beats(facts), foreign_scheduler(facts.app)
+    beats, scheduler = _beats(facts), external_scheduler(facts.app)
     if "redbeat" in scheduler.lower():
         return ok("RedBeat has a lock of its own: one of several Beats sends.", f"{len(beats)} here")
-    ratios = _ratios(facts)
-    # where what is due runs once all the same, the second one has a broker of its own
-    if len(beats) > 1 and not any(ratio.sampled and ratio.value < TWICE[0] for ratio in ratios):
-        return _several(facts, beats, ratios)
-    if ratios:
-        return _by_runs(facts, ratios)
+    if len(beats) > 1:
+        return _several(facts, beats, scheduler)
     if beats:
-        told = "" if at_database(facts, beats[0]) else " Whether it sends to this broker is not seen."
-        return ok(f"One Beat of this app on this machine. Others elsewhere are not seen.{told}", f"pid {beats[0].pid}")
-    if not facts.conf.beat_schedule and not scheduler:
-        return ok(NO_SCHEDULE)
-    return unknown(f"nothing is due often enough to tell one Beat from two, and {_none_here(facts)}")
+        reason = "One Beat of this app on this machine. Others elsewhere are not seen."
+        reason += "" if _at_database(facts, beats[0]) else " Whether it sends to this broker is not seen."
+        return ok(reason, f"pid {beats[0].pid}")
+    if facts.conf.beat_schedule or scheduler:
+        return unknown(_none_here(facts))
+    return ok(_NO_SCHEDULE)
 
 
 def _none_here(facts: Facts) -> str:
-    """What is known of Beats on this machine, where none is seen."""
     if facts.host.found is None or facts.host.found.psutil_missing:
-        return f"without psutil none is seen on this machine: {GET_PSUTIL}"
-    return "none of this app runs on this machine"
+        return f"without psutil no Beat is seen on this machine: {GET_PSUTIL}"
+    return "no Beat of this app runs on this machine; others elsewhere are not seen"
 
 
-def _several(facts: Facts, beats: list[CeleryProcess], ratios: list[_Ratio]) -> Outcome:
-    """What they have in common is a word, and maybe a port: that alone is no proof."""
-    scheduler, like = foreign_scheduler(facts.app), likeness(facts, beats)
+def _several(facts: Facts, beats: list[CeleryProcess], scheduler: str) -> Outcome:
+    """Judge several Beats with the app's ``-A``. Those of staging or of another project may have it as well."""
     pids = ", ".join(str(beat.pid) for beat in beats)
     figure = f"{len(beats)} Beats with this app's -A on this machine: pids {pids}"
-    # what another scheduler does about it is not known
-    if _doubled(ratios) or (like == "same" and (not scheduler or "django_celery_beat" in scheduler)):
-        return _two(facts, "; ".join([figure, *(ratio.figure for ratio in ratios[:2])]), sure=True)
-    if like == "apart":
+    here = [beat.folder for beat in beats if _at_database(facts, beat)]
+    apart = len({beat.folder for beat in beats} - {""}) == len(beats)
+    if apart and len(here) <= 1:
         return unknown(f"{figure}, each started in another folder: whether they are of one app is not known")
-    reason = "Whether all are of this app and send to its database is not known; if so, each task runs twice."
-    return _two(facts, figure, sure=False)._replace(reason=reason)
-
-
-def _ratios(facts: Facts) -> list[_Ratio]:
-    try:
-        return [ratio for one in _due(facts, schedule_of(facts)) if (ratio := _ratio(facts, one)) is not None]
-    except Unavailable:  # then the processes say what they can
-        return []
-
-
-def _by_runs(facts: Facts, ratios: list[_Ratio]) -> Outcome:
-    """Two Beats make all runs twice as many: one task alone may be sent by hand as well."""
-    least = min(ratios, key=lambda ratio: ratio.value)
-    if not _doubled(ratios):
-        return ok("What is due is not sent twice.", least.figure)
-    figure = "; ".join(ratio.figure for ratio in ratios[:3])
-    return _two(facts, figure, sure=sum(ratio.sampled for ratio in ratios) > 1)
-
-
-def _doubled(ratios: list[_Ratio]) -> bool:
-    return bool(ratios) and all(TWICE[0] <= ratio.value <= TWICE[1] for ratio in ratios)
-
-
-class _Ratio(NamedTuple):
-    """Runs for each time that a task was due."""
-
-    value: float
-    figure: str
-    sampled: bool
-    """Whether just now; else since the workers started, with what had waited for them."""
-
-
-def _ratio(facts: Facts, due: _Due) -> _Ratio | None:
-    """``None`` where it was due too seldom to say."""
-    if due.rate is None:
-        return None
-    if due.sample is not None and due.sample[1] * due.rate >= RATE_AT_LEAST:
-        runs, span = due.sample
-        # what had waited may be worked off in these seconds
-        if not runs or any(waiting_in(facts, entry.queue) for entry in due.entries if entry.queue):
-            return None
-        return _Ratio(
-            runs / (span * due.rate), f"{due.task}: {counted(runs, 'run')} in {span:.1f} s, {due.often}", sampled=True
-        )
-    times = due.oldest * due.rate
-    if times < RATE_SINCE_START_AT_LEAST or not due.runs:
-        return None
-    figure = f"{due.task}: {counted(due.runs, 'run')} in {due.oldest:,.0f} s, {due.often}"
-    return _Ratio(due.runs / times, figure, sampled=False)
-
-
-def _two(facts: Facts, figure: str, *, sure: bool) -> Outcome:
     fix = (
         "# find the others, on all machines, and end them; keep one Beat, and one only:\n"
         "ps aux | grep 'celery.*beat'\n"
         "# under supervisor, in [program:celery-beat]:\n"
-        f"command={_START.format(app=word_of(facts.app))}\nnumprocs=1"
+        f"command={_command(facts)}\nnumprocs=1"
     )
-    if sure:
+    same = any(here.count(folder) > 1 for folder in here if folder)
+    # what other schedulers do about it is not known
+    if same and (not scheduler or "django_celery_beat" in scheduler):
         return fail("Two Beats send everything that is due: each task runs twice.", figure, fix=fix)
-    reason = "It looks like two Beats, which run each task twice. It may also be sent by hand, or late ones caught up."
+    reason = "Whether all send to this app's database is not known; if so, each task runs twice."
     return warn(reason, figure, fix=fix)
 
 
-NO_SCHEDULE: Final = "beat_schedule is empty: nothing needs a Beat."
-
-
-def schedule_of(facts: Facts) -> list[Entry]:
-    """What Beat is to send.
-
-    Raises:
-        Unavailable: it is kept elsewhere.
-    """
-    scheduler = foreign_scheduler(facts.app)
-    if scheduler:
-        message = f"{scheduler} keeps the schedule: it cannot be seen here"
-        raise Unavailable(message)
-    return entries(facts.app)
-
-
-def knows(node: Node, task: str) -> bool:
-    """Workers do not tell of Celery's own tasks: all have them."""
-    return node.registered is None or task in node.registered or task.startswith("celery.")
-
-
-def schedule_check(facts: Facts) -> list[Outcome]:
-    """Whether each entry can be read, and a live worker knows its task and consumes its queue."""
-    schedule = schedule_of(facts)
-    troubles = [
-        fail(
-            "This entry cannot be read: Beat ends when it comes to it, or never sends it.",
-            "it needs a task, and a schedule that is a number of seconds, a timedelta, a crontab or the like",
-            fix=f"# in beat_schedule:\n{name!r}: {{'task': 'NAME.OF.TASK', 'schedule': 60.0}}",
-            subject=name,
-        )
-        for name in unreadable(facts.app)
-    ]
-    if not schedule:
-        return troubles or [ok(NO_SCHEDULE)]
-    found = facts.workers.get()
-    if troubles and (found.no_control or found.broker_error or not found.nodes):
-        return troubles
-    if not found.asked().nodes:
-        return [unknown(f"{counted_entries(len(schedule))}, and no worker answers that could run what is due")]
-    consumed = consumed_queues(facts)
-    troubles += [outcome for entry in schedule if (outcome := _unready(facts, entry, consumed))]
-    return troubles or [ok("A live worker knows each task and consumes its queue.", counted_entries(len(schedule)))]
-
-
-def counted_entries(number: int) -> str:
-    """How many entries."""
-    return f"{number:,} {'entry' if number == 1 else 'entries'}"
-
-
-def _unready(facts: Facts, entry: Entry, consumed: frozenset[str]) -> Outcome | None:
-    nodes = facts.workers.get().live()
-    if not any(knows(node, entry.task) for node in nodes):
-        return fail(
-            "No live worker knows the task that this entry sends: each message is thrown away (“Received unregistered "
-            "task”).",
-            f"task {entry.task}",
-            fix="# import its module in the worker, and see that the name in beat_schedule is the task's own:\n"
-            f"celery -A {word_of(facts.app)} inspect registered",
-            subject=entry.name,
-        )
-    if entry.queue is not None and entry.queue not in consumed:
-        if deaf := unheard_names(facts):
-            reason = f"no worker that answers consumes the queue {entry.queue}, and {deaf[0]} does not answer"
-            return unknown(reason, subject=entry.name)
-        return fail(
-            "No live worker consumes the queue that this entry is sent to.",
-            f"task {entry.task}, queue {entry.queue}",
-            fix=f"celery -A {word_of(facts.app)} worker -Q {shlex.quote(','.join(sorted({*consumed, entry.queue})))}",
-            subject=entry.name,
-        )
-    return None
-
-
-def at_database(facts: Facts, beat: CeleryProcess) -> bool | None:
-    """Whether *beat* sends to the very database that the workers read, not just to its port; ``None``: not known."""
-    found, host = facts.workers.found, facts.host.found
-    if found is None or host is None:
-        return None
-    if beat.pid in {node.pid for node in found.nodes if node.hostname == host.hostname}:
-        return True  # a worker with -B, which answers there
-    # a Beat that has sent nothing yet has no connection at all
-    return False if beat.ports and beat.elsewhere(found.port) else found.at_database(beat)
-
-
-def likeness(facts: Facts, beats: Sequence[CeleryProcess]) -> Literal["same", "maybe", "apart"]:
-    """``same``: two of *beats* are known to be at the database, and were started in one folder.
-
-    ``apart``: each was started in a folder of its own, and no two are known to be at the database.
-    """
-    folders = [beat.folder for beat in beats]
-    known = [folder for beat, folder in zip(beats, folders, strict=True) if at_database(facts, beat)]
-    seen = [folder for folder in known if folder]
-    if len(seen) > len({*seen}):
-        return "same"
-    return "maybe" if len(known) > 1 or "" in folders or len(folders) > len({*folders}) else "apart"
-
-
-CHECKS: Final[tuple[Check, ...]] = (
-    Check("beat.schedule", "the tasks and queues of beat_schedule against live workers", schedule_check),
+CHECKS: Final = (
+    Check("beat.schedule", "the tasks and queues of beat_schedule against live workers", _schedule),
     Check("beat.sending", "runs of scheduled tasks against how often they are due", _sending),
-    Check("beat.single", "Beats on this machine, and runs above what is due", _single),
+    Check("beat.single", "Beats on this machine", _single),
 )

@@ -14,7 +14,7 @@ from celery_argsize.connections.shrink import forecast as forecast_live
 from celery_argsize.doctor.app import setting, transport_option
 from celery_argsize.doctor.checks import Outcome, fail, ok, unknown, warn
 from celery_argsize.doctor.facts import Unavailable
-from celery_argsize.doctor.judge.setting_values import live_nodes
+from celery_argsize.doctor.judge.settings import live_nodes
 from celery_argsize.doctor.redis_facts import RESULTS
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import parse_redis_url
@@ -132,7 +132,7 @@ def _pools(facts: Facts, publishing: int | None, broker: int | None, results: in
     app = facts.app
     lines = (
         (publishing, setting(app, "broker_pool_limit", publishing)),
-        (broker, transport_option(facts, "max_connections", broker)),
+        (broker, transport_option(facts.app, "max_connections", broker)),
         (results, setting(app, "redis_max_connections", results)),
     )
     return [line for bound, line in lines if bound is not None]

@@ -10,7 +10,7 @@ from celery_argsize.doctor.facts import GET_PSUTIL, NO_PSUTIL, Unavailable
 from celery_argsize.doctor.judge.answering import answering, some_of
 from celery_argsize.doctor.judge.host import less_memory
 from celery_argsize.doctor.judge.queues import queues
-from celery_argsize.doctor.judge.setting_values import memory_line, memory_options
+from celery_argsize.doctor.judge.settings import memory_line, memory_options
 from celery_argsize.words import counted, size
 
 if TYPE_CHECKING:

@@ -35,12 +35,6 @@ def app_at(url: str, **conf: Any) -> Celery:
     return app
 
 
-def connection_of(app: Celery) -> dict[str, Any]:
-    """What the app's result backend gives redis-py."""
-    backend: Any = app.backend
-    return dict(backend.connparams)
-
-
 def said(app: Celery, name: str) -> Outcome:
     app.finalize()
     (found,) = [check.outcomes(Facts(Scope(app))) for check in CHECKS if check.id == name]
@@ -93,21 +87,6 @@ def test_messages_that_are_not_accepted_are_thrown_away(scene: Scene, tmp_path: 
     assert said(app_at(scene.broker, task_serializer="pickle"), "settings.serializer").verdict == "fail"
 
 
-def test_options_of_the_seed_for_the_result_backend_do_nothing_and_those_of_the_fix_do(redis_url: str) -> None:
-    app = app_at(redis_url, result_backend_transport_options={"socket_timeout": 30, "health_check_interval": 30})
-    outcome = said(app, "settings.result_connections")
-    assert connection_of(app)["socket_timeout"] != 30
-    assert "health_check_interval" not in connection_of(app)
-
-    fixed = app_at(redis_url)
-    for line in outcome.fix.splitlines():
-        name, _, value = line.removeprefix("app.conf.").partition(" = ")
-        fixed.conf[name] = json.loads(value)
-
-    assert connection_of(fixed)["socket_timeout"] == 30
-    assert connection_of(fixed)["health_check_interval"] == 30
-
-
 def test_pools_are_held_against_what_a_small_redis_takes(tmp_path: Path) -> None:
     server = RedisServer(tmp_path, "--maxclients", "30")
     try:
@@ -128,14 +107,6 @@ def test_results_without_expiry_stay(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         assert client.ttl("celery-task-meta-some-id") == -1
     assert said(app, "settings.result_expires").verdict == "warn"
-
-
-def test_a_time_zone_that_does_not_exist_stops_countdowns(redis_url: str) -> None:
-    app = app_at(redis_url, timezone="Mars/Olympus")
-
-    with pytest.raises(Exception, match="Mars"):
-        app.send_task("nobody", countdown=5)
-    assert said(app, "settings.timezone").verdict == "fail"
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from celery.app.defaults import SETTING_KEYS
 from celery_argsize.doctor.app import setting, spelled
 from celery_argsize.doctor.checks import Outcome
 from celery_argsize.doctor.facts import CeleryProcess, CGroup, Facts, HostFacts, LookResult, Node, Scope, WorkerFacts
-from celery_argsize.doctor.judge.setting_names import misnomers
 from celery_argsize.doctor.judge.settings import CHECKS
 
 REDIS = "redis://localhost:6379/0"
@@ -116,18 +115,23 @@ def test_the_settings_of_the_seed_that_celery_does_not_know_are_named() -> None:
 def test_a_misspelled_setting_is_named_with_the_one_that_was_meant(written: str, meant: str) -> None:
     conf: dict[str, Any] = {written: 1}
 
-    (found,) = misnomers(app_with(**conf))
+    outcome = one("names", app_with(**conf))
 
-    assert (found.written, found.meant) == (written, meant)
+    assert outcome.verdict == "warn"
+    assert outcome.figure == (f"{written}; the nearest that it knows is {meant}" if meant else written)
+    assert outcome.fix == (f"rename {written} to {meant}" if meant else f"remove {written}")
 
 
 def test_names_of_a_namespace_are_shown_as_they_are_written() -> None:
-    app = django_like(CELERY_WORKER_HEARTBEAT=300, CELERY_TASK_TIMELIMIT=3, CELERY_POOL_LIMIT=4)
+    app = django_like(
+        CELERY_WORKER_HEARTBEAT=300, CELERY_TASK_TIMELIMIT=3, CELERY_POOL_LIMIT=4, CELERY_VISIBILITY_TIMEOUT=60
+    )
 
-    pool, limit, heartbeat = judged("names", app)
+    pool, limit, visibility, heartbeat = judged("names", app)
 
     assert pool.fix == "rename CELERY_POOL_LIMIT to CELERY_BROKER_POOL_LIMIT"
     assert limit.fix == "rename CELERY_TASK_TIMELIMIT to CELERY_TASK_TIME_LIMIT"
+    assert 'broker_transport_options["visibility_timeout"]' in visibility.reason
     assert heartbeat.figure == "CELERY_WORKER_HEARTBEAT; the nearest that it knows is CELERY_BROKER_HEARTBEAT"
 
 
@@ -136,7 +140,7 @@ def test_names_from_before_celery_4_are_known_and_their_misspellings_are_not() -
     names = {"BROKER_URL": REDIS, "CELERYD_CONCURRENCY": 2, "CELERY_ACKS_LATE": True, "CELERYD_PREFETCH_MULTIPLYER": 3}
     app.config_from_object(type("Settings", (), names))
 
-    assert [found[:2] for found in misnomers(app)] == [("CELERYD_PREFETCH_MULTIPLYER", "CELERYD_PREFETCH_MULTIPLIER")]
+    assert one("names", app).fix == "rename CELERYD_PREFETCH_MULTIPLYER to CELERYD_PREFETCH_MULTIPLIER"
 
 
 def test_settings_for_a_namespace_in_an_app_without_one_are_named() -> None:
@@ -152,8 +156,9 @@ def test_settings_for_a_namespace_in_an_app_without_one_are_named() -> None:
 def test_every_setting_of_celery_is_known_however_it_is_spelled() -> None:
     values: dict[str, Any] = dict.fromkeys(SETTING_KEYS, None)
 
-    assert misnomers(app_with(**values)) == []
-    assert misnomers(django_like(**{f"CELERY_{name.upper()}": None for name in SETTING_KEYS})) == []
+    assert one("names", app_with(**values)).verdict == "ok"
+    django = django_like(**{f"CELERY_{name.upper()}": None for name in SETTING_KEYS})
+    assert one("names", django).verdict == "ok"
 
 
 def test_peoples_own_settings_and_those_of_extensions_are_left_alone() -> None:
@@ -170,7 +175,7 @@ def test_peoples_own_settings_and_those_of_extensions_are_left_alone() -> None:
     theirs = ("argsize_flush_interval", "redbeat_redis_url", "beat_dburi", "singleton_backend_url", "once")
     more = ("redis_backend_health_check_interval", "redis_client_name")
     conf: dict[str, Any] = dict.fromkeys((*own, *theirs, *more), 1)
-    assert misnomers(app_with(**conf)) == []
+    assert one("names", app_with(**conf)).verdict == "ok"
 
     names = (
         "DJANGO_CELERY_BEAT_TZ_AWARE",
@@ -180,7 +185,8 @@ def test_peoples_own_settings_and_those_of_extensions_are_left_alone() -> None:
         "TASK_FORCE",
         "CELERYD_CONCURRENCY",
     )
-    assert misnomers(django_like(**dict.fromkeys(names, 1), CELERY_ARGSIZE_LARGE_TASK_CHARS=1)) == []
+    django = django_like(**dict.fromkeys(names, 1), CELERY_ARGSIZE_LARGE_TASK_CHARS=1)
+    assert one("names", django).verdict == "ok"
 
 
 def test_a_module_of_settings_may_hold_imports_functions_and_parts_of_settings() -> None:
@@ -196,7 +202,7 @@ def test_a_module_of_settings_may_hold_imports_functions_and_parts_of_settings()
     app = Celery("modular", set_as_current=False)
     app.config_from_object(module)
 
-    assert misnomers(app) == []
+    assert one("names", app).verdict == "ok"
 
 
 def test_a_misspelled_option_of_the_transport_is_named() -> None:
@@ -212,8 +218,8 @@ def test_a_memory_limit_in_bytes_fails_and_the_right_number_is_given() -> None:
     outcome = one("max_memory", app_with(worker_max_memory_per_child=524_288_000))
 
     assert outcome.verdict == "fail"
-    assert outcome.figure == "524,288,000 KiB, 500 GB for each child"
-    assert outcome.fix == "app.conf.worker_max_memory_per_child = 512000  # KiB: 500 MB"
+    assert outcome.figure == "524,288,000 KiB, 500.0 GB for each child"
+    assert outcome.fix == "app.conf.worker_max_memory_per_child = 512000  # KiB: 500.0 MB"
 
 
 def test_a_huge_limit_on_a_huge_machine_is_believed() -> None:
@@ -225,17 +231,6 @@ def test_a_huge_limit_on_a_huge_machine_is_believed() -> None:
 
 def test_a_limit_below_what_a_child_takes_fails() -> None:
     assert one("max_memory", app_with(worker_max_memory_per_child=20_000)).verdict == "fail"
-
-
-def test_a_limit_below_what_the_processes_of_this_apps_worker_take_fails() -> None:
-    app, node = app_with(worker_max_memory_per_child=100_000), Node(name="celery@h", pid=1, processes=(2,))
-    main = CeleryProcess(pid=1, ppid=0, kind="worker", rss=250 << 20)
-    child = CeleryProcess(pid=2, ppid=1, kind="child", rss=220 << 20)
-    another = CeleryProcess(pid=3, ppid=0, kind="worker", rss=300 << 20)
-
-    assert "220 MB" in one("max_memory", app, nodes=(node,), host=host(4 * GB, main, child)).reason
-    assert one("max_memory", app, nodes=(node,), host=host(4 * GB, another)).verdict == "ok"
-    assert one("max_memory", app, nodes=(node,), host=host(4 * GB, replace(main, rss=90 << 20), child)).verdict == "ok"
 
 
 def test_a_limit_beyond_the_memory_warns_only_where_the_worker_is() -> None:
@@ -261,13 +256,9 @@ def test_a_limit_beyond_the_memory_warns_only_where_the_worker_is() -> None:
         ("startup_retry", {"broker_connection_retry_on_startup": False}, "warn", "retry_on_startup = True"),
         ("startup_retry", {"broker_connection_retry": False}, "warn", "retry_on_startup = True"),
         ("time_limit", {"task_time_limit": 10, "task_soft_time_limit": 10}, "warn", "task_soft_time_limit = 8.0"),
-        ("acks_late", {"task_reject_on_worker_lost": True}, "warn", "app.conf.task_acks_late = True"),
         ("serializer", {"accept_content": ["json", "pickle"]}, "warn", "app.conf.accept_content = ['json']"),
         ("serializer", {"task_serializer": "pickle"}, "fail", "app.conf.task_serializer = 'json'"),
         ("serializer", {"accept_content": ["application/json"], "task_serializer": "yaml"}, "fail", "'yaml']"),
-        ("redis_socket", {"redis_socket_timeout": 30_000}, "warn", "app.conf.redis_socket_timeout = 30"),
-        ("redis_socket", {"redis_socket_timeout": 0}, "fail", "app.conf.redis_socket_timeout = 30"),
-        ("timezone", {"timezone": "Mars/Olympus"}, "fail", "app.conf.timezone = 'UTC'"),
     ],
 )
 def test_what_cannot_go_well_is_said_with_the_line_that_mends_it(
@@ -279,16 +270,12 @@ def test_what_cannot_go_well_is_said_with_the_line_that_mends_it(
     assert fix in outcome.fix
 
 
-def test_options_that_a_redis_result_backend_does_not_read_are_moved() -> None:
-    seed = {"socket_timeout": 30, "socket_connect_timeout": 20, "health_check_interval": 30, "socket_read_size": 32768}
-    outcome = one("result_connections", app_with(result_backend_transport_options={**seed, "global_keyprefix": "x"}))
+def test_options_that_a_redis_result_backend_does_not_read_are_named() -> None:
+    options = {"socket_timeout": 30, "max_connections": 4, "global_keyprefix": "x", "visibility_timeout": 60}
+    found = judged("names", app_with(result_backend_transport_options=options))
 
-    assert outcome.verdict == "warn"
-    assert outcome.fix.splitlines() == [
-        "app.conf.redis_backend_health_check_interval = 30",
-        "app.conf.redis_socket_connect_timeout = 20",
-        "app.conf.redis_socket_timeout = 30",
-    ]
+    assert {one.figure: one.verdict for one in found} == {"socket_timeout": "warn", "max_connections": "warn"}
+    assert found[0].fix == "set redis_socket_timeout instead"
 
 
 def test_a_late_task_that_may_run_longer_than_the_visibility_timeout_warns() -> None:
@@ -333,12 +320,6 @@ def test_a_pool_that_runs_all_tasks_in_one_process_needs_as_many_connections() -
 
     assert one("redis_max_connections", app, nodes=(node,)).subject == "celery@h"
     assert one("redis_max_connections", app, nodes=(replace(node, pool="prefork"),)).verdict == "ok"
-
-
-def test_the_heartbeat_only_counts_for_rabbitmq() -> None:
-    assert one("heartbeat", app_with(broker_heartbeat=0)).verdict == "ok"
-    assert one("heartbeat", app_with(broker="amqp://", broker_heartbeat=0)).verdict == "warn"
-    assert one("heartbeat", app_with(broker="amqp://", broker_heartbeat=300)).verdict == "ok"
 
 
 def test_a_single_task_with_its_soft_limit_above_its_hard_one_is_named() -> None:

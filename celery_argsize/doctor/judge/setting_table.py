@@ -1,0 +1,203 @@
+"""The checks settings.names and settings.values: the settings of an app against Celery's own table.
+
+People keep settings of their own there, and extensions do. So a name is only reported if it is close to one of Celery's
+(by difflib), or begins as only Celery's do.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from difflib import get_close_matches
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.app import defaults
+from kombu.transport.redis import SentinelChannel
+
+from celery_argsize.doctor.app import (
+    broker_kind,
+    number,
+    results_in_redis,
+    setting,
+    spelled,
+    transport_option,
+    transport_options,
+)
+from celery_argsize.doctor.checks import fail, ok, warn
+from celery_argsize.settings import CONF_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from celery import Celery
+
+    from celery_argsize.doctor.checks import Outcome
+    from celery_argsize.doctor.facts import Facts
+
+#: Celery's table: each setting with its kind and its default.
+_TABLE: Final[dict[str, Any]] = dict(defaults.flatten(defaults.NAMESPACES))
+#: Each name from before Celery 4, such as ``CELERYD_CONCURRENCY``, and the setting that it is now.
+_OLD_NAMES: Final[dict[str, str]] = vars(defaults)["_TO_NEW_KEY"]
+
+#: Only Celery's settings begin so.
+_CELERYS: Final = ("task_", "worker_", "beat_", "event_", "control_")
+#: Parts that people leave out (``time_limit``) or take for each other (``worker_acks_late``).
+_CONFUSED: Final = ("task", "worker", "broker", "result")
+#: Settings of extensions that begin so as well; the last is Celery's, and not in its table.
+_EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options", "result_backend_thread_safe")
+#: How alike two names must be (difflib's ratio), and where people's own begin like Celery's.
+_ALIKE: Final = 0.75
+_VERY_ALIKE: Final = 0.9
+#: Names that people take for settings (the first two from a field report), and what is so.
+_REMARKS: Final = {
+    "worker_heartbeat": "broker_heartbeat is for RabbitMQ, and Redis ignores it; how often a "
+    "worker says that it lives is an option of its command, --heartbeat-interval.",
+    "worker_clock_sync_interval": "Workers keep their clocks in step without a setting.",
+    "visibility_timeout": 'It is an option: broker_transport_options["visibility_timeout"].',
+}
+
+
+def names(facts: Facts) -> list[Outcome] | Outcome:
+    """Judge names: of settings, and of options for the broker and for a Redis result backend."""
+    app, conf, outcomes = facts.app, facts.conf.finalize(), []
+    # the last of the maps has Celery's defaults
+    written = {key for mapping in conf.maps[:-1] for key in mapping}
+    given = {_canonical(key, conf.prefix) for key in written} - {""}
+    for key in sorted(written):
+        outcome = _name(app, key, given)
+        # modules of settings have imports and functions as well
+        if outcome and not isinstance(conf[key], ModuleType) and not callable(conf[key]):
+            outcomes.append(outcome)
+    options = (*SentinelChannel.from_transport_options, "reauth_check_interval")
+    for name in transport_options(app) if broker_kind(app) == "redis" else ():
+        if name not in options and (meant := _nearest(str(name), options, _VERY_ALIKE)):
+            reason, fix = "The broker's transport does not know this option.", f'write "{meant}" instead of "{name}"'
+            outcomes.append(warn(reason, f"{name}, near {meant}", fix=fix))
+    for name in conf.result_backend_transport_options or () if results_in_redis(app) else ():
+        if (meant := f"redis_{name}") in _TABLE:
+            reason = "Redis result backends do not read it from result_backend_transport_options."
+            outcomes.append(warn(reason, name, fix=f"set {spelled(app, meant)} instead"))
+    return outcomes or ok("Celery knows every setting that is meant for it")
+
+
+def _canonical(written: str, prefix: str | None) -> str:
+    """The name as in Celery's table; empty if Celery does not read it. *prefix*: ``CELERY_``, of the namespace."""
+    if written in _OLD_NAMES:
+        return _OLD_NAMES[written]
+    if prefix and written.startswith(prefix.upper() if prefix.isupper() else prefix.lower()):
+        return written[len(prefix) :].lower()
+    return written if written.islower() and not written.startswith("_") else ""
+
+
+def _name(app: Celery, written: str, given: set[str]) -> Outcome | None:
+    """Judge one name. *given*: every setting that has a value, as in Celery's table."""
+    prefix = vars(app.conf)["prefix"]
+    name, remark, fix = _canonical(written, prefix), "", ""
+    if name:
+        meant, remark = _meant(name), _REMARKS.get(name.removeprefix("broker_"), "")
+        # people's own, such as default_queue, from which task_default_queue is made
+        own = not name.startswith(_CELERYS) and (meant in given or not (meant or remark))
+        if own or name in _TABLE or name.startswith(_EXTENSIONS):
+            return None
+    elif not prefix and written.startswith(("CELERY", "BROKER_")):
+        meant = written.lower().removeprefix("celery_")
+        if meant in _TABLE:
+            remark = "Celery reads such names only in a namespace."
+            fix = 'app.config_from_object(..., namespace="CELERY")'
+        else:
+            meant = _nearest(written, _OLD_NAMES, _VERY_ALIKE)
+        if not meant or _OLD_NAMES.get(meant, meant) in given:
+            return None
+    else:
+        return None
+    figure, fix = written, fix or f"remove {written}"
+    if meant:
+        meant = spelled(app, meant)
+        figure += f"; the nearest that it knows is {meant}"
+        fix = fix if remark else f"rename {written} to {meant}"
+    reason = f"Celery does not know it, so it does nothing. {remark}".rstrip()
+    return warn(reason, figure, fix=fix)
+
+
+def _meant(name: str) -> str:
+    """The setting that was probably meant by *name*; empty where none is like it."""
+    part, _, short = name.partition("_")
+    same_part = [key.removeprefix(f"{part}_") for key in _TABLE if key.startswith(f"{part}_")]
+    alike = _ALIKE if part in _CONFUSED or name.startswith(_CELERYS) else _VERY_ALIKE
+    if near := _nearest(short, same_part, alike):
+        return f"{part}_{near}"
+    rest = short if part in _CONFUSED else name if "_" in name else ""
+    moved = (rest, *(f"{other}_{rest}" for other in _CONFUSED))
+    other = "" if same_part else _nearest(name, _TABLE, _VERY_ALIKE)
+    return next((key for key in moved if key in _TABLE), other)
+
+
+def _nearest(name: str, candidates: Iterable[str], alike: float) -> str:
+    return next(iter(get_close_matches(name, sorted(candidates), 1, alike)), "")
+
+
+#: Settings that are numbers, or not set.
+_NUMBERS: Final = {"worker_concurrency"} | {name for name in _TABLE if _TABLE[name].type in {"int", "float"}}
+#: Of these, what may be a timedelta, and what Celery makes a number of.
+_SPANS: Final = ("result_expires", "result_failure_expires", "result_chord_expires")
+_CONVERTED: Final = (*_SPANS, "redis_db", "redis_port", "broker_port")
+#: Options of kombu's Redis transport that must be of the kind of its own defaults.
+_OPTIONS: Final = ("visibility_timeout", "unacked_restore_interval", "sep", "global_keyprefix", "priority_steps")
+#: Options that are numbers, or None.
+_TIMEOUTS: Final = ("socket_timeout", "socket_connect_timeout", "health_check_interval", "max_connections")
+_KINDS: Final[dict[type, tuple[Any, str]]] = {
+    int: ((int, float), "a number"),
+    str: (str, "text"),
+    list: ((list, tuple), "a list of numbers, the first being 0"),
+}
+
+
+def values(facts: Facts) -> list[Outcome] | Outcome:
+    """Judge the kinds of values: of settings, and of options for the broker."""
+    return [*_settings(facts.app), *_options(facts.app)] or ok("numbers are numbers")
+
+
+def _settings(app: Celery) -> list[Outcome]:
+    outcomes = []
+    for name in sorted(_NUMBERS):
+        value, default = app.conf.get(name), _TABLE[name].default
+        if not value or isinstance(value, (int, float, timedelta) if name in _SPANS else (int, float)):
+            continue
+        figure, amount = f"{spelled(app, name)} is {_shown(value)}", number(value)
+        if amount is None:
+            default = default.total_seconds() if isinstance(default, timedelta) else default
+            reason = "It must be a number. Celery fails with this, at the latest when it needs it."
+            outcomes.append(fail(reason, figure, fix=setting(app, name, default) + "  # Celery's own"))
+        elif isinstance(value, str) and name not in _CONVERTED:
+            reason = "It is text, where a number belongs: Celery fails when it needs it."
+            fix = setting(app, name, int(amount) if amount.is_integer() else amount)
+            outcomes.append(warn(reason, figure, fix=fix))
+    return outcomes
+
+
+def _options(app: Celery) -> list[Outcome]:
+    """Judge ``broker_transport_options`` of a Redis, and the visibility timeout of SQS."""
+    name, given, options = "broker_transport_options", app.conf.broker_transport_options, transport_options(app)
+    if given and not options:
+        return [fail("It must be a mapping of options.", type(given).__name__, fix=setting(app, name, {}))]
+    outcomes = []
+    judged = {"redis": (*_OPTIONS, *_TIMEOUTS), "sqs": _OPTIONS[:1]}
+    for option in judged.get(broker_kind(app), ()):
+        default = getattr(SentinelChannel, option)
+        default = 30 if default is None else default
+        value = options.get(option, default)
+        kinds, kind = _KINDS[type(default)]
+        empty = bool(default) and value in ("", [], ())
+        if (empty or not isinstance(value, kinds)) and (value is not None or option in _OPTIONS):
+            figure = f"{name}: {option} is {_shown(value)}"
+            fix = transport_option(app, option, default)
+            outcomes.append(fail(f"It must be {kind}. kombu fails with this.", figure, fix=fix))
+    return outcomes
+
+
+def _shown(value: object) -> str:
+    """*value* as in Python; only its type where it may be a URL with a password, or the like."""
+    shown = repr(value)
+    plain = re.fullmatch(r"[\w .,+\-'\"()\[\]\\]{,40}", shown)
+    return shown if plain else f"a {type(value).__name__}"
