@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from celery_argsize import settings as config
@@ -110,7 +110,7 @@ def each_app(location: Location) -> list[Location]:
         return [location]
     from celery_argsize.stores.redis import apps_in  # noqa: PLC0415 - as above
 
-    return [Location(config.with_app(location.settings, name)) for name in apps_in(location.settings)]
+    return [Location(replace(location.settings, app_name=name)) for name in apps_in(location.settings)]
 
 
 class Reader:

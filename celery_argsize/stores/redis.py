@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from importlib import resources
 from itertools import chain
@@ -19,7 +20,6 @@ from celery_argsize.errors import ConfigError, SchemaError, StoreError
 from celery_argsize.figures.counters import OTHER, Figures
 from celery_argsize.figures.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
-from celery_argsize.settings import with_app
 from celery_argsize.stores.connection import connect, disconnect, explain, prepare
 from celery_argsize.stores.fields import ANY, pack, unpack
 
@@ -255,7 +255,7 @@ class AppsStore:
 
     def _store(self, name: str) -> RedisStore:
         if name not in self._stores:
-            self._stores[name] = RedisStore(with_app(self._settings, name), self._client)
+            self._stores[name] = RedisStore(replace(self._settings, app_name=name), self._client)
         return self._stores[name]
 
     def close(self) -> None:

@@ -80,7 +80,7 @@ def _tls_of_messages(app: Any, url: str) -> Tls:
 
 
 def _of_results(app: Any) -> list[Place]:
-    url, options = of_results(app, completed=True)
+    url, options = of_results(app)
     if not url:
         return []
     on = _scheme(url) == "rediss"
