@@ -1,20 +1,22 @@
-"""From an argsrepr or kwargsrepr back to values: ``ast.literal_eval`` for text that Celery wrote, and may have cut.
+"""Reads an ``argsrepr`` or ``kwargsrepr`` back: ``ast.literal_eval`` for text that Celery wrote, and may have cut.
 
-What is cut or no repr becomes a placeholder with a path, so ``json.dumps`` meets no Ellipsis, and nothing raises.
-Whether a header *was* cut is ``truncation``'s question, which has the value to compare with; here is the text alone.
-Pure: nothing in the text is run, and time and memory are linear in its length, as far as those of dicts are.
+What is cut becomes a placeholder with a path, so ``json.dumps`` meets no Ellipsis. Nothing in the text is run, nothing
+raises, and time and memory are linear in its length. Only the text is at hand here; measuring/cuts.py, which tells
+whether a header was cut, has the value too.
 
 Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate`` of Celery 5.3 to 5.7.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
 from copy import copy
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 CUT: Final = "<cut>"
 #: Stands where something is shown that cannot be made again, like ``<Song object at 0x7f…>``.
 UNREADABLE: Final = "<unreadable>"
-#: Containers within containers; deeper ones are ``CUT``. Well below where ``json.dumps`` gives up.
+#: Containers within containers; deeper ones are ``CUT``. ``json.dumps`` gives up at about ten times as many.
 MAX_DEPTH: Final = 100
 #: Paths in ``ParsedRepr.missing``; further ones are left out.
 MAX_PATHS: Final = 1000
@@ -49,22 +51,22 @@ class ParsedRepr(NamedTuple):
 def parse_repr(text: object) -> ParsedRepr:
     r"""Read *text*, an ``argsrepr`` or ``kwargsrepr``. Never raises, whatever *text* is.
 
-    It reads None, bools, numbers, texts, bytes, lists, tuples, dicts, sets, Decimals, UUIDs and what ``datetime`` has,
-    with a fixed time zone or none. If all is there, the value is the original one. If not, it is made for JSON: tuples
-    and sets are lists, bytes and objects are texts, and a key that is still no text and no int is its JSON.
+    If all is there, the value is the original one: of None, bools, numbers, texts, bytes, lists, tuples, dicts, sets,
+    Decimals, UUIDs, and what ``datetime`` has, with a fixed time zone or none. If not, it is made for JSON: tuples and
+    sets are lists, bytes and objects are texts, and a key that is no text and no int is its JSON.
 
     ``CUT`` and ``UNREADABLE`` stand for one member, for the rest of a list (at its end) or of a dict (as its last key
     and value), or for a container of which nothing is left. Celery marks a cut by size once, in one container; those
-    around it may lack something too, and end with ``CUT`` as well. Text that is no repr, or more, is one placeholder.
+    around it may lack something too, and end with ``CUT`` as well. Text that is no repr is one placeholder.
 
     What the text alone cannot tell:
 
-    - A text that ends in ``...`` was cut, or ends so. It is kept, and its path is missing: to replay half a text is
-      worse than a false alarm. So are bytes like ``b'ff'``: saferepr shows what is not UTF-8 in hex.
+    - A text that ends in ``...`` was cut, or ends so. It is kept, and its path is missing. So are bytes like
+      ``b'ff'``: saferepr shows what is not UTF-8 in hex.
     - Bytes are shown raw: in ``b'it's'`` the quote that ends them is the first with a separator behind it.
-    - Texts in single quotes are read as saferepr writes them, where ``'\n'`` is two characters; only what can be read
+    - Texts in single quotes are read as saferepr writes them, where ``'\n'`` is two characters. Only what can be read
       better as Python's own repr, such as texts in double quotes, is read as that.
-    - ``{'a', ...}`` is a dict, cut after a key, or a set. JSON has no sets: it is read as a dict.
+    - ``{'a', ...}`` is a dict, cut after a key, or a set. It is read as a dict, as JSON has no sets.
     """
     if type(text) is not str:
         return ParsedRepr(UNREADABLE, ((),))
@@ -78,26 +80,36 @@ def parse_repr(text: object) -> ParsedRepr:
     return ParsedRepr(plain, tuple(missing) or ((),))  # no path: it was under a key that came once more
 
 
-class _Missing(str):
-    """What is not what was sent: a placeholder, or a text in doubt."""
+class _Missing(Enum):
+    """What stands for something that is not in the text."""
+
+    REST = "dots in place of the rest of a container"
+    SILENT_REST = "a rest without dots"
+    MEMBER = "one member, or all of a container"
+    UNREADABLE = "a member that cannot be made again"
+
+
+class _InDoubt(str):
+    """A text that may be cut, or may not."""
 
     __slots__ = ()
 
 
-# Told apart by identity: dots in place of the rest of a container, a rest without dots, one member.
-_REST: Final = _Missing(CUT)
-_UNSAID: Final = _Missing(CUT)
-_LOST: Final = _Missing(CUT)
-_FOREIGN: Final = _Missing(UNREADABLE)
-_COLON: Final = object()  # between a key and its value, among the members of braces
-#: A dict that is cut has its rest where a value, a key or a colon should be: what makes it complete.
-_TAILS: Final = ([_LOST, _REST, _COLON, _LOST], [_REST, _COLON, _LOST], [_COLON, _LOST, _REST, _COLON, _LOST])
+#: Between a key and its value, among the members of braces.
+_COLON: Final = object()
 
 _SIMPLE: Final[tuple[object, ...]] = (None, True, False, math.nan, math.inf, -math.inf, [], (), {}, set(), frozenset())
-_CONSTANTS: Final = {
+_CONSTANTS: Final[dict[str, object]] = {
     **{repr(value): value for value in _SIMPLE},
-    **dict.fromkeys(["[...]", "(...)", "(...,)", "{...}", "frozenset({...})"], _LOST),  # cut by depth
+    **dict.fromkeys(["[...]", "(...)", "(...,)", "{...}", "frozenset({...})"], _Missing.MEMBER),  # cut by depth
 }
+_CALLS: Final[dict[str, Callable[..., object]]] = {
+    "UUID": UUID,
+    "Decimal": Decimal,
+    **{f"datetime.{kind.__name__}": kind for kind in (datetime, date, time, timedelta, timezone)},
+}
+_PLAIN: Final = r"""[^()"\\]{0,120}"""  # bounded, so that the search for the end of a call is
+_NESTED: Final = rf"\({_PLAIN}(?:\({_PLAIN}(?:\({_PLAIN}\){_PLAIN})?\){_PLAIN})?\)"
 _VALUE: Final = re.compile(
     rf"""(?xa)
       '(?P<text>[^'\\]*)'
@@ -107,12 +119,7 @@ _VALUE: Final = re.compile(
     | (?P<open>[\[({{]|frozenset\(\{{)
     | (?P<bytes>b?)(?P<quote>['"])
     | (?P<rest>(?:,\s*)?\.\.\.(?=[,:\])}}]|\Z))
-    | UUID\('(?P<uuid>[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})'\)
-    | Decimal\('(?P<decimal>-?(?:\d+(?:\.\d+)?(?:E[+-]\d+)?|s?NaN\d*|Infinity))'\)
-    | datetime\.timedelta\((?P<delta>[\w=, -]{{1,80}})\)  # 0, or days=1, seconds=2
-    | (?P<moment>datetime\.(?P<kind>datetime|date|time)\((?P<numbers>[\d, ]{{1,80}})(?P<fold>,[ ]fold=1)?
-        (?P<zone>,[ ]tzinfo=datetime\.timezone(?:\.utc|\(datetime\.timedelta\((?P<offset>[\w=, -]{{1,80}})\)
-        (?:,[ ]'(?P<name>[^'\\]*)')?\)))?(?P<pypy_fold>,[ ]fold=1)?\))
+    | (?P<call>(?:{"|".join(map(re.escape, _CALLS))}){_NESTED})
     """
 )
 #: What follows a member, by what opened its container.
@@ -121,7 +128,7 @@ _SEPARATORS: Final = {
     for opener, closer in [("[", r"\]"), ("(", r",?\)"), ("{", r"\}|:\s*"), ("frozenset({", r"\}\)")]
 }
 _CLOSERS: Final = frozenset(["", "]", ")", ",)", "}", "})"])  # the empty one is the end of the text
-_BEHIND: Final = re.compile(r"[,:\])}]|\Z")  # what can follow a text
+_AFTER_TEXT: Final = re.compile(r"[,:\])}]|\Z")
 #: In what cannot be read: an object, a cut, a pair of quotes with no cut in it, a bracket, a separator.
 _MARK: Final = re.compile(
     r"""<[^<>]*>(?=[,:\])}]|\Z)"""
@@ -133,81 +140,74 @@ _ESCAPE: Final = re.compile(r"""\\(?:[nrt\\'"]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-
 
 
 def _text(shown: str) -> str:
-    return _Missing(shown) if shown.endswith("...") else shown
+    return _InDoubt(shown) if shown.endswith("...") else shown
 
 
-def _bytes(shown: str) -> bytes | _Missing:
+def _bytes(shown: str) -> bytes | _InDoubt:
     raw = bytes.fromhex(shown) if re.fullmatch("(?:[0-9a-f]{2})+", shown) else b""
     in_doubt = shown.endswith("...") or raw.decode(errors="ignore").encode() != raw
-    return _Missing(shown) if in_doubt else shown.encode()
+    return _InDoubt(shown) if in_doubt else shown.encode()
 
 
-def _delta(shown: str) -> timedelta:
-    parts = (part.partition("=") for part in shown.split(", "))
-    return timedelta(**{unit: int(amount) for unit, _, amount in parts if amount})
+def _call(node: ast.expr) -> Any:
+    """What a call of one of ``_CALLS`` makes, out of its syntax tree."""
+    if isinstance(node, ast.Call):
+        options = {keyword.arg or "": _call(keyword.value) for keyword in node.keywords}
+        return _CALLS[ast.unparse(node.func)](*map(_call, node.args), **options)
+    return timezone.utc if ast.unparse(node) == "datetime.timezone.utc" else ast.literal_eval(node)
 
 
-def _moment(found: re.Match[str]) -> object:
-    options: dict[str, Any] = {"fold": 1} if found["fold"] or found["pypy_fold"] else {}
-    if found["zone"]:
-        name = [] if found["name"] is None else [found["name"]]
-        options["tzinfo"] = timezone(_delta(found["offset"]), *name) if found["offset"] else timezone.utc
-    kinds: dict[str, Callable[..., object]] = {"datetime": datetime, "date": date, "time": time}
-    return kinds[found["kind"]](*map(int, found["numbers"].split(", ")), **options)
-
-
-_MAKERS: Final[dict[str, Callable[[re.Match[str]], object]]] = {
-    "text": lambda found: _text(found["text"]),
-    "int": lambda found: int(found["int"]),
-    "float": lambda found: float(found["float"]),
-    "constant": lambda found: copy(_CONSTANTS[found["constant"]]),  # each list is its own
-    "rest": lambda _: _REST,
-    "uuid": lambda found: UUID(found["uuid"]),
-    "decimal": lambda found: Decimal(found["decimal"]),
-    "delta": lambda found: _delta(found["delta"]),
-    "moment": _moment,
+_MAKERS: Final[dict[str, Callable[[str], object]]] = {
+    "text": _text,
+    "int": int,
+    "float": float,
+    "constant": lambda shown: copy(_CONSTANTS[shown]),  # each list is its own
+    "rest": lambda _: _Missing.REST,
+    "call": lambda shown: _call(ast.parse(shown, mode="eval").body),
 }
 
 
 def _container(opener: str, members: list[object], closer: str) -> object:
     """What *members* are together; there is one at least."""
-    if members[0] is _REST and len(members) == 1:
-        return _LOST
+    if members == [_Missing.REST]:
+        return _Missing.MEMBER
     if opener == "[":
         return members
     if opener == "(":  # mere parentheses, if there is no comma
         return members[0] if closer == ")" and len(members) == 1 else tuple(members)
-    cut_after_key = len(members) == 2 and members[1] is _REST  # noqa: PLR2004 - and no colon
+    cut_after_key = opener == "{" and members[1:] == [_Missing.REST]  # and no colon
     try:
-        if _COLON in members or (cut_after_key and opener == "{"):
+        if _COLON in members or cut_after_key:
             return _dict(members)
         return set(members) if opener == "{" else frozenset(members)
     except TypeError:  # unhashable
-        return _FOREIGN
+        return _Missing.UNREADABLE
 
 
 def _dict(members: list[object]) -> object:
-    if members[-1] is _REST or members[-1] is _UNSAID:
-        members[-1:] = _TAILS[len(members) % 3]
+    if members[-1] in (_Missing.REST, _Missing.SILENT_REST):  # where a value, a key or a colon should be
+        completed = ([_Missing.MEMBER], [], [_COLON, _Missing.MEMBER])[len(members) % 3]
+        members[-1:] = [*completed, _Missing.REST, _COLON, _Missing.MEMBER]
     well_formed = len(members) == 3 * members[1::3].count(_COLON)
-    return dict(zip(members[::3], members[2::3], strict=True)) if well_formed else _FOREIGN
+    return dict(zip(members[::3], members[2::3], strict=True)) if well_formed else _Missing.UNREADABLE
 
 
 class _Reader:
-    """Reads one text from left to right, with what is open on a stack."""
+    """Reads one text from left to right, with the containers that are open on a stack."""
 
     def __init__(self, text: str) -> None:
         self.missing = False
         self.unreadable = 0
+        """How many members cannot be read, or the length of a text that is no repr."""
         self._text = text
         self._at = 0
         self._cut = False  # the last member was a cut, and only closers have followed
-        self._open: list[tuple[str, list[object]]] = []
-        self._shown: dict[int, tuple[object, list[object]]] = {}  # sets by id, and their members in order
+        self._open: list[tuple[str, list[object]]] = []  # what opened each container, and its members
+        self._sets: dict[int, tuple[object, list[object]]] = {}  # sets by id, with their members in order
         # ``UUID('12...``: a cut between two quotes has left one alone.
         last = text.rfind("'")
-        alone = text[last - 1 : last] == "(" and not _BEHIND.match(text, last + 1)
-        self._paired = last if alone else len(text)
+        alone = text[last - 1 : last] == "(" and not _AFTER_TEXT.match(text, last + 1)
+        self._paired_until = last if alone else len(text)
         self.value = self._read()
 
     def _read(self) -> object:
@@ -215,84 +215,89 @@ class _Reader:
         value = self._member()
         while self._open:
             opener, members = self._open[-1]
-            while not (found := _SEPARATORS[opener].match(self._text, self._at)) and self._at < len(self._text):
+            while not (match := _SEPARATORS[opener].match(self._text, self._at)) and self._at < len(self._text):
                 skipped = self._skip()
-                value = value if value is _REST else skipped
-            separator = found.group() if found else ""
+                value = value if value is _Missing.REST else skipped
+            separator = match.group() if match else ""
             self._at += len(separator)
             members.append(value)
-            self.missing |= type(value) is _Missing
-            self.unreadable += value is _FOREIGN
+            self._note(value)
             if separator[:1] == ":":
                 members.append(_COLON)
             value = self._close(separator) if separator in _CLOSERS else self._member()
         # Before 5.7, Celery closes more than it has opened where it cuts.
-        if self._text[self._at :].strip(",)]}" if self.missing else "") or value is _REST:
+        if self._text[self._at :].strip(",)]}" if self.missing else "") or value is _Missing.REST:
             self.unreadable += len(self._text)
-            value = _LOST if self._text.endswith("...") else _FOREIGN
-        self.missing |= type(value) is _Missing
+            value = _Missing.MEMBER if self._text.endswith("...") else _Missing.UNREADABLE
+        self._note(value)
         return value
+
+    def _note(self, value: object) -> None:
+        self.missing |= isinstance(value, (_Missing, _InDoubt))
+        self.unreadable += value is _Missing.UNREADABLE
 
     def _close(self, closer: str) -> object:
         opener, members = self._open.pop()
         if len(self._open) >= MAX_DEPTH:
-            return _LOST
+            return _Missing.MEMBER
         if not closer or (self._cut and (closer != ",)" or len(members) > 1)):
             self.missing = self._cut = True
-            members += [] if members[-1] is _REST else [_UNSAID]
+            members += [] if members[-1] is _Missing.REST else [_Missing.SILENT_REST]
         value = _container(opener, members, closer)
         if opener[-1] == "{" and isinstance(value, (set, frozenset)):
-            self._shown[id(value)] = value, members
+            self._sets[id(value)] = value, members
         return value
 
     def _member(self) -> object:
         """The next value that is no container, or an empty one; those that open before it are left open."""
         self._cut = False
-        while found := _VALUE.match(self._text, self._at):
-            self._at = found.end()
-            if not found["open"]:
-                return self._made(found)
+        while match := _VALUE.match(self._text, self._at):
+            self._at = match.end()
+            if not match["open"]:
+                return self._value(match)
             members = self._open[-1][1] if len(self._open) > MAX_DEPTH else []
-            self._open.append((found["open"], members))
+            self._open.append((match["open"], members))
         return self._skip()
 
-    def _made(self, found: re.Match[str]) -> object:
+    def _value(self, match: re.Match[str]) -> object:
+        kind = match.lastgroup or ""
         try:
-            value = self._quoted(found) if found["quote"] else _MAKERS[found.lastgroup or ""](found)
-        except (ValueError, TypeError, ArithmeticError):  # such as a thirteenth month
+            value = self._quoted(match) if kind == "quote" else _MAKERS[kind](match[kind])
+        except (ValueError, TypeError, ArithmeticError, LookupError, SyntaxError):  # such as a thirteenth month
+            self._at = match.start()
             return self._skip()
-        self._cut = value is _REST
+        self._cut = value is _Missing.REST
         return value
 
     def _skip(self) -> _Missing:
         """Pass over what cannot be read, as far as it may be one member."""
         separator = _SEPARATORS[self._open[-1][0]] if self._open else None
         depth = 0
-        for found in _MARK.finditer(self._text, self._at):
-            mark = found.group()
+        for match in _MARK.finditer(self._text, self._at):
+            mark = match.group()
             if mark == "...":
-                self._at = found.end()
-                return _LOST
-            if separator and not depth and separator.match(self._text, found.start()):
-                self._at = found.start()
-                return _FOREIGN
+                self._at = match.end()
+                return _Missing.MEMBER
+            if separator and not depth and separator.match(self._text, match.start()):
+                self._at = match.start()
+                return _Missing.UNREADABLE
             depth = max(0, depth + _DEPTHS.get(mark, 0))
         self._at = len(self._text)
-        return _REST
+        return _Missing.REST
 
-    def _quoted(self, found: re.Match[str]) -> object:
-        if found["quote"] != "'":
-            self._at = found.start()
+    def _quoted(self, match: re.Match[str]) -> object:
+        if match["quote"] != "'":
+            self._at = match.start()
             return self._skip()
-        start = found.end()
+        start = match.end()
         end = self._text.find("'", start)
-        while end >= 0 and not self._closes(end, raw=found["bytes"] == "b"):
+        while end >= 0 and not self._closes(end, raw=match["bytes"] == "b"):
             end = self._text.find("'", end + 1)
         self._at = end + 1 if end >= 0 else len(self._text)
         if end < 0:
-            return _REST
+            return _Missing.REST
         shown = self._text[start:end]
-        return _bytes(shown) if found["bytes"] else _text(shown.replace("\\'", "'"))
+        return _bytes(shown) if match["bytes"] else _text(shown.replace("\\'", "'"))
 
     def _closes(self, quote: int, *, raw: bool) -> bool:
         r"""Whether *quote* ends the text that it is in. One behind a backslash may be escaped, or follow the last one.
@@ -300,31 +305,23 @@ class _Reader:
         Only one of the two comes out even: quotes but escaped ones come in pairs, and backslashes are in texts only.
         So the next ``\'`` has to be in a text, or the end of all outside, and the number of quotes up to there decides.
         """
-        followed = _BEHIND.match(self._text, quote + 1) is not None
+        followed = _AFTER_TEXT.match(self._text, quote + 1) is not None
         if self._text[quote - 1] != "\\":
             return followed or not raw
         further = self._text.find("\\'", quote + 1)
-        quotes = self._text.count("'", quote + 1, self._paired if further < 0 else further)
+        quotes = self._text.count("'", quote + 1, self._paired_until if further < 0 else further)
         return followed and quotes % 2 == (further >= 0)
 
     def plain(self, value: object, path: _Path, missing: dict[_Path, None]) -> Any:
         """*value*, which is at *path*, for ``json.dumps``; the paths of what is missing go to *missing*."""
+        if isinstance(value, (_Missing, _InDoubt)) and len(missing) < MAX_PATHS:
+            missing[path] = None
         if isinstance(value, _Missing):
-            if len(missing) < MAX_PATHS:
-                missing[path] = None
-            return str(value)
+            return UNREADABLE if value is _Missing.UNREADABLE else CUT
         if isinstance(value, dict):
-            plain: dict[int | str, Any] = {}
-            for key, member in value.items():
-                missing_in_key: dict[_Path, None] = {}
-                name = self.plain(key, (), missing_in_key)
-                name = name if type(name) in {str, int} else json.dumps(name)
-                if missing_in_key or name in plain:  # two keys may have become one: the first stays, in doubt
-                    self.plain(_LOST, (*path, name), missing)
-                plain[name] = plain[name] if name in plain else self.plain(member, (*path, name), missing)
-            return plain
+            return self._plain_dict(value, path, missing)
         if isinstance(value, (set, frozenset)):
-            value = self._shown[id(value)][1] if value else []
+            value = self._sets[id(value)][1] if value else []
         if isinstance(value, (list, tuple)):
             return [self.plain(member, (*path, index), missing) for index, member in enumerate(value)]
         if value is None or isinstance(value, (str, int, float)):
@@ -333,14 +330,25 @@ class _Reader:
             return value.decode("utf-8", "backslashreplace")
         return value.isoformat() if isinstance(value, (date, time)) else str(value)
 
+    def _plain_dict(self, value: dict[object, object], path: _Path, missing: dict[_Path, None]) -> dict[int | str, Any]:
+        plain: dict[int | str, Any] = {}
+        for key, member in value.items():
+            missing_in_key: dict[_Path, None] = {}
+            name = self.plain(key, (), missing_in_key)
+            name = str(name) if isinstance(name, _InDoubt) else name if type(name) in {str, int} else json.dumps(name)
+            if missing_in_key or name in plain:  # two keys may have become one: the first stays, in doubt
+                self.plain(_Missing.MEMBER, (*path, name), missing)
+            plain[name] = plain[name] if name in plain else self.plain(member, (*path, name), missing)
+        return plain
+
 
 class _PythonReader(_Reader):
     """Reads what Python's own ``repr`` wrote: quotes of both kinds, and escapes."""
 
-    def _quoted(self, found: re.Match[str]) -> object:
-        quoted = _PYTHON_TEXT.match(self._text, found.end() - 1)
+    def _quoted(self, match: re.Match[str]) -> object:
+        quoted = _PYTHON_TEXT.match(self._text, match.end() - 1)
         self._at = quoted.end() if quoted else len(self._text)
         if quoted is None:
-            return _REST
+            return _Missing.REST
         shown = _ESCAPE.sub(lambda escape: escape[0].encode().decode("unicode_escape"), quoted[quoted.lastindex or 0])
-        return shown.encode("latin-1") if found["bytes"] else _text(shown)
+        return shown.encode("latin-1") if match["bytes"] else _text(shown)
