@@ -1,10 +1,7 @@
 """Reads an ``argsrepr`` or ``kwargsrepr`` back: ``ast.literal_eval`` for text that Celery wrote, and may have cut.
 
-What is cut becomes a placeholder with a path, so ``json.dumps`` meets no Ellipsis. Nothing in the text is run, nothing
-raises, and time and memory are linear in its length. Only the text is at hand here; measuring/cuts.py, which tells
-whether a header was cut, has the value too.
-
-Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate`` of Celery 5.3 to 5.7.
+Nothing in the text is run, nothing raises, and time and memory are linear in its length. Source of the forms:
+``celery.utils.saferepr`` and ``celery.utils.text.truncate`` of Celery 5.3 to 5.7.
 """
 
 from __future__ import annotations
@@ -14,9 +11,9 @@ import json
 import math
 import re
 from copy import copy
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 CUT: Final = "<cut>"
 #: Stands where something is shown that cannot be made again, like ``<Song object at 0x7f…>``.
 UNREADABLE: Final = "<unreadable>"
-#: Containers within containers; deeper ones are ``CUT``. ``json.dumps`` gives up at about ten times as many.
+#: Containers within containers; deeper ones are ``CUT``. ``json.dumps`` would give up at about 1,000.
 MAX_DEPTH: Final = 100
 #: Paths in ``ParsedRepr.missing``; further ones are left out.
 MAX_PATHS: Final = 1000
@@ -56,17 +53,12 @@ def parse_repr(text: object) -> ParsedRepr:
     sets are lists, bytes and objects are texts, and a key that is no text and no int is its JSON.
 
     ``CUT`` and ``UNREADABLE`` stand for one member, for the rest of a list (at its end) or of a dict (as its last key
-    and value), or for a container of which nothing is left. Celery marks a cut by size once, in one container; those
-    around it may lack something too, and end with ``CUT`` as well. Text that is no repr is one placeholder.
+    and value), or for all of a container. Celery marks a cut by size once, in one container; those around it may lack
+    something too, and end with ``CUT`` as well. Text that is no repr is one placeholder.
 
-    What the text alone cannot tell:
-
-    - A text that ends in ``...`` was cut, or ends so. It is kept, and its path is missing. So are bytes like
-      ``b'ff'``: saferepr shows what is not UTF-8 in hex.
-    - Bytes are shown raw: in ``b'it's'`` the quote that ends them is the first with a separator behind it.
-    - Texts in single quotes are read as saferepr writes them, where ``'\n'`` is two characters. Only what can be read
-      better as Python's own repr, such as texts in double quotes, is read as that.
-    - ``{'a', ...}`` is a dict, cut after a key, or a set. It is read as a dict, as JSON has no sets.
+    Some is in doubt. A text that ends in ``...`` is kept, and its path is missing. So are bytes like ``b'ff'``, as
+    saferepr shows what is not UTF-8 in hex. ``'\n'`` is two characters, as saferepr writes it, unless all can be read
+    better as Python's own repr. ``{'a', ...}`` is taken for a dict, cut after a key.
     """
     if type(text) is not str:
         return ParsedRepr(UNREADABLE, ((),))
@@ -80,13 +72,16 @@ def parse_repr(text: object) -> ParsedRepr:
     return ParsedRepr(plain, tuple(missing) or ((),))  # no path: it was under a key that came once more
 
 
-class _Missing(Enum):
-    """What stands for something that is not in the text."""
+@dataclass(frozen=True, eq=False)
+class _Missing:
+    """Stands for something that is not in the text."""
 
-    REST = "dots in place of the rest of a container"
-    SILENT_REST = "a rest without dots"
-    MEMBER = "one member, or all of a container"
-    UNREADABLE = "a member that cannot be made again"
+    text: str
+
+
+_REST: Final = _Missing(CUT)  # of a container
+_MEMBER: Final = _Missing(CUT)  # one member, or all of a container
+_UNREADABLE: Final = _Missing(UNREADABLE)
 
 
 class _InDoubt(str):
@@ -101,25 +96,23 @@ _COLON: Final = object()
 _SIMPLE: Final[tuple[object, ...]] = (None, True, False, math.nan, math.inf, -math.inf, [], (), {}, set(), frozenset())
 _CONSTANTS: Final[dict[str, object]] = {
     **{repr(value): value for value in _SIMPLE},
-    **dict.fromkeys(["[...]", "(...)", "(...,)", "{...}", "frozenset({...})"], _Missing.MEMBER),  # cut by depth
+    **dict.fromkeys(["[...]", "(...)", "(...,)", "{...}", "frozenset({...})"], _MEMBER),  # cut by depth
 }
-_CALLS: Final[dict[str, Callable[..., object]]] = {
+_CALLS: Final[dict[str, Any]] = {
     "UUID": UUID,
     "Decimal": Decimal,
     **{f"datetime.{kind.__name__}": kind for kind in (datetime, date, time, timedelta, timezone)},
 }
-_PLAIN: Final = r"""[^()"\\]{0,120}"""  # bounded, so that the search for the end of a call is
-_NESTED: Final = rf"\({_PLAIN}(?:\({_PLAIN}(?:\({_PLAIN}\){_PLAIN})?\){_PLAIN})?\)"
+_INNER: Final = r"""[^()"\\]{0,120}"""  # of a call, between parentheses
 _VALUE: Final = re.compile(
     rf"""(?xa)
-      '(?P<text>[^'\\]*)'
-    | (?P<int>-?(?:0|[1-9]\d{{0,4299}}))(?![\d.e])  # int() takes no more
-    | (?P<float>-?(?:0|[1-9]\d{{0,20}})(?:\.\d{{1,50}}(?:e[+-]\d{{1,3}})?|e[+-]\d{{1,3}}))
-    | (?P<constant>{"|".join(map(re.escape, _CONSTANTS))})
+      (?P<constant>{"|".join(map(re.escape, _CONSTANTS))})
     | (?P<open>[\[({{]|frozenset\(\{{)
     | (?P<bytes>b?)(?P<quote>['"])
     | (?P<rest>(?:,\s*)?\.\.\.(?=[,:\])}}]|\Z))
-    | (?P<call>(?:{"|".join(map(re.escape, _CALLS))}){_NESTED})
+    | (?P<int>-?(?:0|[1-9]\d{{0,4299}}))(?![\d.e])  # int() takes no more
+    | (?P<float>-?(?:0|[1-9]\d{{0,20}})(?:\.\d{{1,50}}(?:e[+-]\d{{1,3}})?|e[+-]\d{{1,3}}))
+    | (?P<call>(?:{"|".join(map(re.escape, _CALLS))})\({_INNER}(?:\({_INNER}(?:\({_INNER}\){_INNER})?\){_INNER})?\))
     """
 )
 #: What follows a member, by what opened its container.
@@ -149,47 +142,46 @@ def _bytes(shown: str) -> bytes | _InDoubt:
     return _InDoubt(shown) if in_doubt else shown.encode()
 
 
-def _call(node: ast.expr) -> Any:
-    """What a call of one of ``_CALLS`` makes, out of its syntax tree."""
+def _made(node: ast.expr) -> Any:
+    """What a call of one of ``_CALLS`` makes."""
     if isinstance(node, ast.Call):
-        options = {keyword.arg or "": _call(keyword.value) for keyword in node.keywords}
-        return _CALLS[ast.unparse(node.func)](*map(_call, node.args), **options)
+        options = {keyword.arg or "": _made(keyword.value) for keyword in node.keywords}
+        return _CALLS[ast.unparse(node.func)](*map(_made, node.args), **options)
     return timezone.utc if ast.unparse(node) == "datetime.timezone.utc" else ast.literal_eval(node)
 
 
 _MAKERS: Final[dict[str, Callable[[str], object]]] = {
-    "text": _text,
+    "constant": lambda shown: copy(_CONSTANTS[shown]),  # each list is its own
+    "rest": lambda _: _REST,
     "int": int,
     "float": float,
-    "constant": lambda shown: copy(_CONSTANTS[shown]),  # each list is its own
-    "rest": lambda _: _Missing.REST,
-    "call": lambda shown: _call(ast.parse(shown, mode="eval").body),
+    "call": lambda shown: _made(ast.parse(shown, mode="eval").body),
 }
 
 
 def _container(opener: str, members: list[object], closer: str) -> object:
     """What *members* are together; there is one at least."""
-    if members == [_Missing.REST]:
-        return _Missing.MEMBER
+    if members == [_REST]:
+        return _MEMBER
     if opener == "[":
         return members
     if opener == "(":  # mere parentheses, if there is no comma
         return members[0] if closer == ")" and len(members) == 1 else tuple(members)
-    cut_after_key = opener == "{" and members[1:] == [_Missing.REST]  # and no colon
     try:
-        if _COLON in members or cut_after_key:
+        if opener == "{" and (_COLON in members or members[1:] == [_REST]):
             return _dict(members)
         return set(members) if opener == "{" else frozenset(members)
     except TypeError:  # unhashable
-        return _Missing.UNREADABLE
+        return _UNREADABLE
 
 
 def _dict(members: list[object]) -> object:
-    if members[-1] in (_Missing.REST, _Missing.SILENT_REST):  # where a value, a key or a colon should be
-        completed = ([_Missing.MEMBER], [], [_COLON, _Missing.MEMBER])[len(members) % 3]
-        members[-1:] = [*completed, _Missing.REST, _COLON, _Missing.MEMBER]
-    well_formed = len(members) == 3 * members[1::3].count(_COLON)
-    return dict(zip(members[::3], members[2::3], strict=True)) if well_formed else _Missing.UNREADABLE
+    if members[-1] is _REST:  # where a value, a key or a colon should be
+        completed = ([_MEMBER], [], [_COLON, _MEMBER])[len(members) % 3]
+        members[-1:] = [*completed, _REST, _COLON, _MEMBER]
+    if not len(members) == 3 * members[1::3].count(_COLON) == 3 * members.count(_COLON):
+        return _UNREADABLE
+    return dict(zip(members[::3], members[2::3], strict=True))
 
 
 class _Reader:
@@ -217,7 +209,7 @@ class _Reader:
             opener, members = self._open[-1]
             while not (match := _SEPARATORS[opener].match(self._text, self._at)) and self._at < len(self._text):
                 skipped = self._skip()
-                value = value if value is _Missing.REST else skipped
+                value = value if value is _REST else skipped
             separator = match.group() if match else ""
             self._at += len(separator)
             members.append(value)
@@ -226,23 +218,23 @@ class _Reader:
                 members.append(_COLON)
             value = self._close(separator) if separator in _CLOSERS else self._member()
         # Before 5.7, Celery closes more than it has opened where it cuts.
-        if self._text[self._at :].strip(",)]}" if self.missing else "") or value is _Missing.REST:
+        if self._text[self._at :].strip(",)]}" if self.missing else "") or value is _REST:
             self.unreadable += len(self._text)
-            value = _Missing.MEMBER if self._text.endswith("...") else _Missing.UNREADABLE
+            value = _MEMBER if self._text.endswith("...") else _UNREADABLE
         self._note(value)
         return value
 
     def _note(self, value: object) -> None:
         self.missing |= isinstance(value, (_Missing, _InDoubt))
-        self.unreadable += value is _Missing.UNREADABLE
+        self.unreadable += value is _UNREADABLE
 
     def _close(self, closer: str) -> object:
         opener, members = self._open.pop()
         if len(self._open) >= MAX_DEPTH:
-            return _Missing.MEMBER
+            return _MEMBER
         if not closer or (self._cut and (closer != ",)" or len(members) > 1)):
             self.missing = self._cut = True
-            members += [] if members[-1] is _Missing.REST else [_Missing.SILENT_REST]
+            members += [] if members[-1] is _REST else [_REST]
         value = _container(opener, members, closer)
         if opener[-1] == "{" and isinstance(value, (set, frozenset)):
             self._sets[id(value)] = value, members
@@ -266,7 +258,7 @@ class _Reader:
         except (ValueError, TypeError, ArithmeticError, LookupError, SyntaxError):  # such as a thirteenth month
             self._at = match.start()
             return self._skip()
-        self._cut = value is _Missing.REST
+        self._cut = value is _REST
         return value
 
     def _skip(self) -> _Missing:
@@ -277,25 +269,24 @@ class _Reader:
             mark = match.group()
             if mark == "...":
                 self._at = match.end()
-                return _Missing.MEMBER
+                return _MEMBER
             if separator and not depth and separator.match(self._text, match.start()):
                 self._at = match.start()
-                return _Missing.UNREADABLE
+                return _UNREADABLE
             depth = max(0, depth + _DEPTHS.get(mark, 0))
         self._at = len(self._text)
-        return _Missing.REST
+        return _REST
 
     def _quoted(self, match: re.Match[str]) -> object:
         if match["quote"] != "'":
-            self._at = match.start()
-            return self._skip()
+            raise ValueError
         start = match.end()
         end = self._text.find("'", start)
         while end >= 0 and not self._closes(end, raw=match["bytes"] == "b"):
             end = self._text.find("'", end + 1)
         self._at = end + 1 if end >= 0 else len(self._text)
         if end < 0:
-            return _Missing.REST
+            return _REST
         shown = self._text[start:end]
         return _bytes(shown) if match["bytes"] else _text(shown.replace("\\'", "'"))
 
@@ -314,12 +305,20 @@ class _Reader:
 
     def plain(self, value: object, path: _Path, missing: dict[_Path, None]) -> Any:
         """*value*, which is at *path*, for ``json.dumps``; the paths of what is missing go to *missing*."""
-        if isinstance(value, (_Missing, _InDoubt)) and len(missing) < MAX_PATHS:
-            missing[path] = None
-        if isinstance(value, _Missing):
-            return UNREADABLE if value is _Missing.UNREADABLE else CUT
+        if isinstance(value, (_Missing, _InDoubt)):
+            if len(missing) < MAX_PATHS:
+                missing[path] = None
+            return value.text if isinstance(value, _Missing) else str(value)
         if isinstance(value, dict):
-            return self._plain_dict(value, path, missing)
+            plain: dict[int | str, Any] = {}
+            for key, member in value.items():
+                missing_in_key: dict[_Path, None] = {}
+                name = self.plain(key, (), missing_in_key)
+                name = name if type(name) in {str, int} else json.dumps(name)
+                if missing_in_key or name in plain:  # two keys may have become one: the first stays, in doubt
+                    self.plain(_MEMBER, (*path, name), missing)
+                plain[name] = plain[name] if name in plain else self.plain(member, (*path, name), missing)
+            return plain
         if isinstance(value, (set, frozenset)):
             value = self._sets[id(value)][1] if value else []
         if isinstance(value, (list, tuple)):
@@ -330,17 +329,6 @@ class _Reader:
             return value.decode("utf-8", "backslashreplace")
         return value.isoformat() if isinstance(value, (date, time)) else str(value)
 
-    def _plain_dict(self, value: dict[object, object], path: _Path, missing: dict[_Path, None]) -> dict[int | str, Any]:
-        plain: dict[int | str, Any] = {}
-        for key, member in value.items():
-            missing_in_key: dict[_Path, None] = {}
-            name = self.plain(key, (), missing_in_key)
-            name = str(name) if isinstance(name, _InDoubt) else name if type(name) in {str, int} else json.dumps(name)
-            if missing_in_key or name in plain:  # two keys may have become one: the first stays, in doubt
-                self.plain(_Missing.MEMBER, (*path, name), missing)
-            plain[name] = plain[name] if name in plain else self.plain(member, (*path, name), missing)
-        return plain
-
 
 class _PythonReader(_Reader):
     """Reads what Python's own ``repr`` wrote: quotes of both kinds, and escapes."""
@@ -349,6 +337,6 @@ class _PythonReader(_Reader):
         quoted = _PYTHON_TEXT.match(self._text, match.end() - 1)
         self._at = quoted.end() if quoted else len(self._text)
         if quoted is None:
-            return _Missing.REST
+            return _REST
         shown = _ESCAPE.sub(lambda escape: escape[0].encode().decode("unicode_escape"), quoted[quoted.lastindex or 0])
         return shown.encode("latin-1") if match["bytes"] else _text(shown)

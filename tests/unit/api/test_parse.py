@@ -265,7 +265,7 @@ def test_the_famous_error_is_over() -> None:
         ("{'a', ...}", {"a": CUT, CUT: CUT}, [("a",), (CUT,)]),
         ("{'a': 1, 'b', ...}", {"a": 1, "b": CUT, CUT: CUT}, [("b",), (CUT,)]),
         ("{'b', 'a', ...}", ["b", "a", CUT], [(2,)]),
-        ("{(1, ...)}", [[1, CUT], CUT], [(0, 1), (1,)]),
+        ("{(1, ...)}", {'[1, "<cut>"]': CUT, CUT: CUT}, [('[1, "<cut>"]',), (CUT,)]),
         # by size, within a member
         ("123...", CUT, [()]),
         ("[12, 3...]", [12, CUT], [(1,)]),
