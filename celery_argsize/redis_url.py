@@ -1,6 +1,6 @@
 """Redis URLs: which one an app uses, what it says in redis-py's words, and how to show it without its secrets.
 
-Celery, kombu and redis-py spell a few things differently; this is where they meet. Nothing is connected to.
+Nothing is connected to.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Scheme(NamedTuple):
     port: int = 6379
 
 
-#: The schemes of redis-py, of Celery and of kombu, and ours for a cluster.
+#: The schemes of redis-py, Celery and kombu, and ours for a cluster.
 _SCHEMES: Final = {
     "redis": _Scheme("server", "redis", "rediss"),
     "rediss": _Scheme("server", "rediss", "rediss"),
@@ -62,10 +62,10 @@ class RedisPlace:
 
 
 def parse_redis_url(url: str) -> RedisPlace:
-    """What *url* says: one server, or several sentinels or cluster nodes.
+    """What *url* says.
 
     Raises:
-        ConfigError: it is not the URL of a Redis; the message has no part of it that may be secret.
+        ConfigError: it is not the URL of a Redis. The message has no part of it that may be secret.
     """
     try:
         parts = [urlsplit(single) for single in _each(url)]
@@ -100,14 +100,14 @@ def _check(fine: object, message: str) -> None:
 
 
 def _each(urls: object) -> list[str]:
-    """Celery takes one URL, several with ";" between, or a list of them. A result backend may also be a class."""
+    """The URLs in a setting of Celery: one, several with ";" between, or a list. A backend may also be a class."""
     if isinstance(urls, str):
         return [url.strip() for url in re.split(r";(?=\s*[a-z][a-z0-9+.-]*://)", urls)]
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, (list, tuple)) else []
 
 
 def _query(parts: list[SplitResult]) -> dict[str, str]:
-    """The options of all URLs together; of the same one, the first counts."""
+    """The options of all URLs together. The first counts if there are several of a name."""
     query: dict[str, str] = {}
     for part in reversed(parts):
         query.update(parse_qsl(part.query, keep_blank_values=True))
@@ -123,12 +123,12 @@ def _query(parts: list[SplitResult]) -> dict[str, str]:
 
 
 def cert_reqs(value: object) -> str:
-    """How certificates are checked, in redis-py's words, out of those of Celery, ``ssl`` or redis-py.
+    """``required``, ``optional`` or ``none``, as redis-py says it, out of how Celery, ``ssl`` or redis-py say it.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is none of these.
     """
-    # ssl.CERT_REQUIRED is a number with a name. With None, redis-py checks nothing.
+    # ssl.CERT_REQUIRED is a number with a name. None is redis-py's own word for no checks.
     name = str(getattr(value, "name", value)).strip().lower().removeprefix("cert_")
     if name not in {"none", "optional", "required"}:
         raise ValueError
@@ -144,17 +144,13 @@ def _hosts(part: SplitResult, default_port: int) -> list[str]:
     hosts = []
     for host in part.netloc.rpartition("@")[2].split(","):
         try:
-            named = urlsplit(f"//{host}")
-            name, port = named.hostname or "localhost", default_port if named.port is None else named.port
+            name, port = urlsplit(f"//{host}").hostname or "localhost", urlsplit(f"//{host}").port
         except ValueError:
-            name, port = "", 0
-        _check(port, f"the port is not a number from 1 to 65535; {_ENCODE}")
-        try:
-            name.encode("idna")
-        except UnicodeError:
-            message = "the host's name cannot be one"
-            raise ConfigError(message) from None
-        hosts.append(_host_port(name, port))
+            name, port = "localhost", 0
+        _check(port != 0, f"the port is not a number from 1 to 65535; {_ENCODE}")
+        fine = all(0 < len(label) < 64 for label in name.removesuffix(".").split("."))  # noqa: PLR2004 - of DNS
+        _check(fine, "the host's name cannot be one")
+        hosts.append(_host_port(name, port or default_port))
     return hosts
 
 
@@ -164,7 +160,7 @@ def _host_port(name: str, port: int | None) -> str:
 
 
 def server_address(part: SplitResult) -> str:
-    """``host:port``, or a socket's path; the names of this machine are one, as in ``ConnectionBudget.servers``."""
+    """``host:port``, or the path of a socket. The names of this machine are one, as in ``ConnectionBudget.servers``."""
     if part.scheme == "unix":
         return part.path
     here = part.hostname in {"localhost", "::1"}
@@ -181,7 +177,7 @@ def _scheme_name(url: str) -> str:
 
 
 def with_tls(url: str) -> str:
-    """*url*, but to be reached through TLS. A socket file's stays as it is: nothing travels there."""
+    """*url*, but through TLS. That of a socket file stays as it is: nothing travels there."""
     raised = []
     for single in _each(url):
         scheme = _SCHEMES.get(_scheme_name(single))
@@ -190,34 +186,30 @@ def with_tls(url: str) -> str:
 
 
 def from_app(app: Any) -> tuple[str | None, dict[str, Any]]:
-    """The Redis that *app* uses: that of its results, else that of its messages, else ``None``.
+    """The Redis that *app* keeps results in, or else sends messages through; ``None`` if it uses none.
 
-    With it come its options, in redis-py's words: for TLS, and ``master_name``, ``min_other_sentinels`` and
-    ``sentinel_kwargs`` where there are sentinels.
+    With it come its options, in redis-py's words: for TLS and for sentinels.
     """
     url, options = of_results(app)
     return (url, options) if url else next(iter(each_of_messages(app)), (None, {}))
 
 
 def of_results(app: Any) -> tuple[str | None, dict[str, Any]]:
-    """The Redis that *app* keeps results in, with its options: see ``from_app``."""
+    """The Redis that *app* keeps results in, with its options."""
     transport = _transport(app.conf, "broker_transport_options", "result_backend_transport_options")
     urls = _redis_urls(_completed(app.conf))
     return _with_options(urls[0], app.conf.get("redis_backend_use_ssl"), transport) if urls else (None, {})
 
 
 def each_of_messages(app: Any, setting: str = "broker_url") -> list[tuple[str, dict[str, Any]]]:
-    """Each Redis that messages of *app* go through, with its options: see ``from_app``.
-
-    Of several, Celery takes the first that answers. *setting* is the broker URL that is meant.
-    """
+    """Each Redis that messages of *app* may go through, with its options. *setting* is the one that names them."""
     transport = _transport(app.conf, "result_backend_transport_options", "broker_transport_options")
     use_ssl = app.conf.get("broker_use_ssl")
     return [_with_options(url, use_ssl, transport) for url in _redis_urls(getattr(app.conf, setting))]
 
 
 def _completed(conf: Any) -> Any:
-    """The URL of results with what it leaves to the settings ``redis_host`` and so on, as Celery completes it.
+    """The URL of results, with what it leaves to ``redis_host`` and settings like it.
 
     Source: ``RedisBackend.__init__`` in celery/backends/redis.py.
     """
@@ -235,7 +227,7 @@ def _completed(conf: Any) -> Any:
 
 
 def _transport(conf: Any, *names: str) -> dict[str, Any]:
-    """The transport options in the settings *names*, of which the last wins."""
+    """The transport options in the settings *names*; the last wins."""
     options: dict[str, Any] = {}
     for name in names:
         value = conf.get(name) or {}
@@ -245,7 +237,7 @@ def _transport(conf: Any, *names: str) -> dict[str, Any]:
 
 
 def _redis_urls(urls: object) -> list[str]:
-    """Each Redis among *urls*. All sentinels in the list are one, and so are all nodes of a cluster."""
+    """Each Redis among *urls*. All sentinels together are one, and so are all nodes of a cluster."""
     groups: dict[str, list[str]] = {}
     for url in filter(is_redis_url, _each(urls)):
         kind = _SCHEMES[_scheme_name(url)].kind

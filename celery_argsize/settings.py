@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,10 +18,10 @@ from celery_argsize.redis_url import cert_reqs, from_app, parse_redis_url, safe_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-#: Upper bounds of the histograms' buckets, in bytes or characters: 128 doubling to 2 Mi, then 8, 32 and 128 Mi.
+#: Upper bounds of buckets, in bytes or characters: 128 doubling to 2 Mi, then 8, 32 and 128 Mi.
 DEFAULT_BUCKETS: Final = (*(128 << step for step in range(15)), 8 << 20, 32 << 20, 128 << 20)
 
-#: Where a script looks if nobody says where Redis is; from Celery's documentation.
+#: Where a script looks if nobody says where Redis is.
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379/0"
 
 NO_MASTER_NAME: Final = "it does not say which primary the sentinels are to name: end it in ?master_name=…"
@@ -28,25 +29,23 @@ NO_MASTER_NAME: Final = "it does not say which primary the sentinels are to name
 ENV_PREFIX: Final = "CELERY_ARGSIZE_"
 CONF_PREFIX: Final = "argsize_"
 
-#: What follows ``ENV_PREFIX`` in variables that are options of our commands: celery reads those from there.
-_COMMAND_ENV: Final = (
-    "CHECK_",
-    "DIFF_",
-    "DOCTOR_",
-    "EXPORTER_",
-    "RECOMMEND_",
-    "REPORT_",
-    "RESET_",
-    "VERIFY_",
-    "WATCH_",
-)
+#: What follows ``ENV_PREFIX`` in variables that are options of our commands.
+_COMMAND_ENV: Final = re.compile("(CHECK|DIFF|DOCTOR|EXPORTER|RECOMMEND|REPORT|RESET|VERIFY|WATCH)_")
+
+_WORDS: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 def _bool(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    return words[str(value).strip().lower()]
+    return _WORDS[str(value).strip().lower()]
 
 
 def _number(low: float, high: float) -> Callable[[object], float]:
@@ -202,7 +201,7 @@ def _app_name(app: Any) -> str:
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     given = {name.removeprefix(ENV_PREFIX): value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
     # Empty is unset: compose files pass on variables that nobody set.
-    ours = {name.lower(): value for name, value in given.items() if value and not name.startswith(_COMMAND_ENV)}
+    ours = {name.lower(): value for name, value in given.items() if value and not _COMMAND_ENV.match(name)}
     return check(ours, lambda name: ENV_PREFIX + name.upper())
 
 

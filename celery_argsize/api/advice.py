@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from celery_argsize.api.location import Where
     from celery_argsize.figures.summary import Summary
 
-#: Seconds that measuring the cost of publishing may take, in all.
+#: Seconds that measuring what publishing costs may take.
 TIMING_BUDGET: Final = 2.0
 
 
@@ -45,11 +45,10 @@ def get_advice(
     max_publish_seconds: float = MAX_PUBLISH_SECONDS,
     **where: Unpack[Where],
 ) -> Advice:
-    """What to do about truncated reprs, from what was measured so far; see ``advise``.
+    """What ``advise`` says to what was measured so far. What publishing costs is measured here, in up to two seconds.
 
-    *broker* is a kombu transport's name or a URL, by default that of *app*, or of the only app in this process that
-    ``install`` was called for. What publishing costs is measured on this machine, within about two seconds, with the
-    Celery that is installed. *where* takes ``redis_url``, ``key_prefix`` and ``app_name``.
+    *broker* is a kombu transport's name or a URL, by default that of the app. *where* takes ``redis_url``,
+    ``key_prefix`` and ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look.
@@ -61,7 +60,7 @@ def get_advice(
 
 
 def advice_for(summary: Summary, app: Celery | None, broker: str | None, **options: Any) -> Advice:
-    """The advice from a *summary* that was read before; *options* are ``advise``'s."""
+    """The advice from a *summary*; *options* are ``advise``'s."""
     return advise(
         summary,
         broker or (broker_name(app) if app is not None else None),
@@ -86,7 +85,7 @@ class Configured:
     task_limits: Mapping[str, ReprLimits]
     """What was set for single tasks."""
     refused: Mapping[str, str]
-    """Task → why nothing was set for it, or, with *force*, what speaks against it."""
+    """Task → what speaks against any limit; nothing was set for it, but with *force*."""
 
     @property
     def limit(self) -> int:
@@ -112,8 +111,8 @@ def auto_configure_celery_limits(
 ) -> Configured:
     """The advice for *app*; with *apply*, its limits are set on *app* in this process.
 
-    Limits act where messages are made. So call it where tasks are sent from, once, after the app is configured. Limits
-    are only raised. What would break the broker, or make publishing too slow, is refused; *force* sets that too.
+    Call it where tasks are sent from, once, after the app is configured: limits act where messages are made. They are
+    only raised. What would break the broker, or make publishing too slow, is refused, unless *force* is given.
     *options* are those of ``get_advice``.
 
     Raises:
@@ -160,10 +159,10 @@ def _tier(need: int) -> int:
 
 
 def verify_limits(app: Celery, *, seconds: float | None = None, **where: Unpack[Where]) -> list[HostCheck]:
-    """Whether the limits that *app* has in this process are in force where its messages come from, host by host.
+    """Whether the limits that *app* has here are in force on each host that its messages come from.
 
-    This is read from the headers of messages that workers received: in the last *seconds*, or since the last reset
-    (seven days at most). *where* takes ``redis_url``, ``key_prefix`` and ``app_name``.
+    Workers saw it in the headers of messages: in the last *seconds*, or since the last reset (seven days at most).
+    *where* takes ``redis_url``, ``key_prefix`` and ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look.

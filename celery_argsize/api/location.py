@@ -1,7 +1,7 @@
-"""Which figures a call means, and how to open them.
+"""Which figures a call means, and how they are opened.
 
-A Redis that the call names, else that of the app that it names, else that of the only app in this process that
-``install`` was called for, else ``CELERY_ARGSIZE_REDIS_URL`` or ``REDIS_URL``.
+In this order: the Redis that the call names; the app that it names; the only app in this process that ``install`` was
+called for; the Redis that the environment names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Where(TypedDict, total=False):
-    """Keywords of the public functions: settings of that name, for this call."""
+    """Settings for a single call: keywords of the public functions."""
 
     redis_url: str | None
     key_prefix: str | None
@@ -49,7 +49,7 @@ class Location:
 
 
 def locate(app: Celery | None, **where: str | None) -> Location:
-    """The figures that *app* and *where* mean; what is ``None`` in *where* counts as not given.
+    """The figures that *app* and *where* mean. ``None`` in *where* is not given.
 
     Raises:
         ConfigError: it is not clear which figures are meant.
@@ -73,7 +73,7 @@ def locate(app: Celery | None, **where: str | None) -> Location:
 
 @contextmanager
 def open_store(location: Location, *, write: bool = False) -> Iterator[Store]:
-    """The store of *location*, for as long as the block lasts; with *write*, in this process's memory if need be.
+    """The store of *location*, for a block; *write* may make one in this process's memory.
 
     Raises:
         ConfigError: there is none that this process could see.
@@ -94,7 +94,7 @@ def _store(location: Location, *, write: bool = False) -> Store:
     monitor = location.monitor
     if monitor is not None and monitor.in_child:
         message = (
-            "no Redis is configured: the figures are in the memory of the worker's main process, not in its children"
+            "no Redis is configured: the figures are in the memory of the worker's main process, not of its children"
         )
         raise StoreError(message)
     if monitor is not None and monitor.store is None and write:
@@ -109,7 +109,7 @@ def _store(location: Location, *, write: bool = False) -> Store:
 
 
 def each_app(location: Location) -> list[Location]:
-    """One location for each app that *location* means.
+    """A location for each app that *location* means.
 
     Raises:
         StoreError: Redis could not be read.
@@ -122,7 +122,7 @@ def each_app(location: Location) -> list[Location]:
 
 
 class Reader:
-    """Reads the figures of *location*, again and again, over one connection; for one thread at a time.
+    """Reads the figures of *location* over one connection that stays open; for one thread at a time.
 
     Raises:
         ConfigError: they are in no Redis, and not in this process.
@@ -141,7 +141,7 @@ class Reader:
         self.close = self._store.close
 
     def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
-        """The figures of each app; perhaps only the counters that begin with one of *fields*.
+        """The figures of each app; of the counters perhaps only those that begin with one of *fields*.
 
         Raises:
             StoreError: they could not be read.

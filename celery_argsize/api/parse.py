@@ -74,7 +74,7 @@ def parse_repr(text: object) -> ParsedRepr:
 
 @dataclass(frozen=True, eq=False)
 class _Missing:
-    """Stands for something that is not in the text."""
+    """Stands for something that is not in the text, or is in doubt."""
 
     text: str
 
@@ -82,12 +82,6 @@ class _Missing:
 _REST: Final = _Missing(CUT)  # of a container
 _MEMBER: Final = _Missing(CUT)  # one member, or all of a container
 _UNREADABLE: Final = _Missing(UNREADABLE)
-
-
-class _InDoubt(str):
-    """A text that may be cut, or may not."""
-
-    __slots__ = ()
 
 
 #: Between a key and its value, among the members of braces.
@@ -132,14 +126,14 @@ _PYTHON_TEXT: Final = re.compile(r"""'([^'\\]*(?:\\.[^'\\]*)*)'|"([^"\\]*(?:\\.[
 _ESCAPE: Final = re.compile(r"""\\(?:[nrt\\'"]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})""")
 
 
-def _text(shown: str) -> str:
-    return _InDoubt(shown) if shown.endswith("...") else shown
+def _text(shown: str) -> str | _Missing:
+    return _Missing(shown) if shown.endswith("...") else shown
 
 
-def _bytes(shown: str) -> bytes | _InDoubt:
+def _bytes(shown: str) -> bytes | _Missing:
     raw = bytes.fromhex(shown) if re.fullmatch("(?:[0-9a-f]{2})+", shown) else b""
     in_doubt = shown.endswith("...") or raw.decode(errors="ignore").encode() != raw
-    return _InDoubt(shown) if in_doubt else shown.encode()
+    return _Missing(shown) if in_doubt else shown.encode()
 
 
 def _made(node: ast.expr) -> Any:
@@ -213,7 +207,8 @@ class _Reader:
             separator = match.group() if match else ""
             self._at += len(separator)
             members.append(value)
-            self._note(value)
+            self.missing |= isinstance(value, _Missing)
+            self.unreadable += value is _UNREADABLE
             if separator[:1] == ":":
                 members.append(_COLON)
             value = self._close(separator) if separator in _CLOSERS else self._member()
@@ -221,12 +216,8 @@ class _Reader:
         if self._text[self._at :].strip(",)]}" if self.missing else "") or value is _REST:
             self.unreadable += len(self._text)
             value = _MEMBER if self._text.endswith("...") else _UNREADABLE
-        self._note(value)
+        self.missing |= isinstance(value, _Missing)
         return value
-
-    def _note(self, value: object) -> None:
-        self.missing |= isinstance(value, (_Missing, _InDoubt))
-        self.unreadable += value is _UNREADABLE
 
     def _close(self, closer: str) -> object:
         opener, members = self._open.pop()
@@ -245,21 +236,19 @@ class _Reader:
         self._cut = False
         while match := _VALUE.match(self._text, self._at):
             self._at = match.end()
-            if not match["open"]:
-                return self._value(match)
-            members = self._open[-1][1] if len(self._open) > MAX_DEPTH else []
-            self._open.append((match["open"], members))
+            kind = match.lastgroup or ""
+            if kind == "open":
+                members = self._open[-1][1] if len(self._open) > MAX_DEPTH else []
+                self._open.append((match["open"], members))
+                continue
+            try:
+                value = self._quoted(match) if kind == "quote" else _MAKERS[kind](match[kind])
+            except (ValueError, TypeError, ArithmeticError, LookupError, SyntaxError):  # such as a thirteenth month
+                self._at = match.start()
+                break
+            self._cut = value is _REST
+            return value
         return self._skip()
-
-    def _value(self, match: re.Match[str]) -> object:
-        kind = match.lastgroup or ""
-        try:
-            value = self._quoted(match) if kind == "quote" else _MAKERS[kind](match[kind])
-        except (ValueError, TypeError, ArithmeticError, LookupError, SyntaxError):  # such as a thirteenth month
-            self._at = match.start()
-            return self._skip()
-        self._cut = value is _REST
-        return value
 
     def _skip(self) -> _Missing:
         """Pass over what cannot be read, as far as it may be one member."""
@@ -305,10 +294,10 @@ class _Reader:
 
     def plain(self, value: object, path: _Path, missing: dict[_Path, None]) -> Any:
         """*value*, which is at *path*, for ``json.dumps``; the paths of what is missing go to *missing*."""
-        if isinstance(value, (_Missing, _InDoubt)):
+        if isinstance(value, _Missing):
             if len(missing) < MAX_PATHS:
                 missing[path] = None
-            return value.text if isinstance(value, _Missing) else str(value)
+            return value.text
         if isinstance(value, dict):
             plain: dict[int | str, Any] = {}
             for key, member in value.items():

@@ -1,8 +1,4 @@
-"""The public function that forgets the figures, to start afresh.
-
-Live workers are asked to hold back first, so that the cut between before and after is clean: worker/remote_control.py
-has their side of it.
-"""
+"""The public function that forgets the figures. worker/remote_control.py has the workers' side of it."""
 
 from __future__ import annotations
 
@@ -39,7 +35,7 @@ class ResetResult:
     apps: tuple[str, ...]
     """The apps whose figures were looked for."""
     workers: tuple[str, ...] = ()
-    """Live workers that wrote all they had before, so that nothing from before the reset comes back."""
+    """Live workers that wrote what they had first."""
     failed: tuple[str, ...] = ()
     """Live workers that could not: up to one flush interval from before may come back."""
     note: str = ""
@@ -63,8 +59,8 @@ class ResetResult:
 def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where: Unpack[Where]) -> ResetResult:
     """Forget the figures of *task*, or all of them.
 
-    Live workers are asked, through Celery's remote control, to write what they have first: so nothing from before comes
-    back, and nothing measured after is lost. With a ``redis_url`` alone they cannot be asked, and the result says so.
+    Live workers are asked to write what they have first, through Celery's remote control. So nothing from before comes
+    back, and nothing measured after is lost. With a ``redis_url`` alone they cannot be asked; the result says so.
     *where* takes ``redis_url``, ``key_prefix`` and ``app_name``.
 
     Raises:
@@ -92,7 +88,7 @@ def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where
 
 
 def _hold(location: Location) -> tuple[dict[str, bool], str]:
-    """Have live workers write what they have and hold back: whether each of them could, or why none was asked."""
+    """Have live workers write what they have and hold back. Whether each could; and why none was asked, if so."""
     wrote: dict[str, bool] = {}
     monitor, app = location.monitor, location.app
     if monitor is not None and monitor.flusher is not None:  # first, as this worker's loop may be waiting for us

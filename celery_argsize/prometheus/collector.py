@@ -28,13 +28,11 @@ class Source(Protocol):
 
 
 class ArgsizeCollector:
-    """The figures of *source* as metrics, read once for each scrape and not before.
+    """The figures of *source* as metrics. They are read at each scrape, and not before the first.
 
-    If they cannot be read, ``celery_task_args_up`` is 0 and there is nothing else: old figures are not shown as if they
-    were fresh. The reason is logged, at most once a minute.
-
-    *bounds* are the upper bounds of the histogram's buckets, in bytes. *broker* is a kombu transport's name or a URL.
-    *recommended* gives the limits to show as recommended, if there are any, and does not wait for them.
+    If they cannot be read, ``celery_task_args_up`` is 0 and there is nothing else; the reason is logged, at most once a
+    minute. *bounds* are the upper bounds of the histogram's buckets, in bytes, *broker* is a kombu transport's name or
+    a URL. *recommended* gives the limits to show as recommended, without waiting.
     """
 
     def __init__(
@@ -54,7 +52,7 @@ class ArgsizeCollector:
         self._failures = FailureLog("the figures cannot be read, and scrapes say so (celery_task_args_up 0)")
 
     def describe(self) -> Iterator[Metric]:
-        """All metrics without samples: a registry asks for them when the collector is registered."""
+        """All metrics, without samples. A registry asks for them first."""
         return families(self._bounds)
 
     def collect(self) -> Iterator[Metric]:
@@ -62,36 +60,32 @@ class ArgsizeCollector:
         return metrics(self.scrape(), self._bounds)
 
     def exposition(self, *, openmetrics: bool = False) -> bytes:
-        """All metrics, as of now, as text: in Prometheus's format, or in OpenMetrics."""
+        """All metrics, as of now, as text."""
         return exposition(self.scrape(exemplars=openmetrics), self._bounds, openmetrics=openmetrics)
 
     def scrape(self, *, exemplars: bool = True) -> Scrape:
         """What is to be shown now."""
-        figures = self._read(SHOWN_WITH_EXEMPLARS if exemplars else SHOWN)
-        return Scrape(figures, None if figures is None else self._recommended(), self._broker_limit)
-
-    def _read(self, fields: tuple[str, ...]) -> Figures | None:
         asked = time.monotonic()
         with self._reading:  # a source has one connection
-            if self._failed_at > asked:  # another scrape has just tried: to wait for Redis once more tells no more
-                return None
+            if self._failed_at > asked:  # another scrape tried meanwhile
+                return Scrape(None)
             try:
-                figures = self._source.read(fields)
+                figures = self._source.read(SHOWN_WITH_EXEMPLARS if exemplars else SHOWN)
             except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and no better
                 self._failed_at = time.monotonic()
                 self._failures.report(exc)
-                return None
+                return Scrape(None)
             self._failures.over("the figures can be read again")
-            return figures
+        return Scrape(figures, self._recommended(), self._broker_limit)
 
 
 class Recommender:
-    """The limits that *advise* recommends. They are worked out in a thread, again and again while somebody asks."""
+    """The limits that *advise* recommends, worked out in a thread, and again while somebody asks."""
 
-    #: Seconds from one start to the next, while limits are known, and while they are not, which costs little.
+    #: Seconds until they are worked out again: when they are known, and when not, which costs little.
     EVERY: Final = 300.0
     SOON: Final = 15.0
-    #: Seconds after which limits are too old to be shown.
+    #: Seconds after which they are too old to be shown.
     OLD: Final = 900.0
 
     def __init__(self, advise: Callable[[], Advice]) -> None:
@@ -102,7 +96,7 @@ class Recommender:
         self._failures = FailureLog("limits cannot be recommended")
 
     def __call__(self) -> ReprLimits | None:
-        """The limits, or ``None`` if there are none or they are too old. Does not wait."""
+        """The limits, if they are known. Does not wait."""
         now = time.monotonic()
         due = self._begun_at + (self.SOON if self._limits is None else self.EVERY)
         if now >= due and (self._thread is None or not self._thread.is_alive()):

@@ -1,7 +1,7 @@
 """Serves metrics over HTTP: ``/metrics`` for Prometheus, ``/-/healthy`` for what looks after the process.
 
-The HTTP is the standard library's, and prometheus_client says which format a client asks for. Its own server shakes
-hands over TLS in the thread that accepts, so a single slow client keeps all others out: here, each thread does its own.
+The server and HTTP are the standard library's; prometheus_client tells which format a client asks for. Its own server
+is not used because it shakes hands over TLS in the thread that accepts, where one slow client keeps all others out.
 """
 
 from __future__ import annotations
@@ -30,15 +30,12 @@ if TYPE_CHECKING:
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-#: A megabyte takes 2 ms; at gzip's default level it takes 14 ms.
-GZIP_LEVEL: Final = 1
-
 
 class MetricsServer(ThreadingMixIn, TCPServer):
-    """Serves the metrics of *collector* in threads of its own, from ``start`` to ``stop``.
+    """Serves the metrics of *collector* in threads of its own, from ``start`` to ``stop``; at ``url``.
 
-    With a *certfile* (and its *keyfile*, if that is another file) it speaks TLS only; with a *client_cafile*, only to
-    clients that have a certificate of that authority. *port* 0 takes a free one; ``url`` says which.
+    *port* 0 takes a free one. With a *certfile* (and a *keyfile*, if the key is not in it) it speaks TLS only; with a
+    *client_cafile*, only to clients with a certificate of that authority.
 
     Raises:
         ConfigError: the address or port cannot be had, or a file cannot be used.
@@ -76,17 +73,16 @@ class MetricsServer(ThreadingMixIn, TCPServer):
             message = f"metrics cannot be served at {host}, port {port}: {exc}; give another port, or address"
             raise ConfigError(message) from None
         self._thread = threading.Thread(target=self.serve_forever, name="celery-argsize-metrics", daemon=True)
-        shown, port = self.socket.getsockname()[:2]
-        shown = f"[{shown}]" if ":" in shown else shown
+        host, port = self.socket.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
         self.url = f"{'https' if self._tls else 'http'}://{shown}:{port}/metrics"
-        """Where the metrics are."""
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Begin to serve."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Give up the port and end all connections. Harmless if it was not started, or was stopped before."""
+        """Give up the port and end all connections. Harmless if nothing was started."""
         if self._thread.is_alive():
             self.shutdown()
         with self._lock:
@@ -94,11 +90,11 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self.server_close()
 
     def abandon(self) -> None:
-        """In a forked child: close its copy of the listening socket, so that the port is free when the parent ends."""
+        """In a forked child: close its copy of the listening socket. It would keep the port after the parent's end."""
         self.socket.close()
 
     def get_request(self) -> tuple[Any, Any]:
-        """Accept a connection, without waiting for what the client says."""
+        """Accept a connection. No client is waited for here."""
         try:
             request, address = super().get_request()
         except OSError as exc:
@@ -113,7 +109,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         return request, address
 
     def service_actions(self) -> None:
-        """End connections that take too long, and the oldest of too many. socketserver calls this all the time."""
+        """End the oldest of too many connections, and those that take too long. Called at least twice a second."""
         latest = time.monotonic() - self.DEADLINE
         with self._lock:
             surplus = [*self._open][: max(0, len(self._open) - self.MAX_CONNECTIONS)]
@@ -123,18 +119,18 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         """Shut *requests* down, so that their threads find them closed. Needs the lock."""
         for request in requests:
             self._open.pop(request, None)
-            # A socket of its own for that: to shut down a TLS socket breaks what its thread does with it.
+            # Through a copy: shutting down a TLS socket breaks what its thread does with it.
             with suppress(OSError), socket.fromfd(request.fileno(), self.address_family, self.socket_type) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Shake hands and answer, in the request's thread."""
+        """Answer, in the request's thread."""
         if self._tls is not None:
             request.do_handshake()
         super().finish_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - nothing of the client is logged
-        """Log our own faults only: not that a client is slow, is gone or has no certificate."""
+        """Log our own faults only, not that a client is slow, is gone or has no certificate."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, (OSError, ValueError)):
             self._failures.report(error)
@@ -153,28 +149,25 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "celery-argsize", ""
 
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
+        path, body, content_type = urlsplit(self.path).path, b"OK\n", TEXT
         if path == "/metrics":
-            openmetrics = "openmetrics" in choose_encoder(self.headers.get("Accept", ""))[1]
-            body = self.server.collector.exposition(openmetrics=openmetrics)
-            self._answer(body, OPENMETRICS if openmetrics else TEXT)
-        elif path == "/-/healthy":
-            self._answer(b"OK\n", "text/plain; charset=utf-8")
-        else:
+            _, accepted = choose_encoder(self.headers.get("Accept", ""))
+            content_type = OPENMETRICS if "openmetrics" in accepted else TEXT
+            body = self.server.collector.exposition(openmetrics=content_type == OPENMETRICS)
+        elif path != "/-/healthy":
             self.send_error(HTTPStatus.NOT_FOUND, explain="Metrics are at /metrics.")
-
-    do_HEAD = do_GET  # noqa: N815 - http.server's name
-
-    def _answer(self, body: bytes, content_type: str) -> None:
+            return
         self.send_response(HTTPStatus.OK)
         if gzip_accepted(self.headers.get("Accept-Encoding", "")):
-            body = gzip.compress(body, GZIP_LEVEL)
+            body = gzip.compress(body, 1)  # at the default level, seven times as long
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's name
 
     def log_message(self, *_: Any) -> None:
         """Scrapes are not worth a line."""
