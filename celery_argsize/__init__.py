@@ -1,7 +1,6 @@
 """How big the arguments of Celery tasks are, and whether Celery cuts their repr.
 
-``install(app)`` is all that a user needs; the other names are for scripts and handlers of their own. Nothing is
-imported until it is used, as ``celery`` imports its plugins' packages at every start.
+Most need ``install(app)`` only. A name is imported when it is first used, as ``celery`` imports this at every start.
 """
 
 from __future__ import annotations
@@ -99,20 +98,19 @@ _MODULES: Final = {name: module for module, names in _HOMES.items() for name in 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - made from the table above
 
 
-if not TYPE_CHECKING:  # so that a type checker still knows which names there are
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+if not TYPE_CHECKING:  # a type checker reads the imports at the top instead
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
-            from importlib.metadata import version  # noqa: PLC0415 - for the few who ask
+            from importlib.metadata import version  # noqa: PLC0415 - few ask
 
             return version("celery-argsize")
         if name not in _MODULES:
             message = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(message)
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = value
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
         return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
