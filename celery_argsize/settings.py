@@ -10,13 +10,13 @@ import math
 import os
 import re
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import cert_reqs, from_app, parse_redis_url, safe_url, with_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 #: Upper bounds of buckets, in bytes or characters: 128 doubling to 2 Mi, then 8, 32 and 128 Mi.
 DEFAULT_BUCKETS: Final = (*(128 << step for step in range(15)), 8 << 20, 32 << 20, 128 << 20)
@@ -32,107 +32,97 @@ CONF_PREFIX: Final = "argsize_"
 #: What follows ``ENV_PREFIX`` in variables that are options of our commands.
 _COMMAND_ENV: Final = re.compile("(CHECK|DIFF|DOCTOR|EXPORTER|RECOMMEND|REPORT|RESET|VERIFY|WATCH)_")
 
-_WORDS: Final = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
+_TRUE: Final = ("1", "true", "yes", "on")
+_FALSE: Final = ("0", "false", "no", "off")
+
+_T = TypeVar("_T")
 
 
-def _bool(value: object) -> bool:
-    return _WORDS[str(value).strip().lower()]
-
-
-def _number(low: float, high: float) -> Callable[[object], float]:
-    def parse(value: object) -> float:
-        if isinstance(value, bool) or not low <= (number := float(value)) <= high:  # type: ignore[arg-type]
-            raise ValueError
-        return number
-
-    return parse
-
-
-def _whole(low: int, high: float = math.inf) -> Callable[[object], int]:
-    within = _number(low, high)
-
-    def parse(value: Any) -> int:
-        if not within(value).is_integer():
-            raise ValueError
-        return int(value)
-
-    return parse
-
-
-def _word(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable() or set(value) & set("{}"):
+def _require(fine: object, value: _T) -> _T:
+    if not fine:
         raise ValueError
-    return value.strip()
-
-
-def _buckets(value: object) -> tuple[int, ...]:
-    items: Iterable[Any] = value.split(",") if isinstance(value, str) else value  # type: ignore[assignment]
-    bounds = tuple(map(_whole(1), items))
-    if not bounds or list(bounds) != sorted(set(bounds)) or len(bounds) > 60:  # noqa: PLR2004 - keys and series stay few
-        raise ValueError
-    return bounds
-
-
-def _url(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError  # noqa: TRY004 - _parse makes a ConfigError of it
-    place = parse_redis_url(value)
-    if place.kind == "sentinel" and not place.sentinel.get("master_name"):
-        raise ConfigError(NO_MASTER_NAME)
     return value
 
 
-def _path(value: object) -> str:
-    path = os.fspath(value)  # type: ignore[call-overload]
-    if not isinstance(path, str) or not path.strip():
-        raise ValueError
-    return path
+def _bool(value: object) -> bool:
+    word = str(value).strip().lower()
+    return _require(word in _TRUE + _FALSE, word in _TRUE)
+
+
+def _number(low: float, high: float) -> Callable[[Any], float]:
+    return lambda value: _require(not isinstance(value, bool) and low <= float(value) <= high, float(value))
+
+
+def _whole(low: int, high: float = math.inf) -> Callable[[Any], int]:
+    number = _number(low, high)
+    return lambda value: _require(number(value).is_integer(), int(value))
+
+
+def _word(value: Any) -> str:
+    return _require(value.strip() and value.isprintable() and not set(value) & set("{}"), str(value.strip()))
+
+
+def _buckets(value: Any) -> tuple[int, ...]:
+    bounds = tuple(map(_whole(1), value.split(",") if isinstance(value, str) else value))
+    rising = list(bounds) == sorted(set(bounds))
+    return _require(rising and 0 < len(bounds) <= 60, bounds)  # noqa: PLR2004 - keys and series stay few
+
+
+def _url(value: Any) -> str:
+    place = parse_redis_url(_require(isinstance(value, str), value))
+    if place.kind == "sentinel" and not place.sentinel.get("master_name"):
+        raise ConfigError(NO_MASTER_NAME)
+    return str(value)
+
+
+def _path(value: Any) -> str:
+    path = os.fspath(value)
+    return str(_require(isinstance(path, str) and path.strip(), path))
 
 
 def _setting(default: object, parse: Callable[[Any], object], allowed: str, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"parse": parse, "allowed": allowed})
 
 
+def _switch(default: object) -> Any:
+    return _setting(default, _bool, "true or false")
+
+
+def _file() -> Any:
+    return _setting(None, _path, "the path of a file")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every setting, checked. docs/configuration.md says what each does."""
 
-    enabled: bool = _setting(True, _bool, "true or false")
+    enabled: bool = _switch(True)
     redis_url: str | None = _setting(
         None, _url, "a redis://, rediss://, unix://, sentinel:// or redis+cluster:// URL", secret=True
     )
     redis_ssl_cert_reqs: str | None = _setting(None, cert_reqs, "required, optional or none")
-    redis_ssl_ca_certs: str | None = _setting(None, _path, "the path of a file")
-    redis_ssl_certfile: str | None = _setting(None, _path, "the path of a file")
-    redis_ssl_keyfile: str | None = _setting(None, _path, "the path of a file")
-    redis_ssl_check_hostname: bool | None = _setting(None, _bool, "true or false")
-    require_redis_ssl: bool = _setting(False, _bool, "true or false")
+    redis_ssl_ca_certs: str | None = _file()
+    redis_ssl_certfile: str | None = _file()
+    redis_ssl_keyfile: str | None = _file()
+    redis_ssl_check_hostname: bool | None = _switch(None)
+    require_redis_ssl: bool = _switch(False)
     key_prefix: str = _setting("celery-argsize", _word, "a printable text without { or }")
     app_name: str = _setting("celery", _word, "a printable text without { or }")
     flush_interval: float = _setting(1.0, _number(0.05, 3600), "seconds from 0.05 to 3600")
     shutdown_timeout: float = _setting(5.0, _number(0, 600), "seconds from 0 to 600")
     wait_replicas: int = _setting(0, _whole(0), "a whole number of replicas, 0 or more")
     large_task_chars: int = _setting(1024, _whole(0), "a whole number of characters, 0 or more")
-    log_large_tasks: bool = _setting(True, _bool, "true or false")
+    log_large_tasks: bool = _switch(True)
     max_task_names: int = _setting(1000, _whole(1), "a whole number, 1 or more")
     histogram_buckets: tuple[int, ...] = _setting(
         DEFAULT_BUCKETS, _buckets, "1 to 60 rising whole numbers of bytes, each 1 or more (text: with commas between)"
     )
-    include_eager: bool = _setting(False, _bool, "true or false")
+    include_eager: bool = _switch(False)
     prometheus_port: int | None = _setting(None, _whole(1, 65535), "a port from 1 to 65535")
     prometheus_host: str = _setting("127.0.0.1", _word, "a host name or an address")
-    prometheus_certfile: str | None = _setting(None, _path, "the path of a file")
-    prometheus_keyfile: str | None = _setting(None, _path, "the path of a file")
-    prometheus_client_cafile: str | None = _setting(None, _path, "the path of a file")
+    prometheus_certfile: str | None = _file()
+    prometheus_keyfile: str | None = _file()
+    prometheus_client_cafile: str | None = _file()
     redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Keywords for redis-py that came from the app (TLS, sentinels); not a setting of its own."""
 
@@ -217,7 +207,7 @@ def _parse(name: str, value: Any, spelled: str) -> Any:
     parse, allowed = _SPECS[name].metadata["parse"], _SPECS[name].metadata["allowed"]
     try:
         return parse(value)
-    except (ValueError, TypeError, KeyError, OverflowError) as exc:
+    except (ValueError, TypeError, AttributeError, OverflowError) as exc:
         shown = safe_url(value) if name == "redis_url" else repr(value)
         reason = f" ({exc})" if isinstance(exc, ConfigError) else ""
         message = f"{spelled} = {shown} cannot work{reason}; allowed: {allowed}"
