@@ -71,29 +71,29 @@ if TYPE_CHECKING:
     from celery_argsize.worker.recorder import measure_celery_task_size as measure_celery_task_size
 
 _HOMES: Final = {
-    "advice.advice": ["Advice", "Cost", "PartAdvice", "Recommendation", "ReprLimits", "TaskAdvice"],
-    "advice.adviser": ["advise"],
-    "advice.in_force": ["Finding", "HostCheck"],
-    "advice.limits": ["set_repr_limits"],
-    "api.advice": ["Configured", "auto_configure_celery_limits", "get_advice", "verify_limits"],
-    "api.collector": ["collector"],
-    "api.figures": ["get_size_summary", "update_size_metrics"],
-    "api.parse": ["CUT", "ParsedRepr", "UNREADABLE", "parse_repr"],
-    "api.reset": ["ResetResult", "reset_metrics"],
-    "connections.budget": ["ConnectionBudget", "connection_budget", "connection_settings"],
-    "doctor.checks": ["Diagnosis"],
-    "doctor.examine": ["diagnose"],
-    "errors": ["ArgsizeError", "ConfigError", "SchemaError", "StoreError"],
-    "figures.summary": ["PartSummary", "Summary", "TaskSummary"],
-    "measuring.json_size": ["Size", "UNMEASURABLE", "measure_json_size"],
-    "measuring.measurement": ["Measurement", "Part"],
-    "prometheus.server": ["MetricsServer"],
-    "views.page": ["report_html"],
-    "worker.install": ["install", "uninstall"],
-    "worker.monitor": ["Monitor"],
-    "worker.recorder": ["measure_celery_task_size"],
+    "advice.advice": "Advice Cost PartAdvice Recommendation ReprLimits TaskAdvice",
+    "advice.adviser": "advise",
+    "advice.in_force": "Finding HostCheck",
+    "advice.limits": "set_repr_limits",
+    "api.advice": "Configured auto_configure_celery_limits get_advice verify_limits",
+    "api.collector": "collector",
+    "api.figures": "get_size_summary update_size_metrics",
+    "api.parse": "CUT ParsedRepr UNREADABLE parse_repr",
+    "api.reset": "ResetResult reset_metrics",
+    "connections.budget": "ConnectionBudget connection_budget connection_settings",
+    "doctor.checks": "Diagnosis",
+    "doctor.examine": "diagnose",
+    "errors": "ArgsizeError ConfigError SchemaError StoreError",
+    "figures.summary": "PartSummary Summary TaskSummary",
+    "measuring.json_size": "Size UNMEASURABLE measure_json_size",
+    "measuring.measurement": "Measurement Part",
+    "prometheus.server": "MetricsServer",
+    "views.page": "report_html",
+    "worker.install": "install uninstall",
+    "worker.monitor": "Monitor",
+    "worker.recorder": "measure_celery_task_size",
 }
-_MODULES: Final = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES: Final = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - made from the table above
 

@@ -35,7 +35,7 @@ class FailureLog:
         self.count = 0
 
     def report(self, error: BaseException, level: int = logging.WARNING) -> None:
-        """Count *error*, and log it if none was logged lately. Where it happened goes to DEBUG. Never raises."""
+        """Count *error*, and log it if none was logged lately; the place goes to DEBUG. Never raises."""
         self.count += 1
         with suppress(Exception):  # a log handler or filter of the app's may raise
             self._log(error, level)

@@ -1,7 +1,4 @@
-"""Redis URLs: which one an app uses, what it says in redis-py's words, and how to show it without its secrets.
-
-Nothing is connected to.
-"""
+"""Redis URLs: which one an app uses, what it says in redis-py's words, and how to show it without secrets."""
 
 from __future__ import annotations
 
@@ -53,7 +50,7 @@ class RedisPlace:
     urls: tuple[str, ...] = field(repr=False)
     """One for each host, as redis-py takes them: ``redis://``, ``rediss://`` or ``unix://``."""
     sentinel: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Options about the sentinels: ``master_name``, ``sentinel_username``, ``sentinel_password``, ``sentinel_ssl``."""
+    """The options of the URL that are about sentinels, such as ``master_name``."""
 
     @property
     def tls(self) -> bool:
@@ -100,7 +97,7 @@ def _check(fine: object, message: str) -> None:
 
 
 def _each(urls: object) -> list[str]:
-    """The URLs in a setting of Celery: one, several with ";" between, or a list. A backend may also be a class."""
+    """The URLs in a setting: one, several with ";" between, or a list. A backend may also be a class."""
     if isinstance(urls, str):
         return [url.strip() for url in re.split(r";(?=\s*[a-z][a-z0-9+.-]*://)", urls)]
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, (list, tuple)) else []
@@ -123,7 +120,7 @@ def _query(parts: list[SplitResult]) -> dict[str, str]:
 
 
 def cert_reqs(value: object) -> str:
-    """``required``, ``optional`` or ``none``, as redis-py says it, out of how Celery, ``ssl`` or redis-py say it.
+    """``required``, ``optional`` or ``none``, out of what Celery, ``ssl`` or redis-py call it.
 
     Raises:
         ValueError: it is none of these.
@@ -160,7 +157,7 @@ def _host_port(name: str, port: int | None) -> str:
 
 
 def server_address(part: SplitResult) -> str:
-    """``host:port``, or the path of a socket. The names of this machine are one, as in ``ConnectionBudget.servers``."""
+    """``host:port``, or the path of a socket. This machine has one name: 127.0.0.1."""
     if part.scheme == "unix":
         return part.path
     here = part.hostname in {"localhost", "::1"}
@@ -202,7 +199,7 @@ def of_results(app: Any) -> tuple[str | None, dict[str, Any]]:
 
 
 def each_of_messages(app: Any, setting: str = "broker_url") -> list[tuple[str, dict[str, Any]]]:
-    """Each Redis that messages of *app* may go through, with its options. *setting* is the one that names them."""
+    """Each Redis that messages of *app* may go through, with its options; *setting* names them."""
     transport = _transport(app.conf, "result_backend_transport_options", "broker_transport_options")
     use_ssl = app.conf.get("broker_use_ssl")
     return [_with_options(url, use_ssl, transport) for url in _redis_urls(getattr(app.conf, setting))]

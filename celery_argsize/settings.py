@@ -1,7 +1,7 @@
-"""Settings: where each may come from, what is allowed, and its default. docs/configuration.md says what each does.
+"""Settings: their defaults, what is allowed, and which source wins. docs/configuration.md says what each does.
 
-A keyword of install() wins over ``app.conf.argsize_*``, that over the environment (``CELERY_ARGSIZE_*``), that over the
-default. The app's configuration is read only when ``resolve`` is called, never at import.
+Keywords of install() win over ``app.conf.argsize_*``, those over ``CELERY_ARGSIZE_*`` in the environment, and those over
+the defaults. The app's configuration is read when ``resolve`` is called, never at import.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Settings:
 
     @property
     def base(self) -> str:
-        """What every key of this app's figures begins with. The braces keep them in one slot of a Redis Cluster."""
+        """What the app's keys in Redis begin with. The braces keep them in one slot of a cluster."""
         return f"{self.key_prefix}:{{{self.app_name}}}:"
 
 
@@ -156,7 +156,7 @@ def resolve(
     app: Any = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """The settings of *app*, or of none; *overrides* are keywords of install(), *environ* is the environment.
+    """The settings of *app*, or of none; *overrides* are keywords of install().
 
     Raises:
         ConfigError: a setting that does not exist, or a value that cannot work, wherever it came from.

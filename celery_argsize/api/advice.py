@@ -1,7 +1,4 @@
-"""The public functions about advice: get it, set the limits of an app by it, check that they have arrived.
-
-They read what all workers measured, so they work in a producer's process as in any other.
-"""
+"""The public functions about advice: get it, set an app's limits by it, check that they have arrived."""
 
 from __future__ import annotations
 
@@ -111,9 +108,9 @@ def auto_configure_celery_limits(
 ) -> Configured:
     """The advice for *app*; with *apply*, its limits are set on *app* in this process.
 
-    Call it where tasks are sent from, once, after the app is configured: limits act where messages are made. They are
-    only raised. What would break the broker, or make publishing too slow, is refused, unless *force* is given.
-    *options* are those of ``get_advice``.
+    Call it where tasks are sent from, as limits act there; once, after the app is configured. Limits are only raised.
+    What would break the broker, or make publishing too slow, is refused, unless *force* is given. *options* are those
+    of ``get_advice``.
 
     Raises:
         ConfigError: it is not clear where to look, or, with *apply*, there is no *app*.

@@ -1,7 +1,7 @@
 """Which figures a call means, and how they are opened.
 
-In this order: the Redis that the call names; the app that it names; the only app in this process that ``install`` was
-called for; the Redis that the environment names.
+The first of these counts: the Redis that the call names, the app that it names, the only app in this process that
+``install`` was called for, the Redis that the environment names.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def open_store(location: Location, *, write: bool = False) -> Iterator[Store]:
 
 def _store(location: Location, *, write: bool = False) -> Store:
     if location.settings.redis_url is not None:
-        from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415 - only who uses Redis pays for the import
+        from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415 - takes its time
 
         return RedisStore(location.settings)
     monitor = location.monitor
@@ -116,7 +116,7 @@ def each_app(location: Location) -> list[Location]:
     """
     if not location.all_apps:
         return [location]
-    from celery_argsize.stores.redis import apps_in  # noqa: PLC0415 - only who uses Redis pays for the import
+    from celery_argsize.stores.redis import apps_in  # noqa: PLC0415 - takes its time
 
     return [Location(replace(location.settings, app_name=name)) for name in apps_in(location.settings)]
 
@@ -132,7 +132,7 @@ class Reader:
     def __init__(self, location: Location) -> None:
         self._all_apps = location.all_apps
         if location.all_apps:
-            from celery_argsize.stores.redis import AppsStore  # noqa: PLC0415 - only who uses Redis pays for the import
+            from celery_argsize.stores.redis import AppsStore  # noqa: PLC0415 - takes its time
 
             self._store: Any = AppsStore(location.settings)
         else:

@@ -1,7 +1,7 @@
-"""Reads an ``argsrepr`` or ``kwargsrepr`` back: ``ast.literal_eval`` for text that Celery wrote, and may have cut.
+"""Reads an ``argsrepr`` or ``kwargsrepr`` back: ``ast.literal_eval`` for text that may be cut.
 
-Nothing in the text is run, nothing raises, and time and memory are linear in its length. Source of the forms:
-``celery.utils.saferepr`` and ``celery.utils.text.truncate`` of Celery 5.3 to 5.7.
+Nothing in the text is run. Time and memory are linear in its length. Source of the forms: ``celery.utils.saferepr`` and
+``celery.utils.text.truncate`` of Celery 5.3 to 5.7.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ class ParsedRepr(NamedTuple):
 def parse_repr(text: object) -> ParsedRepr:
     r"""Read *text*, an ``argsrepr`` or ``kwargsrepr``. Never raises, whatever *text* is.
 
-    If all is there, the value is the original one: of None, bools, numbers, texts, bytes, lists, tuples, dicts, sets,
-    Decimals, UUIDs, and what ``datetime`` has, with a fixed time zone or none. If not, it is made for JSON: tuples and
-    sets are lists, bytes and objects are texts, and a key that is no text and no int is its JSON.
+    If nothing is missing, the value is the original one: of built-in types, Decimal, UUID and ``datetime`` (time zones
+    with a fixed offset only). If something is, it is made for JSON: tuples and sets are lists, bytes and objects are
+    texts, and a key that is no text and no int is its JSON.
 
     ``CUT`` and ``UNREADABLE`` stand for one member, for the rest of a list (at its end) or of a dict (as its last key
-    and value), or for all of a container. Celery marks a cut by size once, in one container; those around it may lack
-    something too, and end with ``CUT`` as well. Text that is no repr is one placeholder.
+    and value), or for all of a container. Celery marks a cut in one container only; those around it may lack something
+    too, and end with ``CUT`` as well. Text that is no repr is one placeholder.
 
-    Some is in doubt. A text that ends in ``...`` is kept, and its path is missing. So are bytes like ``b'ff'``, as
+    What is in doubt is kept, with its path in ``missing``: a text that ends in ``...``, and bytes like ``b'ff'``, as
     saferepr shows what is not UTF-8 in hex. ``'\n'`` is two characters, as saferepr writes it, unless all can be read
-    better as Python's own repr. ``{'a', ...}`` is taken for a dict, cut after a key.
+    better as Python's own repr. ``{'a', ...}`` is read as a dict, cut after a key.
     """
     if type(text) is not str:
         return ParsedRepr(UNREADABLE, ((),))
@@ -225,7 +225,8 @@ class _Reader:
             return _MEMBER
         if not closer or (self._cut and (closer != ",)" or len(members) > 1)):
             self.missing = self._cut = True
-            members += [] if members[-1] is _REST else [_REST]
+            if members[-1] is not _REST:
+                members.append(_REST)
         value = _container(opener, members, closer)
         if opener[-1] == "{" and isinstance(value, (set, frozenset)):
             self._sets[id(value)] = value, members
@@ -280,10 +281,10 @@ class _Reader:
         return _bytes(shown) if match["bytes"] else _text(shown.replace("\\'", "'"))
 
     def _closes(self, quote: int, *, raw: bool) -> bool:
-        r"""Whether *quote* ends the text that it is in. One behind a backslash may be escaped, or follow the last one.
+        r"""Whether *quote* ends the text that it is in; one behind a backslash may be a part of it.
 
-        Only one of the two comes out even: quotes but escaped ones come in pairs, and backslashes are in texts only.
-        So the next ``\'`` has to be in a text, or the end of all outside, and the number of quotes up to there decides.
+        Quotes that are not escaped come in pairs, and backslashes are in texts only. So the next ``\'`` is in a text,
+        and the end of it all is not: the number of quotes up to there tells.
         """
         followed = _AFTER_TEXT.match(self._text, quote + 1) is not None
         if self._text[quote - 1] != "\\":

@@ -59,9 +59,9 @@ class ResetResult:
 def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where: Unpack[Where]) -> ResetResult:
     """Forget the figures of *task*, or all of them.
 
-    Live workers are asked to write what they have first, through Celery's remote control. So nothing from before comes
-    back, and nothing measured after is lost. With a ``redis_url`` alone they cannot be asked; the result says so.
-    *where* takes ``redis_url``, ``key_prefix`` and ``app_name``.
+    Live workers are asked to write what they have first. So nothing from before comes back, and nothing measured after
+    is lost. With a ``redis_url`` alone they cannot be asked; the result says so. *where* takes ``redis_url``,
+    ``key_prefix`` and ``app_name``.
 
     Raises:
         ConfigError: it is not clear what to reset.
@@ -88,7 +88,7 @@ def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where
 
 
 def _hold(location: Location) -> tuple[dict[str, bool], str]:
-    """Have live workers write what they have and hold back. Whether each could; and why none was asked, if so."""
+    """Have live workers write and hold back: whether each could, or else why none was asked."""
     wrote: dict[str, bool] = {}
     monitor, app = location.monitor, location.app
     if monitor is not None and monitor.flusher is not None:  # first, as this worker's loop may be waiting for us
@@ -106,7 +106,7 @@ def _hold(location: Location) -> tuple[dict[str, bool], str]:
 
 def _release(location: Location, wrote: Mapping[str, bool], task: str | None) -> None:
     monitor, app = location.monitor, location.app
-    # Only those that answered: one that hears both late, after a long task, has no cut to forget anything by.
+    # Only those that answered: one that hears both late, after a long task, does not know what came before.
     others = [name for name in wrote if monitor is None or name != monitor.hostname]
     if others and app is not None:
         with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself

@@ -1,4 +1,4 @@
-"""The collector: reads the figures at each scrape, and gives the metrics that ``metrics`` makes of them."""
+"""The collector of metrics, and what works out the limits that it shows as recommended."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Source(Protocol):
 
 
 class ArgsizeCollector:
-    """The figures of *source* as metrics. They are read at each scrape, and not before the first.
+    """The figures of *source* as metrics, read at each scrape and not before.
 
-    If they cannot be read, ``celery_task_args_up`` is 0 and there is nothing else; the reason is logged, at most once a
-    minute. *bounds* are the upper bounds of the histogram's buckets, in bytes, *broker* is a kombu transport's name or
-    a URL. *recommended* gives the limits to show as recommended, without waiting.
+    If they cannot be read, ``celery_task_args_up`` is 0 and there is nothing else. *bounds* are the upper bounds of the
+    histogram's buckets, in bytes. *broker* is a kombu transport's name or a URL. *recommended* gives limits to show as
+    recommended; it must not wait.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ArgsizeCollector:
                 return Scrape(None)
             try:
                 figures = self._source.read(SHOWN_WITH_EXEMPLARS if exemplars else SHOWN)
-            except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and no better
+            except Exception as exc:  # noqa: BLE001 - a StoreError, or our own fault
                 self._failed_at = time.monotonic()
                 self._failures.report(exc)
                 return Scrape(None)
@@ -109,5 +109,5 @@ class Recommender:
         try:
             self._limits = self._advise().recommended
             self._known_at = time.monotonic()
-        except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and keeps no scrape back
+        except Exception as exc:  # noqa: BLE001 - a StoreError, or our own fault
             self._failures.report(exc)

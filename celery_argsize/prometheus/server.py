@@ -1,7 +1,7 @@
-"""Serves metrics over HTTP: ``/metrics`` for Prometheus, ``/-/healthy`` for what looks after the process.
+"""Serves metrics over HTTP: at ``/metrics``, with ``/-/healthy`` for what looks after the process.
 
-The server and HTTP are the standard library's; prometheus_client tells which format a client asks for. Its own server
-is not used because it shakes hands over TLS in the thread that accepts, where one slow client keeps all others out.
+The server is the standard library's. That of prometheus_client shakes hands over TLS in the thread that accepts, where
+one slow client keeps all others out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8
 class MetricsServer(ThreadingMixIn, TCPServer):
     """Serves the metrics of *collector* in threads of its own, from ``start`` to ``stop``; at ``url``.
 
-    *port* 0 takes a free one. With a *certfile* (and a *keyfile*, if the key is not in it) it speaks TLS only; with a
+    *port* 0 takes a free one. With a *certfile* (and a *keyfile*, if the key is elsewhere) it speaks TLS only; with a
     *client_cafile*, only to clients with a certificate of that authority.
 
     Raises:
@@ -90,7 +90,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self.server_close()
 
     def abandon(self) -> None:
-        """In a forked child: close its copy of the listening socket. It would keep the port after the parent's end."""
+        """In a forked child: close the listening socket, which would keep the port after the parent's end."""
         self.socket.close()
 
     def get_request(self) -> tuple[Any, Any]:
@@ -109,7 +109,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         return request, address
 
     def service_actions(self) -> None:
-        """End the oldest of too many connections, and those that take too long. Called at least twice a second."""
+        """End the oldest of too many connections, and those that take too long. Called twice a second."""
         latest = time.monotonic() - self.DEADLINE
         with self._lock:
             surplus = [*self._open][: max(0, len(self._open) - self.MAX_CONNECTIONS)]
