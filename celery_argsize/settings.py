@@ -1,7 +1,7 @@
 """Settings: their defaults, what is allowed, and which source wins. docs/configuration.md says what each does.
 
-Keywords of install() win over ``app.conf.argsize_*``, those over ``CELERY_ARGSIZE_*`` in the environment, and those over
-the defaults. The app's configuration is read when ``resolve`` is called, never at import.
+Keywords of install() win over ``app.conf.argsize_*``, those over ``CELERY_ARGSIZE_*`` in the environment, those over
+defaults. The configuration of an app is read when ``resolve`` is called, never at import.
 """
 
 from __future__ import annotations

@@ -106,8 +106,9 @@ def _hold(location: Location) -> tuple[dict[str, bool], str]:
 
 def _release(location: Location, wrote: Mapping[str, bool], task: str | None) -> None:
     monitor, app = location.monitor, location.app
+    own = monitor.hostname if monitor is not None and monitor.flusher is not None else None
     # Only those that answered: one that hears both late, after a long task, does not know what came before.
-    others = [name for name in wrote if monitor is None or name != monitor.hostname]
+    others = [name for name in wrote if name != own]
     if others and app is not None:
         with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
             _broadcast(app, RELEASE, {"base": location.settings.base, "task": task}, others)
