@@ -244,7 +244,7 @@ class _Reader:
                 continue
             try:
                 value = self._quoted(match) if kind == "quote" else _MAKERS[kind](match[kind])
-            except (ValueError, TypeError, ArithmeticError, LookupError, SyntaxError):  # such as a thirteenth month
+            except Exception:  # noqa: BLE001 - such as a thirteenth month, or anything else in a call
                 self._at = match.start()
                 break
             self._cut = value is _REST
