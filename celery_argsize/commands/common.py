@@ -1,6 +1,6 @@
-"""What the commands share: where to look, exit codes, errors in plain words, progress.
+"""What the commands of ``celery argsize`` share: options, exit codes, messages for errors, and progress.
 
-Data goes to stdout, everything else to stderr.
+Data goes to stdout, everything else to stderr. Each command has a file of its own beside this one.
 """
 
 from __future__ import annotations
@@ -11,66 +11,115 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from celery_argsize.errors import ArgsizeError, StoreError
+from celery_argsize.api.figures import get_size_summary
+from celery_argsize.errors import ArgsizeError, ConfigError, StoreError
+from celery_argsize.views.report import NOTHING_YET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from celery import Celery
 
-#: Nothing was collected yet; or, in ``check`` and ``diff``, what was looked for was found.
+    from celery_argsize.figures.summary import Summary
+
+#: Nothing was measured yet.
 EXIT_NOTHING_YET: Final = 1
+#: What ``check``, ``diff`` or ``doctor`` looks for was found.
 EXIT_FOUND: Final = 1
-#: Bad usage, or a setting that cannot work.
+#: Bad usage, a setting that cannot work, or output that cannot be written.
 EXIT_USAGE: Final = 2
 #: Redis could not be read or written.
 EXIT_STORE: Final = 3
 #: Limits are not in force (``verify``).
 EXIT_NOT_IN_FORCE: Final = 4
 
-_F = TypeVar("_F", bound="Callable[..., Any]")
+#: Seconds after which a person is told what a command waits for.
+PATIENCE: Final = 1.0
+#: What most commands wait for.
+READING: Final = "Reading Redis"
 
-
-def where_options(command: _F) -> _F:
-    """Add the options that say which figures are meant; ``where_of`` gets them out."""
-    for option in (
-        click.option("--app-name", help="Only the app of this name, where several share a Redis."),
-        click.option("--key-prefix", help="Prefix of the keys in Redis.  [default: celery-argsize]"),
-        click.option("--redis-url", help="The Redis that the workers write to; not needed with -A."),
-    ):
-        command = option(command)
-    return command
-
-
+#: Which figures are meant: as keywords, what ``api.location.locate`` takes.
+_WHERE_OPTIONS: Final = (
+    click.option("--app-name", help="Only the app of this name, where several share a Redis."),
+    click.option("--key-prefix", help="Prefix of the keys in Redis.  [default: celery-argsize]"),
+    click.option("--redis-url", help="The Redis that the workers write to; not needed with -A."),
+)
 broker_option: Final = click.option(
     "--broker", help="What messages go through, such as amqp or sqs.  [default: the broker of the app given with -A]"
 )
-
 as_json_option: Final = click.option("--json", "as_json", is_flag=True, help="As JSON, for other programs.")
 
 
-def where_of(options: dict[str, Any]) -> dict[str, Any]:
-    """Our options out of a command's keywords: an app may have added preload options of its own."""
-    return {name: options.get(name) for name in ("redis_url", "key_prefix", "app_name")}
+class _Command(click.Command):
+    """A command whose function returns the exit code, and whose errors are told in plain words."""
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command, and end the process."""
+        try:
+            code = super().invoke(ctx)
+        except ArgsizeError as exc:
+            code = fail(exc)
+        except BrokenPipeError:  # the reader has seen enough; click ends quietly
+            raise
+        except OSError as exc:
+            drop_output()
+            click.echo(f"Error: the output cannot be written: {exc.strerror or exc}", err=True)
+            code = EXIT_USAGE
+        ctx.exit(code or 0)
+
+
+def command(function: Callable[..., int | None]) -> click.Command:
+    """Make *function* a command.
+
+    It gets click's context, its own options, and as ``redis_url``, ``key_prefix`` and ``app_name`` which figures are
+    meant. It returns the exit code; ``None`` is 0.
+    """
+    function = click.pass_context(function)
+    for option in _WHERE_OPTIONS:
+        function = option(function)
+    return click.command(cls=_Command)(function)
 
 
 def app_of(context: click.Context) -> Celery | None:
-    """The app given with -A; celery makes one up where none is."""
+    """The app given with ``-A``; without it, Celery makes one up, and this is ``None``."""
     root = context.find_root()
     return root.obj.app if root.params.get("app") else None
 
 
 def colored(context: click.Context) -> bool | None:
-    """Whether to use colors: ``False`` with celery's ``--no-color`` or ``NO_COLOR``; ``None`` leaves it to click.
+    """``False`` where colors are not wanted (``celery --no-color``, ``NO_COLOR``), else ``None``.
 
-    click leaves them out where the output is not a terminal. https://no-color.org
+    ``None`` lets click decide, which uses no colors where the output is not a terminal. https://no-color.org
     """
     plain = os.environ.get("NO_COLOR") or getattr(context.find_root().obj, "no_color", False)
     return False if plain else None
+
+
+def read_summary(app: Celery | None, **where: str | None) -> Summary:
+    """The figures in Redis.
+
+    Raises:
+        ConfigError: it is not clear where to look.
+        StoreError: Redis could not be read.
+    """
+    with waiting(READING):
+        return get_size_summary(app, **where)
+
+
+def show(data: Callable[[], object], text: Callable[[], str], *, as_json: bool, runs: int) -> int:
+    """Print *data* as JSON, or *text*; the exit code. Where *runs* is 0, print what to check."""
+    if as_json:
+        echo_json(data())
+    elif runs:
+        click.echo(text())
+    if runs:
+        return 0
+    click.echo(NOTHING_YET, err=as_json)
+    return EXIT_NOTHING_YET
 
 
 def echo_json(data: object) -> None:
@@ -85,33 +134,34 @@ def fail(error: ArgsizeError) -> int:
 
 
 def drop_output() -> None:
-    """Have what is left for stdout go nowhere: nobody takes it, and Python would try once more at the end."""
+    """Send the rest of stdout to nowhere, so that Python does not try again to write it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
-def failing(context: click.Context) -> Iterator[None]:
-    """End the command where an error of ours gets out of the block."""
+def needs_extra(feature: str) -> Iterator[None]:
+    """Import a library of the extra ``cli`` in the block; *feature* needs it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         yield
-    except ArgsizeError as exc:
-        context.exit(fail(exc))
-
-
-#: What most commands wait for.
-READING: Final = "Reading Redis"
-
-#: Seconds after which a person is told what goes on: what is over by then needs no word.
-PATIENCE: Final = 1.0
+    except ModuleNotFoundError as exc:
+        library = (exc.name or "").partition(".")[0]
+        if library not in {"jinja2", "markupsafe", "rich"}:
+            raise
+        message = f"{feature} needs {library}, which is not installed: pip install 'celery-argsize[cli]'"
+        raise ConfigError(message) from None
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Say on stderr, if that is a terminal, *what* the block waits for, where it does so for long."""
+def waiting(activity: str) -> Iterator[None]:
+    """Show *activity* on stderr, if that is a terminal, once the block has taken a second."""
     if not sys.stderr.isatty():
         yield
         return
-    timer = threading.Timer(PATIENCE, click.echo, [f"{what} …"], {"err": True})
+    timer = threading.Timer(PATIENCE, click.echo, [f"{activity} …"], {"err": True})
     timer.daemon = True
     timer.start()
     try:
@@ -122,17 +172,17 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, if that is a terminal, for what may take over two seconds; call it with how much of all is done.
+    """A bar on stderr, if that is a terminal, once the block has taken a second.
 
-    It appears after a second.
+    Call the function that it yields with how much is done, and of how much.
     """
     began = time.monotonic()
     with ExitStack() as stack:
         bars: list[Any] = []
 
-        def advance(done: int, of: int) -> None:
+        def advance(done: int, total: int) -> None:
             if not bars and time.monotonic() > began + PATIENCE and sys.stderr.isatty():
-                bars.append(stack.enter_context(click.progressbar(length=of, label=label, file=sys.stderr)))
+                bars.append(stack.enter_context(click.progressbar(length=total, label=label, file=sys.stderr)))
             for bar in bars:
                 bar.update(done - bar.pos)
 

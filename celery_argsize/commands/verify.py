@@ -14,20 +14,16 @@ from celery_argsize.commands.common import (
     READING,
     app_of,
     as_json_option,
+    command,
     echo_json,
-    failing,
     waiting,
-    where_of,
-    where_options,
 )
 
 
-@click.command()
-@where_options
+@command
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Only messages of the last MINUTES.")
 @as_json_option
-@click.pass_context
-def verify(context: click.Context, /, as_json: bool, minutes: float | None, **where: Any) -> None:  # noqa: FBT001 - click passes flags so
+def verify(context: click.Context, /, *, as_json: bool, minutes: float | None, **where: Any) -> int:
     """Show whether the limits of the app given with -A are in force on the hosts that messages come from.
 
     Ends with 0 if they are, 4 if they are not on some host, 1 if no message shows it.
@@ -38,11 +34,13 @@ def verify(context: click.Context, /, as_json: bool, minutes: float | None, **wh
     if app is None:
         message = "verify needs the app whose limits are wanted: celery -A proj argsize verify"
         raise click.UsageError(message)
-    with failing(context), waiting(READING):
-        checks = verify_limits(app, seconds=minutes and minutes * 60, **where_of(where))
+    with waiting(READING):
+        checks = verify_limits(app, seconds=minutes and minutes * 60, **where)
     if as_json:
         echo_json([check.to_json() for check in checks])
     else:
         click.echo(hosts_text(checks) or "No message was seen; send some, and look again after a second.")
     verdicts = {check.verdict for check in checks}
-    context.exit(EXIT_NOT_IN_FORCE if "not_in_force" in verdicts else 0 if "in_force" in verdicts else EXIT_NOTHING_YET)
+    if "not_in_force" in verdicts:
+        return EXIT_NOT_IN_FORCE
+    return 0 if "in_force" in verdicts else EXIT_NOTHING_YET

@@ -1,6 +1,6 @@
 """What changed between two snapshots: for each part of a task, larger or smaller, truncated now or no longer.
 
-Pure: snapshots go in, a ``Diff`` and its text come out. Files, Redis and exit codes are the command's business.
+Pure: snapshots go in, a ``Diff`` and its text come out. Files, Redis and exit codes are in ``commands.diff``.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from celery_argsize.errors import ConfigError
-from celery_argsize.figures.summary import JSON_SCHEMA
 from celery_argsize.measuring.measurement import PARTS
-from celery_argsize.words import printable, table, when
+from celery_argsize.words import counted, table, when
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import TypeAlias
+    from collections.abc import Callable, Sequence
 
-if TYPE_CHECKING:
-    #: ``unknown``: in one of the two, no run could be measured.
-    Change: TypeAlias = Literal["larger", "new", "smaller", "gone", "unknown", "same"]
-    Truncation: TypeAlias = Literal["newly_truncated", "no_longer_truncated"]
+    from celery_argsize.views.snapshot import Sizes, Snapshot
+
+#: How the mean changed. ``unknown``: in one of the two snapshots, no run could be measured.
+Change = Literal["larger", "new", "smaller", "gone", "unknown", "same"]
+Truncation = Literal["newly_truncated", "no_longer_truncated"]
 
 #: Version of the JSON that ``Diff.to_json`` gives.
 DIFF_SCHEMA: Final = 1
+#: What to know where the later snapshot has the runs of the earlier one in it.
+OVERLAP: Final = "Both count from the same moment: but for tasks that were reset in between, After includes Before."
 
-#: What each is called, in the order in which they are shown.
+#: The changes in words, in the order in which they are shown.
 _CHANGES: Final[dict[Change, str]] = {
     "larger": "larger",
     "new": "new",
@@ -36,10 +36,6 @@ _CHANGES: Final[dict[Change, str]] = {
     "unknown": "not known",
     "same": "same",
 }
-#: What to know where the later one has the runs of the earlier one in it.
-OVERLAP: Final = "Both count from the same moment: but for tasks that were reset in between, After includes Before."
-
-_ORDER: Final = (*_CHANGES,)
 _TRUNCATIONS: Final[dict[Truncation, str]] = {
     "newly_truncated": "newly truncated",
     "no_longer_truncated": "no longer truncated",
@@ -78,20 +74,21 @@ class PartChange:
         return (after - before) / before * 100
 
     @property
-    def goes_on(self) -> bool:
-        """Whether nothing in the figures speaks against the later ones having the earlier ones in them."""
-        before, after = self.before, self.after
-        if before is None or after is None or not before.count:
-            return False
-        return before.count <= after.count and before.chars <= after.chars and before.truncated <= after.truncated
-
-    @property
     def truncation(self) -> Truncation | None:
         """Whether truncation began or ended. It may begin with a new task; it does not end with one that is gone."""
         was, now = (sizes is not None and sizes.truncated > 0 for sizes in (self.before, self.after))
         if was == now or self.after is None:
             return None
         return "newly_truncated" if now else "no_longer_truncated"
+
+    @property
+    def may_overlap(self) -> bool:
+        """Whether the later figures can contain the earlier ones: none of the sums is lower."""
+        before, after = self.before, self.after
+        if before is None or after is None or before.mean is None or after.mean is None:
+            return False
+        grew = before.count <= after.count and before.truncated <= after.truncated
+        return grew and before.mean * before.count <= after.mean * after.count
 
     def to_json(self) -> dict[str, Any]:
         """This part as JSON-able data. JSON has no infinity: growth from 0 is null."""
@@ -116,37 +113,25 @@ class Diff:
 
     @property
     def overlap(self) -> bool:
-        """Whether the later one has runs of the earlier one in it, as not all was reset in between.
+        """Whether the later snapshot contains runs of the earlier one, as not all was reset in between.
 
-        Of several apps it is not known, as ``since`` is the oldest's.
+        With several apps it is not known, as ``since`` is that of the oldest.
         """
-        same = len(self.before.apps) == 1 and self.before.apps == self.after.apps
-        if not same or self.before.since is None or self.before.since != self.after.since:
+        same_app = len(self.before.apps) == 1 and self.before.apps == self.after.apps
+        if not same_app or self.before.since is None or self.before.since != self.after.since:
             return False
-        return any(part.goes_on for part in self.parts)
+        return any(part.may_overlap for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
-        """This diff as JSON-able data: docs/terminal.md."""
+        """The diff as JSON-able data: docs/terminal.md."""
         tasks: dict[str, dict[str, Any]] = {}
         for part in self.parts:
             tasks.setdefault(part.task, {})[part.part] = part.to_json()
-        return {
-            "schema": DIFF_SCHEMA,
-            "before": _origin_json(self.before),
-            "after": _origin_json(self.after),
-            "overlap": self.overlap,
-            "tasks": tasks,
-        }
-
-
-def _origin_json(snapshot: Snapshot) -> dict[str, Any]:
-    return {
-        "where": snapshot.where,
-        "apps": [*snapshot.apps],
-        "since": snapshot.since,
-        "updated": snapshot.updated,
-        "total_tasks": snapshot.runs,
-    }
+        before, after = (
+            {name: getattr(snapshot, name) for name in ("where", "apps", "since", "updated", "total_tasks")}
+            for snapshot in (self.before, self.after)
+        )
+        return {"schema": DIFF_SCHEMA, "before": before, "after": after, "overlap": self.overlap, "tasks": tasks}
 
 
 def compare(before: Snapshot, after: Snapshot) -> Diff:
@@ -160,8 +145,8 @@ def compare(before: Snapshot, after: Snapshot) -> Diff:
 
 
 def _rank(part: PartChange) -> tuple[object, ...]:
-    growth = part.growth or 0
-    return part.truncation != "newly_truncated", _ORDER.index(part.change), -growth, part.task, part.part
+    order = [*_CHANGES].index(part.change)
+    return part.truncation != "newly_truncated", order, -(part.growth or 0), part.task, part.part
 
 
 class Failure(NamedTuple):
@@ -179,41 +164,35 @@ def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = F
 
     A new task cannot have grown, but may be truncated.
     """
-    return [
-        *(_grown(part, growth) for part in diff.parts if growth is not None and (part.growth or 0) > growth),
-        *(_cut(part) for part in diff.parts if truncation and part.truncation == "newly_truncated"),
-    ]
+    found = []
+    for part in diff.parts:
+        if growth is not None and (part.growth or 0) > growth:
+            by = "from 0" if part.growth == math.inf else f"by {_percent(part.growth).lstrip('+')}"
+            text = f"grew {by}, mean {_both(part, _mean)} characters; allowed: {float(growth):g} %"
+            found.append(Failure(part.task, part.part, "growth", text))
+    for part in diff.parts:
+        if truncation and part.after and part.truncation == "newly_truncated":
+            text = f"newly truncated, in {part.after.truncated:,} of its runs; before: none"
+            found.append(Failure(part.task, part.part, "truncation", text))
+    return found
 
 
-def _grown(part: PartChange, allowed: Fraction) -> Failure:
-    by = "from 0" if part.growth == math.inf else f"by {_percent(part.growth).lstrip('+')}"
-    text = f"grew {by}, mean {_both(part, _mean)} characters; allowed: {float(allowed):g} %"
-    return Failure(part.task, part.part, "growth", text)
-
-
-def _cut(part: PartChange) -> Failure:
-    count = f"{part.after.truncated:,} of its runs" if part.after else ""
-    return Failure(part.task, part.part, "truncation", f"newly truncated, in {count}; before: none")
-
-
-def failures_text(found: Sequence[Failure]) -> str:
-    """*found* as lines, for people."""
-    return "\n".join(["Failed:", *(f"  {failure.task} ({failure.part}): {failure.text}" for failure in found)])
+def failures_text(failed: Sequence[Failure]) -> str:
+    """*failed* as lines, for people."""
+    return "\n".join(["Failed:", *(f"  {failure.task} ({failure.part}): {failure.text}" for failure in failed)])
 
 
 def diff_text(diff: Diff, *, everything: bool = False) -> str:
     """The whole diff, for people; unless *everything*, what is the same is left out."""
+    lines = ["=== CELERY SIZE DIFF ===", f"Before: {_origin(diff.before)}", f"After: {_origin(diff.after)}"]
+    if diff.overlap:
+        lines.append(OVERLAP)
+    lines += ["", _counts(diff)]
     shown = [part for part in diff.parts if everything or _is_shown(part)]
-    blocks = [
-        [
-            "=== CELERY SIZE DIFF ===",
-            *(f"{name}: {_origin(one)}" for name, one in (("Before", diff.before), ("After", diff.after))),
-            *([OVERLAP] * diff.overlap),
-        ],
-        [_counts(diff)],
-        ["Characters, before -> after:", *_table(shown)] if shown else [],
-    ]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    if shown:
+        head = ("Task", "Part", "Change", "Mean", "p95 <=", "Max", "Runs", "Truncated")
+        lines += ["", "Characters, before -> after:", *table([head, *map(_row, shown)], right=True)]
+    return "\n".join(lines)
 
 
 def _is_shown(part: PartChange) -> bool:
@@ -225,20 +204,21 @@ def _is_shown(part: PartChange) -> bool:
 
 
 def _origin(snapshot: Snapshot) -> str:
-    runs = "1 run" if snapshot.runs == 1 else f"{snapshot.runs:,} runs"
+    text = f"{snapshot.where}, {counted(snapshot.total_tasks, 'run')}"
     if snapshot.since is None or snapshot.updated is None:
-        return f"{snapshot.where}, {runs}"
-    return f"{snapshot.where}, {runs}, measured from {when(snapshot.since)} to {when(snapshot.updated)}"
+        return text
+    return f"{text}, measured from {when(snapshot.since)} to {when(snapshot.updated)}"
 
 
 def _counts(diff: Diff) -> str:
+    """How many tasks changed in which way."""
     tasks: dict[str, set[str]] = {word: set() for word in (*_CHANGES.values(), *_TRUNCATIONS.values())}
     for part in diff.parts:
         for word in _words(part):
             tasks[word].add(part.task)
     same = tasks.pop(_CHANGES["same"]).difference(*tasks.values())
-    counted = [f"{len(names):,} {word}" for word, names in tasks.items() if names]
-    return f"Tasks: {', '.join([*counted, f'{len(same):,} unchanged'])}."
+    counts = [f"{len(names):,} {word}" for word, names in tasks.items() if names]
+    return f"Tasks: {', '.join([*counts, f'{len(same):,} unchanged'])}."
 
 
 def _words(part: PartChange) -> list[str]:
@@ -247,29 +227,20 @@ def _words(part: PartChange) -> list[str]:
     return words if words and part.change == "same" else [_CHANGES[part.change], *words]
 
 
-def _table(parts: Sequence[PartChange]) -> list[str]:
-    head = ("Task", "Part", "Change", "Mean", "p95 <=", "Max", "Runs", "Truncated")
-    return table([head, *map(_row, parts)], right=True)
-
-
 def _row(part: PartChange) -> tuple[str, ...]:
+    change, *truncation = _words(part)
+    if part.change in {"larger", "smaller"}:
+        change += " (from 0)" if part.growth == math.inf else f" {_percent(part.growth)}"
     return (
         part.task,
         part.part,
-        _change(part),
+        ", ".join([change, *truncation]),
         _both(part, _mean),
         _both(part, lambda sizes: f"{sizes.p95:,}"),
         _both(part, lambda sizes: f"{sizes.max:,}"),
         _both(part, lambda sizes: f"{sizes.count:,}"),
         _both(part, lambda sizes: f"{sizes.truncated:,}"),
     )
-
-
-def _change(part: PartChange) -> str:
-    first, *rest = _words(part)
-    if part.change in {"larger", "smaller"}:
-        first += " (from 0)" if part.growth == math.inf else f" {_percent(part.growth)}"
-    return ", ".join([first, *rest])
 
 
 def _percent(growth: Fraction | float | None) -> str:
@@ -284,116 +255,3 @@ def _both(part: PartChange, text: Callable[[Sizes], str]) -> str:
     """A figure before and after; once, if it is the same or there is but one."""
     texts = [text(sizes) for sizes in (part.before, part.after) if sizes is not None]
     return " -> ".join(dict.fromkeys(texts))
-
-
-#: What to do about something that is no report.
-REMAKE: Final = "make one with: celery -A proj argsize report --json > FILE"
-
-#: No counter in Redis goes beyond.
-_MOST: Final = 2**63
-#: The last second of the year 9999: there are no dates beyond.
-_LAST: Final = 253_402_300_799
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """One part of one task, in characters."""
-
-    count: int
-    """How many were measured."""
-    chars: int
-    """Their sum."""
-    p95: int
-    max: int
-    truncated: int
-    """How many came with a repr that Celery had cut."""
-
-    @property
-    def mean(self) -> Fraction | None:
-        """The exact mean; ``None`` where none was measured."""
-        return Fraction(self.chars, self.count) if self.count else None
-
-    def to_json(self) -> dict[str, Any]:
-        """These as JSON-able data."""
-        mean = None if self.mean is None else float(self.mean)
-        return {"count": self.count, "mean": mean, "p95": self.p95, "max": self.max, "truncated": self.truncated}
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What was measured by some moment."""
-
-    where: str
-    """Where it is from, for people."""
-    runs: int
-    since: float | None
-    """When counting began, in seconds since the epoch."""
-    updated: float | None
-    """When the newest figures were written, in seconds since the epoch."""
-    apps: tuple[str, ...]
-    tasks: Mapping[str, Mapping[str, Sizes]]
-    """By name of the task and part."""
-
-
-def parse_snapshot(data: object, where: str) -> Snapshot:
-    """*data*, which is what ``report --json`` wrote; *where* says from where, for people.
-
-    Raises:
-        ConfigError: it is something else, or of another schema.
-    """
-    try:
-        schema = _whole(_mapping(data)["schema"])
-        if schema == JSON_SCHEMA:
-            return _snapshot(_mapping(data), where)
-    except (KeyError, TypeError):
-        message = f"{where} is not a report of celery-argsize; {REMAKE}"
-        raise ConfigError(message) from None
-    message = f"{where} has schema {schema}, and this version of celery-argsize reads {JSON_SCHEMA}; with it, {REMAKE}"
-    raise ConfigError(message)
-
-
-def _snapshot(data: dict[str, Any], where: str) -> Snapshot:
-    tasks = {
-        printable(name): {part: _sizes(_mapping(_mapping(task)[part])) for part in PARTS}
-        for name, task in _mapping(data["tasks"]).items()
-    }
-    since, updated = (None if data[key] is None else _moment(data[key]) for key in ("since", "updated"))
-    return Snapshot(where, _whole(data["total_tasks"]), since, updated, _names(data["apps"]), tasks)
-
-
-def _sizes(part: dict[str, Any]) -> Sizes:
-    count = _whole(part["count"])
-    # The mean was made from two whole numbers: rounding gives the sum again, exactly.
-    return Sizes(
-        count, round(_number(part["mean"]) * count), *(_whole(part[key]) for key in ("p95", "max", "truncated"))
-    )
-
-
-def _moment(value: object) -> float:
-    if (moment := _number(value)) > _LAST:
-        raise TypeError
-    return moment
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError
-    return value
-
-
-def _names(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise TypeError
-    return tuple(value)
-
-
-def _whole(value: object) -> int:
-    if type(value) is not int or not 0 <= value < _MOST:
-        raise TypeError
-    return value
-
-
-def _number(value: object) -> float:
-    if type(value) not in {int, float} or not isinstance(value, (int, float)) or not 0 <= value < _MOST:
-        raise TypeError
-    return value

@@ -52,7 +52,7 @@ def test_watch_repaints_in_place_and_ctrl_c_ends_it_with_the_terminal_as_it_was(
         assert sum("music.scan" in line for line in screen.lines) == 1, "painted over, not added"
         assert [line.split()[0] for line in screen.lines[4:6]] == ["music.scan", "insert"], "largest first"
         assert "↑ +" in screen.lines[4]
-        assert "\x1b[31m\x1b[1m" in shown.sent
+        assert "\x1b[1;31m" in shown.sent, "bold and red"
         shown.type("\x03")
         assert shown.end() == 0
         assert shown.screen.as_it_was

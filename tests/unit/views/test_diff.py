@@ -14,10 +14,12 @@ from celery_argsize import ConfigError, Measurement, Part, Size
 from celery_argsize.figures.counters import Book, Figures, Rules
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.settings import DEFAULT_BUCKETS
-from celery_argsize.views.diff import PartChange, compare, diff_text, failures, failures_text, parse_snapshot
+from celery_argsize.views.diff import PartChange, compare, diff_text, failures, failures_text
+from celery_argsize.views.snapshot import parse_snapshot
 
 if TYPE_CHECKING:
-    from celery_argsize.views.diff import Diff, Snapshot
+    from celery_argsize.views.diff import Diff
+    from celery_argsize.views.snapshot import Snapshot
 
     #: Of a run: characters of args and kwargs, ``None`` where unmeasurable; and whether args were truncated.
     Run = tuple[int | None, int | None, bool]
@@ -230,7 +232,7 @@ def test_another_schema_is_named() -> None:
 
 def test_keys_that_a_later_version_adds_do_no_harm() -> None:
     assert parse_snapshot(with_part(p999=5), "a.json").tasks["scan"]["args"].count == 1
-    assert parse_snapshot(changed(new={"a": 1}), "a.json").runs == 1
+    assert parse_snapshot(changed(new={"a": 1}), "a.json").total_tasks == 1
 
 
 @pytest.mark.slow

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, strategies as st
+from rich.console import Console
+from rich.screen import Screen
 
 from celery_argsize import Measurement, Part, Size
 from celery_argsize.figures.counters import Book, Figures, Rules
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.settings import DEFAULT_BUCKETS
-from celery_argsize.views.watch import History, Row, View, changes, screen
+from celery_argsize.views.watch import History, Row, View, changes
 from celery_argsize.words import width
 
 if TYPE_CHECKING:
@@ -185,6 +188,25 @@ def test_whatever_happens_nothing_is_negative_and_no_more_than_was_counted(
             assert row.trend is None or row.trend >= -1
 
 
+def screen(view: View, columns: int, lines: int, *, color: bool = False) -> list[str]:
+    """What rich paints on a terminal of that size, without the empty lines at its end."""
+    console = Console(
+        file=StringIO(),
+        width=columns,
+        height=lines,
+        force_terminal=True,
+        color_system="standard" if color else None,
+        _environ={},
+    )
+    with console.capture() as capture:
+        console.print(Screen(view), end="")
+    shown = [line.rstrip() for line in capture.get().split("\n")]
+    assert len(shown) == lines
+    while shown and not shown[-1]:
+        shown.pop()
+    return shown
+
+
 def view_of(names: Iterable[str], **more: object) -> View:
     counted, history = Counted(), History()
     for name in names:
@@ -202,8 +224,8 @@ def view_of(names: Iterable[str], **more: object) -> View:
     st.integers(1, 20),
     st.sampled_from(["", "cannot read from Redis: no connection"]),
 )
-def test_the_screen_fits_any_terminal(names: list[str], columns: int, lines: int, trouble: str) -> None:
-    shown = screen(view_of(names, trouble=trouble), columns, lines)
+def test_the_screen_fits_any_terminal(names: list[str], columns: int, lines: int, stale: str) -> None:
+    shown = screen(view_of(names, stale=stale), columns, lines)
     assert len(shown) <= lines
     assert max(map(width, shown)) <= columns
 
@@ -245,7 +267,7 @@ def test_on_a_narrow_terminal_columns_go_but_numbers_are_never_cut() -> None:
 
 
 def test_old_figures_are_marked_as_such() -> None:
-    shown = screen(view_of(["scan"], trouble="Last read: then; cannot read"), 100, 24)
+    shown = screen(view_of(["scan"], stale="Last read: then; cannot read"), 100, 24)
     assert "OLD FIGURES. Last read: then; cannot read" in shown
     assert any("scan" in line for line in shown)
 
@@ -253,16 +275,13 @@ def test_old_figures_are_marked_as_such() -> None:
 def test_nothing_measured_yet_is_said(counted: Counted) -> None:
     view = View(URL, counted.summary, ())
     assert "Nothing has been measured yet." in "\n".join(screen(view, 100, 24))
-    assert "Of tasks with 'x' in their names, nothing" in "\n".join(screen(replace(view, wanted="x"), 100, 24))
+    assert "Of tasks with 'x' in their names, nothing" in "\n".join(screen(replace(view, name_filter="x"), 100, 24))
 
 
-def test_what_is_new_and_bad_is_painted_and_a_steep_trend() -> None:
-    def paint(text: str, kind: str) -> str:
-        return f"<{kind}:{text.strip()}>"
-
-    row = screen(view_of(["scan"]), 100, 24, paint)[4]
-    assert "<bad:1 (+1)>" in row
-    assert "<warn:↑ +29 %>" in row
+def test_what_is_new_and_bad_is_colored_and_a_steep_trend() -> None:
+    row = screen(view_of(["scan"]), 100, 24, color=True)[4].replace(" ", "")
+    assert "\x1b[1;31m1(+1)\x1b[0m" in row, "bold and red"
+    assert "\x1b[33m↑+29%\x1b[0m" in row, "yellow"
 
 
 def test_lines_are_for_tasks_that_ran_and_for_programs() -> None:
