@@ -21,13 +21,12 @@ from celery_argsize.commands.common import (
 )
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import safe_url
-from celery_argsize.views.diff import OVERLAP, compare, diff_text, failures, failures_text
-from celery_argsize.views.snapshot import REMAKE, parse_snapshot
+from celery_argsize.views.diff import OVERLAP, REMAKE, compare, diff_text, failures, failures_text, parse_snapshot
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from celery_argsize.views.snapshot import Snapshot
+    from celery_argsize.views.diff import Snapshot
 
 #: The name of the stream that click opens for ``-``.
 _STDIN: Final = "<stdin>"

@@ -28,6 +28,7 @@ BASELINE: Final = HEAD + BAR
 COUNT: Final = 13
 FOOT: Final = 18
 
+_UP, _DOWN = -1, 1  # from the baseline, in pixels
 _GAP: Final = 3  # units on either side of a bar
 _MARGIN: Final = 1.3  # doublings to the right of all bars and tiers, for a label
 _TICK: Final = 3  # doublings from one label of the axis to the next: 128, 1K, 8K, 64K …
@@ -115,27 +116,27 @@ def axis_of(histograms: Iterable[Mapping[str, int]], buckets: Iterable[int]) -> 
 
 def draw(axis: Axis, whole: Mapping[str, int], cut: Mapping[str, int]) -> Chart:
     """The chart of two histograms (label of a bucket → number) on *axis*."""
-    peak = max([*whole.values(), *cut.values()], default=1)
-    standing, hanging, labels, words, lowest = [], [], [], [], 0
-    for label in sorted({*whole, *cut}, key=float):
-        bound = float(label)
+    peak = math.log1p(max([*whole.values(), *cut.values()], default=1))
+    paths: dict[int, list[str]] = {_UP: [], _DOWN: []}
+    labels, words, lowest = [], [], 0
+    for name in sorted({*whole, *cut}, key=float):
+        bound, counts = float(name), []
         under = axis.under(bound)
         left, right = axis.at(under) if under else 0.0, axis.at(bound)
-        middle, counts = round((left + right) / 2, 1), []
-        if count := whole.get(label):
-            length = _length(count, peak)
-            standing.append(_bar(left, right, -length))
-            labels.append(Label(middle, short(count, 1000, "kMG"), y=BASELINE - length - 4))
-            counts.append(f"{count:,}")
-        if count := cut.get(label):
-            length = _length(count, peak)
-            hanging.append(_bar(left, right, length))
-            labels.append(Label(middle, short(count, 1000, "kMG"), y=BASELINE + length + COUNT - 2))
-            counts.append(f"{count:,} truncated")
-            lowest = max(lowest, length + COUNT)
-        name = f"over {under:,.0f}" if math.isinf(bound) else f"{bound:,.0f}"
-        words.append(f"{name}: {', '.join(counts)}")
-    return Chart("".join(standing), "".join(hanging), tuple(labels), BASELINE + lowest + FOOT, "; ".join(words))
+        for direction, count in ((_UP, whole.get(name, 0)), (_DOWN, cut.get(name, 0))):
+            if not count:
+                continue
+            length = direction * max(2, round(BAR * math.log1p(count) / peak))
+            x, width = round(left * 10) + _GAP, max(2, round((right - left) * 10) - 2 * _GAP)
+            paths[direction].append(f"M{x} {BAR}v{length}h{width}v{-length}z")
+            y = BASELINE + length + (COUNT - 2 if length > 0 else -4)
+            labels.append(Label(round((left + right) / 2, 1), short(count, 1000, "kMG"), y=y))
+            counts.append(f"{count:,} truncated" if direction == _DOWN else f"{count:,}")
+            lowest = max(lowest, length + COUNT if length > 0 else 0)
+        range_ = f"over {under:,.0f}" if math.isinf(bound) else f"{bound:,.0f}"
+        words.append(f"{range_}: {', '.join(counts)}")
+    height = BASELINE + lowest + FOOT
+    return Chart("".join(paths[_UP]), "".join(paths[_DOWN]), tuple(labels), height, "; ".join(words))
 
 
 def limit_mark(axis: Axis, limit: int, name: str) -> Label:
@@ -152,13 +153,3 @@ def short(number: float, thousand: int, units: str) -> str:
         power += 1
     digits = 1 if power and number < 9.95 else 0  # noqa: PLR2004 - where a digit after the point is worth its place
     return f"{number:.{digits}f}".removesuffix(".0") + units[:power][-1:]
-
-
-def _length(count: int, peak: int) -> int:
-    """Pixels of the bar for *count*, on a log scale, where *peak* has the longest."""
-    return max(2, round(BAR * math.log1p(count) / math.log1p(peak)))
-
-
-def _bar(left: float, right: float, length: int) -> str:
-    x, width = round(left * 10) + _GAP, max(2, round((right - left) * 10) - 2 * _GAP)
-    return f"M{x} {BAR}v{length}h{width}v{-length}z"

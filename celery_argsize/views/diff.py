@@ -1,45 +1,87 @@
-"""What changed between two snapshots: for each part of a task, larger or smaller, truncated now or no longer.
+"""What changed between two reports: for each part of a task, larger or smaller, truncated now or no longer.
 
-Pure: snapshots go in, a ``Diff`` and its text come out. Files, Redis and exit codes are in ``commands.diff``.
+Pure: what ``argsize report --json`` wrote goes in as a ``Snapshot``; a ``Diff`` and its text come out. Files, Redis and
+exit codes are in ``commands.diff``.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from celery_argsize.errors import ConfigError
+from celery_argsize.figures.summary import JSON_SCHEMA
 from celery_argsize.measuring.measurement import PARTS
-from celery_argsize.words import counted, table, when
+from celery_argsize.words import counted, printable, table, when
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from celery_argsize.views.snapshot import Sizes, Snapshot
-
-#: How the mean changed. ``unknown``: in one of the two snapshots, no run could be measured.
-Change = Literal["larger", "new", "smaller", "gone", "unknown", "same"]
-Truncation = Literal["newly_truncated", "no_longer_truncated"]
+    from collections.abc import Mapping, Sequence
 
 #: Version of the JSON that ``Diff.to_json`` gives.
 DIFF_SCHEMA: Final = 1
 #: What to know where the later snapshot has the runs of the earlier one in it.
 OVERLAP: Final = "Both count from the same moment: but for tasks that were reset in between, After includes Before."
 
-#: The changes in words, in the order in which they are shown.
-_CHANGES: Final[dict[Change, str]] = {
-    "larger": "larger",
-    "new": "new",
-    "smaller": "smaller",
-    "gone": "gone",
-    "unknown": "not known",
-    "same": "same",
-}
-_TRUNCATIONS: Final[dict[Truncation, str]] = {
-    "newly_truncated": "newly truncated",
-    "no_longer_truncated": "no longer truncated",
-}
+#: What to do about a file that is no report.
+REMAKE: Final = "make one with: celery -A proj argsize report --json > FILE"
+
+#: No counter in Redis goes beyond.
+_MOST: Final = 2**63
+#: The last second of the year 9999: there are no dates beyond.
+_LAST: Final = 253_402_300_799
+
+#: How a mean can change, in the order in which parts are shown.
+_CHANGES: Final = ("larger", "new", "smaller", "gone", "unknown", "same")
+#: What is counted, in words.
+_WORDS: Final = ("larger", "new", "smaller", "gone", "not known", "newly truncated", "no longer truncated")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """One part of one task, in characters."""
+
+    count: int
+    """How many were measured."""
+    chars: int
+    """Their sum."""
+    p95: int
+    max: int
+    truncated: int
+    """How many came with a repr that Celery had cut."""
+
+    @property
+    def mean(self) -> Fraction | None:
+        """The exact mean; ``None`` where none was measured."""
+        return Fraction(self.chars, self.count) if self.count else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The sizes as JSON-able data."""
+        mean = self.chars / self.count if self.count else None
+        return {"count": self.count, "mean": mean, "p95": self.p95, "max": self.max, "truncated": self.truncated}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was measured by some moment."""
+
+    where: str
+    """Where it is from, for people: a file, or the URL of a Redis."""
+    apps: tuple[str, ...]
+    since: float | None
+    """When counting began, in seconds since the epoch."""
+    updated: float | None
+    """When the newest figures were written, in seconds since the epoch."""
+    total_tasks: int
+    """Runs measured."""
+    tasks: Mapping[str, Mapping[str, Sizes]]
+    """By name of the task and part."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The snapshot as JSON-able data, without the tasks."""
+        return {name: getattr(self, name) for name in ("where", "apps", "since", "updated", "total_tasks")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +90,14 @@ class PartChange:
 
     task: str
     part: str
+    """``args`` or ``kwargs``."""
     before: Sizes | None
     after: Sizes | None
 
     @property
-    def change(self) -> Change:
-        """How the mean changed."""
-        if self.before is None:
-            return "new"
-        if self.after is None:
-            return "gone"
-        growth = self.growth
-        if growth is None:
-            return "unknown"
-        return "larger" if growth > 0 else "smaller" if growth < 0 else "same"
-
-    @property
     def growth(self) -> Fraction | float | None:
         """Percent by which the mean grew: infinite from 0; ``None`` where one of the means is not known."""
-        before, after = (None if sizes is None else sizes.mean for sizes in (self.before, self.after))
+        before, after = (sizes.mean if sizes else None for sizes in (self.before, self.after))
         if before is None or after is None:
             return None
         if before == 0:
@@ -74,21 +105,32 @@ class PartChange:
         return (after - before) / before * 100
 
     @property
-    def truncation(self) -> Truncation | None:
-        """Whether truncation began or ended. It may begin with a new task; it does not end with one that is gone."""
-        was, now = (sizes is not None and sizes.truncated > 0 for sizes in (self.before, self.after))
+    def change(self) -> str:
+        """How the mean changed: one of ``_CHANGES``; ``unknown`` where a snapshot has no measured run of it."""
+        if self.before is None or self.after is None:
+            return "new" if self.before is None else "gone"
+        if self.growth is None:
+            return "unknown"
+        return "larger" if self.growth > 0 else "smaller" if self.growth < 0 else "same"
+
+    @property
+    def truncation(self) -> str | None:
+        """``newly_truncated``, ``no_longer_truncated`` or ``None``.
+
+        It may begin with a new task; it does not end with one that is gone.
+        """
+        was, now = (bool(sizes and sizes.truncated) for sizes in (self.before, self.after))
         if was == now or self.after is None:
             return None
         return "newly_truncated" if now else "no_longer_truncated"
 
     @property
     def may_overlap(self) -> bool:
-        """Whether the later figures can contain the earlier ones: none of the sums is lower."""
+        """Whether the later figures can include the earlier ones: there are some, and no sum is lower."""
         before, after = self.before, self.after
-        if before is None or after is None or before.mean is None or after.mean is None:
+        if not before or not after or not before.count or before.count > after.count:
             return False
-        grew = before.count <= after.count and before.truncated <= after.truncated
-        return grew and before.mean * before.count <= after.mean * after.count
+        return before.chars <= after.chars and before.truncated <= after.truncated
 
     def to_json(self) -> dict[str, Any]:
         """This part as JSON-able data. JSON has no infinity: growth from 0 is null."""
@@ -113,25 +155,61 @@ class Diff:
 
     @property
     def overlap(self) -> bool:
-        """Whether the later snapshot contains runs of the earlier one, as not all was reset in between.
+        """Whether the later snapshot includes runs of the earlier one, as not all was reset in between.
 
         With several apps it is not known, as ``since`` is that of the oldest.
         """
-        same_app = len(self.before.apps) == 1 and self.before.apps == self.after.apps
-        if not same_app or self.before.since is None or self.before.since != self.after.since:
-            return False
-        return any(part.may_overlap for part in self.parts)
+        before, after = self.before, self.after
+        one_app = len(before.apps) == 1 and before.apps == after.apps
+        same_moment = before.since is not None and before.since == after.since
+        return one_app and same_moment and any(part.may_overlap for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
         """The diff as JSON-able data: docs/terminal.md."""
         tasks: dict[str, dict[str, Any]] = {}
         for part in self.parts:
             tasks.setdefault(part.task, {})[part.part] = part.to_json()
-        before, after = (
-            {name: getattr(snapshot, name) for name in ("where", "apps", "since", "updated", "total_tasks")}
-            for snapshot in (self.before, self.after)
-        )
+        before, after = self.before.to_json(), self.after.to_json()
         return {"schema": DIFF_SCHEMA, "before": before, "after": after, "overlap": self.overlap, "tasks": tasks}
+
+
+def parse_snapshot(data: Any, where: str) -> Snapshot:
+    """*data*, which is what ``report --json`` wrote; *where* says from where, for people.
+
+    Raises:
+        ConfigError: it is something else, or of another schema.
+    """
+    try:
+        schema = _number(data["schema"], int)
+        if schema == JSON_SCHEMA:
+            return _snapshot(data, where)
+    except (AttributeError, KeyError, TypeError):
+        message = f"{where} is not a report of celery-argsize; {REMAKE}"
+        raise ConfigError(message) from None
+    message = f"{where} has schema {schema}, and this version of celery-argsize reads {JSON_SCHEMA}; with it, {REMAKE}"
+    raise ConfigError(message)
+
+
+def _snapshot(data: dict[str, Any], where: str) -> Snapshot:
+    apps, moments = data["apps"], (data["since"], data["updated"])
+    if not isinstance(apps, list) or not all(isinstance(app, str) for app in apps):
+        raise TypeError
+    since, updated = (None if moment is None else _number(moment, int, float, most=_LAST) for moment in moments)
+    tasks = {printable(name): {part: _sizes(task[part]) for part in PARTS} for name, task in data["tasks"].items()}
+    return Snapshot(where, tuple(apps), since, updated, _number(data["total_tasks"], int), tasks)
+
+
+def _sizes(part: dict[str, Any]) -> Sizes:
+    count, p95, largest, truncated = (_number(part[key], int) for key in ("count", "p95", "max", "truncated"))
+    # The mean was made from two whole numbers, so rounding gives back their exact sum.
+    return Sizes(count, round(_number(part["mean"], int, float) * count), p95, largest, truncated)
+
+
+def _number(value: Any, *types: type, most: float = _MOST) -> Any:
+    """*value*, if its type is one of *types* and it is from 0 to *most*; else a ``TypeError``."""
+    if type(value) not in types or not 0 <= value < most:
+        raise TypeError
+    return value
 
 
 def compare(before: Snapshot, after: Snapshot) -> Diff:
@@ -145,8 +223,8 @@ def compare(before: Snapshot, after: Snapshot) -> Diff:
 
 
 def _rank(part: PartChange) -> tuple[object, ...]:
-    order = [*_CHANGES].index(part.change)
-    return part.truncation != "newly_truncated", order, -(part.growth or 0), part.task, part.part
+    cut = part.truncation == "newly_truncated"
+    return not cut, _CHANGES.index(part.change), -(part.growth or 0), part.task, part.part
 
 
 class Failure(NamedTuple):
@@ -154,7 +232,8 @@ class Failure(NamedTuple):
 
     task: str
     part: str
-    reason: Literal["growth", "truncation"]
+    reason: str
+    """``growth`` or ``truncation``."""
     text: str
     """For people: what it did, and what is allowed."""
 
@@ -164,17 +243,21 @@ def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = F
 
     A new task cannot have grown, but may be truncated.
     """
-    found = []
-    for part in diff.parts:
-        if growth is not None and (part.growth or 0) > growth:
-            by = "from 0" if part.growth == math.inf else f"by {_percent(part.growth).lstrip('+')}"
-            text = f"grew {by}, mean {_both(part, _mean)} characters; allowed: {float(growth):g} %"
-            found.append(Failure(part.task, part.part, "growth", text))
-    for part in diff.parts:
-        if truncation and part.after and part.truncation == "newly_truncated":
-            text = f"newly truncated, in {part.after.truncated:,} of its runs; before: none"
-            found.append(Failure(part.task, part.part, "truncation", text))
-    return found
+    grown = [part for part in diff.parts if growth is not None and (part.growth or 0) > growth]
+    cut = [part for part in diff.parts if truncation and part.truncation == "newly_truncated"]
+    return [
+        *(Failure(part.task, part.part, "growth", _growth_text(part, growth)) for part in grown),
+        *(Failure(part.task, part.part, "truncation", _truncation_text(part)) for part in cut),
+    ]
+
+
+def _growth_text(part: PartChange, allowed: Fraction | None) -> str:
+    by = "from 0" if part.growth == math.inf else f"by {_percent(part.growth).lstrip('+')}"
+    return f"grew {by}, mean {_both(part, 'mean')} characters; allowed: {float(allowed or 0):g} %"
+
+
+def _truncation_text(part: PartChange) -> str:
+    return f"newly truncated, in {part.after.truncated if part.after else 0:,} of its runs; before: none"
 
 
 def failures_text(failed: Sequence[Failure]) -> str:
@@ -185,9 +268,8 @@ def failures_text(failed: Sequence[Failure]) -> str:
 def diff_text(diff: Diff, *, everything: bool = False) -> str:
     """The whole diff, for people; unless *everything*, what is the same is left out."""
     lines = ["=== CELERY SIZE DIFF ===", f"Before: {_origin(diff.before)}", f"After: {_origin(diff.after)}"]
-    if diff.overlap:
-        lines.append(OVERLAP)
-    lines += ["", _counts(diff)]
+    lines += [OVERLAP, ""] if diff.overlap else [""]
+    lines.append(_counts(diff))
     shown = [part for part in diff.parts if everything or _is_shown(part)]
     if shown:
         head = ("Task", "Part", "Change", "Mean", "p95 <=", "Max", "Runs", "Truncated")
@@ -198,7 +280,7 @@ def diff_text(diff: Diff, *, everything: bool = False) -> str:
 def _is_shown(part: PartChange) -> bool:
     """Whether there is something to see: a change, and for a task that came or went, a part that is used."""
     sizes = part.after or part.before
-    if part.change in {"new", "gone"} and sizes is not None:
+    if part.change in {"new", "gone"} and sizes:
         return part.part == "args" or sizes.max > 0 or sizes.truncated > 0
     return part.change != "same" or part.truncation is not None
 
@@ -211,47 +293,37 @@ def _origin(snapshot: Snapshot) -> str:
 
 
 def _counts(diff: Diff) -> str:
-    """How many tasks changed in which way."""
-    tasks: dict[str, set[str]] = {word: set() for word in (*_CHANGES.values(), *_TRUNCATIONS.values())}
-    for part in diff.parts:
-        for word in _words(part):
-            tasks[word].add(part.task)
-    same = tasks.pop(_CHANGES["same"]).difference(*tasks.values())
-    counts = [f"{len(names):,} {word}" for word, names in tasks.items() if names]
-    return f"Tasks: {', '.join([*counts, f'{len(same):,} unchanged'])}."
+    """How many tasks changed, and in which way."""
+    changes = {(part.task, word) for part in diff.parts for word in _words(part) if word != "same"}
+    counts = Counter(word for _, word in changes)
+    unchanged = {part.task for part in diff.parts} - {task for task, _ in changes}
+    texts = [f"{counts[word]:,} {word}" for word in _WORDS if counts[word]]
+    return f"Tasks: {', '.join([*texts, f'{len(unchanged):,} unchanged'])}."
 
 
 def _words(part: PartChange) -> list[str]:
     """What changed; or that nothing did."""
-    words = [_TRUNCATIONS[part.truncation]] if part.truncation else []
-    return words if words and part.change == "same" else [_CHANGES[part.change], *words]
+    change = "not known" if part.change == "unknown" else part.change
+    if part.truncation is None:
+        return [change]
+    truncation = part.truncation.replace("_", " ")
+    return [truncation] if change == "same" else [change, truncation]
 
 
 def _row(part: PartChange) -> tuple[str, ...]:
     change, *truncation = _words(part)
     if part.change in {"larger", "smaller"}:
         change += " (from 0)" if part.growth == math.inf else f" {_percent(part.growth)}"
-    return (
-        part.task,
-        part.part,
-        ", ".join([change, *truncation]),
-        _both(part, _mean),
-        _both(part, lambda sizes: f"{sizes.p95:,}"),
-        _both(part, lambda sizes: f"{sizes.max:,}"),
-        _both(part, lambda sizes: f"{sizes.count:,}"),
-        _both(part, lambda sizes: f"{sizes.truncated:,}"),
-    )
+    numbers = [_both(part, name) for name in ("mean", "p95", "max", "count", "truncated")]
+    return part.task, part.part, ", ".join([change, *truncation]), *numbers
 
 
 def _percent(growth: Fraction | float | None) -> str:
     return f"{float(growth or 0):+,.1f} %"
 
 
-def _mean(sizes: Sizes) -> str:
-    return "-" if sizes.mean is None else f"{float(sizes.mean):,.1f}".removesuffix(".0")
-
-
-def _both(part: PartChange, text: Callable[[Sizes], str]) -> str:
-    """A figure before and after; once, if it is the same or there is but one."""
-    texts = [text(sizes) for sizes in (part.before, part.after) if sizes is not None]
+def _both(part: PartChange, name: str) -> str:
+    """The figure *name* before and after; once, if it is the same or there is but one."""
+    numbers = [getattr(sizes, name) for sizes in (part.before, part.after) if sizes]
+    texts = ["-" if number is None else f"{float(number):,.1f}".removesuffix(".0") for number in numbers]
     return " -> ".join(dict.fromkeys(texts))

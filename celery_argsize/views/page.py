@@ -1,6 +1,6 @@
 """The report as a page: one HTML file that needs nothing else, for ``celery argsize report --html``.
 
-Pure: text out, nothing written. ``views.chart`` says where bars lie; ``templates`` has the markup, its style and its
+Pure: text out, nothing written. ``views.chart`` says where bars lie; ``templates`` has the markup, sentences, style and
 script. Needs jinja2 (``pip install 'celery-argsize[cli]'``), which escapes all that comes from figures, as names of
 tasks may hold anything.
 """
@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -24,10 +24,7 @@ from celery_argsize.figures.histogram import label
 from celery_argsize.measuring.measurement import PARTS
 from celery_argsize.redis_url import safe_url
 from celery_argsize.settings import DEFAULT_BUCKETS
-from celery_argsize.views import chart as chart_sizes
-from celery_argsize.views.advice_text import app_reasons, app_verdict, task_facts, task_lines, task_verdict
-from celery_argsize.views.chart import Axis, Chart, axis_of, draw, limit_mark
-from celery_argsize.views.report import about_other, headline, period, to_paste
+from celery_argsize.views import advice_text, chart, report
 from celery_argsize.words import counted, when
 
 if TYPE_CHECKING:
@@ -35,9 +32,6 @@ if TYPE_CHECKING:
 
     from celery_argsize.advice.advice import Advice, TaskAdvice
     from celery_argsize.figures.summary import PartSummary, Summary, TaskSummary
-
-#: Tasks whose histograms are open from the start: the largest ones.
-OPEN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +41,10 @@ class _Part:
     name: str
     sizes: PartSummary
     of_json: bool
-    """Whether the chart shows sizes of JSON, as nothing is known of the reprs."""
-    chart: Chart | None
-    drawn: str
-    """What the chart counts."""
+    """Whether the chart shows bytes of JSON, as nothing is known of the reprs."""
+    histogram: Mapping[str, int]
+    drawing: chart.Chart
     limit: int | None
-    """The limit that is drawn."""
-    notes: list[str]
-    """What the chart does not show, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,48 +72,32 @@ def report_html(  # noqa: PLR0913 - what is shown, and four things that it does 
     characters: bars begin and end there. *limits* gives the current limits of a task name (``limits_of`` with an app);
     without it, the page shows Celery's defaults, and says so. *now*, in seconds since the epoch, is when it is made.
     """
-    histograms = [_histogram(getattr(task, part)) for task in summary.tasks for part in PARTS]
-    axis = axis_of(histograms, bounds)
+    axis = chart.axis_of([_histogram(getattr(task, part)) for task in summary.tasks for part in PARTS], bounds)
     advised = {task.name: task for task in advice.tasks}
     tasks = []
     for task in summary.tasks:
         limit = limits(task.name) if limits else ReprLimits()
         parts = [_part(name, getattr(task, name), getattr(limit, name), axis) for name in PARTS]
         tasks.append(_Task(task, advised.get(task.name), parts))
-    drawn = sorted({part.limit for task in tasks for part in task.parts if part.limit is not None})
+    drawn = {part.limit for task in tasks for part in task.parts if part.limit is not None and part.histogram}
     limit_name = "limit" if limits else "Celery's default limit"
-    verdict, cured = app_verdict(advice)
-    paste, lines = to_paste(summary, advice)
     style, script = _asset("report.css"), _asset("report.js")
-    return (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            OPEN=OPEN,
-            summary=summary,
-            advice=advice,
-            figures=[(name, *_split(value)) for name, value in headline(summary)],
-            period=period(summary),
-            verdict=verdict,
-            cured=cured,
-            reasons=app_reasons(advice),
-            paste=paste,
-            lines=lines,
-            tasks=tasks,
-            other=about_other(summary),
-            chart=chart_sizes,
-            axis=axis,
-            default_buckets=axis.bounds == DEFAULT_BUCKETS,
-            marks={limit: limit_mark(axis, limit, limit_name) for limit in drawn},
-            limits=limits is not None,
-            redis=safe_url(redis_url) if redis_url else "none: the memory of one process",
-            now=now,
-            version=metadata.version("celery-argsize"),
-            style=style,
-            script=script,
-            policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
-            "base-uri 'none'; form-action 'none'",
-        )
+    page = _environment().get_template("report.html.jinja")
+    return page.render(
+        summary=summary,
+        advice=advice,
+        tasks=tasks,
+        axis=axis,
+        default_buckets=axis.bounds == DEFAULT_BUCKETS,
+        marks={limit: chart.limit_mark(axis, limit, limit_name) for limit in sorted(drawn)},
+        limits=limits is not None,
+        redis=safe_url(redis_url) if redis_url else "none: the memory of one process",
+        now=now,
+        version=metadata.version("celery-argsize"),
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'",
     )
 
 
@@ -136,16 +110,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "breakable": _breakable,
-        "counted": counted,
-        "facts": task_facts,
-        "number": lambda number: f"{number:,.0f}",
-        "paste": task_lines,
-        "verdict": task_verdict,
-        "when": when,
-    }
+    environment.globals |= {"chart": chart, "report": report, "words": advice_text}
+    environment.filters |= {"breakable": _breakable, "counted": counted, "number": _number, "when": when}
     return environment
+
+
+def _number(number: float) -> str:
+    return f"{number:,.0f}"
 
 
 def _breakable(name: str) -> Markup:
@@ -163,13 +134,6 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _split(figure: str) -> tuple[str, str]:
-    """The number that *figure* begins with, which is shown large, and the rest."""
-    number, _, words = figure.partition(" ")
-    number = number.rstrip(",")
-    return (number, words) if number.replace(",", "").isdecimal() else ("", figure)
-
-
 def _histogram(part: PartSummary) -> Mapping[str, int]:
     """What is drawn of *part*: its reprs by what they take whole, else its JSON by bytes; nothing if it is empty."""
     if not part.max:
@@ -177,43 +141,10 @@ def _histogram(part: PartSummary) -> Mapping[str, int]:
     return part.need.histogram if part.need.count else part.histogram
 
 
-def _part(name: str, part: PartSummary, limit: int | None, axis: Axis) -> _Part:
+def _part(name: str, part: PartSummary, limit: int | None, axis: chart.Axis) -> _Part:
     histogram, of_json = _histogram(part), bool(part.max) and not part.need.count
     cut: Counter[str] = Counter()
-    if not of_json:
-        for bucket in part.cuts.buckets:
-            cut[label(bucket.bound)] += bucket.count
-    whole = {bound: number - cut[bound] for bound, number in histogram.items()}
-    drawn = f"{sum(whole.values()):,} whole, {cut.total():,} truncated"
-    return _Part(
-        name=name,
-        sizes=part,
-        of_json=of_json,
-        chart=draw(axis, whole, cut) if histogram else None,
-        drawn=f"{sum(whole.values()):,} by bytes of JSON" if of_json else drawn,
-        limit=limit if histogram and not of_json else None,
-        notes=_notes(part, of_json=of_json, limit=limit),
-    )
-
-
-def _notes(part: PartSummary, *, of_json: bool, limit: int | None) -> list[str]:
-    unmeasured = f"{part.unmeasurable:,} without a JSON form" if part.unmeasurable else ""
-    if not part.max:
-        every = "all " if part.count > 1 and not unmeasured else ""
-        empty = f"Empty in {every}{counted(part.count, 'run')}" if part.count else "Never measured"
-        return [f"{empty}, {unmeasured}." if unmeasured else f"{empty}."]
-    lost = part.truncated - part.cuts.count
-    missing = [
-        f"{part.custom:,} with a repr that the caller wrote" if part.custom else "",
-        f"{part.unknown:,} without a repr" if part.unknown else "",
-        f"{lost:,} truncated, but not measured" if lost else "",
-        unmeasured,
-    ]
-    notes = []
-    if of_json:
-        notes.append("Bytes of JSON, as it is not known what the reprs take: limits and tiers are not about these.")
-    if any(missing):
-        notes.append(f"{'Reprs' if of_json else 'Not drawn'}: {', '.join(filter(None, missing))}.")
-    if limit is None and not of_json:
-        notes.append("No limit is set.")
-    return notes
+    for bucket in () if of_json else part.cuts.buckets:
+        cut[label(bucket.bound)] += bucket.count
+    drawn = chart.draw(axis, {bound: number - cut[bound] for bound, number in histogram.items()}, cut)
+    return _Part(name, part, of_json, histogram, drawn, None if of_json else limit)

@@ -14,12 +14,10 @@ from celery_argsize import ConfigError, Measurement, Part, Size
 from celery_argsize.figures.counters import Book, Figures, Rules
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.settings import DEFAULT_BUCKETS
-from celery_argsize.views.diff import PartChange, compare, diff_text, failures, failures_text
-from celery_argsize.views.snapshot import parse_snapshot
+from celery_argsize.views.diff import PartChange, compare, diff_text, failures, failures_text, parse_snapshot
 
 if TYPE_CHECKING:
-    from celery_argsize.views.diff import Diff
-    from celery_argsize.views.snapshot import Snapshot
+    from celery_argsize.views.diff import Diff, Snapshot
 
     #: Of a run: characters of args and kwargs, ``None`` where unmeasurable; and whether args were truncated.
     Run = tuple[int | None, int | None, bool]
