@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-from celery_argsize.commands.common import fail
+from celery_argsize.commands.common import Source, fail
 from celery_argsize.commands.report import show_report
 from celery_argsize.errors import ArgsizeError
 from celery_argsize.redis_url import is_redis_url
@@ -48,7 +48,7 @@ def main() -> int:
     options = parser.parse_args()
     where = {name: getattr(options, name) for name in ("redis_url", "key_prefix", "app_name")}
     try:
-        return show_report(None, as_json=options.json, broker=options.broker, **where)
+        return show_report(Source(None, where), options.broker, as_json=options.json)
     except ArgsizeError as exc:
         return fail(exc)
 

@@ -6,11 +6,11 @@ import difflib
 import re
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from celery_argsize.commands.common import EXIT_FOUND, app_of, as_json_option, command, read_summary, show
+from celery_argsize.commands import common
 from celery_argsize.views.check import check_summary, check_text
 
 if TYPE_CHECKING:
@@ -30,20 +30,19 @@ def _bytes(_context: click.Context, _option: click.Parameter, value: str | None)
     return int(match[1]) * _UNITS[match[2]]
 
 
-@command
+@common.command
 @click.option("--max-bytes", metavar="N", callback=_bytes, help="No args or kwargs over N bytes: 1000, 512KB, 1MB.")
 @click.option("--no-truncation", is_flag=True, help="No truncated repr.")
 @click.option("--task", "names", metavar="NAME", multiple=True, help="Only this task; may be given more than once.")
-@as_json_option
+@common.as_json_option
 def check(
-    context: click.Context,
+    source: common.Source,
     /,
     *,
     as_json: bool,
     max_bytes: int | None,
     no_truncation: bool,
     names: tuple[str, ...],
-    **where: Any,
 ) -> int:
     """Show whether all arguments are within bounds: end with 0 if they are, with 1 if not.
 
@@ -54,12 +53,13 @@ def check(
     if max_bytes is None and not no_truncation:
         message = "say what is to be checked: --max-bytes N, --no-truncation, or both"
         raise click.UsageError(message)
-    summary = read_summary(app_of(context), **where)
+    summary = source.read()
     if names and summary.tasks:
         summary = _only(summary, names)
     checked = check_summary(summary, max_bytes=max_bytes, no_truncation=no_truncation)
-    code = show(checked.to_json, partial(check_text, checked), as_json=as_json, runs=checked.total_tasks)
-    return code or (0 if checked.within else EXIT_FOUND)
+    text = partial(check_text, checked, len(summary.tasks))
+    code = common.show(checked.to_json, text, as_json=as_json, runs=checked.total_tasks)
+    return code or (0 if checked.within else common.EXIT_FOUND)
 
 
 def _only(summary: Summary, names: tuple[str, ...]) -> Summary:

@@ -10,12 +10,15 @@ import os
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from celery_argsize.api.figures import get_size_summary
+from celery_argsize.api.location import locate
 from celery_argsize.errors import ArgsizeError, ConfigError, StoreError
 from celery_argsize.views.report import NOTHING_YET
 
@@ -24,18 +27,14 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from celery_argsize.api.location import Location
     from celery_argsize.figures.summary import Summary
 
-#: Nothing was measured yet.
-EXIT_NOTHING_YET: Final = 1
-#: What ``check``, ``diff`` or ``doctor`` looks for was found.
-EXIT_FOUND: Final = 1
-#: Bad usage, a setting that cannot work, or output that cannot be written.
-EXIT_USAGE: Final = 2
-#: Redis could not be read or written.
-EXIT_STORE: Final = 3
-#: Limits are not in force (``verify``).
-EXIT_NOT_IN_FORCE: Final = 4
+EXIT_NOTHING_YET: Final = 1  # nothing was measured
+EXIT_FOUND: Final = 1  # what ``check``, ``diff`` or ``doctor`` looks for was found
+EXIT_USAGE: Final = 2  # bad usage, a setting that cannot work, or output that cannot be written
+EXIT_STORE: Final = 3  # Redis could not be read or written
+EXIT_NOT_IN_FORCE: Final = 4  # limits are not in force (``verify``)
 
 #: Seconds after which a person is told what a command waits for.
 PATIENCE: Final = 1.0
@@ -52,6 +51,25 @@ broker_option: Final = click.option(
     "--broker", help="What messages go through, such as amqp or sqs.  [default: the broker of the app given with -A]"
 )
 as_json_option: Final = click.option("--json", "as_json", is_flag=True, help="As JSON, for other programs.")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which figures a command is about."""
+
+    app: Celery | None
+    """The app given with ``-A``."""
+    where: dict[str, str | None]
+    """``redis_url``, ``key_prefix`` and ``app_name``, as given."""
+
+    def locate(self) -> Location:
+        """Where they are; raises a ``ConfigError`` if that is not clear."""
+        return locate(self.app, **self.where)
+
+    def read(self) -> Summary:
+        """The figures in Redis; raises what ``get_size_summary`` does."""
+        with waiting(READING):
+            return get_size_summary(self.app, **self.where)
 
 
 class _Command(click.Command):
@@ -75,39 +93,26 @@ class _Command(click.Command):
 def command(function: Callable[..., int | None]) -> click.Command:
     """Make *function* a command.
 
-    It gets click's context, its own options, and as ``redis_url``, ``key_prefix`` and ``app_name`` which figures are
-    meant. It returns the exit code; ``None`` is 0.
+    It is called with a ``Source`` and its own options as keywords, and returns the exit code; ``None`` is 0.
     """
-    function = click.pass_context(function)
+
+    @click.pass_context
+    @wraps(function)
+    def call(context: click.Context, /, **options: Any) -> int | None:
+        root = context.find_root()
+        app = root.obj.app if root.params.get("app") else None  # without -A, Celery makes one up
+        where = {name: options.pop(name) for name in ("redis_url", "key_prefix", "app_name")}
+        return function(Source(app, where), **options)
+
     for option in _WHERE_OPTIONS:
-        function = option(function)
-    return click.command(cls=_Command)(function)
+        call = option(call)
+    return click.command(cls=_Command)(call)
 
 
-def app_of(context: click.Context) -> Celery | None:
-    """The app given with ``-A``; without it, Celery makes one up, and this is ``None``."""
-    root = context.find_root()
-    return root.obj.app if root.params.get("app") else None
-
-
-def colored(context: click.Context) -> bool | None:
-    """``False`` where colors are not wanted (``celery --no-color``, ``NO_COLOR``), else ``None``.
-
-    ``None`` lets click decide, which uses no colors where the output is not a terminal. https://no-color.org
-    """
-    plain = os.environ.get("NO_COLOR") or getattr(context.find_root().obj, "no_color", False)
-    return False if plain else None
-
-
-def read_summary(app: Celery | None, **where: str | None) -> Summary:
-    """The figures in Redis.
-
-    Raises:
-        ConfigError: it is not clear where to look.
-        StoreError: Redis could not be read.
-    """
-    with waiting(READING):
-        return get_size_summary(app, **where)
+def colored() -> bool | None:
+    """``False`` where colors are not wanted (``celery --no-color``, https://no-color.org); else ``None``."""
+    unwanted = os.environ.get("NO_COLOR") or getattr(click.get_current_context().find_root().obj, "no_color", False)
+    return False if unwanted else None
 
 
 def show(data: Callable[[], object], text: Callable[[], str], *, as_json: bool, runs: int) -> int:
@@ -140,11 +145,7 @@ def drop_output() -> None:
 
 @contextmanager
 def needs_extra(feature: str) -> Iterator[None]:
-    """Import a library of the extra ``cli`` in the block; *feature* needs it.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
+    """For the import of a library of the extra ``cli``: without it, a ``ConfigError`` says how to install it."""
     try:
         yield
     except ModuleNotFoundError as exc:
@@ -176,14 +177,16 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
     Call the function that it yields with how much is done, and of how much.
     """
-    began = time.monotonic()
-    with ExitStack() as stack:
-        bars: list[Any] = []
+    shown_from = time.monotonic() + PATIENCE
+    bar = click.progressbar(length=1, label=label, file=sys.stderr)
 
-        def advance(done: int, total: int) -> None:
-            if not bars and time.monotonic() > began + PATIENCE and sys.stderr.isatty():
-                bars.append(stack.enter_context(click.progressbar(length=total, label=label, file=sys.stderr)))
-            for bar in bars:
-                bar.update(done - bar.pos)
+    def advance(done: int, total: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() > shown_from:
+            bar.length = total
+            bar.update(done - bar.pos)
 
+    try:
         yield advance
+    finally:
+        if bar.pos:
+            bar.render_finish()

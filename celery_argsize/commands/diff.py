@@ -5,27 +5,16 @@ from __future__ import annotations
 import json
 import re
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 import click
 
-from celery_argsize.api.location import locate
-from celery_argsize.commands.common import (
-    EXIT_FOUND,
-    EXIT_NOTHING_YET,
-    app_of,
-    as_json_option,
-    command,
-    echo_json,
-    read_summary,
-)
+from celery_argsize.commands import common
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import safe_url
 from celery_argsize.views.diff import OVERLAP, REMAKE, compare, diff_text, failures, failures_text, parse_snapshot
 
 if TYPE_CHECKING:
-    from celery import Celery
-
     from celery_argsize.views.diff import Snapshot
 
 #: The name of the stream that click opens for ``-``.
@@ -43,17 +32,17 @@ def _percent(_context: click.Context, _option: click.Parameter, value: str | Non
     return Fraction(match[1])
 
 
-@command
+@common.command
 @click.option(
     "--fail-on-growth", metavar="PERCENT", callback=_percent, help="End with 1 if a mean grew by more than this: 20%."
 )
 @click.option("--fail-on-truncation", is_flag=True, help="End with 1 if something is newly truncated.")
 @click.option("--all", "everything", is_flag=True, help="Show what is the same, too.")
-@as_json_option
+@common.as_json_option
 @click.argument("before", type=click.File("rb"))
 @click.argument("after", type=click.File("rb"), required=False)
 def diff(  # noqa: PLR0913 - each is an option of the command
-    context: click.Context,
+    source: common.Source,
     /,
     *,
     before: BinaryIO,
@@ -62,7 +51,6 @@ def diff(  # noqa: PLR0913 - each is an option of the command
     everything: bool,
     fail_on_growth: Fraction | None,
     fail_on_truncation: bool,
-    **where: Any,
 ) -> int:
     """Show what a change did to each task: larger, smaller, new, gone, newly truncated.
 
@@ -71,49 +59,39 @@ def diff(  # noqa: PLR0913 - each is an option of the command
 
     Example: celery -A proj argsize diff before.json --fail-on-growth 20%
     """
-    if after is not None and any(where.values()):
+    if after is not None and any(source.where.values()):
         message = "with AFTER, nothing is read from Redis: leave out --redis-url, --key-prefix and --app-name, or AFTER"
         raise click.UsageError(message)
     if after is not None and before.name == after.name == _STDIN:
         message = "BEFORE and AFTER cannot both be read from stdin"
         raise click.UsageError(message)
-    changes = compare(_read(before), _now(app_of(context), **where) if after is None else _read(after))
+    earlier = _read(before)
+    if after is None:
+        later = parse_snapshot(source.read().to_json(), safe_url(source.locate().settings.redis_url))
+    else:
+        later = _read(after)
+    changes = compare(earlier, later)
     failed = failures(changes, growth=fail_on_growth, truncation=fail_on_truncation)
     if as_json:
-        echo_json({**changes.to_json(), "failures": [failure._asdict() for failure in failed]})
+        common.echo_json({**changes.to_json(), "failures": [failure._asdict() for failure in failed]})
     else:
         click.echo(diff_text(changes, everything=everything))
     if failed:
         click.echo(("" if as_json else "\n") + failures_text(failed), err=as_json)
-        return EXIT_FOUND
+        return common.EXIT_FOUND
     if changes.overlap and (fail_on_growth is not None or fail_on_truncation):
         reset = "Reset after the first report: celery -A proj argsize reset"
         click.echo(f"Nothing is proven. {OVERLAP} So what changed shows in part only. {reset}", err=True)
-        return EXIT_FOUND
+        return common.EXIT_FOUND
     for snapshot in (changes.before, changes.after):
         if not snapshot.total_tasks:
             click.echo(f"Nothing was measured in {snapshot.where}: there is nothing to compare.", err=True)
-            return EXIT_NOTHING_YET
+            return common.EXIT_NOTHING_YET
     return 0
 
 
-def _now(app: Celery | None, **where: str | None) -> Snapshot:
-    """What is in Redis.
-
-    Raises:
-        ConfigError: it is not clear where to look.
-        StoreError: Redis could not be read.
-    """
-    summary = read_summary(app, **where)
-    return parse_snapshot(summary.to_json(), safe_url(locate(app, **where).settings.redis_url))
-
-
 def _read(stream: BinaryIO) -> Snapshot:
-    """What is in a file.
-
-    Raises:
-        ConfigError: it is not a report.
-    """
+    """The report in a file; a ``ConfigError`` if it is none."""
     where = "stdin" if stream.name == _STDIN else stream.name
     try:
         # As bytes: json sees by itself whether this is UTF-8, or UTF-16 as PowerShell writes it.

@@ -10,12 +10,12 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from io import TextIOWrapper
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from celery_argsize.api.location import Reader, locate
-from celery_argsize.commands.common import READING, app_of, colored, command, drop_output, needs_extra, waiting
+from celery_argsize.api.location import Reader
+from celery_argsize.commands import common
 from celery_argsize.errors import StoreError
 from celery_argsize.words import printable, when
 
@@ -33,28 +33,28 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _GLANCE: Final = 0.2
 
 
-@command
+@common.command
 @click.option(
     "--interval", type=click.FloatRange(0.5, 3600), default=2.0, show_default=True, help="Seconds between two looks."
 )
 @click.option("--task", metavar="TEXT", default="", help="Only tasks with TEXT in their names.")
-def watch(context: click.Context, /, *, interval: float, task: str, **where: Any) -> None:
+def watch(source: common.Source, /, *, interval: float, task: str) -> None:
     """Show the figures live, largest first: how often tasks run, how big they are, and what changes.
 
     On a terminal, a table that refreshes; elsewhere, a line for each task that ran. Ctrl-C ends it.
 
     Example: celery -A proj argsize watch --interval 5 --task music
     """
-    with needs_extra("watch"):
+    with common.needs_extra("watch"):
         from rich.console import Console  # noqa: PLC0415 - nobody else waits for its import
-    with _ending_well(), closing(Reader(locate(app_of(context), **where))) as reader:
+    with _ending_well(), closing(Reader(source.locate())) as reader:
         views = _views(reader, task)
-        with waiting(READING):
+        with common.waiting(common.READING):
             first = next(views)
         if isinstance(sys.stdout, TextIOWrapper):  # an ASCII terminal shows ? for an arrow
             sys.stdout.reconfigure(errors="replace")
         # Without a color system, there is no bold either.
-        console = Console(color_system=None if colored(context) is False else "auto", force_terminal=True)
+        console = Console(color_system=None if common.colored() is False else "auto", force_terminal=True)
         show = _repaint if sys.stdout.isatty() and not console.is_dumb_terminal else _add_lines
         show(chain([first], views), interval, console)
 
@@ -76,7 +76,7 @@ def _ending_well() -> Iterator[None]:
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        drop_output()
+        common.drop_output()
 
 
 def _views(reader: Reader, name_filter: str) -> Iterator[View]:

@@ -35,11 +35,21 @@ _TASK: Final = {
 
 def advice_text(advice: Advice) -> str:
     """All of the advice."""
-    blocks = [_verdict(advice), _thumb(advice), *map(_task, advice.tasks)]
+    lines = ["=== CELERY REPR ADVICE ===", f"Verdict: {_APP[advice.verdict]}"]
+    lines += [f"  {reason}" for reason in advice.reasons]
+    if advice.truncated:
+        lines.append(f"Truncated reprs: {_cured(advice)}")
+    if advice.tasks:
+        thumb = advice.rule_of_thumb
+        tier = f"tier {thumb.tier_name} ({thumb.tier:,})" if thumb.tier else "no tier"
+        rule = f"The guide's rule of thumb, from JSON sizes alone: limit {thumb.limit:,} characters, {tier}"
+        lines += ["", rule, f"  DON'T: {advice.against_the_guide}"] if advice.against_the_guide else ["", rule]
+    for task in advice.tasks:
+        lines += ["", f"{task.name}: {task_verdict(task)}"]
+        lines += [f"  {fact}" for fact in task_facts(task)] + [f"    {line}" for line in task_lines(task)]
     if advice.lines:
-        blocks.append(["To paste:", *(f"    {line}" for line in advice.lines)])
-    blocks.append([_basis(advice)])
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+        lines += ["", "To paste:", *(f"    {line}" for line in advice.lines)]
+    return "\n".join([*lines, "", _basis(advice)])
 
 
 def short_advice(advice: Advice) -> list[str]:
@@ -89,34 +99,8 @@ def causes(truncated_by: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} by {CAUSES[cause]}" for cause, number in truncated_by.items() if number)
 
 
-def _verdict(advice: Advice) -> list[str]:
-    lines = ["=== CELERY REPR ADVICE ===", f"Verdict: {_APP[advice.verdict]}"]
-    lines += [f"  {reason}" for reason in advice.reasons]
-    if advice.truncated:
-        lines.append(f"Truncated reprs: {_cured(advice)}")
-    return lines
-
-
 def _cured(advice: Advice) -> str:
     return f"of {advice.truncated:,} seen truncated, {advice.cured:,} would be whole"
-
-
-def _thumb(advice: Advice) -> list[str]:
-    """The guide's rule of thumb, where something was truncated."""
-    if not advice.tasks:
-        return []
-    thumb = advice.rule_of_thumb
-    tier = f"tier {thumb.tier_name} ({thumb.tier:,})" if thumb.tier else "no tier"
-    lines = [f"The guide's rule of thumb, from JSON sizes alone: limit {thumb.limit:,} characters, {tier}"]
-    return [*lines, f"  DON'T: {advice.against_the_guide}"] if advice.against_the_guide else lines
-
-
-def _task(task: TaskAdvice) -> list[str]:
-    return [
-        f"{task.name}: {task_verdict(task)}",
-        *(f"  {fact}" for fact in task_facts(task)),
-        *(f"    {line}" for line in task_lines(task)),
-    ]
 
 
 def _part(part: PartAdvice, *, sure: bool) -> list[str]:

@@ -20,22 +20,20 @@ CHECK_SCHEMA: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Offender:
-    """A part of a task that is not within the bounds."""
+    """A part of a task that is not within the bounds. What is within them is ``None``, 0 or empty."""
 
     task: str
     part: str
-    """``args`` or ``kwargs``."""
     max_bytes: int | None
-    """UTF-8 bytes of the largest, where that is too much; else ``None``."""
+    """UTF-8 bytes of the largest."""
     truncated: int
-    """How many were truncated, where none may be; else 0."""
     truncated_by: dict[str, int]
-    """The same by cause: ``size``, ``depth``, ``both``."""
+    """How many were truncated by ``size``, ``depth`` and ``both``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is allowed, who is not within it, and what is not known."""
+    """The bounds, who is not within them, and what is not known."""
 
     max_bytes: int | None
     """UTF-8 bytes of compact JSON that a part may have; ``None``: any number."""
@@ -46,13 +44,11 @@ class Checked:
     unmeasurable: int
     """Parts of unknown size, where sizes are bound."""
     without_repr: int
-    """Parts that came without a repr of Celery's making, where truncation is not allowed."""
+    """Parts that came without a repr of Celery's making, where none may be truncated."""
     errors: int
     """Runs that were not measured because of an error in celery_argsize; not in *total_tasks*."""
     offenders: tuple[Offender, ...]
     """Largest task first."""
-    names: int
-    """How many task names were looked at."""
 
     @property
     def within(self) -> bool:
@@ -61,56 +57,42 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON-able data: docs/terminal.md."""
-        data = {"schema": CHECK_SCHEMA, "within": self.within, **asdict(self)}
-        del data["names"]
-        return data
+        return {"schema": CHECK_SCHEMA, "within": self.within, **asdict(self)}
 
 
 def check_summary(summary: Summary, *, max_bytes: int | None, no_truncation: bool) -> Checked:
-    """Hold *summary* against the bounds; their meaning is that of the fields of ``Checked``."""
-    offenders = []
-    parts = [(task.name, part, getattr(task, part)) for task in summary.tasks for part in PARTS]
-    for name, part, sizes in parts:
-        too_big = max_bytes is not None and sizes.max_bytes > max_bytes
-        cuts = {cause: n for cause, n in sizes.truncated_by.items() if n and no_truncation}
-        if too_big or cuts:
-            largest = sizes.max_bytes if too_big else None
-            offenders.append(Offender(name, part, largest, sum(cuts.values()), cuts))
-    return Checked(
-        max_bytes,
-        no_truncation,
-        total_tasks=summary.total_tasks,
-        unmeasurable=sum(sizes.unmeasurable for *_, sizes in parts) if max_bytes is not None else 0,
-        without_repr=sum(sizes.custom + sizes.unknown for *_, sizes in parts) if no_truncation else 0,
-        errors=summary.errors,
-        offenders=tuple(offenders),
-        names=len(summary.tasks),
-    )
+    """Hold *summary* against the bounds; the fields of ``Checked`` say what they mean."""
+    offenders, unmeasurable, without_repr = [], 0, 0
+    for task in summary.tasks:
+        for name in PARTS:
+            part = getattr(task, name)
+            largest = part.max_bytes if max_bytes is not None and part.max_bytes > max_bytes else None
+            cuts = {cause: number for cause, number in part.truncated_by.items() if number and no_truncation}
+            if largest is not None or cuts:
+                offenders.append(Offender(task.name, name, largest, sum(cuts.values()), cuts))
+            unmeasurable += part.unmeasurable if max_bytes is not None else 0
+            without_repr += part.custom + part.unknown if no_truncation else 0
+    runs = summary.total_tasks
+    return Checked(max_bytes, no_truncation, runs, unmeasurable, without_repr, summary.errors, tuple(offenders))
 
 
-def check_text(checked: Checked) -> str:
-    """*checked* as lines, for people."""
-    notes = [
-        f"Note: {text}: {number:,}"
-        for number, text in (
-            (checked.unmeasurable, "parts without a JSON form, whose size is not known"),
-            (checked.without_repr, "parts that came without a repr of Celery's making, where nothing shows a cut"),
-            (checked.errors, "runs that were not measured, for errors in celery_argsize"),
-        )
-        if number
-    ]
-    looked_at = f"(runs: {checked.total_tasks:,}, task names: {checked.names:,})"
+def check_text(checked: Checked, names: int) -> str:
+    """*checked* as lines, for people; *names* is how many task names were looked at."""
+    notes = {
+        "parts without a JSON form, whose size is not known": checked.unmeasurable,
+        "parts that came without a repr of Celery's making, where nothing shows a cut": checked.without_repr,
+        "runs that were not measured, for errors in celery_argsize": checked.errors,
+    }
+    noted = [f"Note: {note}: {number:,}" for note, number in notes.items() if number]
+    looked_at = f"(runs: {checked.total_tasks:,}, task names: {names:,})"
+    lines = [f"All{' that is known' if noted else ''} is within the bounds {looked_at}."]
     if checked.offenders:
-        verdict = f"Not within the bounds {looked_at}:"
-    else:
-        verdict = f"All{' that is known' if notes else ''} is within the bounds {looked_at}."
-    return "\n".join([verdict, *(_offense(offender, checked) for offender in checked.offenders), *notes])
-
-
-def _offense(offender: Offender, checked: Checked) -> str:
-    reasons = []
-    if offender.max_bytes is not None:
-        reasons.append(f"{offender.max_bytes:,} bytes, allowed: {checked.max_bytes:,}")
-    if offender.truncated:
-        reasons.append(f"{offender.truncated:,} truncated ({causes(offender.truncated_by)})")
-    return f"  {offender.task} ({offender.part}): {'; '.join(reasons)}"
+        lines = [f"Not within the bounds {looked_at}:"]
+    for offender in checked.offenders:
+        reasons = []
+        if offender.max_bytes is not None:
+            reasons.append(f"{offender.max_bytes:,} bytes, allowed: {checked.max_bytes:,}")
+        if offender.truncated:
+            reasons.append(f"{offender.truncated:,} truncated ({causes(offender.truncated_by)})")
+        lines.append(f"  {offender.task} ({offender.part}): {'; '.join(reasons)}")
+    return "\n".join([*lines, *noted])

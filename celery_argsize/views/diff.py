@@ -41,16 +41,13 @@ _WORDS: Final = ("larger", "new", "smaller", "gone", "not known", "newly truncat
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """One part of one task, in characters."""
+    """One part of one task: how many were measured, and their characters; how many reprs Celery had cut."""
 
     count: int
-    """How many were measured."""
     chars: int
-    """Their sum."""
     p95: int
     max: int
     truncated: int
-    """How many came with a repr that Celery had cut."""
 
     @property
     def mean(self) -> Fraction | None:
@@ -160,9 +157,9 @@ class Diff:
         With several apps it is not known, as ``since`` is that of the oldest.
         """
         before, after = self.before, self.after
-        one_app = len(before.apps) == 1 and before.apps == after.apps
-        same_moment = before.since is not None and before.since == after.since
-        return one_app and same_moment and any(part.may_overlap for part in self.parts)
+        if len(before.apps) != 1 or before.apps != after.apps or before.since != after.since or before.since is None:
+            return False
+        return any(part.may_overlap for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
         """The diff as JSON-able data: docs/terminal.md."""
@@ -183,10 +180,10 @@ def parse_snapshot(data: Any, where: str) -> Snapshot:
         schema = _number(data["schema"], int)
         if schema == JSON_SCHEMA:
             return _snapshot(data, where)
+        message = f"has schema {schema}, and this version of celery-argsize reads {JSON_SCHEMA}; with it, {REMAKE}"
     except (AttributeError, KeyError, TypeError):
-        message = f"{where} is not a report of celery-argsize; {REMAKE}"
-        raise ConfigError(message) from None
-    message = f"{where} has schema {schema}, and this version of celery-argsize reads {JSON_SCHEMA}; with it, {REMAKE}"
+        message = f"is not a report of celery-argsize; {REMAKE}"
+    message = f"{where} {message}"
     raise ConfigError(message)
 
 
@@ -228,14 +225,13 @@ def _rank(part: PartChange) -> tuple[object, ...]:
 
 
 class Failure(NamedTuple):
-    """A part that changed more than is allowed."""
+    """A part that changed more than is allowed, and in words, what it did and what is allowed."""
 
     task: str
     part: str
     reason: str
     """``growth`` or ``truncation``."""
     text: str
-    """For people: what it did, and what is allowed."""
 
 
 def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = False) -> list[Failure]:
@@ -243,21 +239,17 @@ def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = F
 
     A new task cannot have grown, but may be truncated.
     """
-    grown = [part for part in diff.parts if growth is not None and (part.growth or 0) > growth]
-    cut = [part for part in diff.parts if truncation and part.truncation == "newly_truncated"]
-    return [
-        *(Failure(part.task, part.part, "growth", _growth_text(part, growth)) for part in grown),
-        *(Failure(part.task, part.part, "truncation", _truncation_text(part)) for part in cut),
-    ]
-
-
-def _growth_text(part: PartChange, allowed: Fraction | None) -> str:
-    by = "from 0" if part.growth == math.inf else f"by {_percent(part.growth).lstrip('+')}"
-    return f"grew {by}, mean {_both(part, 'mean')} characters; allowed: {float(allowed or 0):g} %"
-
-
-def _truncation_text(part: PartChange) -> str:
-    return f"newly truncated, in {part.after.truncated if part.after else 0:,} of its runs; before: none"
+    failed = []
+    for part in diff.parts:
+        if growth is not None and (part.growth or 0) > growth:
+            by = "from 0" if part.growth == math.inf else f"by {_percent(part.growth).lstrip('+')}"
+            text = f"grew {by}, mean {_both(part, 'mean')} characters; allowed: {float(growth):g} %"
+            failed.append(Failure(part.task, part.part, "growth", text))
+    for part in diff.parts:
+        if truncation and part.after and part.truncation == "newly_truncated":
+            text = f"newly truncated, in {part.after.truncated:,} of its runs; before: none"
+            failed.append(Failure(part.task, part.part, "truncation", text))
+    return failed
 
 
 def failures_text(failed: Sequence[Failure]) -> str:

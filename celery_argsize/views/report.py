@@ -45,18 +45,28 @@ _COLUMNS: Final[dict[str, Callable[[TaskSummary], float]]] = {
 
 def report_text(summary: Summary, advice: Advice) -> str:
     """The whole report."""
-    rows = [(task.name, *(f"{read(task):,.0f}" for read in _COLUMNS.values())) for task in summary.tasks]
-    tasks = table([("Task", *_COLUMNS), *rows], right=True)
-    title, lines = to_paste(summary, advice)
+    chosen = recommend(summary).tier if summary.largest_task else None
+    tiers = [
+        (
+            "->" if tier.limit == chosen else "",
+            f"largest {tier.range}",
+            f"limit {tier.limit:,} ({tier.name})",
+            tier.suits,
+        )
+        for tier in TIERS
+    ]
+    tasks = [(task.name, *(f"{read(task):,.0f}" for read in _COLUMNS.values())) for task in summary.tasks]
     blocks = [
         ["=== CELERY SIZE METRICS ===", *_headline_lines(summary)],
         period(summary),
-        ["Tiers (characters, KB = 1,024), a rule of thumb:", *_tier_table(summary)],
-        ["Tasks, largest first (characters):", *tasks, *(f"  {line}" for line in about_other(summary))],
+        ["Tiers (characters, KB = 1,024), a rule of thumb:", *table(tiers, right=False)],
+        ["Tasks, largest first (characters):", *table([("Task", *_COLUMNS), *tasks], right=True)],
     ]
+    blocks[-1] += [f"  {line}" for line in about_other(summary)]
     if summary.truncated_tasks:
         more = "  needs, costs and lines to paste: celery -A proj argsize recommend"
         blocks.append([*short_advice(advice), more])
+    title, lines = to_paste(summary, advice)
     if lines:
         blocks.append([f"{title}:", *(f"    {line}" for line in lines)])
     return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -94,31 +104,25 @@ def to_paste(summary: Summary, advice: Advice) -> tuple[str, Sequence[str]]:
 
 def headline(summary: Summary) -> list[tuple[str, str]]:
     """The headline figures: the name of each, and the figure with its unit."""
-    advice = recommend(summary)
-    largest = summary.largest_task
-    figures = [("Tasks analyzed", f"{summary.total_tasks:,}")]
-    if summary.errors:
-        reason = "for errors in celery_argsize; its lines in the workers' logs say which"
-        figures.append(("Not measured", f"{summary.errors:,}, {reason}"))
-    figures += [
-        ("Max args size", f"{summary.max_args_size:,} characters"),
-        ("Max kwargs size", f"{summary.max_kwargs_size:,} characters"),
-        ("Mean args size", f"{summary.avg_args_size:,.0f} characters"),
-        ("Mean kwargs size", f"{summary.avg_kwargs_size:,.0f} characters"),
-        ("Truncated tasks", f"{summary.truncated_tasks:,}"),
-    ]
-    if summary.unmeasurable_tasks:
-        figures.append(("Unmeasurable tasks", f"{summary.unmeasurable_tasks:,}"))
-    if largest is None:
-        nothing = "none, as nothing could be measured"
-        return [*figures, ("Largest task", "none measured"), ("Recommended limit", nothing)]
+    thumb, largest = recommend(summary), summary.largest_task
+    errors = f"{summary.errors:,}, for errors in celery_argsize; its lines in the workers' logs say which"
+    limit = f"{thumb.limit:,} characters" if largest else "none, as nothing could be measured"
     none = "none covers it (over 2MB): store the payload and pass a reference to it"
-    return [
-        *figures,
-        ("Largest task", f"{largest.name} ({largest.part})"),
-        ("Recommended limit", f"{advice.limit:,} characters"),
-        ("Recommended tier", f"{advice.tier_name} ({advice.tier})" if advice.tier else none),
-    ]
+    tier = f"{thumb.tier_name} ({thumb.tier})" if thumb.tier else none
+    figures = {
+        "Tasks analyzed": f"{summary.total_tasks:,}",
+        "Not measured": errors if summary.errors else "",
+        "Max args size": f"{summary.max_args_size:,} characters",
+        "Max kwargs size": f"{summary.max_kwargs_size:,} characters",
+        "Mean args size": f"{summary.avg_args_size:,.0f} characters",
+        "Mean kwargs size": f"{summary.avg_kwargs_size:,.0f} characters",
+        "Truncated tasks": f"{summary.truncated_tasks:,}",
+        "Unmeasurable tasks": f"{summary.unmeasurable_tasks:,}" if summary.unmeasurable_tasks else "",
+        "Largest task": f"{largest.name} ({largest.part})" if largest else "none measured",
+        "Recommended limit": limit,
+        "Recommended tier": tier if largest else "",
+    }
+    return [(name, figure) for name, figure in figures.items() if figure]
 
 
 def _headline_lines(summary: Summary) -> list[str]:
@@ -146,18 +150,3 @@ def about_other(summary: Summary) -> list[str]:
         f"Task names past max_task_names are added up as {OTHER}: {count}, of how many names is not known.",
         "To see each, raise max_task_names where workers start, and then: celery -A proj argsize reset",
     ]
-
-
-def _tier_table(summary: Summary) -> list[str]:
-    """The guide's tiers, with an arrow at the recommended one."""
-    chosen = recommend(summary).tier if summary.largest_task else None
-    rows = [
-        (
-            "->" if tier.limit == chosen else "",
-            f"largest {tier.range}",
-            f"limit {tier.limit:,} ({tier.name})",
-            tier.suits,
-        )
-        for tier in TIERS
-    ]
-    return table(rows, right=False)

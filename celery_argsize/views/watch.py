@@ -1,7 +1,7 @@
 """What ``celery argsize watch`` shows: how figures that are read again and again change, as a table and as lines.
 
-Pure: figures and their times go in; a view for rich to paint, and lines, come out. Reading, waiting and repainting are
-in ``commands.watch``. Needs rich (``pip install 'celery-argsize[cli]'``).
+Pure: summaries go in; a view for rich to paint, and lines, come out. Reading, waiting and repainting are in
+``commands.watch``. Needs rich (``pip install 'celery-argsize[cli]'``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -42,9 +43,9 @@ class _Moment(NamedTuple):
 
     time: float
     period: tuple[object, ...]
-    """What changes when all figures of an app are reset."""
+    """Changes when all figures of an app are reset."""
     totals: dict[str, Counter[str]]
-    """Sums that only rise, by task name: see ``_totals``."""
+    """By task name: numbers of runs, truncated runs, measured parts and their characters. They only rise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Row:
     new_runs: int
     """Runs since the figures were read before."""
     new_truncated: int
-    """Those of *new_runs* with a truncated part."""
+    """Those with a truncated part."""
     rate: float | None
     """Runs a second, of the last ten seconds, or since the figures were read before where that is longer."""
     truncated_lately: int
@@ -72,7 +73,7 @@ class Row:
 
 
 class History:
-    """The figures of the last minute, and how they changed. After a reset, all counts from 0."""
+    """The figures of the last minute, and how they changed. A reset is a new beginning."""
 
     def __init__(self) -> None:
         self._moments: deque[_Moment] = deque()
@@ -81,28 +82,18 @@ class History:
         """Take in *summary*, read at *now* (seconds of any clock that only rises); the rows of its tasks."""
         # With several apps, ``since`` is that of the oldest, and says little about the others.
         period = (summary.apps, summary.since) if len(summary.apps) == 1 else ()
-        moment = _Moment(now, period, {task.name: _totals(task) for task in summary.tasks})
-        if self._moments:
-            self._forget_what_was_reset(self._moments[-1], moment)
-        self._moments.append(moment)
+        self._moments.append(_Moment(now, period, {task.name: _totals(task) for task in summary.tasks}))
         while len(self._moments) > 2 and self._moments[1].time <= now - TREND_SECONDS:  # noqa: PLR2004 - now and before
             self._moments.popleft()
         return [self._row(task) for task in summary.tasks]
 
-    def _forget_what_was_reset(self, before: _Moment, now: _Moment) -> None:
-        for name, totals in [*before.totals.items()]:
-            if before.period != now.period or not totals <= now.totals.get(name, Counter()):
-                for moment in self._moments:
-                    moment.totals.pop(name, None)
-
     def _row(self, task: TaskSummary) -> Row:
-        now = self._moments[-1]
-        before = self._moments[-2] if len(self._moments) > 1 else now
-        base, lately = self._ago(RATE_SECONDS), self._since(task.name, self._ago(TREND_SECONDS))
-        fresh = self._since(task.name, before)
+        now, before = self._moments[-1], self._moments[-2 if len(self._moments) > 1 else -1]
+        new, _ = self._rise(task.name, before.time)
+        recent, seconds = self._rise(task.name, now.time - RATE_SECONDS)
+        lately, _ = self._rise(task.name, now.time - TREND_SECONDS)
         part = "args" if task.args.max >= task.kwargs.max else "kwargs"
         sizes = task.args if part == "args" else task.kwargs
-        known = lately[part] and sizes.mean
         return Row(
             name=printable(task.name),
             part=part,
@@ -110,21 +101,25 @@ class History:
             p95=sizes.p95,
             max=sizes.max,
             truncated=task.truncated,
-            new_runs=fresh["runs"],
-            new_truncated=fresh["truncated"],
-            rate=self._since(task.name, base)["runs"] / (now.time - base.time) if now.time > base.time else None,
+            new_runs=new["runs"],
+            new_truncated=new["truncated"],
+            rate=recent["runs"] / seconds if seconds else None,
             truncated_lately=lately["truncated"],
-            trend=lately[f"{part}.chars"] / lately[part] / sizes.mean - 1 if known else None,
+            trend=lately[f"{part}.chars"] / lately[part] / sizes.mean - 1 if lately[part] and sizes.mean else None,
         )
 
-    def _ago(self, seconds: float) -> _Moment:
-        """The newest moment at least *seconds* ago; the oldest where there is none."""
-        latest = self._moments[-1].time - seconds
-        return next((moment for moment in reversed(self._moments) if moment.time <= latest), self._moments[0])
-
-    def _since(self, name: str, base: _Moment) -> Counter[str]:
-        """What was added since *base*."""
-        return self._moments[-1].totals[name] - base.totals.get(name, Counter())
+    def _rise(self, name: str, since: float) -> tuple[Counter[str], float]:
+        """By how much the totals of a task rose from *since* or its last reset on, and in how many seconds."""
+        now = self._moments[-1]
+        base = now.totals[name]
+        for moment in reversed(self._moments):
+            totals = moment.totals.get(name, Counter())
+            if moment.period != now.period or not totals <= base:  # it was reset after that moment
+                return now.totals[name], now.time - moment.time
+            base = totals
+            if moment.time <= since:
+                break
+        return now.totals[name] - base, now.time - moment.time
 
 
 def _totals(task: TaskSummary) -> Counter[str]:
@@ -142,7 +137,7 @@ def summary_of(figures: Iterable[Figures], name_filter: str) -> Summary:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The screen: rich paints it, as large as the terminal is."""
+    """The screen. Rich paints it, as large as the terminal is."""
 
     where: str
     """The Redis, without secrets."""
@@ -156,18 +151,20 @@ class View:
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """The lines from top to bottom."""
         columns, lines = options.max_width, options.height or options.size.height
-        head = [_line(self._title(), "bold"), _line(self._totals())]
-        if self.stale:
-            head.append(_line(f"OLD FIGURES. {printable(self.stale)}", "bold red"))
+        stale = [_line(f"OLD FIGURES. {printable(self.stale)}", "bold red")] if self.stale else []
+        head = [_line(self._title(), "bold"), _line(self._totals()), *stale]
         room = lines - len(head) - 3  # an empty line, the names of the columns, and a line below them
         if not self.rows:
             tasks = f"Of tasks with {self.name_filter!r} in their names, nothing" if self.name_filter else "Nothing"
-            waiting = _line(f"{tasks} has been measured yet. Waiting for tasks to run. Ctrl-C ends.")
-            yield from (*head, "", waiting)
+            text = f"{tasks} has been measured yet. Waiting for tasks to run. Ctrl-C ends."
+            yield Group(*head, "", _line(text))
         elif room > 0:
-            yield from (*head, "", _table(self.rows[:room], columns), _line(_hidden(self.rows[room:]), "dim"))
+            hidden = self.rows[room:]
+            ran = _rates(hidden, ", with {} runs/s in all")
+            below = f"… and {len(hidden):,} more{ran}; --task shows some" if hidden else _LEGEND
+            yield Group(*head, "", _table(self.rows[:room], columns), _line(below, "dim"))
         else:  # a very low terminal
-            yield from (*head[:-1], _table(self.rows[: max(lines - len(head), 1)], columns))
+            yield Group(*head[:-1], _table(self.rows[: max(lines - len(head), 1)], columns))
 
     def _title(self) -> str:
         apps = ", ".join(map(printable, self.summary.apps)) or "no app"
@@ -176,28 +173,35 @@ class View:
         return f"{apps} at {self.where}{only}{since}"
 
     def _totals(self) -> str:
-        summary, rate = self.summary, _sum_of_rates(self.rows)
-        runs = counted(summary.total_tasks, "run") + (f", {_rate(rate)}/s" if rate is not None else "")
-        new = sum(row.truncated_lately for row in self.rows)
+        summary, new = self.summary, sum(row.truncated_lately for row in self.rows)
+        runs = counted(summary.total_tasks, "run") + _rates(self.rows, ", {}/s")
         truncated = f"{summary.truncated_tasks:,}{f' (+{new:,})' if new else ''} truncated"
         newest = f"; newest: {when(summary.updated)}" if summary.updated is not None else ""
         return f"{runs}; {truncated}{newest}"
+
+
+def changes(rows: Sequence[Row], now: float) -> list[str]:
+    """A line for each task that ran since the figures were read before; *now* in seconds since the epoch."""
+    stamp = when(now).replace(" UTC", "Z").replace(" ", "T")
+    lines = []
+    for row in rows:
+        # No separators between thousands, as programs read these.
+        rate, trend = _rate(row.rate).replace(",", ""), _trend(row.trend).replace(",", "").replace(" ", "")
+        sizes = f"part={row.part} p50={row.p50} p95={row.p95} max={row.max}"
+        truncated = f"truncated={row.truncated} new_truncated={row.new_truncated}"
+        line = f"{stamp} runs={row.new_runs} rate={rate} {sizes} {truncated} trend={trend} task={row.name}"
+        lines += [line] if row.new_runs else []
+    return lines
 
 
 def _line(text: str, style: str = "") -> Text:
     return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
-def _hidden(rows: Sequence[Row]) -> str:
-    """What there was no room for; else what the columns mean."""
-    rate = _sum_of_rates(rows)
-    ran = f", with {_rate(rate)} runs/s in all" if rate is not None else ""
-    return f"… and {len(rows):,} more{ran}; --task shows some" if rows else _LEGEND
-
-
-def _sum_of_rates(rows: Sequence[Row]) -> float | None:
+def _rates(rows: Sequence[Row], text: str) -> str:
+    """*text* with the sum of the rates; empty while they are not known."""
     rates = [row.rate for row in rows if row.rate is not None]
-    return sum(rates) if rates else None
+    return text.format(_rate(sum(rates))) if rates else ""
 
 
 def _rate(rate: float | None) -> str:
@@ -246,25 +250,3 @@ def _table(rows: Sequence[Row], columns: int) -> Table:
     for row, texts in zip(rows, cells, strict=True):
         table.add_row(Text(shorten(row.name, room)), *(texts[name] for name in widths))
     return table
-
-
-def changes(rows: Sequence[Row], now: float) -> list[str]:
-    """A line for each task that ran since the figures were read before; *now* in seconds since the epoch."""
-    stamp = when(now).replace(" UTC", "Z").replace(" ", "T")
-    return [f"{stamp} {_change(row)} task={row.name}" for row in rows if row.new_runs]
-
-
-def _change(row: Row) -> str:
-    # Without separators between thousands, as programs read these.
-    figures = {
-        "runs": row.new_runs,
-        "rate": _rate(row.rate).replace(",", ""),
-        "part": row.part,
-        "p50": row.p50,
-        "p95": row.p95,
-        "max": row.max,
-        "truncated": row.truncated,
-        "new_truncated": row.new_truncated,
-        "trend": _trend(row.trend).replace(",", "").replace(" ", ""),
-    }
-    return " ".join(f"{name}={value}" for name, value in figures.items())
