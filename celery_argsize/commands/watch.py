@@ -22,10 +22,9 @@ from celery_argsize.words import printable, when
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rich.console import Console
     from rich.live import Live
 
-    from celery_argsize.views.watch import View
+    from celery_argsize.views.watch import History, View
 
 #: What ends it: Ctrl-C, SIGTERM, a terminal that is closed, Ctrl-\\.
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -46,21 +45,26 @@ def watch(source: common.Source, /, *, interval: float, task: str) -> None:
     Example: celery -A proj argsize watch --interval 5 --task music
     """
     with common.needs_extra("watch"):
-        from rich.console import Console  # noqa: PLC0415 - nobody else waits for its import
-    with _ending_well(), closing(Reader(source.locate())) as reader:
-        views = _views(reader, task)
+        from rich.console import Console  # noqa: PLC0415 - only this command waits for the import of rich
+        from rich.live import Live  # noqa: PLC0415
+
+        from celery_argsize.views.watch import History  # noqa: PLC0415
+    with _ended_by_signals(), closing(Reader(source.locate())) as reader:
+        views = _views(reader, History(reader.where, task))
         with common.waiting(common.READING):
-            first = next(views)
+            views = chain([next(views)], views)
         if isinstance(sys.stdout, TextIOWrapper):  # an ASCII terminal shows ? for an arrow
             sys.stdout.reconfigure(errors="replace")
         # Without a color system, there is no bold either.
         console = Console(color_system=None if common.colored() is False else "auto", force_terminal=True)
-        show = _repaint if sys.stdout.isatty() and not console.is_dumb_terminal else _add_lines
-        show(chain([first], views), interval, console)
+        if sys.stdout.isatty() and not console.is_dumb_terminal:
+            _repaint(views, interval, Live(console=console, screen=True, auto_refresh=False))
+        else:
+            _add_lines(views, interval)
 
 
 @contextmanager
-def _ending_well() -> Iterator[None]:
+def _ended_by_signals() -> Iterator[None]:
     """End the block without an error on Ctrl-C and the like, or when nobody reads the output any more."""
 
     def end(*_: object) -> None:
@@ -79,32 +83,25 @@ def _ending_well() -> Iterator[None]:
         common.drop_output()
 
 
-def _views(reader: Reader, name_filter: str) -> Iterator[View]:
-    """What is to be shown: the figures, read anew for each view; old ones with the reason while they cannot be read.
+def _views(reader: Reader, history: History) -> Iterator[View]:
+    """The figures, read anew for each view; the old ones, and why, while they cannot be read.
 
     Raises:
         StoreError: they could not be read for the first view.
     """
-    from celery_argsize.views.watch import History, View, summary_of  # noqa: PLC0415 - needs rich
-
-    history, view, read_at = History(), None, 0.0
+    view, read_at = None, 0.0
     while True:
         try:
-            summary = summary_of(reader.read_each(), name_filter)
+            view, read_at = history.view(reader.read_each(), time.monotonic()), time.time()
         except StoreError as exc:
             if view is None:
                 raise
             view = replace(view, stale=f"Last read: {when(read_at)}; {exc}")
-        else:
-            read_at = time.time()
-            view = View(reader.where, summary, history.add(summary, time.monotonic()), name_filter)
         yield view
 
 
-def _add_lines(views: Iterable[View], interval: float, _console: Console) -> None:
-    """Write a line for each task that ran; to stderr, once, whether Redis answers and anything was measured."""
-    from celery_argsize.views.watch import changes  # noqa: PLC0415 - needs rich
-
+def _add_lines(views: Iterable[View], interval: float) -> None:
+    """Write a line for each task that ran; to stderr, when that changes, whether there are figures."""
     told = ""
     for view in views:
         state = "Watching" if view.rows else "Nothing has been measured yet; waiting"
@@ -114,31 +111,28 @@ def _add_lines(views: Iterable[View], interval: float, _console: Console) -> Non
         if state != told:
             click.echo(state + detail, err=True)
             told = state
-        for line in [] if view.stale else changes(view.rows, time.time()):
+        for line in view.changes(time.time()):
             click.echo(line)  # which flushes
         time.sleep(interval)
 
 
-def _repaint(views: Iterable[View], interval: float, console: Console) -> None:
+def _repaint(views: Iterable[View], interval: float, live: Live) -> None:
     """Paint each view over the one before; the terminal is put back into its state whatever happens."""
-    from rich.live import Live  # noqa: PLC0415 - nobody else waits for its import
-
     stops: list[int] = []
     # The handler only takes a note, as it may interrupt rich in the middle of writing.
     signal.signal(signal.SIGTSTP, lambda number, _: stops.append(number))
-    live = Live(console=console, screen=True, auto_refresh=False)
     try:
         live.start()
         for view in views:
             live.update(view, refresh=True)
-            size, end = console.size, time.monotonic() + interval
+            size, end = live.console.size, time.monotonic() + interval
             while (left := end - time.monotonic()) > 0:
                 time.sleep(min(left, _GLANCE))
                 if stops:
                     _suspend(live)
                     stops.clear()
-                if console.size != size:
-                    size = console.size
+                if live.console.size != size:
+                    size = live.console.size
                     live.refresh()
     finally:
         with suppress(OSError):  # the terminal is gone
@@ -149,7 +143,7 @@ def _suspend(live: Live) -> None:
     """On Ctrl-Z: give the terminal to the shell, and take it again once that lets us go on."""
     live.stop()
     # The default action: without a shell that could wake it up (docker exec), the process goes on.
-    noted = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTSTP)
-    signal.signal(signal.SIGTSTP, noted)
+    signal.signal(signal.SIGTSTP, handler)
     live.start(refresh=True)

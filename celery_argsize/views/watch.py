@@ -75,8 +75,15 @@ class Row:
 class History:
     """The figures of the last minute, and how they changed. A reset is a new beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str = "", name_filter: str = "") -> None:
+        self._where, self._name_filter = where, name_filter
         self._moments: deque[_Moment] = deque()
+
+    def view(self, figures: Iterable[Figures], now: float) -> View:
+        """What to show of *figures*: the tasks that have *name_filter* in their names. *now* is as for ``add``."""
+        summary = summarize(*figures)
+        summary = replace(summary, tasks=tuple(task for task in summary.tasks if self._name_filter in task.name))
+        return View(self._where, summary, self.add(summary, now), self._name_filter)
 
     def add(self, summary: Summary, now: float) -> list[Row]:
         """Take in *summary*, read at *now* (seconds of any clock that only rises); the rows of its tasks."""
@@ -129,12 +136,6 @@ def _totals(task: TaskSummary) -> Counter[str]:
     return totals
 
 
-def summary_of(figures: Iterable[Figures], name_filter: str) -> Summary:
-    """The summary of those tasks in *figures* that have *name_filter* in their names."""
-    summary = summarize(*figures)
-    return replace(summary, tasks=tuple(task for task in summary.tasks if name_filter in task.name))
-
-
 @dataclass(frozen=True, slots=True)
 class View:
     """The screen. Rich paints it, as large as the terminal is."""
@@ -166,6 +167,11 @@ class View:
         else:  # a very low terminal
             yield Group(*head[:-1], _table(self.rows[: max(lines - len(head), 1)], columns))
 
+    def changes(self, now: float) -> list[str]:
+        """A line for each task that ran since the figures were read before; *now* in seconds since the epoch."""
+        stamp = when(now).replace(" UTC", "Z").replace(" ", "T")
+        return [] if self.stale else [f"{stamp} {_change(row)}" for row in self.rows if row.new_runs]
+
     def _title(self) -> str:
         apps = ", ".join(map(printable, self.summary.apps)) or "no app"
         since = f", since {when(self.summary.since)}" if self.summary.since is not None else ""
@@ -178,20 +184,6 @@ class View:
         truncated = f"{summary.truncated_tasks:,}{f' (+{new:,})' if new else ''} truncated"
         newest = f"; newest: {when(summary.updated)}" if summary.updated is not None else ""
         return f"{runs}; {truncated}{newest}"
-
-
-def changes(rows: Sequence[Row], now: float) -> list[str]:
-    """A line for each task that ran since the figures were read before; *now* in seconds since the epoch."""
-    stamp = when(now).replace(" UTC", "Z").replace(" ", "T")
-    lines = []
-    for row in rows:
-        # No separators between thousands, as programs read these.
-        rate, trend = _rate(row.rate).replace(",", ""), _trend(row.trend).replace(",", "").replace(" ", "")
-        sizes = f"part={row.part} p50={row.p50} p95={row.p95} max={row.max}"
-        truncated = f"truncated={row.truncated} new_truncated={row.new_truncated}"
-        line = f"{stamp} runs={row.new_runs} rate={rate} {sizes} {truncated} trend={trend} task={row.name}"
-        lines += [line] if row.new_runs else []
-    return lines
 
 
 def _line(text: str, style: str = "") -> Text:
@@ -215,6 +207,15 @@ def _trend(trend: float | None) -> str:
         return "-"
     percent = round(trend * 100)
     return f"{percent:+,} %" if percent else "0 %"
+
+
+def _change(row: Row) -> str:
+    # No separators between thousands, as programs read these.
+    rate, trend = _rate(row.rate).replace(",", ""), _trend(row.trend).replace(",", "").replace(" ", "")
+    return (
+        f"runs={row.new_runs} rate={rate} part={row.part} p50={row.p50} p95={row.p95} max={row.max} "
+        f"truncated={row.truncated} new_truncated={row.new_truncated} trend={trend} task={row.name}"
+    )
 
 
 def _cells(row: Row) -> dict[str, Text]:
@@ -243,10 +244,10 @@ def _table(rows: Sequence[Row], columns: int) -> Table:
             break
         del widths[name]
     room = min(longest, columns - sum(widths.values()))
-    table = Table(box=None, padding=(0, 0, 0, 2), pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=0, header_style="bold")
     table.add_column("task", width=room, no_wrap=True)
-    for name in widths:
-        table.add_column(name, justify="right", no_wrap=True)
+    for name, places in widths.items():
+        table.add_column(name, width=places, justify="right", no_wrap=True)
     for row, texts in zip(rows, cells, strict=True):
         table.add_row(Text(shorten(row.name, room)), *(texts[name] for name in widths))
     return table

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -276,6 +277,16 @@ def test_a_pipe_that_is_closed_ends_watch_quietly(figures: Figures) -> None:
     assert process.returncode == 0
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+def test_without_rich_it_says_what_to_install_and_nobody_else_needs_it() -> None:
+    hidden = "import sys; sys.modules['rich'] = None; from celery.__main__ import main; sys.exit(main())"
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    done = run(sys.executable, "-c", hidden, "argsize", "watch", "--redis-url", url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: watch needs rich, which is not installed: pip install 'celery-argsize[cli]'\n"
+    assert run(sys.executable, "-c", hidden, "argsize", "report", "--redis-url", url).returncode == 3
+    assert run(sys.executable, "-c", hidden, "argsize", "--help").returncode == 0
 
 
 def test_a_redis_that_cannot_be_reached_at_first_is_an_error() -> None:

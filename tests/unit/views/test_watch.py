@@ -16,7 +16,7 @@ from celery_argsize import Measurement, Part, Size
 from celery_argsize.figures.counters import Book, Figures, Rules
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.settings import DEFAULT_BUCKETS
-from celery_argsize.views.watch import History, Row, View, changes
+from celery_argsize.views.watch import History, Row, View
 from celery_argsize.words import width
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def test_what_is_new_and_bad_is_colored_and_a_steep_trend() -> None:
 def test_lines_are_for_tasks_that_ran_and_for_programs() -> None:
     view = view_of(["music.scan", "music insert"])
     idle = replace(view.rows[0], new_runs=0)
-    (line,) = changes([idle, view.rows[1]], 0)
+    (line,) = replace(view, rows=[idle, view.rows[1]]).changes(0)
     assert line == (
         "1970-01-01T00:00:00Z runs=1 rate=0.5 part=args p50=2097152 p95=2234567 max=2234567 truncated=1 "
         "new_truncated=1 trend=+29% task=music.scan"
@@ -299,5 +299,5 @@ def test_a_hostile_name_cannot_move_the_cursor(counted: Counted) -> None:
     history = History()
     history.add(Counted().summary, 0)
     view = View(URL, counted.summary, history.add(counted.summary, 2))
-    for line in [*screen(view, 100, 24), *changes(view.rows, 0)]:
+    for line in [*screen(view, 100, 24), *view.changes(0)]:
         assert line.isprintable()
