@@ -36,9 +36,8 @@ def _bytes(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option("--task", "names", metavar="NAME", multiple=True, help="Only this task; may be given more than once.")
 @common.as_json_option
 def check(
-    source: common.Source,
-    /,
     *,
+    source: common.Source,
     as_json: bool,
     max_bytes: int | None,
     no_truncation: bool,

@@ -12,7 +12,6 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -41,12 +40,11 @@ PATIENCE: Final = 1.0
 #: What most commands wait for.
 READING: Final = "Reading Redis"
 
-#: Which figures are meant: as keywords, what ``api.location.locate`` takes.
-_WHERE_OPTIONS: Final = (
-    click.option("--app-name", help="Only the app of this name, where several share a Redis."),
-    click.option("--key-prefix", help="Prefix of the keys in Redis.  [default: celery-argsize]"),
-    click.option("--redis-url", help="The Redis that the workers write to; not needed with -A."),
-)
+_WHERE: Final = {
+    "redis_url": "The Redis that the workers write to; not needed with -A.",
+    "key_prefix": "Prefix of the keys in Redis.  [default: celery-argsize]",
+    "app_name": "Only the app of this name, where several share a Redis.",
+}
 broker_option: Final = click.option(
     "--broker", help="What messages go through, such as amqp or sqs.  [default: the broker of the app given with -A]"
 )
@@ -73,10 +71,20 @@ class Source:
 
 
 class _Command(click.Command):
-    """A command whose function returns the exit code, and whose errors are told in plain words."""
+    """A command with the options that say which figures are meant. Its function gets a ``Source`` in their place.
+
+    The function returns the exit code; ``None`` is 0. Errors are told in plain words.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.params[:0] = [click.Option([f"--{name.replace('_', '-')}"], help=text) for name, text in _WHERE.items()]
 
     def invoke(self, ctx: click.Context) -> None:
         """Run the command, and end the process."""
+        root = ctx.find_root()
+        app = root.obj.app if root.params.get("app") else None  # without -A, Celery makes one up
+        ctx.params["source"] = Source(app, {name: ctx.params.pop(name) for name in _WHERE})
         try:
             code = super().invoke(ctx)
         except ArgsizeError as exc:
@@ -91,22 +99,8 @@ class _Command(click.Command):
 
 
 def command(function: Callable[..., int | None]) -> click.Command:
-    """Make *function* a command.
-
-    It is called with a ``Source`` and its own options as keywords, and returns the exit code; ``None`` is 0.
-    """
-
-    @click.pass_context
-    @wraps(function)
-    def call(context: click.Context, /, **options: Any) -> int | None:
-        root = context.find_root()
-        app = root.obj.app if root.params.get("app") else None  # without -A, Celery makes one up
-        where = {name: options.pop(name) for name in ("redis_url", "key_prefix", "app_name")}
-        return function(Source(app, where), **options)
-
-    for option in _WHERE_OPTIONS:
-        call = option(call)
-    return click.command(cls=_Command)(call)
+    """Make *function* a command: see ``_Command``."""
+    return click.command(cls=_Command)(function)
 
 
 def colored() -> bool | None:
@@ -159,12 +153,10 @@ def needs_extra(feature: str) -> Iterator[None]:
 @contextmanager
 def waiting(activity: str) -> Iterator[None]:
     """Show *activity* on stderr, if that is a terminal, once the block has taken a second."""
-    if not sys.stderr.isatty():
-        yield
-        return
     timer = threading.Timer(PATIENCE, click.echo, [f"{activity} …"], {"err": True})
     timer.daemon = True
-    timer.start()
+    if sys.stderr.isatty():
+        timer.start()
     try:
         yield
     finally:

@@ -42,9 +42,8 @@ def _percent(_context: click.Context, _option: click.Parameter, value: str | Non
 @click.argument("before", type=click.File("rb"))
 @click.argument("after", type=click.File("rb"), required=False)
 def diff(  # noqa: PLR0913 - each is an option of the command
-    source: common.Source,
-    /,
     *,
+    source: common.Source,
     before: BinaryIO,
     after: BinaryIO | None,
     as_json: bool,

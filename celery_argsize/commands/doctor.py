@@ -34,9 +34,8 @@ from celery_argsize.doctor.text import COLORS, diagnosis_text
 @click.option("--quiet", is_flag=True, help="Leave out what is well.")
 @common.as_json_option
 def doctor(  # noqa: PLR0913 - options, as click passes them
-    source: common.Source,
-    /,
     *,
+    source: common.Source,
     timeout: float,
     max_clients: int | None,
     apply_pool_shrink: bool,

@@ -21,7 +21,7 @@ from celery_argsize.prometheus.server import MetricsServer
 @click.option("--certfile", type=click.Path(), help="Certificate, for TLS; PEM.")
 @click.option("--keyfile", type=click.Path(), help="Its key, if that is in another file.")
 @click.option("--client-cafile", type=click.Path(), help="Answer only to clients with a certificate of this authority.")
-def exporter(source: common.Source, /, *, broker: str | None, **options: Any) -> None:
+def exporter(*, source: common.Source, broker: str | None, **options: Any) -> None:
     """Serve the figures of all workers to Prometheus, at /metrics.
 
     One for the cluster is enough. It ends with 0 on SIGTERM or Ctrl-C.

@@ -12,7 +12,7 @@ from celery_argsize.views.advice_text import advice_text
 @common.command
 @common.broker_option
 @common.as_json_option
-def recommend(source: common.Source, /, *, as_json: bool, broker: str | None) -> int:
+def recommend(*, source: common.Source, as_json: bool, broker: str | None) -> int:
     """Show what cures truncated reprs: which limits, for which tasks, at what cost; or what else to do.
 
     Example: celery -A proj argsize recommend

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, readable=False, allow_dash=True),
     help="Into FILE, as a page for a browser that needs nothing else; - is stdout.",
 )
-def report(source: common.Source, /, *, as_json: bool, html: str | None, broker: str | None) -> int:
+def report(*, source: common.Source, as_json: bool, html: str | None, broker: str | None) -> int:
     """Show what was measured, and the limit that follows from it.
 
     Example: celery -A proj argsize report --html sizes.html

@@ -11,7 +11,7 @@ from celery_argsize.commands import common
 @common.command
 @click.option("--task", help="Only this task.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def reset(source: common.Source, /, *, task: str | None, yes: bool) -> int:
+def reset(*, source: common.Source, task: str | None, yes: bool) -> int:
     """Forget what was measured, to start afresh after a change.
 
     Example: celery -A proj argsize reset --task music.scan --yes

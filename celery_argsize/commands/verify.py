@@ -12,7 +12,7 @@ from celery_argsize.commands import common
 @common.command
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Only messages of the last MINUTES.")
 @common.as_json_option
-def verify(source: common.Source, /, *, as_json: bool, minutes: float | None) -> int:
+def verify(*, source: common.Source, as_json: bool, minutes: float | None) -> int:
     """Show whether the limits of the app given with -A are in force on the hosts that messages come from.
 
     Ends with 0 if they are, 4 if they are not on some host, 1 if no message shows it.

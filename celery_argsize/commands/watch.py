@@ -37,7 +37,7 @@ _GLANCE: Final = 0.2
     "--interval", type=click.FloatRange(0.5, 3600), default=2.0, show_default=True, help="Seconds between two looks."
 )
 @click.option("--task", metavar="TEXT", default="", help="Only tasks with TEXT in their names.")
-def watch(source: common.Source, /, *, interval: float, task: str) -> None:
+def watch(*, source: common.Source, interval: float, task: str) -> None:
     """Show the figures live, largest first: how often tasks run, how big they are, and what changes.
 
     On a terminal, a table that refreshes; elsewhere, a line for each task that ran. Ctrl-C ends it.

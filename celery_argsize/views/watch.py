@@ -50,24 +50,17 @@ class _Moment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One task. Sizes are those of its larger part, in characters. ``None`` is not known yet."""
+    """One task, and how it changed."""
 
-    name: str
+    task: TaskSummary
     part: str
-    """``args`` or ``kwargs``: the one with the larger maximum."""
-    p50: int
-    p95: int
-    max: int
-    truncated: int
-    """Runs with a truncated part."""
-    new_runs: int
-    """Runs since the figures were read before."""
-    new_truncated: int
-    """Those with a truncated part."""
+    """``args`` or ``kwargs``: the one with the larger maximum. Sizes and the trend are about it."""
+    new: Counter[str]
+    """Numbers of ``runs`` and of ``truncated`` ones, since the figures were read before."""
+    lately: Counter[str]
+    """Those of the last minute."""
     rate: float | None
     """Runs a second, of the last ten seconds, or since the figures were read before where that is longer."""
-    truncated_lately: int
-    """Runs with a truncated part, of the last minute."""
     trend: float | None
     """By what share the mean of the last minute is above that since the reset; ``None`` if nothing ran."""
 
@@ -100,20 +93,9 @@ class History:
         recent, seconds = self._rise(task.name, now.time - RATE_SECONDS)
         lately, _ = self._rise(task.name, now.time - TREND_SECONDS)
         part = "args" if task.args.max >= task.kwargs.max else "kwargs"
-        sizes = task.args if part == "args" else task.kwargs
-        return Row(
-            name=printable(task.name),
-            part=part,
-            p50=sizes.p50,
-            p95=sizes.p95,
-            max=sizes.max,
-            truncated=task.truncated,
-            new_runs=new["runs"],
-            new_truncated=new["truncated"],
-            rate=recent["runs"] / seconds if seconds else None,
-            truncated_lately=lately["truncated"],
-            trend=lately[f"{part}.chars"] / lately[part] / sizes.mean - 1 if lately[part] and sizes.mean else None,
-        )
+        mean = getattr(task, part).mean
+        trend = lately[f"{part}.chars"] / lately[part] / mean - 1 if lately[part] and mean else None
+        return Row(task, part, new, lately, recent["runs"] / seconds if seconds else None, trend)
 
     def _rise(self, name: str, since: float) -> tuple[Counter[str], float]:
         """By how much the totals of a task rose from *since* or its last reset on, and in how many seconds."""
@@ -170,7 +152,7 @@ class View:
     def changes(self, now: float) -> list[str]:
         """A line for each task that ran since the figures were read before; *now* in seconds since the epoch."""
         stamp = when(now).replace(" UTC", "Z").replace(" ", "T")
-        return [] if self.stale else [f"{stamp} {_change(row)}" for row in self.rows if row.new_runs]
+        return [] if self.stale else [f"{stamp} {_change(row)}" for row in self.rows if row.new["runs"]]
 
     def _title(self) -> str:
         apps = ", ".join(map(printable, self.summary.apps)) or "no app"
@@ -179,7 +161,7 @@ class View:
         return f"{apps} at {self.where}{only}{since}"
 
     def _totals(self) -> str:
-        summary, new = self.summary, sum(row.truncated_lately for row in self.rows)
+        summary, new = self.summary, sum(row.lately["truncated"] for row in self.rows)
         runs = counted(summary.total_tasks, "run") + _rates(self.rows, ", {}/s")
         truncated = f"{summary.truncated_tasks:,}{f' (+{new:,})' if new else ''} truncated"
         newest = f"; newest: {when(summary.updated)}" if summary.updated is not None else ""
@@ -211,34 +193,37 @@ def _trend(trend: float | None) -> str:
 
 def _change(row: Row) -> str:
     # No separators between thousands, as programs read these.
+    sizes, name = getattr(row.task, row.part), printable(row.task.name)
     rate, trend = _rate(row.rate).replace(",", ""), _trend(row.trend).replace(",", "").replace(" ", "")
     return (
-        f"runs={row.new_runs} rate={rate} part={row.part} p50={row.p50} p95={row.p95} max={row.max} "
-        f"truncated={row.truncated} new_truncated={row.new_truncated} trend={trend} task={row.name}"
+        f"runs={row.new['runs']} rate={rate} part={row.part} p50={sizes.p50} p95={sizes.p95} max={sizes.max} "
+        f"truncated={row.task.truncated} new_truncated={row.new['truncated']} trend={trend} task={name}"
     )
 
 
 def _cells(row: Row) -> dict[str, Text]:
     """By the name of the column."""
-    new = f" (+{row.truncated_lately:,})" if row.truncated_lately else ""
+    sizes, truncated, new = getattr(row.task, row.part), row.task.truncated, row.lately["truncated"]
     trend = _trend(row.trend)
     arrow = {"+": "↑ ", "-": "↓ "}.get(trend[0], "→ ") if row.trend is not None else ""
     return {
         "rate/s": Text(_rate(row.rate)),
         "part": Text(row.part),
-        "p50 <=": Text(f"{row.p50:,}"),
-        "p95 <=": Text(f"{row.p95:,}"),
-        "max": Text(f"{row.max:,}"),
-        "truncated": Text(f"{row.truncated:,}{new}", "bold red" if new else "yellow" if row.truncated else ""),
+        "p50 <=": Text(f"{sizes.p50:,}"),
+        "p95 <=": Text(f"{sizes.p95:,}"),
+        "max": Text(f"{sizes.max:,}"),
+        "truncated": Text(f"{truncated:,} (+{new:,})", "bold red")
+        if new
+        else Text(f"{truncated:,}", "yellow" if truncated else ""),
         "trend": Text(arrow + trend, "yellow" if row.trend is not None and row.trend >= STEEP else ""),
     }
 
 
 def _table(rows: Sequence[Row], columns: int) -> Table:
     """*rows* as a table of at most *columns* columns of the terminal. Names are shortened; numbers never are."""
-    cells = [_cells(row) for row in rows]
+    cells, tasks = [_cells(row) for row in rows], [printable(row.task.name) for row in rows]
     widths = {name: 2 + max([len(name), *(texts[name].cell_len for texts in cells)]) for name in cells[0]}
-    longest = max([len("task"), *(width(row.name) for row in rows)])
+    longest = max(map(width, ["task", *tasks]))
     for name in _GOING:
         if min(longest, _NAME_WIDTH) + sum(widths.values()) <= columns:
             break
@@ -248,6 +233,6 @@ def _table(rows: Sequence[Row], columns: int) -> Table:
     table.add_column("task", width=room, no_wrap=True)
     for name, places in widths.items():
         table.add_column(name, width=places, justify="right", no_wrap=True)
-    for row, texts in zip(rows, cells, strict=True):
-        table.add_row(Text(shorten(row.name, room)), *(texts[name] for name in widths))
+    for task, texts in zip(tasks, cells, strict=True):
+        table.add_row(Text(shorten(task, room)), *(texts[name] for name in widths))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Numbers
 from dataclasses import replace
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -58,8 +59,8 @@ def only(rows: Iterable[Row]) -> Row:
 def test_before_the_second_look_no_rate_is_known(counted: Counted) -> None:
     counted.run("scan", 100, 200, truncated=True)
     row = only(History().add(counted.summary, 50))
-    assert (row.rate, row.trend, row.new_runs, row.new_truncated, row.truncated_lately) == (None, None, 0, 0, 0)
-    assert (row.part, row.max, row.truncated) == ("args", 200, 2)
+    assert (row.rate, row.trend, row.new, row.lately) == (None, None, {}, {})
+    assert (row.part, row.task.args.max, row.task.truncated) == ("args", 200, 2)
 
 
 def test_the_rate_is_that_of_the_last_ten_seconds(counted: Counted) -> None:
@@ -70,7 +71,7 @@ def test_the_rate_is_that_of_the_last_ten_seconds(counted: Counted) -> None:
         counted.run("scan", *[1] * 6)
         row = only(history.add(counted.summary, now))
         assert row.rate == pytest.approx(3)
-        assert row.new_runs == 6
+        assert row.new["runs"] == 6
     for now in range(22, 30, 2):
         row = only(history.add(counted.summary, now))
         assert row.rate == pytest.approx(3 * (30 - now) / 10)
@@ -91,7 +92,7 @@ def test_a_task_that_is_new_counts_from_zero(counted: Counted) -> None:
     history.add(counted.summary, 0)
     counted.run("scan", 1, 2, 3, 4)
     row = only(history.add(counted.summary, 2))
-    assert (row.rate, row.new_runs) == (2, 4)
+    assert (row.rate, row.new["runs"]) == (2, 4)
 
 
 def test_the_trend_is_the_last_minute_against_all_since_the_reset(counted: Counted) -> None:
@@ -102,10 +103,10 @@ def test_the_trend_is_the_last_minute_against_all_since_the_reset(counted: Count
     counted.run("scan", *[200] * 10, truncated=True)
     row = only(history.add(counted.summary, 4))
     assert row.trend == pytest.approx(200 / 125 - 1)
-    assert row.truncated_lately == 10
+    assert row.lately["truncated"] == 10
     assert only(history.add(counted.summary, 60)).trend == pytest.approx(200 / 125 - 1)
     row = only(history.add(counted.summary, 130))
-    assert (row.trend, row.truncated_lately, row.new_truncated) == (None, 0, 0)
+    assert (row.trend, row.lately["truncated"], row.new["truncated"]) == (None, 0, 0)
 
 
 def test_the_trend_is_that_of_the_larger_part(counted: Counted) -> None:
@@ -125,7 +126,7 @@ def test_after_a_reset_nothing_is_negative_and_counting_begins_anew(counted: Cou
     counted.reset(1)
     counted.run("scan", 10, 10)
     row = only(history.add(counted.summary, 2))
-    assert (row.new_runs, row.rate, row.truncated_lately, row.trend) == (2, 1, 0, 0)
+    assert (row.new["runs"], row.rate, row.lately["truncated"], row.trend) == (2, 1, 0, 0)
 
 
 def test_a_reset_shows_even_where_more_ran_since_than_before(counted: Counted) -> None:
@@ -134,7 +135,7 @@ def test_a_reset_shows_even_where_more_ran_since_than_before(counted: Counted) -
     history.add(counted.summary, 0)
     counted.reset(1)
     counted.run("scan", 10, 10, 10)
-    assert only(history.add(counted.summary, 2)).new_runs == 3
+    assert only(history.add(counted.summary, 2)).new["runs"] == 3
 
 
 def test_a_reset_of_one_task_leaves_the_others(counted: Counted) -> None:
@@ -144,9 +145,9 @@ def test_a_reset_of_one_task_leaves_the_others(counted: Counted) -> None:
     history.add(counted.summary, 0)
     counted.book.clear("scan")
     counted.run("insert", 5)
-    assert only(history.add(counted.summary, 2)).new_runs == 1
+    assert only(history.add(counted.summary, 2)).new["runs"] == 1
     counted.run("scan", 10)
-    assert [row.new_runs for row in history.add(counted.summary, 4)] == [1, 0]
+    assert [row.new["runs"] for row in history.add(counted.summary, 4)] == [1, 0]
 
 
 def test_what_is_remembered_is_a_minute(counted: Counted) -> None:
@@ -181,9 +182,9 @@ def test_whatever_happens_nothing_is_negative_and_no_more_than_was_counted(
             counted.run(name, *[size] * size, truncated=size > 4)
         now += later
         for row in history.add(counted.summary, now):
-            task = next(task for task in counted.summary.tasks if task.name == row.name)
-            assert 0 <= row.new_runs <= task.count
-            assert 0 <= row.new_truncated <= row.truncated_lately <= row.truncated == task.truncated
+            task = next(task for task in counted.summary.tasks if task.name == row.task.name)
+            assert 0 <= row.new["runs"] <= task.count
+            assert 0 <= row.new["truncated"] <= row.lately["truncated"] <= row.task.truncated == task.truncated
             assert row.rate is None or 0 <= row.rate * 0.5 <= task.count
             assert row.trend is None or row.trend >= -1
 
@@ -286,7 +287,7 @@ def test_what_is_new_and_bad_is_colored_and_a_steep_trend() -> None:
 
 def test_lines_are_for_tasks_that_ran_and_for_programs() -> None:
     view = view_of(["music.scan", "music insert"])
-    idle = replace(view.rows[0], new_runs=0)
+    idle = replace(view.rows[0], new=Numbers())
     (line,) = replace(view, rows=[idle, view.rows[1]]).changes(0)
     assert line == (
         "1970-01-01T00:00:00Z runs=1 rate=0.5 part=args p50=2097152 p95=2234567 max=2234567 truncated=1 "
