@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import time
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from wcwidth import wcwidth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-ELLIPSIS: Final = "…"
 
 
 def counted(number: int, noun: str) -> str:
@@ -65,7 +63,7 @@ def cut(text: str, columns: int) -> str:
     """*text* in at most *columns*; an ellipsis at the end replaces what does not fit."""
     if width(text) <= columns:
         return text
-    return _head(text, columns - 1) + ELLIPSIS if columns > 0 else ""
+    return f"{_head(text, columns - 1)}…" if columns > 0 else ""
 
 
 def shorten(text: str, columns: int) -> str:
@@ -75,7 +73,7 @@ def shorten(text: str, columns: int) -> str:
     if columns <= 0:
         return ""
     tail = _head(text[::-1], (columns - 1) // 2)[::-1]
-    return _head(text, columns - 1 - width(tail)) + ELLIPSIS + tail
+    return f"{_head(text, columns - 1 - width(tail))}…{tail}"
 
 
 def _head(text: str, columns: int) -> str:

@@ -40,4 +40,4 @@ def argsize(**_preload: object) -> None:
 
       celery argsize report --redis-url redis://localhost:6379/0 --json
     """
-    # An app's own options for all commands (app.user_options["preload"]) arrive here and are for the app alone.
+    # Options that an app adds to all commands (app.user_options["preload"]) arrive here, and are the app's business.

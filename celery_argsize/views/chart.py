@@ -1,7 +1,6 @@
-"""Histograms for the page: where bars, limits and tiers lie, and the same figures in words.
+"""Histograms for the page: where bars, limits and tiers lie.
 
-Pure: numbers and SVG paths out, no markup, which is in ``templates``. Across, a chart is as wide as the page allows:
-positions are percent from the left, on a log scale. Down, they are pixels from the top.
+Pure: numbers out; the SVG is ``templates/chart.svg.jinja``. Positions are percent from the left, on a log scale.
 """
 
 from __future__ import annotations
@@ -16,20 +15,10 @@ from celery_argsize.measuring.cuts import DEFAULT_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Units across in which paths are drawn; the browser stretches them to the width of the chart.
-WIDTH: Final = 1000
 #: Pixels of the longest bar.
 BAR: Final = 54
-#: Pixels above the bars: labels of the limit and the tiers, and the count on the longest bar.
-HEAD: Final = 40
-#: Where the bars stand.
-BASELINE: Final = HEAD + BAR
-#: Pixels for the count under a bar that hangs, and for the labels of the axis.
-COUNT: Final = 13
-FOOT: Final = 18
 
-_UP, _DOWN = -1, 1  # from the baseline, in pixels
-_GAP: Final = 3  # units on either side of a bar
+_GAP: Final = 3  # thousandths on either side of a bar
 _MARGIN: Final = 1.3  # doublings to the right of all bars and tiers, for a label
 _TICK: Final = 3  # doublings from one label of the axis to the next: 128, 1K, 8K, 64K …
 _TICK_AT: Final = 10  # one of these powers of two has a label: 1K
@@ -37,14 +26,27 @@ _TICKS: Final = 10  # the most labels that a phone has room for
 
 
 class Label(NamedTuple):
-    """A text in a chart."""
+    """A text at a position; *anchor* says which end of it is there: ``start``, ``middle`` or ``end``."""
 
     x: float
     text: str
     anchor: str = "middle"
-    """Which end of the text is at *x*: ``start``, ``middle`` or ``end``."""
-    y: int = 0
-    """Of the baseline of the text."""
+
+
+class Bar(NamedTuple):
+    """One bucket: how many reprs were whole, how many cut, and where that is drawn."""
+
+    name: str
+    """Its upper bound, in words."""
+    middle: float
+    x: int
+    """The left edge, and the width: in thousandths of the chart."""
+    width: int
+    whole: int
+    cut: int
+    up: int
+    """Pixels of the bar that stands, for the whole ones, and of that which hangs, for the cut ones."""
+    down: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +87,6 @@ class Axis:
         return [Label(self.at(tier.limit), tier.name, anchor) for tier, anchor in zip(TIERS, anchors, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """One histogram: whole reprs stand on the baseline, truncated ones hang from it, so that no color is needed."""
-
-    whole: str
-    """The path of the bars that stand."""
-    cut: str
-    """The path of those that hang; empty if there are none."""
-    labels: tuple[Label, ...]
-    """A count at the end of each bar."""
-    height: int
-    """Pixels of the whole chart."""
-    words: str
-    """The figures as text, for screen readers."""
-
-
 def axis_of(histograms: Iterable[Mapping[str, int]], buckets: Iterable[int]) -> Axis:
     """The axis for all of *histograms* (label of a bucket → number): wide enough for what is filled, and the tiers.
 
@@ -114,29 +100,19 @@ def axis_of(histograms: Iterable[Mapping[str, int]], buckets: Iterable[int]) -> 
     return Axis(bounds, max(top, TIERS[-1].limit) * 2**_MARGIN)
 
 
-def draw(axis: Axis, whole: Mapping[str, int], cut: Mapping[str, int]) -> Chart:
-    """The chart of two histograms (label of a bucket → number) on *axis*."""
+def bars_of(axis: Axis, whole: Mapping[str, int], cut: Mapping[str, int]) -> list[Bar]:
+    """The bars of two histograms (label of a bucket → number) on *axis*; their lengths are on a log scale."""
     peak = math.log1p(max([*whole.values(), *cut.values()], default=1))
-    paths: dict[int, list[str]] = {_UP: [], _DOWN: []}
-    labels, words, lowest = [], [], 0
-    for name in sorted({*whole, *cut}, key=float):
-        bound, counts = float(name), []
+    bars = []
+    for label in sorted({*whole, *cut}, key=float):
+        bound, counts = float(label), (whole.get(label, 0), cut.get(label, 0))
         under = axis.under(bound)
         left, right = axis.at(under) if under else 0.0, axis.at(bound)
-        for direction, count in ((_UP, whole.get(name, 0)), (_DOWN, cut.get(name, 0))):
-            if not count:
-                continue
-            length = direction * max(2, round(BAR * math.log1p(count) / peak))
-            x, width = round(left * 10) + _GAP, max(2, round((right - left) * 10) - 2 * _GAP)
-            paths[direction].append(f"M{x} {BAR}v{length}h{width}v{-length}z")
-            y = BASELINE + length + (COUNT - 2 if length > 0 else -4)
-            labels.append(Label(round((left + right) / 2, 1), short(count, 1000, "kMG"), y=y))
-            counts.append(f"{count:,} truncated" if direction == _DOWN else f"{count:,}")
-            lowest = max(lowest, length + COUNT if length > 0 else 0)
-        range_ = f"over {under:,.0f}" if math.isinf(bound) else f"{bound:,.0f}"
-        words.append(f"{range_}: {', '.join(counts)}")
-    height = BASELINE + lowest + FOOT
-    return Chart("".join(paths[_UP]), "".join(paths[_DOWN]), tuple(labels), height, "; ".join(words))
+        up, down = (max(2, round(BAR * math.log1p(count) / peak)) if count else 0 for count in counts)
+        x, width = round(left * 10) + _GAP, max(2, round((right - left) * 10) - 2 * _GAP)
+        name = f"over {under:,.0f}" if math.isinf(bound) else f"{bound:,.0f}"
+        bars.append(Bar(name, round((left + right) / 2, 1), x, width, *counts, up, down))
+    return bars
 
 
 def limit_mark(axis: Axis, limit: int, name: str) -> Label:

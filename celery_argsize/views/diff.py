@@ -68,9 +68,8 @@ class Snapshot:
     """Where it is from, for people: a file, or the URL of a Redis."""
     apps: tuple[str, ...]
     since: float | None
-    """When counting began, in seconds since the epoch."""
+    """When counting began, and when the newest figures were written, in seconds since the epoch."""
     updated: float | None
-    """When the newest figures were written, in seconds since the epoch."""
     total_tasks: int
     """Runs measured."""
     tasks: Mapping[str, Mapping[str, Sizes]]
@@ -112,10 +111,7 @@ class PartChange:
 
     @property
     def truncation(self) -> str | None:
-        """``newly_truncated``, ``no_longer_truncated`` or ``None``.
-
-        It may begin with a new task; it does not end with one that is gone.
-        """
+        """``newly_truncated`` (a new task may be, too), ``no_longer_truncated`` (none that is gone is), or ``None``."""
         was, now = (bool(sizes and sizes.truncated) for sizes in (self.before, self.after))
         if was == now or self.after is None:
             return None

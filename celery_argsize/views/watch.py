@@ -206,15 +206,14 @@ def _cells(row: Row) -> dict[str, Text]:
     sizes, truncated, new = getattr(row.task, row.part), row.task.truncated, row.lately["truncated"]
     trend = _trend(row.trend)
     arrow = {"+": "↑ ", "-": "↓ "}.get(trend[0], "→ ") if row.trend is not None else ""
+    style = "bold red" if new else "yellow" if truncated else ""
     return {
         "rate/s": Text(_rate(row.rate)),
         "part": Text(row.part),
         "p50 <=": Text(f"{sizes.p50:,}"),
         "p95 <=": Text(f"{sizes.p95:,}"),
         "max": Text(f"{sizes.max:,}"),
-        "truncated": Text(f"{truncated:,} (+{new:,})", "bold red")
-        if new
-        else Text(f"{truncated:,}", "yellow" if truncated else ""),
+        "truncated": Text(f"{truncated:,}{f' (+{new:,})' if new else ''}", style),
         "trend": Text(arrow + trend, "yellow" if row.trend is not None and row.trend >= STEEP else ""),
     }
 
