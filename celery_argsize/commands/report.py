@@ -74,23 +74,22 @@ def _write_page(file: str, source: common.Source, broker: str | None) -> int:
         limits=partial(limits_of, source.app) if source.app else None,
         now=time.time(),
     )
-    data = page.encode(errors="backslashreplace")
+    _write(file, page.encode(errors="backslashreplace"))
+    return 0
+
+
+def _write(file: str, data: bytes) -> None:
+    """Make *data* the content of *file*, all or nothing; to ``-``, a pipe or a device it is written as it comes."""
     if file == "-":
         click.echo(data, nl=False)
-        return 0
+        return
+    atomic = Path(file).is_file() or not Path(file).exists()
     try:
-        _replace(file, data)
+        # Of a link, the target is replaced. There is no ``with``, as click would replace it after an error, too.
+        stream = click.open_file(os.path.realpath(file) if atomic else file, "wb", atomic=atomic)
+        stream.write(data)
+        stream.close()
     except OSError as exc:
         message = f"--html {file} cannot be written: {exc.strerror}"
         raise ConfigError(message) from None
     click.echo(f"Written: {file}", err=True)
-    return 0
-
-
-def _replace(file: str, data: bytes) -> None:
-    """Make *data* the content of *file*, all or nothing; a pipe or a device, such as /dev/stdout, is written to."""
-    atomic = Path(file).is_file() or not Path(file).exists()
-    # The target of a link is replaced, not the link. There is no ``with``: after an error, click would replace as well.
-    stream = click.open_file(os.path.realpath(file) if atomic else file, "wb", atomic=atomic)
-    stream.write(data)
-    stream.close()

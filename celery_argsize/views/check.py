@@ -14,8 +14,7 @@ from celery_argsize.views.advice_text import causes
 if TYPE_CHECKING:
     from celery_argsize.figures.summary import Summary
 
-#: Version of the JSON that ``Checked.to_json`` gives.
-CHECK_SCHEMA: Final = 1
+CHECK_SCHEMA: Final = 1  # of the JSON that ``Checked.to_json`` gives
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,18 +20,15 @@ from celery_argsize.words import counted, printable, table, when
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: Version of the JSON that ``Diff.to_json`` gives.
-DIFF_SCHEMA: Final = 1
+DIFF_SCHEMA: Final = 1  # of the JSON that ``Diff.to_json`` gives
 #: What to know where the later snapshot has the runs of the earlier one in it.
 OVERLAP: Final = "Both count from the same moment: but for tasks that were reset in between, After includes Before."
 
 #: What to do about a file that is no report.
 REMAKE: Final = "make one with: celery -A proj argsize report --json > FILE"
 
-#: No counter in Redis goes beyond.
-_MOST: Final = 2**63
-#: The last second of the year 9999: there are no dates beyond.
-_LAST: Final = 253_402_300_799
+#: No number in a report is larger: as a date, it is the last second of the year 9999.
+_MOST: Final = 253_402_300_799
 
 #: How a mean can change, in the order in which parts are shown.
 _CHANGES: Final = ("larger", "new", "smaller", "gone", "unknown", "same")
@@ -187,7 +184,7 @@ def _snapshot(data: dict[str, Any], where: str) -> Snapshot:
     apps, moments = data["apps"], (data["since"], data["updated"])
     if not isinstance(apps, list) or not all(isinstance(app, str) for app in apps):
         raise TypeError
-    since, updated = (None if moment is None else _number(moment, int, float, most=_LAST) for moment in moments)
+    since, updated = (None if moment is None else _number(moment, int, float) for moment in moments)
     tasks = {printable(name): {part: _sizes(task[part]) for part in PARTS} for name, task in data["tasks"].items()}
     return Snapshot(where, tuple(apps), since, updated, _number(data["total_tasks"], int), tasks)
 
@@ -198,9 +195,9 @@ def _sizes(part: dict[str, Any]) -> Sizes:
     return Sizes(count, round(_number(part["mean"], int, float) * count), p95, largest, truncated)
 
 
-def _number(value: Any, *types: type, most: float = _MOST) -> Any:
-    """*value*, if its type is one of *types* and it is from 0 to *most*; else a ``TypeError``."""
-    if type(value) not in types or not 0 <= value < most:
+def _number(value: Any, *types: type) -> Any:
+    """*value*, if its type is one of *types* and it is from 0 to ``_MOST``; else a ``TypeError``."""
+    if type(value) not in types or not 0 <= value <= _MOST:
         raise TypeError
     return value
 

@@ -30,8 +30,8 @@ from celery_argsize.words import counted, when
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from celery_argsize.advice.advice import Advice, TaskAdvice
-    from celery_argsize.figures.summary import PartSummary, Summary, TaskSummary
+    from celery_argsize.advice.advice import Advice
+    from celery_argsize.figures.summary import PartSummary, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,6 @@ class _Part:
     histogram: Mapping[str, int]
     bars: list[chart.Bar]
     limit: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What the page shows of one task."""
-
-    sizes: TaskSummary
-    advice: TaskAdvice | None
-    parts: list[_Part]
 
 
 def report_html(  # noqa: PLR0913 - what is shown, and four things that it does not know
@@ -78,8 +69,8 @@ def report_html(  # noqa: PLR0913 - what is shown, and four things that it does 
     for task in summary.tasks:
         limit = limits(task.name) if limits else ReprLimits()
         parts = [_part(name, getattr(task, name), getattr(limit, name), axis) for name in PARTS]
-        tasks.append(_Task(task, advised.get(task.name), parts))
-    drawn = {part.limit for task in tasks for part in task.parts if part.limit is not None and part.histogram}
+        tasks.append((task, advised.get(task.name), parts))
+    drawn = {part.limit for *_, parts in tasks for part in parts if part.limit is not None and part.histogram}
     limit_name = "limit" if limits else "Celery's default limit"
     style, script = _asset("report.css"), _asset("report.js")
     page = _environment().get_template("report.html.jinja")

@@ -6,7 +6,7 @@ Pure: summaries go in; a view for rich to paint, and lines, come out. Reading, w
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -70,7 +70,7 @@ class History:
 
     def __init__(self, where: str = "", name_filter: str = "") -> None:
         self._where, self._name_filter = where, name_filter
-        self._moments: deque[_Moment] = deque()
+        self._moments: list[_Moment] = []
 
     def view(self, figures: Iterable[Figures], now: float) -> View:
         """What to show of *figures*: the tasks that have *name_filter* in their names. *now* is as for ``add``."""
@@ -82,33 +82,38 @@ class History:
         """Take in *summary*, read at *now* (seconds of any clock that only rises); the rows of its tasks."""
         # With several apps, ``since`` is that of the oldest, and says little about the others.
         period = (summary.apps, summary.since) if len(summary.apps) == 1 else ()
-        self._moments.append(_Moment(now, period, {task.name: _totals(task) for task in summary.tasks}))
+        moment = _Moment(now, period, {task.name: _totals(task) for task in summary.tasks})
+        for before in self._moments[-1:]:
+            self._forget_what_was_reset(before, moment)
+        self._moments.append(moment)
         while len(self._moments) > 2 and self._moments[1].time <= now - TREND_SECONDS:  # noqa: PLR2004 - now and before
-            self._moments.popleft()
-        return [self._row(task) for task in summary.tasks]
+            del self._moments[0]
+        bases = self._moments[-2:][0], self._ago(RATE_SECONDS), self._ago(TREND_SECONDS)
+        return [_row(task, moment, *bases) for task in summary.tasks]
 
-    def _row(self, task: TaskSummary) -> Row:
-        now, before = self._moments[-1], self._moments[-2 if len(self._moments) > 1 else -1]
-        new, _ = self._rise(task.name, before.time)
-        recent, seconds = self._rise(task.name, now.time - RATE_SECONDS)
-        lately, _ = self._rise(task.name, now.time - TREND_SECONDS)
-        part = "args" if task.args.max >= task.kwargs.max else "kwargs"
-        mean = getattr(task, part).mean
-        trend = lately[f"{part}.chars"] / lately[part] / mean - 1 if lately[part] and mean else None
-        return Row(task, part, new, lately, recent["runs"] / seconds if seconds else None, trend)
+    def _forget_what_was_reset(self, before: _Moment, now: _Moment) -> None:
+        for name, totals in [*before.totals.items()]:
+            if before.period != now.period or not totals <= now.totals.get(name, Counter()):
+                for moment in self._moments:
+                    moment.totals.pop(name, None)
 
-    def _rise(self, name: str, since: float) -> tuple[Counter[str], float]:
-        """By how much the totals of a task rose from *since* or its last reset on, and in how many seconds."""
-        now = self._moments[-1]
-        base = now.totals[name]
-        for moment in reversed(self._moments):
-            totals = moment.totals.get(name, Counter())
-            if moment.period != now.period or not totals <= base:  # it was reset after that moment
-                return now.totals[name], now.time - moment.time
-            base = totals
-            if moment.time <= since:
-                break
-        return now.totals[name] - base, now.time - moment.time
+    def _ago(self, seconds: float) -> _Moment:
+        """The newest moment at least *seconds* ago; the oldest where there is none."""
+        latest = self._moments[-1].time - seconds
+        return next((moment for moment in reversed(self._moments) if moment.time <= latest), self._moments[0])
+
+
+def _row(task: TaskSummary, now: _Moment, before: _Moment, recent: _Moment, minute: _Moment) -> Row:
+    """The row of *task*: how it changed since the figures were read *before*, recently, and in the last minute."""
+    nothing: Counter[str] = Counter()
+    new, newest, lately = (
+        now.totals[task.name] - base.totals.get(task.name, nothing) for base in (before, recent, minute)
+    )
+    part = "args" if task.args.max >= task.kwargs.max else "kwargs"
+    mean = getattr(task, part).mean
+    rate = newest["runs"] / (now.time - recent.time) if now.time > recent.time else None
+    trend = lately[f"{part}.chars"] / lately[part] / mean - 1 if lately[part] and mean else None
+    return Row(task, part, new, lately, rate, trend)
 
 
 def _totals(task: TaskSummary) -> Counter[str]:
