@@ -104,7 +104,7 @@ def _cured(advice: Advice) -> str:
 
 
 def _part(part: PartAdvice, *, sure: bool) -> list[str]:
-    """What was seen of one part; *sure*: its limit is advised, and not only the least that would do."""
+    """What was seen of one part. *sure*: its limit is advised; else it is only what would be enough."""
     need = f"{part.need_max:,} characters at most, {part.need_p99:,} at p99; {counted(part.levels, 'level')}"
     lines = [f"{part.part}: {part.truncated:,} truncated ({causes(part.truncated_by)}); need: {need}"]
     if part.limit is not None:

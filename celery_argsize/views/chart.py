@@ -45,7 +45,7 @@ class Bar(NamedTuple):
     whole: int
     cut: int
     up: int
-    """Pixels of the bar that stands, for the whole ones, and of that which hangs, for the cut ones."""
+    """Pixels of the bar for the whole ones, which stands, and of the bar for the cut ones, which hangs."""
     down: int
 
 

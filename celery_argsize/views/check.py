@@ -19,7 +19,7 @@ CHECK_SCHEMA: Final = 1  # of the JSON that ``Checked.to_json`` gives
 
 @dataclass(frozen=True, slots=True)
 class Offender:
-    """A part of a task that is not within the bounds. What is within them is ``None``, 0 or empty."""
+    """A part of a task that breaks a bound. Fields about a bound that it keeps are ``None``, 0 or empty."""
 
     task: str
     part: str

@@ -38,7 +38,7 @@ _WORDS: Final = ("larger", "new", "smaller", "gone", "not known", "newly truncat
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """One part of one task: how many were measured, and their characters; how many reprs Celery had cut."""
+    """One part of one task: how many were measured, their characters, and how many reprs Celery had cut."""
 
     count: int
     chars: int
@@ -108,19 +108,11 @@ class PartChange:
 
     @property
     def truncation(self) -> str | None:
-        """``newly_truncated`` (a new task may be, too), ``no_longer_truncated`` (none that is gone is), or ``None``."""
+        """``newly_truncated`` or ``no_longer_truncated``; ``None`` if neither, or if the task is gone."""
         was, now = (bool(sizes and sizes.truncated) for sizes in (self.before, self.after))
         if was == now or self.after is None:
             return None
         return "newly_truncated" if now else "no_longer_truncated"
-
-    @property
-    def may_overlap(self) -> bool:
-        """Whether the later figures can include the earlier ones: there are some, and no sum is lower."""
-        before, after = self.before, self.after
-        if not before or not after or not before.count or before.count > after.count:
-            return False
-        return before.chars <= after.chars and before.truncated <= after.truncated
 
     def to_json(self) -> dict[str, Any]:
         """This part as JSON-able data. JSON has no infinity: growth from 0 is null."""
@@ -141,18 +133,22 @@ class Diff:
     before: Snapshot
     after: Snapshot
     parts: tuple[PartChange, ...]
-    """Newly truncated ones first; then those that grew, most first; those of new tasks; smaller ones; and so on."""
+    """Newly truncated ones first; then in the order of ``_CHANGES``, the largest growth first."""
 
     @property
     def overlap(self) -> bool:
-        """Whether the later snapshot includes runs of the earlier one, as not all was reset in between.
+        """Whether the later snapshot includes runs of the earlier one, because not everything was reset in between.
 
-        With several apps it is not known, as ``since`` is that of the oldest.
+        For several apps this cannot be told, because ``since`` is that of the oldest one.
         """
         before, after = self.before, self.after
         if len(before.apps) != 1 or before.apps != after.apps or before.since != after.since or before.since is None:
             return False
-        return any(part.may_overlap for part in self.parts)
+        pairs = [(part.before, part.after) for part in self.parts if part.before and part.after]
+        return any(
+            0 < old.count <= new.count and old.chars <= new.chars and old.truncated <= new.truncated
+            for old, new in pairs
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The diff as JSON-able data: docs/terminal.md."""
@@ -218,7 +214,7 @@ def _rank(part: PartChange) -> tuple[object, ...]:
 
 
 class Failure(NamedTuple):
-    """A part that changed more than is allowed, and in words, what it did and what is allowed."""
+    """A part that changed more than is allowed; *text* says how it changed, and what is allowed."""
 
     task: str
     part: str
@@ -263,7 +259,7 @@ def diff_text(diff: Diff, *, everything: bool = False) -> str:
 
 
 def _is_shown(part: PartChange) -> bool:
-    """Whether there is something to see: a change, and for a task that came or went, a part that is used."""
+    """Whether the table shows it: if it changed, or if its task is new or gone and it is not always empty."""
     sizes = part.after or part.before
     if part.change in {"new", "gone"} and sizes:
         return part.part == "args" or sizes.max > 0 or sizes.truncated > 0
