@@ -224,7 +224,7 @@ class TaskStats:
             self._show(name, exemplar)
 
 
-class Book:
+class Tally:
     """Stats by task name, for a bounded number of names: the rest is added up under ``__other__``."""
 
     def __init__(self, max_names: int) -> None:
@@ -237,7 +237,7 @@ class Book:
 
     @property
     def count(self) -> int:
-        """Task runs in this book."""
+        """Task runs in this tally."""
         return self.count_of(self.tasks)
 
     @staticmethod
@@ -264,11 +264,11 @@ class Book:
         for task, stats in tasks:
             self._page(task).merge(stats)
 
-    def copy(self) -> Book:
+    def copy(self) -> Tally:
         """The same tasks, to be added to by themselves."""
-        book = Book(self._max_names)
-        book.tasks = {name: stats.copy() for name, stats in self.tasks.items()}
-        return book
+        tally = Tally(self._max_names)
+        tally.tasks = {name: stats.copy() for name, stats in self.tasks.items()}
+        return tally
 
     def take(self, names: int) -> dict[str, TaskStats]:
         """Remove and return up to *names* tasks."""

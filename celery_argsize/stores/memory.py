@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from celery_argsize.figures.counters import Book, Figures
+from celery_argsize.figures.counters import Figures, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ class MemoryStore:
 
     def __init__(self, settings: Settings) -> None:
         self._app = settings.app_name
-        self._book = Book(settings.max_task_names)
+        self._book = Tally(settings.max_task_names)
         self._lock = threading.Lock()
         self._seen: dict[str, int] = {}
         self._since: float | None = None

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.screen import Screen
 
 from celery_argsize import Measurement, Part, Size
-from celery_argsize.figures.counters import Book, Figures, Rules
+from celery_argsize.figures.counters import Figures, Rules, Tally
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.settings import DEFAULT_BUCKETS
 from celery_argsize.views.watch import History, Row, View
@@ -34,16 +34,16 @@ class Counted:
         self.reset(0)
 
     def reset(self, since: float) -> None:
-        self.book, self.since = Book(10_000), since
+        self.tally, self.since = Tally(10_000), since
 
     def run(self, name: str, *sizes: int, truncated: bool = False, kwargs: int = 0) -> None:
         for size in sizes:
             parts = Part(Size(size, size), "size" if truncated else "intact"), Part(Size(kwargs, kwargs), "intact")
-            self.book.add(Measurement(name, "id", *parts, time.time()), RULES)
+            self.tally.add(Measurement(name, "id", *parts, time.time()), RULES)
 
     @property
     def summary(self) -> Summary:
-        return summarize(Figures("music", self.book.tasks, since=self.since, updated=self.since))
+        return summarize(Figures("music", self.tally.tasks, since=self.since, updated=self.since))
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_reset_of_one_task_leaves_the_others(counted: Counted) -> None:
     counted.run("scan", 10, 10)
     counted.run("insert", 5, 5, 5)
     history.add(counted.summary, 0)
-    counted.book.clear("scan")
+    counted.tally.clear("scan")
     counted.run("insert", 5)
     assert only(history.add(counted.summary, 2)).new["runs"] == 1
     counted.run("scan", 10)
@@ -177,7 +177,7 @@ def test_whatever_happens_nothing_is_negative_and_no_more_than_was_counted(
         if what == "reset":
             counted.reset(now)
         elif what == "forget":
-            counted.book.clear(name)
+            counted.tally.clear(name)
         else:
             counted.run(name, *[size] * size, truncated=size > 4)
         now += later
