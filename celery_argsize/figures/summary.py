@@ -1,11 +1,13 @@
-"""The readable side of the counters: frozen, typed, and the only thing that reports and advice are made from.
+"""The readable side of the counters: frozen and typed. Reports and advice are made from nothing else.
 
-Pure. Made from ``TaskStats`` by ``summarize``; ``to_json`` is the format of ``--json`` (docs/report-json.md).
+Pure. ``summarize`` makes a ``Summary`` of what a store gives. ``Summary.to_json`` is the format of ``--json``, which
+docs/report-json.md explains.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.figures.counters import CUT_SUMS, OTHER, Extreme, Figures, TaskStats, added_up
@@ -16,8 +18,6 @@ from celery_argsize.measuring.measurement import PARTS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from celery_argsize.figures.counters import TaskStats
-
 #: Version of the JSON that ``Summary.to_json`` gives.
 JSON_SCHEMA: Final = 1
 
@@ -25,8 +25,80 @@ _NOTHING: Final = Extreme(0, "", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """Characters that the whole reprs of one part take: the limits with which Celery cuts nothing by size."""
+
+    count: int
+    """Parts whose need is known. It is not for a repr of the caller's own, or a missing one."""
+    max: int
+    mean: float
+    p95: int
+    """95 of 100 need at most this. An upper estimate: the bound of a histogram bucket, never above ``max``."""
+    p99: int
+    levels: int
+    """The most levels of nested containers among the reprs that were cut; 0 if none was."""
+    histogram: Mapping[str, int]
+    """Inclusive upper bound of the bucket in characters (``+Inf`` for the last) to the number that fell in it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the histogram, as JSON-able data."""
+        return _values(self, "count", "max", "mean", "p95", "p99", "levels")
+
+
+@dataclass(frozen=True, slots=True)
+class CutBucket:
+    """Truncated parts whose need falls in one bucket."""
+
+    bound: float
+    """Its inclusive upper bound in characters; infinite for the last."""
+    count: int
+    need: int
+    """Sum of their needs, in characters."""
+
+    @property
+    def mean(self) -> float:
+        """Characters that one of them needs."""
+        return self.need / self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """All truncated parts whose whole repr could be measured. The numbers are sums over these whole reprs."""
+
+    buckets: tuple[CutBucket, ...]
+    """By bound, rising."""
+    bytes: int
+    """UTF-8 bytes, as AMQP brokers carry them."""
+    escaped: int
+    """Characters as texts in JSON (ASCII), as other brokers carry them."""
+    sent_bytes: int
+    """UTF-8 bytes of the cut reprs that were sent instead."""
+    sent_escaped: int
+    """Characters of the cut reprs that were sent instead, as texts in JSON."""
+    commas: int
+    """Separators between members."""
+    keys: int
+    """Dict items."""
+    containers: int
+    """Lists, tuples, dicts and sets, the parts themselves included."""
+    chain_steps: int
+    """Steps through chained iterators: saferepr reaches each member of a container through one iterator for every
+    container that was opened in it before. This makes its time grow with the square of the containers. An estimate."""
+
+    @property
+    def count(self) -> int:
+        """How many parts."""
+        return sum(bucket.count for bucket in self.buckets)
+
+    @property
+    def need(self) -> int:
+        """Characters of the whole reprs."""
+        return sum(bucket.need for bucket in self.buckets)
+
+
+@dataclass(frozen=True, slots=True)
 class PartSummary:
-    """One part (args or kwargs) of one task; sizes in characters unless they say bytes."""
+    """One part (args or kwargs) of one task. Sizes are in characters unless they say bytes."""
 
     count: int
     """How many were measured. Empty parts are, with size 0; unmeasurable ones are not."""
@@ -65,23 +137,9 @@ class PartSummary:
 
     def to_json(self) -> dict[str, Any]:
         """This part as JSON-able data."""
-        return {
-            "count": self.count,
-            "max": self.max,
-            "mean": self.mean,
-            "p50": self.p50,
-            "p95": self.p95,
-            "p99": self.p99,
-            "truncated": self.truncated,
-            "large": self.large,
-            "unmeasurable": self.unmeasurable,
-            "max_bytes": self.max_bytes,
-            "histogram": dict(self.histogram),
-            "truncated_by": dict(self.truncated_by),
-            "custom": self.custom,
-            "unknown": self.unknown,
-            "need": self.need.to_json(),
-        }
+        sizes = _values(self, "count", "max", "mean", "p50", "p95", "p99")
+        kinds = _values(self, "truncated", "large", "unmeasurable", "max_bytes", "histogram", "truncated_by")
+        return {**sizes, **kinds, **_values(self, "custom", "unknown"), "need": self.need.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +167,8 @@ class TaskSummary:
 
     def to_json(self) -> dict[str, Any]:
         """This task as JSON-able data."""
-        return {
-            "count": self.count,
-            "large": self.large,
-            "truncated": self.truncated,
-            "unmeasurable": self.unmeasurable,
-            "errors": self.errors,
-            "args": self.args.to_json(),
-            "kwargs": self.kwargs.to_json(),
-        }
+        runs = _values(self, "count", "large", "truncated", "unmeasurable", "errors")
+        return {**runs, "args": self.args.to_json(), "kwargs": self.kwargs.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,204 +255,104 @@ class Summary:
     @property
     def largest_task(self) -> LargestTask | None:
         """Where the largest part was seen; ``None`` before anything was."""
-        parts = [(task.name, part, getattr(task, part)) for task in self.tasks for part in PARTS]
-        measured = [found for found in parts if found[2].count]
-        if not measured:
-            return None
-        name, part, seen = max(measured, key=lambda found: found[2].max)
-        return LargestTask(name, part, seen.max, seen.largest_task_id)
+        parts = [(getattr(task, name), task.name, name) for task in self.tasks for name in PARTS]
+        largest, task, name = max(parts, key=lambda part: (part[0].count > 0, part[0].max), default=(None, "", ""))
+        return LargestTask(task, name, largest.max, largest.largest_task_id) if largest and largest.count else None
 
     def to_json(self) -> dict[str, Any]:
-        """This summary as JSON-able data; the recommendation is added by ``report``."""
+        """This summary as JSON-able data; the recommendation is added by ``views.report``."""
         largest = self.largest_task
+        sizes = ("total_tasks", "max_args_size", "max_kwargs_size", "avg_args_size", "avg_kwargs_size")
+        runs = ("truncated_tasks", "truncated_by", "large_tasks", "unmeasurable_tasks", "errors", "other_runs")
         return {
             "schema": JSON_SCHEMA,
-            "apps": list(self.apps),
-            "since": self.since,
-            "updated": self.updated,
-            "total_tasks": self.total_tasks,
-            "max_args_size": self.max_args_size,
-            "max_kwargs_size": self.max_kwargs_size,
-            "avg_args_size": self.avg_args_size,
-            "avg_kwargs_size": self.avg_kwargs_size,
-            "truncated_tasks": self.truncated_tasks,
-            "truncated_by": self.truncated_by,
-            "large_tasks": self.large_tasks,
-            "unmeasurable_tasks": self.unmeasurable_tasks,
-            "errors": self.errors,
-            "other_runs": self.other_runs,
-            "largest_task": None
-            if largest is None
-            else {"name": largest.name, "part": largest.part, "size": largest.size, "task_id": largest.task_id},
+            "apps": [*self.apps],
+            **_values(self, "since", "updated", *sizes, *runs),
+            "largest_task": largest and asdict(largest),
             "tasks": {task.name: task.to_json() for task in self.tasks},
         }
 
 
+def _values(of: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in names}
+
+
 def _mean(parts: Iterable[PartSummary]) -> float:
-    seen = [(part.count, part.mean) for part in parts if part.count]
-    count = sum(n for n, _ in seen)
-    return sum(n * mean for n, mean in seen) / count if count else 0.0
+    measured = [part for part in parts if part.count]
+    return sum(part.count * part.mean for part in measured) / (sum(part.count for part in measured) or 1)
 
 
 def summarize(*figures: Figures) -> Summary:
     """The summary of *figures* (of one app, or of several added up), largest task first."""
     total = added_up("", figures)
-    tasks = [_task(name, stats) for name, stats in total.tasks.items() if _runs(stats)]
+    tasks = [_task(name, stats) for name, stats in total.tasks.items()]
     return Summary(
-        tuple(sorted(tasks, key=lambda task: (-task.max, task.name))),
+        tuple(sorted((task for task in tasks if task.count or task.errors), key=lambda task: (-task.max, task.name))),
         since=total.since,
         updated=total.updated,
         apps=tuple(app.app for app in figures),
     )
 
 
-def _runs(stats: TaskStats) -> int:
-    return stats.counts.get("count", 0) + stats.counts.get("errors", 0)
-
-
 def _task(name: str, stats: TaskStats) -> TaskSummary:
-    count = stats.counts.get
-    return TaskSummary(
-        name=name,
-        count=count("count", 0),
-        large=count("large", 0),
-        truncated=count("truncated", 0),
-        unmeasurable=count("unmeasurable", 0),
-        errors=count("errors", 0),
-        args=_part("args", stats),
-        kwargs=_part("kwargs", stats),
-    )
+    runs = {field: stats.counts.get(field, 0) for field in ("count", "large", "truncated", "unmeasurable", "errors")}
+    return TaskSummary(name, **runs, args=_part("args", stats), kwargs=_part("kwargs", stats))
 
 
 def _part(part: str, stats: TaskStats) -> PartSummary:
     def count(name: str) -> int:
         return stats.counts.get(f"{part}.{name}", 0)
 
+    def most(name: str) -> int:
+        return stats.maxima.get(f"{part}.{name}", _NOTHING).value
+
     largest = stats.maxima.get(f"{part}.max_chars", _NOTHING)
     chars = buckets(f"{part}.chars_le.", stats.counts)
+    truncated_by = {cause: count(f"by_{cause}") for cause in CUTS}
     return PartSummary(
         count=count("count"),
         max=largest.value,
-        mean=count("chars") / count("count") if count("count") else 0.0,
+        mean=count("chars") / (count("count") or 1),
         p50=quantile(chars, 0.50, largest.value),
         p95=quantile(chars, 0.95, largest.value),
         p99=quantile(chars, 0.99, largest.value),
-        truncated=count("truncated"),
+        truncated=sum(truncated_by.values()),
         large=count("large"),
         unmeasurable=count("unmeasurable"),
-        max_bytes=stats.maxima.get(f"{part}.max_bytes", _NOTHING).value,
-        max_density=stats.maxima.get(f"{part}.max_density", _NOTHING).value,
+        max_bytes=most("max_bytes"),
+        max_density=most("max_density"),
         total_bytes=count("bytes"),
         largest_task_id=largest.task_id,
         largest_at=largest.time,
         histogram={label(bound): n for bound, n in buckets(f"{part}.bytes_le.", stats.counts)},
-        truncated_by={cause: count(f"by_{cause}") for cause in CUTS},
+        truncated_by=truncated_by,
         custom=count("custom"),
         unknown=count("unknown"),
-        need=need_of(part, stats),
-        cuts=cuts_of(part, stats),
+        need=_need(part, stats, most("max_need"), most("max_levels")),
+        cuts=_cuts(part, stats),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Characters that saferepr takes when it cuts nothing."""
-
-    count: int
-    """Parts of which it is known: custom reprs and missing ones are not among them."""
-    max: int
-    mean: float
-    p95: int
-    """An upper estimate, as that of sizes."""
-    p99: int
-    levels: int
-    """The most levels of nested containers among those that were cut; 0 if none was."""
-    histogram: Mapping[str, int]
-    """Inclusive upper bound of the bucket in characters (``+Inf`` for the last) to the number that fell in it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON-able data."""
-        return {
-            "count": self.count,
-            "max": self.max,
-            "mean": self.mean,
-            "p95": self.p95,
-            "p99": self.p99,
-            "levels": self.levels,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class CutBucket:
-    """Truncated parts whose need falls in one bucket."""
-
-    bound: float
-    """Its inclusive upper bound in characters; infinite for the last."""
-    deep: bool
-    """Whether they have more levels than Celery shows by default."""
-    count: int
-    need: int
-    """Characters, the sum."""
-
-    @property
-    def mean(self) -> float:
-        """Characters that one needs."""
-        return self.need / self.count
-
-
-@dataclass(frozen=True, slots=True)
-class Cuts:
-    """All truncated parts that could be measured, added up."""
-
-    buckets: tuple[CutBucket, ...]
-    bytes: int
-    """This and what follows: sums over whole reprs, see ``shape.Shape``."""
-    escaped: int
-    sent_bytes: int
-    sent_escaped: int
-    commas: int
-    keys: int
-    texts: int
-    containers: int
-    pile: int
-
-    @property
-    def count(self) -> int:
-        """How many."""
-        return sum(bucket.count for bucket in self.buckets)
-
-    @property
-    def need(self) -> int:
-        """Characters of whole reprs."""
-        return sum(bucket.need for bucket in self.buckets)
-
-
-def need_of(part: str, stats: TaskStats) -> Need:
-    """The needs of *part* in *stats*."""
-    largest = stats.maxima.get(f"{part}.max_need")
-    levels = stats.maxima.get(f"{part}.max_levels")
-    seen = buckets(f"{part}.need_le.", stats.counts)
-    count = sum(n for _, n in seen)
-    top = largest.value if largest else 0
+def _need(part: str, stats: TaskStats, largest: int, levels: int) -> Need:
+    needs = buckets(f"{part}.need_le.", stats.counts)
+    count = sum(n for _, n in needs)
     return Need(
         count=count,
-        max=top,
-        mean=stats.counts.get(f"{part}.need", 0) / count if count else 0.0,
-        p95=quantile(seen, 0.95, top),
-        p99=quantile(seen, 0.99, top),
-        levels=levels.value if levels else 0,
-        histogram={label(bound): n for bound, n in seen},
+        max=largest,
+        mean=stats.counts.get(f"{part}.need", 0) / (count or 1),
+        p95=quantile(needs, 0.95, largest),
+        p99=quantile(needs, 0.99, largest),
+        levels=levels,
+        histogram={label(bound): n for bound, n in needs},
     )
 
 
-def cuts_of(part: str, stats: TaskStats) -> Cuts:
-    """The truncated parts in *stats*."""
-    found = [
-        CutBucket(bound, deep, count, needs[bound])
-        for deep, kind in ((False, "flat"), (True, "deep"))
-        for needs in [dict(buckets(f"{part}.{kind}_need_le.", stats.counts))]
-        for bound, count in buckets(f"{part}.{kind}_le.", stats.counts)
-        if bound in needs
-    ]
-    sums: Mapping[str, int] = {name: stats.counts.get(f"{part}.cut_{name}", 0) for name in CUT_SUMS}
-    return Cuts(tuple(sorted(found, key=lambda bucket: bucket.bound)), **sums)
+def _cuts(part: str, stats: TaskStats) -> Cuts:
+    """The truncated parts, those of few levels (``flat``) and those of many (``deep``) together."""
+    counts: Counter[float] = Counter()
+    needs: Counter[float] = Counter()
+    for kind in ("flat", "deep"):
+        counts.update(dict(buckets(f"{part}.{kind}_le.", stats.counts)))
+        needs.update(dict(buckets(f"{part}.{kind}_need_le.", stats.counts)))
+    by_bound = tuple(CutBucket(bound, counts[bound], needs[bound]) for bound in sorted(counts.keys() & needs.keys()))
+    return Cuts(by_bound, **{name: stats.counts.get(f"{part}.cut_{name}", 0) for name in CUT_SUMS})

@@ -10,7 +10,6 @@ import time
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import resources
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from redis import exceptions
@@ -21,12 +20,11 @@ from celery_argsize.figures.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
 from celery_argsize.settings import with_app
 from celery_argsize.stores.connection import connect, disconnect, explain, prepare
-from celery_argsize.stores.fields import ANY, pack, unpack
+from celery_argsize.stores.fields import ALL_FIELDS, from_hash, to_argv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery_argsize.figures.counters import TaskStats
     from celery_argsize.settings import Settings
     from celery_argsize.stores.base import Batch
     from celery_argsize.stores.connection import Client
@@ -100,7 +98,7 @@ class RedisStore:
         keys += map(self._task_key, batch.tasks)
         argv += batch.tasks
         for stats in batch.tasks.values():
-            argv += _flatten(stats)
+            argv += to_argv(stats)
         keys += map(self._origin_key, batch.origins)
         for host, sightings in batch.origins.items():
             argv += (host, len(sightings), *sightings)
@@ -135,7 +133,7 @@ class RedisStore:
             )
             raise StoreError(message)
 
-    def read(self, fields: tuple[str, ...] = ANY) -> Figures:
+    def read(self, fields: tuple[str, ...] = ALL_FIELDS) -> Figures:
         """All figures, as of one moment, in one round trip; only those *fields*, where some are given.
 
         Raises:
@@ -150,7 +148,7 @@ class RedisStore:
             raise self._schema_error(known["schema"])
         return Figures(
             self._settings.app_name,
-            {_text(name): unpack(_lines(text), fields) for name, text in zip(tasks[::2], tasks[1::2], strict=True)},
+            {_text(name): from_hash(_lines(text), fields) for name, text in zip(tasks[::2], tasks[1::2], strict=True)},
             since=self._number(known, "since"),
             updated=self._number(known, "updated"),
             flush_failures=int(self._number(known, "flush_failures") or 0),
@@ -245,7 +243,7 @@ class AppsStore:
         self._stores: dict[str, RedisStore] = {}
         self.where = safe_url(settings.redis_url)
 
-    def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
+    def read_each(self, fields: tuple[str, ...] = ALL_FIELDS) -> list[Figures]:
         """The figures of each; only those *fields*, where some are given. A round trip for each app, and one more.
 
         Raises:
@@ -261,17 +259,6 @@ class AppsStore:
     def close(self) -> None:
         """Close the connection; the next use opens it again."""
         disconnect(self._client)
-
-
-def _flatten(stats: TaskStats) -> list[Any]:
-    """One task as apply.lua takes it."""
-    counts, maxima, exemplars = pack(stats)
-    placed = {field: seen for field, seen in maxima.items() if seen.time}
-    bare = {field: seen.value for field, seen in maxima.items() if not seen.time}
-    pairs = chain.from_iterable(counts.items())
-    places = chain.from_iterable(placed.values())
-    fields = [len(maxima), len(placed), len(exemplars), *placed, *bare, *exemplars]
-    return [len(counts), *pairs, *fields, *places, *bare.values(), *exemplars.values()]
 
 
 def _sightings(fields: dict[str, str]) -> dict[str, Sighting]:

@@ -369,9 +369,9 @@ def test_a_name_costs_redis_one_look_and_what_changed(store: RedisStore, redis_s
     assert calls["smismember"] == 1
     assert calls["hmget"] == 50 + 1, "the maxima of each, and the schema"
     assert calls["hset"] == 50 + 1, "the exemplars of each, and updated; no maximum grew"
-    # args: chars and two of its buckets; kwargs: chars and one; runs, large, args.large
-    assert calls["hincrby"] == 50 * 8
-    assert sum(calls.values()) < 50 * 10 + 15
+    # sums of chars, bytes and needs; two buckets of each for args, one for kwargs; runs, large, args.large
+    assert calls["hincrby"] == 50 * 18
+    assert sum(calls.values()) < 50 * 20 + 15
 
 
 def ascii_batch(sequence: int, names: list[str], sizes: list[int]) -> Batch:
