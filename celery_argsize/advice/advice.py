@@ -278,11 +278,7 @@ class Recommendation:
         """
         if self.tier is None:
             return ()
-        return (
-            "# where tasks are sent from (Celery cuts there), after app = Celery(...):",
-            f"app.amqp.argsrepr_maxsize = {self.tier}",
-            f"app.amqp.kwargsrepr_maxsize = {self.tier}",
-        )
+        return app_lines(ReprLimits(self.tier, self.tier))
 
 
 def recommend(summary: Summary) -> Recommendation:

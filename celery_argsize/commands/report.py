@@ -46,8 +46,7 @@ def report(*, source: common.Source, as_json: bool, html: str | None, broker: st
 def read_advice(source: common.Source, broker: str | None) -> tuple[Summary, Advice]:
     """The figures in Redis, and the advice that follows; raises what ``get_size_summary`` does."""
     summary = source.read()
-    with common.progress("Weighing limits") as advance:
-        return summary, advice_for(summary, source.app, broker, progress=advance)
+    return summary, advice_for(summary, source.app, broker)
 
 
 def show_report(source: common.Source, broker: str | None, *, as_json: bool) -> int:
