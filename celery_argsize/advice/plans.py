@@ -103,19 +103,20 @@ class Planner:
         return taken + OTHER_HEADERS <= self.broker.headers_max
 
     def _problems(self, task: TaskSummary, parts: dict[str, PartSummary], limits: ReprLimits, cost: Cost) -> list[str]:
-        problems = []
+        broker, problems = self.broker, []
         extra = sum(min(getattr(limits, name), part.need.max) * self._carried(part)[0] for name, part in parts.items())
-        largest = self.broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes) + extra
-        if self.broker.message_max is not None and largest > self.broker.message_max:
+        largest = broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes) + extra
+        if broker.message_max is not None and largest > broker.message_max:
             problems.append(
                 f"the largest message would take about {largest:,.0f} bytes, and the broker takes "
-                f"{self.broker.message_max:,} ({self.broker.source})"
+                f"{broker.message_max:,} ({broker.source})"
             )
-        mean, most = cost.publish_seconds or 0.0, cost.publish_seconds_max or 0.0
-        if mean > self.max_publish_seconds:
-            problems.append(_too_slow(mean, "on average", self.max_publish_seconds))
-        elif most > 10 * self.max_publish_seconds:
-            problems.append(_too_slow(most, "for the largest", 10 * self.max_publish_seconds))
+        mean = ("on average", cost.publish_seconds or 0.0, self.max_publish_seconds)
+        most = ("for the largest", cost.publish_seconds_max or 0.0, 10 * self.max_publish_seconds)
+        for which, seconds, limit in (mean, most):
+            if seconds > limit:
+                ms = f"{seconds * 1000:,.0f} ms longer {which}, over {limit * 1000:,.0f} ms"
+                return [*problems, f"a publish would take {ms}"]
         return problems
 
     def _carried(self, part: PartSummary) -> tuple[float, float]:
@@ -175,7 +176,3 @@ def _chars_sent(part: PartSummary, limit: int) -> float:
 def bytes_per_char(part: PartSummary) -> float:
     """Bytes in UTF-8 that a character of this part takes, the most that was seen: such a part may fill the limit."""
     return max(1.0, part.max_density / 1000)
-
-
-def _too_slow(seconds: float, which: str, limit: float) -> str:
-    return f"a publish would take {seconds * 1000:,.0f} ms longer {which}, over {limit * 1000:,.0f} ms"

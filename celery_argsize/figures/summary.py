@@ -7,7 +7,7 @@ docs/report-json.md explains.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.figures.counters import CUT_SUMS, OTHER, Extreme, Figures, TaskStats, added_up
@@ -16,7 +16,7 @@ from celery_argsize.measuring.cuts import CUTS
 from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
 #: Version of the JSON that ``Summary.to_json`` gives.
 JSON_SCHEMA: Final = 1
@@ -39,10 +39,6 @@ class Need:
     """The most levels of nested containers among the reprs that were cut; 0 if none was."""
     histogram: Mapping[str, int]
     """Inclusive upper bound of the bucket in characters (``+Inf`` for the last) to the number that fell in it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """All but the histogram, as JSON-able data."""
-        return _values(self, "count", "max", "mean", "p95", "p99", "levels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +109,6 @@ class PartSummary:
     large: int
     unmeasurable: int
     max_bytes: int
-    max_density: int
-    """UTF-8 bytes that 1,000 characters take, the most of any part: 1,000 where all was ASCII."""
-    total_bytes: int
-    largest_task_id: str
-    largest_at: float
-    """When the largest was measured, in seconds since the epoch."""
     histogram: Mapping[str, int]
     """Sizes in bytes: inclusive upper bound of the bucket (``+Inf`` for the last) to the number that fell in it."""
     truncated_by: Mapping[str, int]
@@ -129,17 +119,22 @@ class PartSummary:
     """How many came without one."""
     need: Need
     cuts: Cuts
+    max_density: int
+    """UTF-8 bytes that 1,000 characters take, the most of any part: 1,000 where all was ASCII."""
+    total_bytes: int
+    largest_task_id: str
+    largest_at: float
+    """When the largest was measured, in seconds since the epoch."""
 
     @property
     def mean_bytes(self) -> float:
         """UTF-8 bytes of compact JSON, the mean."""
-        return self.total_bytes / self.count if self.count else 0.0
+        return self.total_bytes / (self.count or 1)
 
     def to_json(self) -> dict[str, Any]:
         """This part as JSON-able data."""
-        sizes = _values(self, "count", "max", "mean", "p50", "p95", "p99")
-        kinds = _values(self, "truncated", "large", "unmeasurable", "max_bytes", "histogram", "truncated_by")
-        return {**sizes, **kinds, **_values(self, "custom", "unknown"), "need": self.need.to_json()}
+        values = _values(self, "cuts", "max_density", "total_bytes", "largest_task_id", "largest_at")
+        return values | {"need": _values(self.need, "histogram")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +162,7 @@ class TaskSummary:
 
     def to_json(self) -> dict[str, Any]:
         """This task as JSON-able data."""
-        runs = _values(self, "count", "large", "truncated", "unmeasurable", "errors")
-        return {**runs, "args": self.args.to_json(), "kwargs": self.kwargs.to_json()}
+        return _values(self, "name") | {"args": self.args.to_json(), "kwargs": self.kwargs.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,113 +179,84 @@ class LargestTask:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All that was measured. Sizes in characters."""
+    """All that was measured. Sizes are in characters."""
 
+    apps: tuple[str, ...]
+    """The apps whose figures these are."""
+    since: float | None
+    """When counting began (first task, or last reset), in seconds since the epoch; ``None`` if not known."""
+    updated: float | None
+    """When the newest figures were written, in seconds since the epoch."""
+    total_tasks: int
+    """Task runs measured."""
+    max_args_size: int
+    max_kwargs_size: int
+    avg_args_size: float
+    """The mean of the args that were measured."""
+    avg_kwargs_size: float
+    truncated_tasks: int
+    """Task runs with a truncated part."""
+    truncated_by: Mapping[str, int]
+    """Truncated parts by cause: ``size``, ``depth``, ``both``."""
+    large_tasks: int
+    """Task runs with a large part."""
+    unmeasurable_tasks: int
+    """Task runs with a part that has no JSON form."""
+    errors: int
+    """Task runs that could not be measured because of an error in celery_argsize; not in *total_tasks*."""
+    other_runs: int
+    """Task runs whose names were past ``max_task_names``: those of ``__other__``; how many names is not known."""
+    largest_task: LargestTask | None
+    """Where the largest part was seen; ``None`` before anything was."""
     tasks: tuple[TaskSummary, ...]
     """Largest first."""
-    since: float | None = None
-    """When counting began (first task, or last reset), in seconds since the epoch; ``None`` if not known."""
-    updated: float | None = None
-    """When the newest figures were written, in seconds since the epoch."""
-    apps: tuple[str, ...] = ()
-    """The apps whose figures these are."""
-
-    @property
-    def total_tasks(self) -> int:
-        """Task runs measured."""
-        return sum(task.count for task in self.tasks)
-
-    @property
-    def truncated_tasks(self) -> int:
-        """Task runs with a truncated part."""
-        return sum(task.truncated for task in self.tasks)
-
-    @property
-    def truncated_by(self) -> dict[str, int]:
-        """Truncated parts by cause: ``size``, ``depth``, ``both``."""
-        parts = [getattr(task, part) for task in self.tasks for part in PARTS]
-        return {cause: sum(part.truncated_by[cause] for part in parts) for cause in CUTS}
-
-    @property
-    def large_tasks(self) -> int:
-        """Task runs with a large part."""
-        return sum(task.large for task in self.tasks)
-
-    @property
-    def unmeasurable_tasks(self) -> int:
-        """Task runs with a part that has no JSON form."""
-        return sum(task.unmeasurable for task in self.tasks)
-
-    @property
-    def errors(self) -> int:
-        """Task runs that could not be measured because of an error in celery_argsize; not in *total_tasks*."""
-        return sum(task.errors for task in self.tasks)
-
-    @property
-    def other_runs(self) -> int:
-        """Task runs whose names were past ``max_task_names``: those of ``__other__``; how many names is not known."""
-        return sum(task.count for task in self.tasks if task.name == OTHER)
-
-    @property
-    def max_args_size(self) -> int:
-        """Characters of the largest args."""
-        return max((task.args.max for task in self.tasks), default=0)
-
-    @property
-    def max_kwargs_size(self) -> int:
-        """Characters of the largest kwargs."""
-        return max((task.kwargs.max for task in self.tasks), default=0)
-
-    @property
-    def avg_args_size(self) -> float:
-        """Mean characters of the args that were measured."""
-        return _mean(task.args for task in self.tasks)
-
-    @property
-    def avg_kwargs_size(self) -> float:
-        """Mean characters of the kwargs that were measured."""
-        return _mean(task.kwargs for task in self.tasks)
-
-    @property
-    def largest_task(self) -> LargestTask | None:
-        """Where the largest part was seen; ``None`` before anything was."""
-        parts = [(getattr(task, name), task.name, name) for task in self.tasks for name in PARTS]
-        largest, task, name = max(parts, key=lambda part: (part[0].count > 0, part[0].max), default=(None, "", ""))
-        return LargestTask(task, name, largest.max, largest.largest_task_id) if largest and largest.count else None
 
     def to_json(self) -> dict[str, Any]:
         """This summary as JSON-able data; the recommendation is added by ``views.report``."""
-        largest = self.largest_task
-        sizes = ("total_tasks", "max_args_size", "max_kwargs_size", "avg_args_size", "avg_kwargs_size")
-        runs = ("truncated_tasks", "truncated_by", "large_tasks", "unmeasurable_tasks", "errors", "other_runs")
-        return {
-            "schema": JSON_SCHEMA,
-            "apps": [*self.apps],
-            **_values(self, "since", "updated", *sizes, *runs),
-            "largest_task": largest and asdict(largest),
-            "tasks": {task.name: task.to_json() for task in self.tasks},
-        }
+        tasks = {task.name: task.to_json() for task in self.tasks}
+        largest = self.largest_task and asdict(self.largest_task)
+        return {"schema": JSON_SCHEMA} | _values(self) | {"apps": [*self.apps], "largest_task": largest, "tasks": tasks}
 
 
-def _values(of: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(of, name) for name in names}
-
-
-def _mean(parts: Iterable[PartSummary]) -> float:
-    measured = [part for part in parts if part.count]
-    return sum(part.count * part.mean for part in measured) / (sum(part.count for part in measured) or 1)
+def _values(of: Any, *left_out: str) -> dict[str, Any]:
+    """The fields of a dataclass, but for those *left_out*."""
+    return {field.name: getattr(of, field.name) for field in fields(of) if field.name not in left_out}
 
 
 def summarize(*figures: Figures) -> Summary:
-    """The summary of *figures* (of one app, or of several added up), largest task first."""
+    """The summary of *figures* (of one app, or of several added up)."""
     total = added_up("", figures)
     tasks = [_task(name, stats) for name, stats in total.tasks.items()]
+    tasks = sorted((task for task in tasks if task.count or task.errors), key=lambda task: (-task.max, task.name))
+    args, kwargs = [task.args for task in tasks], [task.kwargs for task in tasks]
     return Summary(
-        tuple(sorted((task for task in tasks if task.count or task.errors), key=lambda task: (-task.max, task.name))),
+        apps=tuple(app.app for app in figures),
         since=total.since,
         updated=total.updated,
-        apps=tuple(app.app for app in figures),
+        total_tasks=sum(task.count for task in tasks),
+        max_args_size=max((part.max for part in args), default=0),
+        max_kwargs_size=max((part.max for part in kwargs), default=0),
+        avg_args_size=_mean(args),
+        avg_kwargs_size=_mean(kwargs),
+        truncated_tasks=sum(task.truncated for task in tasks),
+        truncated_by={cause: sum(part.truncated_by[cause] for part in args + kwargs) for cause in CUTS},
+        large_tasks=sum(task.large for task in tasks),
+        unmeasurable_tasks=sum(task.unmeasurable for task in tasks),
+        errors=sum(task.errors for task in tasks),
+        other_runs=sum(task.count for task in tasks if task.name == OTHER),
+        largest_task=_largest(tasks),
+        tasks=tuple(tasks),
     )
+
+
+def _mean(parts: Sequence[PartSummary]) -> float:
+    return sum(part.count * part.mean for part in parts) / (sum(part.count for part in parts) or 1)
+
+
+def _largest(tasks: Sequence[TaskSummary]) -> LargestTask | None:
+    parts = [(task.name, name, getattr(task, name)) for task in tasks for name in PARTS]
+    sizes = [LargestTask(task, name, part.max, part.largest_task_id) for task, name, part in parts if part.count]
+    return max(sizes, key=lambda largest: largest.size, default=None)
 
 
 def _task(name: str, stats: TaskStats) -> TaskSummary:
