@@ -6,7 +6,7 @@ Pure. ``plans`` works out single limits; this module chooses among them, for eac
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.advice.advice import (
@@ -28,7 +28,10 @@ from celery_argsize.measuring.cuts import DEFAULT_LEVELS, DEFAULT_LIMIT
 from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from celery_argsize.advice.advice import Verdict
+    from celery_argsize.advice.brokers import Broker
     from celery_argsize.advice.plans import ReprSpeed
     from celery_argsize.figures.summary import PartSummary, Summary, TaskSummary
 
@@ -69,154 +72,78 @@ def advise(  # noqa: PLR0913 - two things to know, three to tune
     on average are not advised; without it, time is left out of account.
     """
     planner = Planner(broker_of(broker), _days(summary), max_publish_seconds, repr_speed)
-    adviser = _Adviser(planner, celery_version or "", min_runs, summary)
-    tasks = [adviser.task(task) for task in summary.tasks if task.truncated]
+    tasks = [_task_advice(task, planner, min_runs) for task in summary.tasks if task.truncated]
     tasks.sort(key=lambda task: (-task.truncated, task.name))
-    verdict, reasons, limits = adviser.app(tasks)
+    verdict, reasons, limits = _app_verdict(tasks, summary, planner, celery_version or "", min_runs)
     thumb = recommend(summary)
     return Advice(
         verdict=verdict,
         reasons=tuple(reasons),
         rule_of_thumb=thumb,
-        against_the_guide=adviser.against_the_guide(thumb.tier),
+        against_the_guide=_against_the_guide(planner.broker, thumb.tier),
         limits=limits,
         tasks=tuple(_in_app(task, verdict) for task in tasks),
         broker=planner.broker,
-        celery_version=adviser.celery_version,
+        celery_version=celery_version or "",
         total_tasks=summary.total_tasks,
         since=summary.since,
         updated=summary.updated,
     )
 
 
-def _in_app(task: TaskAdvice, app_verdict: Verdict) -> TaskAdvice:
-    """The advice for *task*, now that it is known whether limits are for all tasks of the app."""
-    if task.name == OTHER:  # nothing can be set for these by name
-        reasons = (_MANY_TASKS, *task.reasons)
-        if task.verdict == app_verdict == "apply":
-            return replace(task, reasons=reasons)
-        return replace(task, verdict="too_few", reasons=reasons, limits=None, lines=())
-    if task.verdict == "apply" != app_verdict and task.limits is not None:
-        return replace(task, verdict="apply_only", lines=task_lines({task.name: task.limits}))
-    return task
+def _task_advice(task: TaskSummary, planner: Planner, min_runs: int) -> TaskAdvice:
+    """What to do about *task*: limits for all its reprs, else for all but the largest 1 %, else something else."""
+    parts = {name: getattr(task, name) for name in PARTS if getattr(task, name).truncated}
+    for_all = planner.plan(task, parts, {name: part.need.max for name, part in parts.items()})
+    for_most = planner.plan(task, parts, {name: part.need.p99 for name, part in parts.items()})
+    if for_most is not None and for_all is not None and for_most.limits == for_all.limits:
+        for_most = None
+    chosen = next((plan for plan in (for_all, for_most) if plan and not plan.problems), None)
+    problems = for_all.problems if for_all else (planner.no_limit(parts),)
+    verdict, reasons = _verdict(task, parts, chosen, problems, min_runs)
+    lines = {
+        "apply": app_lines(chosen.limits) if chosen else (),
+        "pass_reference": reference_lines(task.name),
+        "short_argsrepr": short_lines(task.name, tuple(parts)),
+    }
+    shown = chosen or for_all
+    return TaskAdvice(
+        name=task.name,
+        count=task.count,
+        truncated=task.truncated,
+        verdict=verdict,
+        reasons=tuple(reasons),
+        parts=tuple(_part_advice(name, part, shown, for_most) for name, part in parts.items()),
+        limits=chosen.limits if chosen and verdict == "apply" else None,
+        cost=shown.cost if shown else None,
+        lines=lines.get(verdict, ()),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Adviser:
-    planner: Planner
-    celery_version: str
-    min_runs: int
-    summary: Summary
-
-    # -- one task --------------------------------------------------------------------------------------------------
-
-    def task(self, task: TaskSummary) -> TaskAdvice:
-        """What to do about *task*: limits for all its reprs, else for all but the largest 1 %, else something else."""
-        parts = {name: getattr(task, name) for name in PARTS if getattr(task, name).truncated}
-        for_all = self.planner.plan(task, parts, {name: part.need.max for name, part in parts.items()})
-        for_most = self.planner.plan(task, parts, {name: part.need.p99 for name, part in parts.items()})
-        if for_most is not None and for_all is not None and for_most.limits == for_all.limits:
-            for_most = None
-        chosen = next((plan for plan in (for_all, for_most) if plan and not plan.problems), None)
-        shown = chosen or for_all
-        verdict, reasons = self._verdict(task, parts, for_all, chosen)
-        lines = {
-            "apply": app_lines(chosen.limits) if chosen else (),
-            "pass_reference": reference_lines(task.name),
-            "short_argsrepr": short_lines(task.name, tuple(parts)),
-        }
-        return TaskAdvice(
-            name=task.name,
-            count=task.count,
-            truncated=task.truncated,
-            verdict=verdict,
-            reasons=tuple(reasons),
-            parts=tuple(_part(name, part, shown, for_most) for name, part in parts.items()),
-            limits=chosen.limits if chosen and verdict == "apply" else None,
-            cost=shown.cost if shown else None,
-            lines=lines.get(verdict, ()),
-        )
-
-    def _verdict(
-        self, task: TaskSummary, parts: dict[str, PartSummary], for_all: Plan | None, chosen: Plan | None
-    ) -> tuple[Verdict, list[str]]:
-        reasons = []
-        lost = sum(part.truncated - part.cuts.count for part in parts.values())
-        if lost:
-            reasons.append(f"{lost:,} of its truncated reprs could not be measured, and are not counted as cured")
-        if task.count < self.min_runs:
-            return "too_few", [f"seen {task.count:,} times; from {self.min_runs:,} on there is advice", *reasons]
-        problems = list(for_all.problems) if for_all else [self.planner.no_limit(parts)]
-        largest = max(part.max for part in parts.values())
-        burden = f"its arguments are up to {largest:,} characters, a burden for broker and worker in any case"
-        if chosen is not None:
-            if chosen is not for_all:
-                reasons.insert(0, f"the largest 1 % stay truncated: {problems[0]}")
-            if largest > LARGE_PAYLOAD:
-                reasons.append(f"{burden}; a reference in their place would make the message small too")
-            return "apply", reasons
+def _verdict(
+    task: TaskSummary, parts: dict[str, PartSummary], chosen: Plan | None, problems: Sequence[str], min_runs: int
+) -> tuple[Verdict, list[str]]:
+    """The verdict on a task, and why; *problems* are those of limits for all its reprs."""
+    reasons = []
+    lost = sum(part.truncated - part.cuts.count for part in parts.values())
+    if lost:
+        reasons.append(f"{lost:,} of its truncated reprs could not be measured, and are not counted as cured")
+    if task.count < min_runs:
+        return "too_few", [f"seen {task.count:,} times; from {min_runs:,} on there is advice", *reasons]
+    largest = max(part.max for part in parts.values())
+    burden = f"its arguments are up to {largest:,} characters, a burden for broker and worker in any case"
+    if chosen:
+        if problems:
+            reasons.insert(0, f"the largest 1 % stay truncated: {problems[0]}")
         if largest > LARGE_PAYLOAD:
-            return "pass_reference", [*problems, *reasons, burden]
-        return "short_argsrepr", [*problems, *reasons]
-
-    # -- all tasks -------------------------------------------------------------------------------------------------
-
-    def app(self, tasks: list[TaskAdvice]) -> tuple[Verdict, list[str], ReprLimits | None]:
-        """What to do for the app as a whole, given what to do for each task: the verdict, why, and the limits."""
-        good = [task for task in tasks if task.limits is not None]
-        bad = [task for task in tasks if task.verdict in {"pass_reference", "short_argsrepr"}]
-        if not good and not bad:
-            if tasks or self.summary.total_tasks < self.min_runs:
-                return "too_few", [f"no truncated task was seen {self.min_runs:,} times"], None
-            return "nothing", [f"none of {self.summary.total_tasks:,} runs had a truncated repr"], None
-        if not good:
-            verdict: Verdict = next((task.verdict for task in bad if task.name != OTHER), "too_few")
-            return verdict, ["no limit is advised for any of the tasks; see each"], None
-        limits = ReprLimits(
-            *(max(getattr(task.limits, name) for task in good) for name in ("args", "kwargs", "levels"))
-        )
-        against = self._against(limits, tasks, bad)
-        if not against:
-            return "apply", [], limits
-        return "apply_only" if any(task.name != OTHER for task in good) else "too_few", against, None
-
-    def _against(self, limits: ReprLimits, tasks: list[TaskAdvice], bad: list[TaskAdvice]) -> list[str]:
-        """Reasons not to set *limits* for all tasks."""
-        reasons = []
-        if bad:
-            reasons.append(f"for all tasks, the limits would harm {', '.join(task.name for task in bad)}")
-        if limits.levels != DEFAULT_LEVELS and _version(self.celery_version) < LEVELS_SINCE:
-            reasons.append(
-                f"arguments are nested {limits.levels} levels deep, and before Celery 5.7 only single tasks can show "
-                f"more than {DEFAULT_LEVELS}"
-            )
-        density = {name: max(bytes_per_char(getattr(task, name)) for task in self.summary.tasks) for name in PARTS}
-        raised = {name: getattr(limits, name) for name in PARTS if getattr(limits, name) != DEFAULT_LIMIT}
-        if not self.planner.fits_frame(raised, density):
-            broker = self.planner.broker
-            reasons.append(
-                f"with both parts as long as the limits, headers would not fit {broker.headers_max:,} bytes "
-                f"({broker.source})"
-            )
-        few = [task.name for task in tasks if task.verdict == "too_few" and not _leaves_whole(limits, task)]
-        if few:
-            reasons.append(f"what the limits would do to {', '.join(few)} is not known yet")
-        return reasons
-
-    def against_the_guide(self, tier: int | None) -> str:
-        """What harm the rule of thumb would do; empty if none."""
-        broker = self.planner.broker
-        if tier is None or broker.headers_max is None or tier + OTHER_HEADERS <= broker.headers_max:
-            return ""
-        harm = f"it lets headers grow over the {broker.headers_max:,} bytes that the broker takes"
-        return f"{harm}, which closes the producer's connection ({broker.source})"
+            reasons.append(f"{burden}; a reference in their place would make the message small too")
+        return "apply", reasons
+    if largest > LARGE_PAYLOAD:
+        return "pass_reference", [*problems, *reasons, burden]
+    return "short_argsrepr", [*problems, *reasons]
 
 
-def _leaves_whole(limits: ReprLimits, task: TaskAdvice) -> bool:
-    return all(part.need_max <= getattr(limits, part.part) for part in task.parts)
-
-
-def _part(name: str, part: PartSummary, shown: Plan | None, for_most: Plan | None) -> PartAdvice:
+def _part_advice(name: str, part: PartSummary, shown: Plan | None, for_most: Plan | None) -> PartAdvice:
     limit = getattr(shown.limits, name) if shown else None
     p99_limit = getattr(for_most.limits, name) if for_most else None
     return PartAdvice(
@@ -239,6 +166,72 @@ def _cured(part: PartSummary, limit: int | None) -> int:
         return 0
     whole = part.need.max <= limit
     return sum(bucket.count for bucket in part.cuts.buckets if whole or bucket.bound <= limit)
+
+
+def _app_verdict(
+    tasks: list[TaskAdvice], summary: Summary, planner: Planner, celery_version: str, min_runs: int
+) -> tuple[Verdict, list[str], ReprLimits | None]:
+    """What to do for the app as a whole, given what to do for each task: the verdict, why, and the limits."""
+    good = [task for task in tasks if task.limits is not None]
+    bad = [task for task in tasks if task.verdict in {"pass_reference", "short_argsrepr"}]
+    if not good and not bad:
+        if tasks or summary.total_tasks < min_runs:
+            return "too_few", [f"no truncated task was seen {min_runs:,} times"], None
+        return "nothing", [f"none of {summary.total_tasks:,} runs had a truncated repr"], None
+    if not good:
+        verdict: Verdict = next((task.verdict for task in bad if task.name != OTHER), "too_few")
+        return verdict, ["no limit is advised for any of the tasks; see each"], None
+    limits = ReprLimits(*(max(getattr(task.limits, name) for task in good) for name in ("args", "kwargs", "levels")))
+    against = [f"for all tasks, the limits would harm {', '.join(task.name for task in bad)}"] if bad else []
+    against += _risks(limits, tasks, summary, planner, celery_version)
+    if not against:
+        return "apply", [], limits
+    return "apply_only" if any(task.name != OTHER for task in good) else "too_few", against, None
+
+
+def _risks(
+    limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planner: Planner, celery_version: str
+) -> list[str]:
+    """What speaks against *limits* for all tasks, even if they do for each by itself."""
+    risks = []
+    if limits.levels != DEFAULT_LEVELS and _version(celery_version) < LEVELS_SINCE:
+        risks.append(
+            f"arguments are nested {limits.levels} levels deep, and before Celery 5.7 only single tasks can show "
+            f"more than {DEFAULT_LEVELS}"
+        )
+    density = {name: max(bytes_per_char(getattr(task, name)) for task in summary.tasks) for name in PARTS}
+    raised = {name: getattr(limits, name) for name in PARTS if getattr(limits, name) != DEFAULT_LIMIT}
+    if not planner.fits_frame(raised, density):
+        most = f"{planner.broker.headers_max:,} bytes ({planner.broker.source})"
+        risks.append(f"with both parts as long as the limits, headers would not fit {most}")
+    few = [task.name for task in tasks if task.verdict == "too_few" and not _leaves_whole(limits, task)]
+    if few:
+        risks.append(f"what the limits would do to {', '.join(few)} is not known yet")
+    return risks
+
+
+def _leaves_whole(limits: ReprLimits, task: TaskAdvice) -> bool:
+    return all(part.need_max <= getattr(limits, part.part) for part in task.parts)
+
+
+def _in_app(task: TaskAdvice, app_verdict: Verdict) -> TaskAdvice:
+    """The advice for *task*, now that it is known whether limits are for all tasks of the app."""
+    if task.name == OTHER:  # nothing can be set for these by name
+        reasons = (_MANY_TASKS, *task.reasons)
+        if task.verdict == app_verdict == "apply":
+            return replace(task, reasons=reasons)
+        return replace(task, verdict="too_few", reasons=reasons, limits=None, lines=())
+    if task.verdict == "apply" != app_verdict and task.limits is not None:
+        return replace(task, verdict="apply_only", lines=task_lines({task.name: task.limits}))
+    return task
+
+
+def _against_the_guide(broker: Broker, tier: int | None) -> str:
+    """What harm the rule of thumb would do; empty if none."""
+    if tier is None or broker.headers_max is None or tier + OTHER_HEADERS <= broker.headers_max:
+        return ""
+    harm = f"it lets headers grow over the {broker.headers_max:,} bytes that the broker takes"
+    return f"{harm}, which closes the producer's connection ({broker.source})"
 
 
 def _version(text: str) -> tuple[int, int]:

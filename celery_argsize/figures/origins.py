@@ -24,7 +24,7 @@ class Sighting(NamedTuple):
     """What one header shows."""
 
     value: int
-    """By kind. ``size``: characters that the limit is at most. ``whole``: characters that it let through. ``depth``: the
+    """By kind. ``size``: characters that the limit is at most. ``whole``: characters that it let through. ``depth``:
     levels at which Celery cut. ``deep``: levels that it let through."""
     time: float
     """When a worker saw it, in seconds since the epoch."""

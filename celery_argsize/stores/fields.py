@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.figures.counters import Exemplar, Extreme, TaskStats
 
@@ -36,13 +36,16 @@ _BUCKET_NAME: Final = re.compile(rf"([ak])([{''.join(_BUCKETS.values())}])(?:(\d
 _PART_NAME: Final = re.compile(r"([ak])\.(\w+)")
 _EXEMPLAR: Final = re.compile(r"(\d+) (.+) (\S+)")
 
-#: Not written, as it is the sum of a part's ``chars_le`` buckets: it is added up again when they are read.
-_COUNTS: Final = tuple(f"{part}.count" for part in _PARTS)
+#: Not written: each is the sum of a histogram of its part, and added up when that is read.
+_SUMS: Final = tuple(f"{part}.count" for part in _PARTS)
 #: The only maximum that is kept with the id of its task and the time: the one that people are shown.
 _LARGEST: Final = ".max_chars"
 
+#: Names whose meaning is remembered: more than this version has.
+MOST_NAMES: Final = 4096
 
-@lru_cache(maxsize=4096)
+
+@lru_cache(maxsize=MOST_NAMES)
 def short_name(field: str) -> str:
     """The name in Redis of *field*, a counter, maximum or exemplar of a ``TaskStats``."""
     part, _, rest = field.partition(".")
@@ -69,7 +72,7 @@ def long_name(name: str) -> str:
 
 def to_argv(stats: TaskStats) -> list[Any]:
     """*stats* as apply.lua takes a task: three numbers of fields, the names of all, the values of all."""
-    counters = {short_name(field): by for field, by in stats.counts.items() if by and field not in _COUNTS}
+    counters = {short_name(field): by for field, by in stats.counts.items() if by and field not in _SUMS}
     maxima = {
         short_name(field): f"{seen.value} {seen.task_id} {seen.time}" if field.endswith(_LARGEST) else str(seen.value)
         for field, seen in stats.maxima.items()
@@ -81,73 +84,48 @@ def to_argv(stats: TaskStats) -> list[Any]:
     return [len(counters), len(maxima), len(exemplars), *fields, *fields.values()]
 
 
-class _Meaning(NamedTuple):
-    """What a field in Redis is."""
-
-    kind: Literal["counter", "maximum", "exemplar"]
-    field: str
-    """Its name in a ``TaskStats``."""
-    part_count: str = ""
-    """For a ``chars_le`` bucket: the ``count`` of its part, which is the sum of these buckets."""
+@lru_cache(maxsize=8)
+def _meanings(_: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Meanings by name, for one tuple of wanted fields. ``from_hash`` fills it: a dict is faster than a cached call."""
+    return {}
 
 
-class _Meanings(dict[str, "_Meaning | None"]):
-    """The meanings of fields by their names in Redis; ``None`` for those that do not begin with one of *wanted*.
-
-    A dict, as it is asked for each field of each task, and ``lru_cache`` takes longer.
-    """
-
-    #: Names that are remembered: more than this version has.
-    MOST: Final = 4096
-
-    def __init__(self, wanted: tuple[str, ...]) -> None:
-        super().__init__()
-        self._wanted = wanted
-
-    def __missing__(self, name: str) -> _Meaning | None:
-        if len(self) >= self.MOST:
-            self.clear()
-        self[name] = meaning = self._meaning(name)
-        return meaning
-
-    def _meaning(self, name: str) -> _Meaning | None:
-        field = long_name(name)
-        part, _, rest = field.partition(".")
-        part_count = f"{part}.count" if rest.startswith("chars_le.") else ""
-        is_wanted = field.startswith(self._wanted) or part_count.startswith(self._wanted)
-        if not is_wanted or field.endswith(("_id", "_time")):
-            return None
-        if rest.startswith("last_le."):
-            return _Meaning("exemplar", field)
-        return _Meaning("maximum" if rest.startswith("max_") else "counter", field, part_count)
-
-
-_meanings: Final = lru_cache(maxsize=8)(_Meanings)
+def _meaning(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
+    """What the field called *name* in Redis is, and its name in a ``TaskStats``; both empty if it is not wanted."""
+    field = long_name(name)
+    if not field.startswith(wanted) or field.endswith(("_id", "_time")):
+        return "", ""
+    for kind in ("bytes_le", "last_le", "max_"):
+        if f".{kind}" in field:
+            return kind, field
+    return "counter", field
 
 
 def from_hash(values: Mapping[str, str], wanted: tuple[str, ...] = ALL_FIELDS) -> TaskStats:
     """The stats in a task's hash; of them, the fields that begin with one of *wanted*.
 
-    A value that this version would not write is passed over.
+    The ``count`` of a part comes with its ``bytes_le``. A value that this version would not write is passed over.
     """
     stats, meanings = TaskStats(), _meanings(wanted)
     counts = stats.counts
     for name, value in values.items():
-        meaning = meanings[name]
-        if meaning is None:
+        if name not in meanings:
+            if len(meanings) >= MOST_NAMES:
+                meanings.clear()
+            meanings[name] = _meaning(name, wanted)
+        kind, field = meanings[name]
+        if not kind:
             continue
-        kind, field, part_count = meaning
         try:
-            if kind == "counter":
-                counts[field] = number = int(value)
-                if part_count:
-                    counts[part_count] += number
-            elif kind == "maximum":
-                when = float(values.get(f"{name}_time", 0))
-                stats.maxima[field] = Extreme(int(value), values.get(f"{name}_id", ""), when)
+            if kind == "max_":
+                time = float(values.get(f"{name}_time", 0))
+                stats.maxima[field] = Extreme(int(value), values.get(f"{name}_id", ""), time)
+            elif kind != "last_le":
+                counts[field] = int(value)
+                if kind == "bytes_le":
+                    counts[field.partition(".")[0] + ".count"] += int(value)
             elif match := _EXEMPLAR.fullmatch(value):
-                size, task_id, time = match.groups()
-                stats.exemplars[field] = Exemplar(int(size), task_id, float(time))
+                stats.exemplars[field] = Exemplar(int(match[1]), match[2], float(match[3]))
         except ValueError:
             continue
     return stats

@@ -87,8 +87,9 @@ def test_a_scrape_is_one_round_trip_over_one_connection(store: RedisStore, redis
         for _ in range(3):
             collector.exposition()
             generate_latest(registry)
-        reads = client.info("stats")["total_reads_processed"]
-        assert reads == 6 + 1, "each of them, and the question"
+        calls = {name.removeprefix("cmdstat_"): seen["calls"] for name, seen in client.info("commandstats").items()}
+        assert calls["evalsha"] == 6, "one for each scrape"
+        assert calls.keys() <= {"evalsha", "hgetall", "smembers", "config|resetstat", "config"}, "what the script runs"
         assert client.info("clients")["connected_clients"] == before + 1
 
 
