@@ -30,7 +30,6 @@ FLUSHES = 1000
 
 
 def measurement(name: str, size: int) -> Measurement:
-    # so that some counters are negative in Redis: fewer in a bucket by bytes than by characters
     parts = Part(Size(size, 3 * size), "intact", 2 * size), Part(Size(0, 0))
     return Measurement(name, "id", *parts, time.time(), "web-1")
 
