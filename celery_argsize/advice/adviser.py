@@ -241,6 +241,7 @@ def _version(text: str) -> tuple[int, int]:
 
 def _days(summary: Summary) -> float:
     """The period that the figures are from; 0 if it is not known, or too short to tell of a day."""
-    seconds = (summary.updated or 0.0) - (summary.since or 0.0)
-    known = summary.since is not None and summary.updated is not None
-    return seconds / 86_400 if known and seconds >= MIN_SECONDS else 0.0
+    if summary.since is None or summary.updated is None:
+        return 0.0
+    seconds = summary.updated - summary.since
+    return seconds / 86_400 if seconds >= MIN_SECONDS else 0.0

@@ -112,8 +112,8 @@ def _check_files(settings: Settings, options: dict[str, Any]) -> None:
 def _client(settings: Settings, place: RedisPlace, options: dict[str, Any]) -> Client:
     for_sentinels: dict[str, Any] = {name: options.pop(name) for name in _SENTINEL_OPTIONS if name in options}
     # An option that redis-py does not know is refused now, not when it connects.
-    known = {name: value for name, value in options.items() if name not in {"connection_class", *_POOL_OPTIONS}}
-    options.get("connection_class", redis.Connection)(**known)
+    of_connection = {key: value for key, value in options.items() if key not in {"connection_class", *_POOL_OPTIONS}}
+    options.get("connection_class", redis.Connection)(**of_connection)
     if place.kind == "server":
         return redis.Redis(connection_pool=redis.ConnectionPool(**options))
     hosts = [(each.get("host", "localhost"), each["port"]) for each in map(_parse_url, place.urls)]
@@ -178,7 +178,6 @@ _RIGHTS: Final = "docs/redis-schema.md has the rights it needs"
 #: braces are groups of the pattern, or filled in by ``explain``.
 _FIXES: Final = (
     ("unknown command '?`?HELLO", "it does not know RESP3; add ?protocol=2 to the URL"),
-    ("TTL exhausted", "a slot of the cluster is on its way to another node; this heals by itself"),
     ("max number of clients", "it has no place for another client; raise its maxclients"),
     ("OutOfMemoryError|OOM ", "it is out of memory; raise its maxmemory or free some"),
     ("NOREPLICAS|good replicas", "too few of its replicas are up to date; look at min-replicas-to-write"),
@@ -191,6 +190,7 @@ _FIXES: Final = (
         "MovedError|MOVED|SELECT is not allowed in cluster",
         "it is part of a cluster; write redis+cluster:// in redis_url",
     ),
+    ("AskError|ASK |TryAgain|TRYAGAIN", "a slot of the cluster is on its way to another node; this heals by itself"),
     ("Cluster mode is not enabled|cluster support disabled", "it is no cluster; write redis:// in redis_url"),
     ("ClusterDown|CLUSTERDOWN|slots are not covered", "the cluster is down: slots have no node; see CLUSTER INFO"),
     (r"WRONGTYPE.*\(key (?P<name>.+?), field", "its key {name} is none of ours; delete it, or give another key_prefix"),

@@ -15,8 +15,8 @@ from celery_argsize.figures.counters import Exemplar, Extreme, TaskStats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Prefixes of the fields to read: with this one, all are read.
-ALL_FIELDS: Final = ("",)
+#: What the names of wanted fields begin with, if all are wanted.
+ANY: Final = ("",)
 
 _PARTS: Final = {"args": "a", "kwargs": "k"}
 #: Letters of what has a field for each bucket.
@@ -101,7 +101,7 @@ def _meaning(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
     return "counter", field
 
 
-def from_hash(values: Mapping[str, str], wanted: tuple[str, ...] = ALL_FIELDS) -> TaskStats:
+def from_hash(values: Mapping[str, str], wanted: tuple[str, ...] = ANY) -> TaskStats:
     """The stats in a task's hash; of them, the fields that begin with one of *wanted*.
 
     The ``count`` of a part comes with its ``bytes_le``. A value that this version would not write is passed over.

@@ -20,7 +20,7 @@ from celery_argsize.figures.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
 from celery_argsize.settings import with_app
 from celery_argsize.stores.connection import connect, disconnect, explain, prepare
-from celery_argsize.stores.fields import ALL_FIELDS, from_hash, to_argv
+from celery_argsize.stores.fields import ANY, from_hash, to_argv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,11 +100,11 @@ class RedisStore:
             # The app is listed before the script runs: so an error always means that the batch is to be sent again.
             if not (was_listed := self._is_listed):
                 self._list_app()
-            # If Redis has lost all it had, it has lost the list of apps too.
-            if self._scripts["apply"](keys=keys, args=argv) == FIRST and was_listed:
-                self._list_app()
+            reply = self._scripts["apply"](keys=keys, args=argv)
             if settings.wait_replicas:
                 self._wait_for_replicas()
+            if reply == FIRST and was_listed:  # Redis has lost all it had, and the list of apps too
+                self._list_app()
 
     def _list_app(self) -> None:
         self._client.sadd(f"{self._settings.key_prefix}:apps", self._settings.app_name)
@@ -127,7 +127,7 @@ class RedisStore:
             )
             raise StoreError(message)
 
-    def read(self, fields: tuple[str, ...] = ALL_FIELDS) -> Figures:
+    def read(self, fields: tuple[str, ...] = ANY) -> Figures:
         keys = [self._base + "meta", self._base + "names"]
         with self._errors("read from"):
             meta_reply, *tasks = self._scripts["read"](keys=keys, args=[self._task_key("")])
@@ -217,7 +217,7 @@ class AppsStore:
             disconnect(self._client)
             raise StoreError(explain("read from", self.where, exc)) from None
 
-    def read_each(self, fields: tuple[str, ...] = ALL_FIELDS) -> list[Figures]:
+    def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
         """The figures of each app, read as by ``RedisStore.read``, in one round trip for each, and one more.
 
         Raises:
