@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,11 +68,7 @@ class RedisStore:
     @cached_property
     def _scripts(self) -> dict[str, Any]:
         """The Lua scripts by name."""
-        folder = resources.files("celery_argsize.stores")
-        return {
-            name: self._client.register_script((folder / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("apply", "origins", "read", "reset")
-        }
+        return {name: self._client.register_script(_lua(name)) for name in ("apply", "origins", "read", "reset")}
 
     def prepare(self) -> None:
         """Load the files and modules that writing needs; nothing is connected to.
@@ -196,14 +192,8 @@ class RedisStore:
             raise StoreError(explain(what, self.where, exc)) from None
 
 
-class AppsStore:
+class AppsStore(RedisStore):
     """Reads the figures of all apps under a key prefix, over one connection."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._client = connect(settings)
-        self._stores: dict[str, RedisStore] = {}
-        self.where = safe_url(settings.redis_url)
 
     def names(self) -> list[str]:
         """The names of the apps.
@@ -211,26 +201,16 @@ class AppsStore:
         Raises:
             StoreError: they could not be read.
         """
-        try:
+        with self._errors("read from"):
             return sorted(map(_text, self._client.smembers(f"{self._settings.key_prefix}:apps")))
-        except exceptions.RedisError as exc:
-            disconnect(self._client)
-            raise StoreError(explain("read from", self.where, exc)) from None
 
     def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
-        """The figures of each app, read as by ``RedisStore.read``, in one round trip for each, and one more.
+        """The figures of each app, as ``read`` gives them, in one round trip for each, and one more.
 
         Raises:
             StoreError: they could not be read.
         """
-        for name in (names := self.names()):
-            if name not in self._stores:
-                self._stores[name] = RedisStore(with_app(self._settings, name), self._client)
-        return [self._stores[name].read(fields) for name in names]
-
-    def close(self) -> None:
-        """Close the connection; the next use opens it again."""
-        disconnect(self._client)
+        return [RedisStore(with_app(self._settings, name), self._client).read(fields) for name in self.names()]
 
 
 def apps_in(settings: Settings) -> list[str]:
@@ -241,6 +221,11 @@ def apps_in(settings: Settings) -> list[str]:
     """
     with closing(AppsStore(settings)) as store:
         return store.names()
+
+
+@lru_cache
+def _lua(name: str) -> str:
+    return (resources.files("celery_argsize.stores") / f"{name}.lua").read_text(encoding="utf-8")
 
 
 def _as_dict(reply: list[Any] | dict[Any, Any]) -> dict[str, str]:
