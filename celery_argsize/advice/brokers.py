@@ -49,29 +49,22 @@ class Broker:
         return size * {"utf8": 1.0, "json": 4 / 3, "base64": 16 / 9}[self.carries or "utf8"]
 
 
+#: The brokers' defaults, from their own documentation: RabbitMQ, "Configuration" (8 bytes go around a frame, and AMQP
+#: 0-9-1, 4.2.6, wants all headers in one; before RabbitMQ 4 a message took 128 MiB); Redis, "Strings"; AWS, "Amazon SQS
+#: message quotas" (since August 2025; older queues may still have 256 KiB); Microsoft, "Service Bus quotas" and
+#: "Scalability and performance targets for Queue Storage"; Google, "Pub/Sub quotas and limits"; librdkafka,
+#: CONFIGURATION.md; MongoDB, "MongoDB limits"; ZooKeeper, administrator's guide; etcd, "System limits"; Consul, "KV".
 _TABLE: Final = (
-    # rabbitmq.com/docs/configure. Of a frame, 8 bytes go around it; all headers must fit one (AMQP 0-9-1, 4.2.6).
-    # max_message_size was 128 MiB before RabbitMQ 4.
     Broker("amqp", "utf8", 131_064, 16 * MIB, "RabbitMQ's defaults: frame_max 131,072, max_message_size 16 MiB"),
-    # redis.io/docs, "Strings"
     Broker("redis", "json", None, 512 * MIB, "Redis: proto-max-bulk-len 512 MB"),
-    # AWS, "Amazon SQS message quotas": since August 2025; older queues may still be set to 256 KiB
     Broker("sqs", "base64", None, MIB, "Amazon SQS: 1 MiB a message"),
-    # Microsoft, "Service Bus quotas"
     Broker("azureservicebus", "json", None, 256 * KIB, "Azure Service Bus, Standard tier: 256 KB a message"),
-    # Microsoft, "Scalability and performance targets for Queue Storage"
     Broker("azurestoragequeues", "json", None, 64 * KIB, "Azure Queue Storage: 64 KiB a message"),
-    # Google, "Pub/Sub quotas and limits"
     Broker("gcpubsub", "json", None, 10_000_000, "Google Pub/Sub: 10 MB a message"),
-    # librdkafka, CONFIGURATION.md
     Broker("confluentkafka", "json", None, 1_000_000, "Kafka: message.max.bytes 1,000,000"),
-    # MongoDB manual, "MongoDB limits"
     Broker("mongodb", "json", None, 16 * MIB, "MongoDB: 16 MiB a document"),
-    # ZooKeeper administrator's guide
     Broker("zookeeper", "json", None, 0xFFFFF, "ZooKeeper: jute.maxbuffer 1,048,575"),
-    # etcd documentation, "System limits"
     Broker("etcd", "json", None, 3 * MIB // 2, "etcd: 1.5 MiB a request"),
-    # Consul documentation, "KV store"
     Broker("consul", "json", None, 512 * KIB, "Consul: kv_max_value_size 512 KB"),
     Broker("filesystem", "json", source="files have no limit that matters here"),
     Broker("memory", "utf8", source="memory has no limit that matters here"),
