@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from celery_argsize.advice.advice import TIERS, Advice, ReprLimits
 from celery_argsize.advice.adviser import MAX_PUBLISH_SECONDS, MIN_RUNS, advise
 from celery_argsize.advice.brokers import broker_name
 from celery_argsize.advice.in_force import check_hosts
 from celery_argsize.advice.limits import limits_of, set_app_limits, set_repr_limits
-from celery_argsize.advice.publish_cost import PublishTimer
+from celery_argsize.advice.publish_cost import measure_repr_speed
 from celery_argsize.api.figures import get_size_summary
 from celery_argsize.api.location import each_app, locate, open_store
 from celery_argsize.errors import ConfigError
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from celery_argsize.api.location import Where
     from celery_argsize.figures.summary import Summary
 
-#: Seconds that measuring what publishing costs may take.
-TIMING_BUDGET: Final = 2.0
-
 
 def get_advice(
     app: Celery | None = None,
@@ -42,7 +39,7 @@ def get_advice(
     max_publish_seconds: float = MAX_PUBLISH_SECONDS,
     **where: Unpack[Where],
 ) -> Advice:
-    """What ``advise`` says to what was measured so far. What publishing costs is measured here, in up to two seconds.
+    """What ``advise`` says to what was measured so far. How fast this machine makes reprs is measured, in about 20 ms.
 
     *broker* is a kombu transport's name or a URL, by default that of the app. *where* takes ``redis_url``,
     ``key_prefix`` and ``app_name``.
@@ -62,7 +59,7 @@ def advice_for(summary: Summary, app: Celery | None, broker: str | None, **optio
         summary,
         broker or (broker_name(app) if app is not None else None),
         metadata.version("celery"),
-        publish_time=PublishTimer(budget=TIMING_BUDGET),
+        repr_speed=measure_repr_speed(),
         **options,
     )
 

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.api.location import Reader, locate, open_store
-from celery_argsize.figures.counters import Book, rules_of
+from celery_argsize.figures.counters import Tally, rules_of
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.measuring.measurement import fit
 from celery_argsize.stores.base import Batch, writer_name
@@ -59,10 +59,10 @@ def update_size_metrics(measurement: Measurement, app: Celery | None = None, **w
     measurement = fit(measurement)
     if location.monitor is not None and location.monitor.put(measurement):
         return
-    book = Book(1)
-    book.add(measurement, rules_of(location.settings))
+    tally = Tally(1)
+    tally.add(measurement, rules_of(location.settings))
     with open_store(location, write=True) as store:
-        _writer.write(store, book)
+        _writer.write(store, tally)
 
 
 class _Writer:
@@ -74,12 +74,12 @@ class _Writer:
         self._name = ""
         self._sequence = 0
 
-    def write(self, store: Store, book: Book) -> None:
+    def write(self, store: Store, tally: Tally) -> None:
         with self._lock:
             if self._pid != os.getpid():
                 self._pid, self._name, self._sequence = os.getpid(), writer_name(""), 0
             self._sequence += 1
-            store.apply(Batch(self._name, self._sequence, book.tasks, book.origins.take()))
+            store.apply(Batch(self._name, self._sequence, tally.tasks, tally.origins.take()))
 
 
 _writer: Final = _Writer()

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import Any
 
 import click
 
-from celery_argsize.commands.common import (
-    app_of,
-    as_json_option,
-    colored,
-    echo_json,
-    failing,
-    progress,
-    where_of,
-    where_options,
-)
+from celery_argsize.commands import common
 from celery_argsize.commands.shrinking import shrink_pools
 from celery_argsize.doctor.examine import SECONDS, diagnose
 from celery_argsize.doctor.facts import Scope
 from celery_argsize.doctor.text import COLORS, diagnosis_text
 
 
-@click.command()
-@where_options
+@common.command
 @click.option(
     "--timeout",
     type=click.FloatRange(1, 300),
@@ -43,20 +32,17 @@ from celery_argsize.doctor.text import COLORS, diagnosis_text
 @click.option("--apply-pool-shrink", is_flag=True, help="Shrink the pools of live workers until their clients fit.")
 @click.option("--yes", is_flag=True, help="Do not ask before that.")
 @click.option("--quiet", is_flag=True, help="Leave out what is well.")
-@as_json_option
-@click.pass_context
+@common.as_json_option
 def doctor(  # noqa: PLR0913 - options, as click passes them
-    context: click.Context,
-    /,
     *,
+    source: common.Source,
     timeout: float,
     max_clients: int | None,
     apply_pool_shrink: bool,
     yes: bool,
     quiet: bool,
     as_json: bool,
-    **where: Any,
-) -> None:
+) -> int:
     """Say what is wrong with the Redis, the settings, the live workers and this machine, and what to type.
 
     It only looks, unless --apply-pool-shrink is given. Ends with 0 if all is well, 1 if something warns, 2 if something
@@ -64,24 +50,22 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
 
     Example: celery -A proj argsize doctor
     """
-    app = app_of(context)
     if apply_pool_shrink and as_json:
         message = "--apply-pool-shrink and --json cannot be given together"
         raise click.UsageError(message)
     if yes and not apply_pool_shrink:
         message = "--yes is for --apply-pool-shrink; nothing else is asked"
         raise click.UsageError(message)
-    with failing(context):
-        if apply_pool_shrink:
-            context.exit(shrink_pools(app, Scope(app, where_of(where), timeout, max_clients), ask=not yes))
-        with progress("Looking") as advance:
-            diagnosis = diagnose(app, seconds=timeout, max_clients=max_clients, progress=advance, **where_of(where))
+    if apply_pool_shrink:
+        return shrink_pools(source.app, Scope(source.app, source.where, timeout, max_clients), ask=not yes)
+    with common.progress("Looking") as advance:
+        diagnosis = diagnose(source.app, seconds=timeout, max_clients=max_clients, progress=advance, **source.where)
     if as_json:
-        echo_json(diagnosis.to_json())
+        common.echo_json(diagnosis.to_json())
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        _show(diagnosis_text(diagnosis, width=width, quiet=quiet), color=colored(context))
-    context.exit(diagnosis.exit_code)
+        _show(diagnosis_text(diagnosis, width=width, quiet=quiet), color=common.colored())
+    return diagnosis.exit_code
 
 
 def _show(text: str, *, color: bool | None) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.figures.counters import Book, Figures
+from celery_argsize.figures.counters import Figures, Tally
 from celery_argsize.stores.base import Batch
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class Flusher:
         self._store = store
         self._interval = settings.flush_interval
         self._writer = writer
-        self._pending = Book(settings.max_task_names)
-        self._own = Book(settings.max_task_names)
+        self._pending = Tally(settings.max_task_names)
+        self._own = Tally(settings.max_task_names)
         self._thinning = Thinning(settings.max_task_names)
         self._app_name = settings.app_name
         #: What the keys of its figures begin with: tells the workers of one app from those of another.
@@ -116,7 +116,7 @@ class Flusher:
     @property
     def _left(self) -> int:
         """Task runs that are measured and not written yet."""
-        return self._pending.count + (Book.count_of(self._batch.tasks) if self._batch else 0)
+        return self._pending.count + (Tally.count_of(self._batch.tasks) if self._batch else 0)
 
     def own_figures(self) -> Figures:
         """What this worker measured, written or not; ``updated`` is when it last wrote."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.figures.counters import OTHER, Book, TaskStats
+from celery_argsize.figures.counters import OTHER, Tally, TaskStats
 from celery_argsize.worker.messages import chunks, pack, plain, split, unpack
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Handoff(Protocol):
         Called where no task waits.
         """
 
-    def drain(self, into: Book) -> None:
-        """Move everything that was handed over *into* a book. Main process, flusher's thread only."""
+    def drain(self, into: Tally) -> None:
+        """Move everything that was handed over *into* a tally. Main process, flusher's thread only."""
 
     def wait(self, timeout: float | None) -> None:
         """Return when there may be something to drain, after ``wake``, or after *timeout* seconds."""
@@ -79,10 +79,10 @@ class Handoff(Protocol):
 _failures: Final = FailureLog("what a task handed over could not be taken in, and is counted as an error")
 
 
-def _count_error(error: Exception, book: Book) -> None:
-    """Where one measurement could not be taken in: it is counted in *book*, and keeps none of the others back."""
+def _count_error(error: Exception, tally: Tally) -> None:
+    """Where one measurement could not be taken in: it is counted in *tally*, and keeps none of the others back."""
     _failures.report(error)
-    counts = book.tasks.setdefault(OTHER, TaskStats()).counts
+    counts = tally.tasks.setdefault(OTHER, TaskStats()).counts
     counts["errors"] = counts.get("errors", 0) + 1
 
 
@@ -99,7 +99,7 @@ class LocalHandoff:
     def __init__(self, rules: Rules, max_names: int) -> None:
         self._rules = rules
         self._queue: deque[Plain | _Sums] = deque()
-        self._folded = Book(max_names)
+        self._folded = Tally(max_names)
         self._folding = threading.Lock()
         self._woken = threading.Event()
 
@@ -133,7 +133,7 @@ class LocalHandoff:
     def linger(self, timeout: float) -> int:  # noqa: ARG002 - nothing is kept back
         return 0
 
-    def drain(self, into: Book) -> None:
+    def drain(self, into: Tally) -> None:
         with self._folding:
             self._fold()
             into.origins.merge(self._folded.origins.take())
@@ -162,7 +162,7 @@ class PipeWriter:
     def __init__(self, fd: int, rules: Rules, max_names: int) -> None:
         self._fd = fd
         self._rules = rules
-        self._kept = Book(max_names)
+        self._kept = Tally(max_names)
 
     def put(self, measurement: Plain) -> None:
         if type(measurement) is not tuple:
@@ -246,14 +246,14 @@ class PipeHandoff(PipeWriter):
         read_fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         return read_fd, os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
 
-    def drain(self, into: Book) -> None:
+    def drain(self, into: Tally) -> None:
         for _ in range(self.READS):
             data = self._read(self._read_fd)
             if not data:
                 break
             self._rest = self._take(self._rest + data, into)
 
-    def _take(self, data: bytes, into: Book) -> bytes:
+    def _take(self, data: bytes, into: Tally) -> bytes:
         """Unpack the whole messages in *data*; returns what is left of an unfinished one."""
         messages, rest = split(data)
         for message in messages:

@@ -16,7 +16,7 @@ from celery_argsize.figures.origins import Sighting
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from celery_argsize.figures.counters import Book, Rules
+    from celery_argsize.figures.counters import Rules, Tally
     from celery_argsize.measuring.measurement import Plain, PlainPart
 
 _T = TypeVar("_T")
@@ -57,8 +57,8 @@ def split(data: bytes) -> tuple[list[bytes], bytes]:
     return found, data[at:]
 
 
-def unpack(data: bytes, into: Book, rules: Rules) -> None:
-    """Add what a message says *into* a book."""
+def unpack(data: bytes, into: Tally, rules: Rules) -> None:
+    """Add what a message says *into* a tally."""
     content = marshal.loads(data)  # noqa: S302 - our own child's
     if len(content) == 2:  # noqa: PLR2004 - sightings, see chunks
         host, sightings = content
@@ -77,12 +77,12 @@ def _stats(counts: dict[str, int], maxima: dict[str, Any], exemplars: dict[str, 
     )
 
 
-def chunks(book: Book) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """What messages must say to add up to *book*, each with the dict that it empties: delete its keys there then."""
-    for host, sightings in [*book.origins.hosts.items()]:
+def chunks(tally: Tally) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """What messages must say to add up to *tally*, each with the dict that it empties: delete its keys there then."""
+    for host, sightings in [*tally.origins.hosts.items()]:
         for field, seen in [*sightings.items()]:
             yield (host, {field: tuple(seen)}), {field: sightings}
-    for name, stats in [*book.tasks.items()]:
+    for name, stats in [*tally.tasks.items()]:
         for chunk in _some_of(stats.counts):
             yield (name, chunk, {}, {}), dict.fromkeys(chunk, stats.counts)
         for some in _some_of(stats.maxima):

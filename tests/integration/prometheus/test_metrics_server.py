@@ -22,7 +22,7 @@ from support.servers import RedisServer, wait_until
 
 from celery_argsize import ConfigError
 from celery_argsize.api.collector import collector
-from celery_argsize.figures.counters import Book, Rules
+from celery_argsize.figures.counters import Rules, Tally
 from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import Measurement, Part
 from celery_argsize.prometheus.collector import ArgsizeCollector
@@ -49,11 +49,11 @@ def _nobody_works_on_after_the_test() -> Iterator[None]:
 
 
 def runs(sequence: int, *names: str, size: int = 5000) -> Batch:
-    book = Book(1000)
+    tally = Tally(1000)
     for name in names:
         part = Part(Size(size, size), "intact", size)
-        book.add(Measurement(name, f"id of {name}", part, part, 1234.5), Rules(1024, DEFAULT_BUCKETS))
-    return Batch("w", sequence, book.tasks)
+        tally.add(Measurement(name, f"id of {name}", part, part, 1234.5), Rules(1024, DEFAULT_BUCKETS))
+    return Batch("w", sequence, tally.tasks)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from celery_argsize import StoreError
 from celery_argsize.advice.advice import ReprLimits
-from celery_argsize.figures.counters import Book, Figures, Rules, TaskStats
+from celery_argsize.figures.counters import Figures, Rules, Tally, TaskStats
 from celery_argsize.figures.summary import summarize
 from celery_argsize.measuring.cuts import CUTS
 from celery_argsize.measuring.json_size import Size
@@ -48,10 +48,10 @@ bounds = st.just(DEFAULT_BUCKETS) | st.sets(st.integers(1, 10**7), min_size=1, m
 
 
 def figures_of(seen: Iterable[Measurement], buckets: tuple[int, ...] = DEFAULT_BUCKETS) -> Figures:
-    book = Book(1000)
+    tally = Tally(1000)
     for measurement in seen:
-        book.add(measurement, Rules(1024, buckets))
-    return Figures("app", book.tasks)
+        tally.add(measurement, Rules(1024, buckets))
+    return Figures("app", tally.tasks)
 
 
 def text_of(figures: Figures, buckets: tuple[int, ...] = DEFAULT_BUCKETS) -> bytes:
