@@ -140,7 +140,7 @@ def _release(location: Location, hold: _Hold, task: str | None) -> None:
         with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
             _broadcast(location, RELEASE, {"task": task}, reply=False, destination=hold.answered)
     if location.monitor is not None and location.monitor.flusher is not None:
-        location.monitor.flusher.release(REPLY_TIMEOUT, forget=True, task=task)
+        location.monitor.flusher.release(REPLY_TIMEOUT, task=task)
 
 
 def _broadcast(

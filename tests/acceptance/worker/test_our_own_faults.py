@@ -158,7 +158,7 @@ WAY: Final = (
     "worker.handoff:unpack",
     "worker.flusher:Flusher._turn",
     "worker.flusher:Flusher._deliver",
-    "worker.flusher:Flusher._seal",
+    "worker.flusher:Flusher._next_batch",
     "stores.redis:RedisStore.apply",
 )
 
@@ -170,7 +170,7 @@ ANYWHERE: Final = [
     "figures.counters:TaskStats.add",
     "figures.counters:Book.merge",
     "figures.origins:Origins.add",
-    "worker.install:_Installed.start",
+    "worker.install:InstalledMonitor.start",
     "worker.assembly:_worker_store",
     "worker.recorder:Recorder.__init__",
     "worker.handoff:PipeHandoff.__init__",
@@ -187,10 +187,10 @@ ANYWHERE: Final = [
 NOTHING_ARRIVES: Final = {
     "worker.handoff:PipeHandoff.drain",
     "worker.flusher:Flusher._deliver",
-    "worker.flusher:Flusher._seal",
+    "worker.flusher:Flusher._next_batch",
     "stores.redis:RedisStore.apply",
     "stores.redis:RedisStore.prepare",
-    "worker.install:_Installed.start",
+    "worker.install:InstalledMonitor.start",
     "worker.assembly:_worker_store",
     "worker.recorder:Recorder.__init__",
     "worker.handoff:PipeHandoff.__init__",

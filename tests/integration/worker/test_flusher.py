@@ -63,7 +63,7 @@ def test_exemplars_are_written_rarely_and_rare_ones_always(redis_url: str) -> No
     assert run("e", 3000, 111.0)["args.last_le.4096"] == "d"
     assert flusher.own_figures().tasks["scan"].exemplars["args.last_le.4096"].task_id == "e", "not in its own figures"
     store.reset()
-    assert flusher.release(5, forget=True)
+    assert flusher.release(5)
     assert run("f", 3000, 112.0) == {"args.last_le.4096": "f"}, "after a reset, at once"
     assert store.read().tasks["scan"].counts["count"] == 1
     flusher.stop(5)
@@ -186,7 +186,7 @@ def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
     handoff.put(measurement("after"))
     time.sleep(0.3)  # several intervals, in which it must not come
     assert set(RedisStore(settings).read().tasks) == {"before"}
-    assert flusher.release(5, forget=True)
+    assert flusher.release(5)
     wait_until(lambda: set(RedisStore(settings).read().tasks) == {"before", "after"}, what="the release")
     assert flusher.stop(5) == 0
     assert set(flusher.own_figures().tasks) == {"after"}
@@ -229,7 +229,7 @@ def test_releasing_with_a_store_that_nobody_else_sees_clears_it() -> None:
     flusher, handoff = start(store, settings, LocalHandoff(RULES, 100))
     handoff.put(measurement())
     assert flusher.flush(5, hold=5)
-    assert flusher.release(5, forget=True)
+    assert flusher.release(5)
     assert counted(store) == 0
     flusher.stop(5)
 
