@@ -22,6 +22,7 @@ _REPR_TYPES: Final = (Decimal, UUID, datetime, date, time, timedelta)
 #: Types that no serializer changes.
 _PLAIN: Final = (str, int, float, bool, type(None))
 _OPENERS: Final = {list: "[(", tuple: "([", dict: "{", set: "{", frozenset: "{"}
+_CLOSERS: Final = (",)", ")", "]", "}")
 _TOKEN: Final = re.compile(r"'|[(\[{](?:\.\.\.,?[)\]}])?|[)\]}]|, (?:\.\.\.)?|: |\.\.\.")
 
 #: How often each character may be passed over, on average.
@@ -63,6 +64,7 @@ class HeaderWalk:
 
     def read(self, value: Any, at: int, level: int) -> int:
         """The position behind *value*, which stands at *at* within *level* containers."""
+        self._stop(at)
         if isinstance(value, str):
             return self._chars(value.replace("'", "\\'") if len(value) < len(self.text) else value, "'", at)
         if isinstance(value, bytes):
@@ -78,10 +80,7 @@ class HeaderWalk:
             return self._token(str(value), at)
         raise MismatchError
 
-    # -- containers
-
     def _container(self, value: Any, openers: str, at: int, level: int) -> int:
-        self._stop(at)
         text = self.text
         end = ""
         if isinstance(value, (set, frozenset)):
@@ -100,10 +99,10 @@ class HeaderWalk:
         first = True
         for member in value.items() if isinstance(value, dict) else value:
             if not first:
-                at = self._punctuation(", ", at)
+                at = self._expect(at, ", ")
             first = False
             at = self._item(member, at, level + 1) if isinstance(value, dict) else self._member(member, at, level + 1)
-        return self._close(at) + len(end)
+        return self._expect(at, *_CLOSERS) + len(end)
 
     def _left_out(self, level: int) -> None:
         self.depth = min(self.depth or level, level)
@@ -116,7 +115,7 @@ class HeaderWalk:
         if more > at + 3:
             self.size = True
             return more + self.text.startswith((")", "]", "}"), more)
-        at = self._close(more) + end
+        at = self._expect(more, *_CLOSERS) + end
         if self.text.startswith("...", at):
             self.size = True
             at += 3
@@ -132,7 +131,7 @@ class HeaderWalk:
                 at = self.read(key, at, 0)
             except MismatchError:
                 at = self._skip(at, ": ", 0)
-        return self._member(value, self._punctuation(": ", at), level)
+        return self._member(value, self._expect(at, ": "), level)
 
     def _member(self, value: Any, at: int, level: int) -> int:
         """Behind a member. One whose type a serializer may have changed is passed over."""
@@ -141,15 +140,6 @@ class HeaderWalk:
         except MismatchError:
             self.mismatched += type(value) in _PLAIN
             return self._skip(at, ", ", level)
-
-    def _close(self, at: int) -> int:
-        self._stop(at)
-        for closer in (",)", ")", "]", "}"):
-            if self.text.startswith(closer, at):
-                return at + len(closer)
-        raise MismatchError
-
-    # -- what cannot be matched
 
     def _skip(self, at: int, stop: str, level: int) -> int:
         """The position of the next *stop* outside texts and brackets, or of the bracket that closes the container."""
@@ -188,21 +178,19 @@ class HeaderWalk:
             last, end = end, self.text.find("'", end + 1)
         return (last if end < 0 else end) + 1
 
-    # -- tokens
-
     def _stop(self, at: int) -> None:
         """Raise ``_CutError`` where the header was cut between two tokens."""
         if self.text.startswith(", ...", at):
             raise _CutError
 
-    def _punctuation(self, token: str, at: int) -> int:
+    def _expect(self, at: int, *tokens: str) -> int:
         self._stop(at)
-        if self.text.startswith(token, at):
-            return at + len(token)
+        for token in tokens:
+            if self.text.startswith(token, at):
+                return at + len(token)
         raise MismatchError
 
     def _token(self, token: str, at: int) -> int:
-        self._stop(at)
         if not self.text.startswith(token, at):
             return self._cut(token, at)
         self.matched += 1
@@ -213,7 +201,6 @@ class HeaderWalk:
         return at
 
     def _chars(self, text: str, quote: str, at: int) -> int:
-        self._stop(at)
         if not self.text.startswith(quote, at):
             raise MismatchError
         inside = at + len(quote)

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
@@ -63,7 +64,7 @@ def measure(obj: object) -> Size | None:
 
 
 def measure_part(part: object) -> tuple[int, int] | None:
-    """Characters and bytes of a task's args or kwargs: 0 if they are empty or absent, ``None``: no JSON form."""
+    """Characters and bytes of a task's args or kwargs: 0 if empty or absent, ``None`` if they have no JSON form."""
     return EMPTY if part is None or (type(part) in PARTS and not part) else measure_plain(part)
 
 
@@ -121,7 +122,7 @@ def kombu_form(obj: object) -> object:
     """What kombu writes for *obj*, a set or of a type that needs no code of its own; orjson asks for it.
 
     Raises:
-        ForeignError: the type's own code decides, see ``encode_exactly``.
+        ForeignError: the type's own code decides; json then measures it.
     """
     kind = type(obj)
     if kind in _KOMBU_TYPES:
@@ -197,6 +198,7 @@ _KOMBU_TYPES: Final = frozenset({bytes, datetime, date, time, Decimal, UUID})
 #: How containers iterate that have no code of their own for it.
 _USUAL: Final = (dict.items, OrderedDict.items, list.__iter__, tuple.__iter__)
 _kombu: Final = JSONEncoder()
+_dumps: Final = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
 
 
 class ForeignError(Exception):
@@ -204,21 +206,13 @@ class ForeignError(Exception):
 
 
 def _measure_exactly(obj: object) -> tuple[int, int]:
-    text = encode_exactly(obj)
-    return len(text), len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-def encode_exactly(obj: object) -> str:
-    """*obj* as compact JSON. Raises whatever encoding raises, and whatever the code of objects in it does."""
+    """Characters and bytes of *obj*. Raises whatever encoding raises, and whatever the code of objects in it does."""
     try:
         marshal.dumps(obj)  # type: ignore[arg-type]  # a ValueError: it holds types that may have code of their own
-        return _dumps(obj)
+        text = _dumps(obj)
     except (ValueError, TypeError):
-        return _dumps(_Converter().convert(obj))
-
-
-def _dumps(obj: object) -> str:
-    return json.dumps(obj, ensure_ascii=False, separators=(",", ":"))
+        text = _dumps(_Converter().convert(obj))
+    return len(text), len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 class _Converter:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 class Assembly:
     """The parts of one worker's main process."""
 
+    settings: Settings
     store: Store
     handoff: Handoff
     recorder: Recorder
@@ -65,7 +66,7 @@ def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, s
     recorder = Recorder(app, settings, handoff)
     flusher = Flusher(handoff, store, settings, writer_name(hostname))
     server = _metrics_server(app, settings, flusher) if hostname and settings.prometheus_port else None
-    return Assembly(store, handoff, recorder, flusher, server)
+    return Assembly(settings, store, handoff, recorder, flusher, server)
 
 
 def build_for_child(app: Celery, settings: Settings, path: str) -> Recorder:

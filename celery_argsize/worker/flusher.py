@@ -11,8 +11,8 @@ import random
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
     from celery_argsize.settings import Settings
     from celery_argsize.stores.base import Store
     from celery_argsize.worker.handoff import Handoff
-
-
-@dataclass(slots=True)
-class _Request:
-    """What another thread wants the writing thread to do."""
-
-    act: Callable[[], bool]
-    answer: bool = False
-    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Flusher:
@@ -68,7 +59,7 @@ class Flusher:
         self._last_flush: float | None = None
         self._next_flush = self._may_try_from = self._held_until = self._deadline = 0.0  # monotonic seconds
         self._failure_log = FailureLog("figures are not being written, they are kept and tried again")
-        self._requests: deque[_Request] = deque()
+        self._requests: deque[tuple[Callable[[], bool], Future[bool]]] = deque()
         self._attention = threading.Event()
         self._stopping = threading.Event()
         #: Guards the handoff's reading end and the books. Never held while waiting.
@@ -105,7 +96,8 @@ class Flusher:
         self._handoff.wake()
         self._thread.join(timeout + 0.5)
         self._intake.join(0.5)
-        self._try_to_drain()
+        with self._failure_log.caught():
+            self._drain()
         with self._lock:
             self._closed = True  # from here on its descriptors may be somebody else's
             if not (self._thread.is_alive() or self._intake.is_alive()):
@@ -120,22 +112,21 @@ class Flusher:
     def _ask(self, act: Callable[[], bool], timeout: float) -> bool:
         if not self._thread.is_alive():
             return False
-        request = _Request(act)
-        self._requests.append(request)
+        answer: Future[bool] = Future()
+        self._requests.append((act, answer))
         self._attention.set()
-        return request.done.wait(timeout) and request.answer
+        wait([answer], timeout)
+        return answer.done() and answer.result()
 
     # -- taking in
 
     def _take_in(self) -> None:
         while not self._stopping.is_set():
-            try:
+            with self._failure_log.caught():
                 self._handoff.wait(None)
-                self._stopping.wait(self.GATHER)
+            self._stopping.wait(self.GATHER)
+            with self._failure_log.caught():
                 self._drain()
-            except Exception as exc:  # noqa: BLE001 - the thread must live on
-                self._failure_log.report(exc)
-                self._stopping.wait(self._interval)
             if self._has_pending:
                 self._attention.set()
 
@@ -143,12 +134,6 @@ class Flusher:
         with self._lock:
             if not self._closed:
                 self._handoff.drain(self._pending)
-
-    def _try_to_drain(self) -> None:
-        try:
-            self._drain()
-        except Exception as exc:  # noqa: BLE001 - the worker must stop
-            self._failure_log.report(exc)
 
     @property
     def _has_pending(self) -> bool:
@@ -171,9 +156,8 @@ class Flusher:
         if time.monotonic() >= self._next_flush:
             self._deliver()
         while self._requests and time.monotonic() >= self._may_try_from:
-            request = self._requests.popleft()
-            request.answer = request.act()
-            request.done.set()
+            act, answer = self._requests.popleft()
+            answer.set_result(act())
 
     def _pause(self) -> float | None:
         """Seconds until there is something to do; ``None``: not before something comes in."""
@@ -236,9 +220,9 @@ class Flusher:
         self._failures += 1
         self._all_failures += 1
         now = time.monotonic()
-        wait = min(self.MAX_BACKOFF, max(self.MIN_BACKOFF, self._interval) * 2 ** min(self._failures - 1, 10))
+        pause = min(self.MAX_BACKOFF, max(self.MIN_BACKOFF, self._interval) * 2 ** min(self._failures - 1, 10))
         self._may_try_from = now + self.MIN_BACKOFF
-        self._next_flush = now + wait * random.uniform(1.0, 1.5)  # noqa: S311 - so that not all workers come at once
+        self._next_flush = now + pause * random.uniform(1.0, 1.5)  # noqa: S311 - so that not all workers come at once
         self._failure_log.report(error)
 
     def _finish(self) -> None:
@@ -257,7 +241,7 @@ class Flusher:
             if time.monotonic() >= self._deadline:
                 break
         while self._requests:
-            self._requests.popleft().done.set()
+            self._requests.popleft()[1].set_result(False)
         with suppress(Exception):
             self._store.close()
 

@@ -11,7 +11,6 @@ import atexit
 import logging
 import os
 import threading
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +24,7 @@ from celery_argsize.settings import check
 from celery_argsize.worker.monitor import Monitor, bare, monitors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from celery import Celery
 
@@ -77,7 +76,6 @@ class InstalledMonitor(Monitor):
     def __init__(self, app: Celery) -> None:
         super().__init__(app)
         self._uid = f"celery_argsize.{id(app)}"
-        self._shutdown_timeout = 0.0
         self._starting = threading.Lock()
 
     def connect(self) -> None:
@@ -134,9 +132,7 @@ class InstalledMonitor(Monitor):
             # Importing it registers our remote control commands.
             from celery_argsize.worker import remote_control  # noqa: F401, PLC0415
         parts.start()
-        self._pid, self.hostname, self.store = os.getpid(), hostname, parts.store
-        self._shutdown_timeout = settings.shutdown_timeout
-        self._assembly = parts
+        self._pid, self.hostname, self.store, self._assembly = os.getpid(), hostname, parts.store, parts
         self._measure(parts.recorder)
         if parts.handoff.path is not None:
             os.environ[_HANDOFF_ENV] = parts.handoff.path
@@ -181,7 +177,7 @@ class InstalledMonitor(Monitor):
         app = bare(current_app)  # the copy of our app that came pickled from the main process; its tasks run here
         if path is None or self._recorder is not None or app.main != self.app.main:
             return
-        with _failures_logged("cannot measure in this process, which runs without it"):
+        with FailureLog("cannot measure in this process, which runs without it").caught(logging.ERROR):
             from celery_argsize.worker import assembly  # noqa: PLC0415 - as in start()
 
             self._measure(assembly.build_for_child(app, self.settings, path))
@@ -200,21 +196,18 @@ class InstalledMonitor(Monitor):
         self._assembly = self._recorder = None
         atexit.unregister(self.stop)
         self._ignore(signals.worker_shutdown, signals.task_prerun, signals.worker_process_shutdown)
-        unwritten = 0
-        with _failures_logged("could not stop as it should; what was not written yet may be lost"):
-            unwritten = parts.flusher.stop(self._shutdown_timeout)
-        with _failures_logged("the server of metrics could not stop as it should", logging.WARNING):
+        unwritten, timeout = 0, parts.settings.shutdown_timeout
+        with FailureLog("could not stop as it should; what was not written yet may be lost").caught(logging.ERROR):
+            unwritten = parts.flusher.stop(timeout)
+        with FailureLog("the server of metrics could not stop as it should").caught():
             if parts.server is not None:
                 parts.server.stop()
-        with _failures_logged("no report at shutdown", logging.WARNING):
+        with FailureLog("no report at shutdown").caught():
             for line in parts.report(self.hostname) if report and self.hostname else ():
                 logger.warning("%s", line)
         if unwritten:
-            logger.error(
-                "celery_argsize: the figures of %d task runs could not be written within %g s and are lost",
-                unwritten,
-                self._shutdown_timeout,
-            )
+            lost = "celery_argsize: the figures of %d task runs could not be written within %g s and are lost"
+            logger.error(lost, unwritten, timeout)
         os.environ.pop(_HANDOFF_ENV, None)
         parts.handoff.hide()  # a flusher that hangs did not close it
 
@@ -224,28 +217,15 @@ class InstalledMonitor(Monitor):
         """At the first eager run: start, if eager runs are to be counted."""
         if task.app is not self.app or not task.request.is_eager:
             return
-        with self._starting:  # first runs in other threads wait for the one that starts
-            if self._recorder is None:
-                self._start_for_eager_runs()
-        if self._recorder is not None:
-            self._recorder.on_task_prerun(task=task, **arguments)
-
-    def _start_for_eager_runs(self) -> None:
-        with _failures_logged("cannot count eager tasks in this process"):
+        failures = FailureLog("cannot count eager tasks in this process")
+        with self._starting, failures.caught(logging.ERROR):  # first runs in other threads wait for this one
             settings = self.settings
-            if settings.enabled and settings.include_eager:
+            if self._recorder is None and settings.enabled and settings.include_eager:
                 self.start(settings, "", in_process=True)
-                return
-        self._ignore(signals.task_prerun)
-
-
-@contextmanager
-def _failures_logged(what: str, level: int = logging.ERROR) -> Iterator[None]:
-    """Log an exception as *what*, and go on: the worker must run and stop as it would without us."""
-    try:
-        yield
-    except Exception as exc:  # noqa: BLE001 - see above
-        FailureLog(what).report(exc, level)
+        if self._recorder is None:
+            self._ignore(signals.task_prerun)
+        else:
+            self._recorder.on_task_prerun(task=task, **arguments)
 
 
 def _runs_in_process(pool: Any) -> bool:

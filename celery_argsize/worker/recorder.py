@@ -34,10 +34,7 @@ _runs: Final = count()
 
 
 def measure_celery_task_size(
-    task: Any,
-    task_id: str | None = None,
-    args: Any = None,
-    kwargs: Any = None,
+    task: Any, task_id: str | None = None, args: Any = None, kwargs: Any = None
 ) -> Measurement:
     """Measure the arguments of one run of *task*. In a ``task_prerun`` handler, pass what the signal brings.
 
@@ -52,12 +49,12 @@ def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: An
     # A request has no reprs where the message had none: eager runs, protocol 1, senders in other languages.
     name, origin = task.name, request.origin
     return (
-        _clean_name(name) if type(name) is str and len(name) <= NAME_BYTES else clean(name, NAME_BYTES),
+        (_known_name if type(name) is str and len(name) <= NAME_BYTES else clean)(name, NAME_BYTES),
         clean(task_id or request.id or "", ID_BYTES),
         _part(request.args if args is None else args, getattr(request, "argsrepr", None)),
         _part(request.kwargs if kwargs is None else kwargs, getattr(request, "kwargsrepr", None)),
         time.time(),
-        _known_host(origin) if type(origin) is str and len(origin) <= NAME_BYTES else _host(origin),
+        (_known_host if type(origin) is str and len(origin) <= NAME_BYTES else _host)(origin),
     )
 
 
@@ -81,16 +78,12 @@ def _part(value: Any, header: Any) -> PlainPart:
     return size and (size[0], size[1]), verdict, chars, shown, limit, shape and (*shape,)
 
 
-@lru_cache(maxsize=256)
-def _clean_name(name: str) -> str:
-    return clean(name, NAME_BYTES)
-
-
 def _host(origin: object) -> str:
     return clean(str(origin or "").rpartition("@")[2], ORIGIN_BYTES)
 
 
-#: Only called with short texts, so that little is remembered whatever senders send.
+#: Only for short texts, so that little is remembered whatever senders send.
+_known_name: Final = lru_cache(maxsize=256)(clean)
 _known_host: Final = lru_cache(maxsize=256)(_host)
 
 
@@ -139,14 +132,9 @@ class Recorder:
 
     def on_child_exit(self, **_: Any) -> None:
         """Hand over what a full pipe kept back. Receives ``celery.signals.worker_process_shutdown``."""
-        try:
+        lost = 0
+        with self._failures.caught():
             lost = self.handoff.linger(1.0)
-        except Exception as exc:  # noqa: BLE001 - the child must end as it would
-            self._failures.report(exc)
-            return
         if lost:
-            logger.error(
-                "celery_argsize: the main process took nothing for a second, as this child ended; the figures of %d "
-                "task runs are lost",
-                lost,
-            )
+            text = "celery_argsize: the main process took nothing for a second, as this child ended"
+            logger.error("%s; the figures of %d task runs are lost", text, lost)
