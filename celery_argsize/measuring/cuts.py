@@ -69,8 +69,8 @@ _CUSTOM: Final = Reading("custom")
 def read_header(header: object, value: object) -> Reading:
     """What Celery did to *header*, the ``argsrepr`` or ``kwargsrepr`` of *value*; ``None``: the message had none.
 
-    A caller can send a text of its own (``argsrepr=`` of ``apply_async``). It counts as intact if it begins and ends
-    as the repr of *value* would, is no shorter than any member, and has no dots where a cut can be.
+    A text of the caller's own (``argsrepr=`` of ``apply_async``) counts as intact if it begins and ends as the repr of
+    *value* would, is no shorter than any member, and has no dots where a cut can be.
     """
     if type(header) is not str or not header or len(header) > MOST_READ:
         return Reading("unknown")
@@ -166,7 +166,7 @@ def _side_by_side(header: str, value: object) -> Reading:
 def _is_as_long_as_whole(header: str, value: object) -> bool:
     """Whether *header* is as long as the whole repr, so that no text in it was cut.
 
-    A text that is cut gets shorter, or, if it loses just as much as the dots take, nothing but brackets follows it.
+    A text that is cut gets shorter. If it loses just as much as the dots take, nothing but brackets follows it.
     """
     if header.rstrip(")]},").endswith("...'"):
         return False

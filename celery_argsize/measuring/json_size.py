@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 #: What ``measure_json_size`` gives for a value that has no JSON form.
 UNMEASURABLE: Final = -1
 
-#: Characters above which a value counts as unmeasurable. No broker takes such a message; most likely the value holds
-#: one container many times over, as pickle and YAML can send it, and may be endless.
+#: Characters above which a value counts as unmeasurable: no broker takes such a message. Pickle and YAML can send a
+#: small one that holds one container many times over.
 MOST: Final = 512 * 1024 * 1024
 
 
@@ -135,8 +135,7 @@ def kombu_form(obj: object) -> object:
 def encode(obj: object, default: Callable[[Any], object] | None = kombu_form) -> tuple[tuple[int, int], bytes | None]:
     """Characters and bytes of *obj*, encoded in one go, and its JSON, or ``None`` where json had to measure it.
 
-    *default* gives orjson the form of what JSON lacks; without it json measures any such value. Raises whatever
-    encoding raises.
+    *default* gives orjson the form of what JSON lacks; without it json measures that. Raises what encoding raises.
     """
     try:
         data = orjson.dumps(obj, default, _OPTIONS)
@@ -165,8 +164,7 @@ def encode(obj: object, default: Callable[[Any], object] | None = kombu_form) ->
 def _json_longer_by(data: bytes, obj: object) -> int | None:
     """Characters that json writes more than orjson did; ``None`` where only json can tell.
 
-    orjson writes NaN and the infinities as "null", a UUID as its text, and small floats its own way. Each is looked
-    for in the text first, and only then in the value.
+    orjson writes NaN and the infinities as "null", a UUID as its text, and small floats its own way.
     """
     if (b"null" in data or _UUID.search(data)) and not _is_plain(obj):
         return None
@@ -218,15 +216,14 @@ def _measure_exactly(obj: object) -> tuple[int, int]:
 class _Converter:
     """Makes one value of types that JSON has, as kombu does; a set becomes a list, an Enum its value.
 
-    json would take all that containers yield by code of their own, also without end. Types are looked at by ``type``:
-    an object's ``__class__`` may lie.
+    json by itself would take all that containers yield by code of their own, also without end.
     """
 
     def __init__(self) -> None:
         self._left = MOST_YIELDED
 
     def convert(self, obj: Any) -> Any:
-        kind = type(obj)
+        kind = type(obj)  # an object's __class__ may lie
         if issubclass(kind, dict):
             return self._dict(obj, kind.items)
         if issubclass(kind, (list, tuple)):

@@ -11,26 +11,20 @@ if TYPE_CHECKING:
 
 #: Characters of a text, or estimated bytes of a container, above which it is encoded piece by piece.
 SLICE: Final = 128 * 1024
-
 #: Members that are encoded at once, at most: orjson sets aside 256 bytes for each.
 SLICE_MEMBERS: Final = 4096
-
 #: Characters of a long text that are encoded at once: orjson sets aside 8 times their UTF-8 length, and a single
 #: character beyond the basic plane makes the slice take four bytes for each.
 STRING_SLICE: Final = 16 * 1024
-
 #: Levels down to which containers are cut up. Deeper ones, and cycles, are left to the encoder, which ends them.
 SLICE_DEPTH: Final = 16
-
 #: Estimated bytes up to which a member beside big ones is encoded together with its neighbors.
 SMALL_MEMBER: Final = 64
-
 #: Containers of up to this many members are looked at whole: they may mix small and big ones.
 SAMPLE: Final = 16
 
 #: The types of args and kwargs, and of what is cut up.
 PARTS: Final = (list, tuple, dict)
-
 #: Comes in place of a container that is cut up, before its members.
 FRAME: Final = object()
 
@@ -79,10 +73,10 @@ def _estimate_one(containers: list[Any], depth: int, *, alike: bool) -> int:
 def slices(obj: Any, level: int = 1, size: int | None = None) -> Iterator[tuple[Any, int, int]]:
     """Pieces of *obj*, to be encoded one after another: ``(piece, frame, level)``.
 
-    *frame* is what encoding the piece adds to what it stands for (quotes, brackets, commas): the sizes of all pieces,
-    less their frames, are the size of *obj*. A container that is cut up comes as ``FRAME``, with its own brackets and
-    commas as a negative frame, and then as its members. *level* is that of the containers in the piece; the outermost
-    is 1. *size* is the estimate, where it is known.
+    *frame* is what encoding the piece adds (quotes, brackets, commas): the sizes of all pieces, less their frames, are
+    the size of *obj*. A container that is cut up comes as ``FRAME``, with its own brackets and commas as a negative
+    frame, and then as its members. *level* is that of the containers in the piece, 1 the outermost. *size*: the
+    estimate, if it is known.
     """
     kind, depth = type(obj), SLICE_DEPTH - level + 1
     if kind is str and len(obj) > SLICE:

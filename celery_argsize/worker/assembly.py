@@ -1,8 +1,7 @@
-"""Puts together what measures and writes in a worker.
+"""Puts together what measures and writes in a worker. Imported when one starts, so that producers do not pay for it.
 
-Imported when a worker starts, so that a producer does not pay for it. Whatever children and the flusher's threads need
-is imported before the first fork, mostly here at the top: a fork while another thread imports a module would leave that
-import locked in the child for ever.
+Whatever children and the flusher's threads need is imported before the first fork, mostly here at the top: a fork while
+another thread imports a module would leave that import locked in the child for ever.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ class Assembly:
     handoff: Handoff
     recorder: Recorder
     flusher: Flusher
-    server: MetricsServer | None
-    """Serves this worker's own metrics, where a port is set for it."""
+    server: MetricsServer | None  # of this worker's own metrics, if a port is set for it
 
     def start(self) -> None:
         """Start the threads of this process."""
@@ -51,7 +49,7 @@ class Assembly:
 
     def report(self, hostname: str) -> list[str]:
         """The lines for the log at shutdown."""
-        # Not imported at the top: half a megabyte that every child would share. No child is forked any more by now.
+        # Not at the top: half a megabyte that all children would have. By now no child is forked any more.
         from celery_argsize.figures.summary import summarize  # noqa: PLC0415
         from celery_argsize.views.report import shutdown_lines  # noqa: PLC0415
 

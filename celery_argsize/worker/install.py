@@ -1,8 +1,7 @@
 """``install()`` and the life of a worker that measures, told by Celery's signals.
 
-``install`` only connects receivers, so that it costs a producer nothing. What measures and writes (``assembly``) is
-imported when a worker starts: at ``worker_init``, in its main process. It ends at ``worker_shutdown``, or at exit where
-a cold shutdown sends no signal.
+``install`` only connects receivers, so that it costs a producer nothing. The work begins at ``worker_init``, in the
+main process, and ends at ``worker_shutdown``, or at exit where a cold shutdown sends no signal.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ _NO_REDIS: Final = (
 def install(app: Celery, **settings: Any) -> Monitor:
     """Measure the arguments of every task that workers of *app* run.
 
-    Call it where the app is made, so that each process with the app has the monitor. Outside workers it starts no
-    thread and opens no connection. It may be called again: later *settings* win, until a worker has started.
+    Call it where the app is made. Outside workers it starts no thread and opens no connection. When it is called again,
+    the later *settings* win, until a worker has started.
 
     Raises:
         ConfigError: a setting that does not exist, or a value that cannot work.
@@ -82,7 +81,7 @@ class InstalledMonitor(Monitor):
         """Wait for a worker to start."""
         self._listen(signals.worker_init, self._on_worker_init)
         self._listen(signals.worker_process_init, self._on_child_init)
-        # Outside workers only eager runs send it, so that a process that merely sends tasks never gets here.
+        # Outside workers only eager runs send it: merely to send a task costs nothing.
         self._listen(signals.task_prerun, self._on_eager_run)
 
     def disconnect(self) -> None:
@@ -97,7 +96,7 @@ class InstalledMonitor(Monitor):
         for signal in all_signals:
             signal.disconnect(dispatch_uid=self._uid)
 
-    # -- a worker starts -------------------------------------------------------------------------------------------
+    # -- a worker starts
 
     def _on_worker_init(self, sender: Any = None, **_: Any) -> None:
         if bare(sender.app) is not self.app:
@@ -122,15 +121,14 @@ class InstalledMonitor(Monitor):
         """
         if self.flusher is not None:
             return
-        # Here and not at the top, as producers need none of it; before the first fork and the first thread.
+        # Not at the top, for producers; before the first fork and the first thread.
         from celery_argsize.worker import assembly  # noqa: PLC0415
 
         parts = assembly.build(self.app, settings, hostname, in_process=in_process, spawns=spawns)
         if not parts.store.shared:
             self._log(partial(logger.warning, _NO_REDIS))
         if hostname:
-            # Importing it registers our remote control commands.
-            from celery_argsize.worker import remote_control  # noqa: F401, PLC0415
+            from celery_argsize.worker import remote_control  # noqa: F401, PLC0415 - registers its commands
         parts.start()
         self._pid, self.hostname, self.store, self._assembly = os.getpid(), hostname, parts.store, parts
         self._measure(parts.recorder)
@@ -157,10 +155,10 @@ class InstalledMonitor(Monitor):
         else:
             self._listen(signals.celeryd_after_setup, write_once)
 
-    # -- its children ----------------------------------------------------------------------------------------------
+    # -- its children
 
     def after_fork(self) -> None:
-        """In a forked child: let go of what is the parent's, and measure on if the parent takes in what is measured."""
+        """In a forked child: let go of what is the parent's. Measure on if the parent gets what is measured here."""
         self._starting = threading.Lock()
         if self._assembly is not None and self._assembly.server is not None:
             self._assembly.server.abandon()
@@ -174,7 +172,7 @@ class InstalledMonitor(Monitor):
     def _on_child_init(self, **_: Any) -> None:
         """In a spawned child: open the pipe that a forked one inherits."""
         path = os.environ.get(_HANDOFF_ENV)
-        app = bare(current_app)  # the copy of our app that came pickled from the main process; its tasks run here
+        app = bare(current_app)  # a copy of our app, pickled in the main process; its tasks run here
         if path is None or self._recorder is not None or app.main != self.app.main:
             return
         with FailureLog("cannot measure in this process, which runs without it").caught(logging.ERROR):
@@ -182,7 +180,7 @@ class InstalledMonitor(Monitor):
 
             self._measure(assembly.build_for_child(app, self.settings, path))
 
-    # -- its end ---------------------------------------------------------------------------------------------------
+    # -- its end
 
     def _on_worker_shutdown(self, sender: Any = None, **_: Any) -> None:
         if bare(sender.app) is self.app:
@@ -211,7 +209,7 @@ class InstalledMonitor(Monitor):
         os.environ.pop(_HANDOFF_ENV, None)
         parts.handoff.hide()  # a flusher that hangs did not close it
 
-    # -- eager runs in a process that is no worker -----------------------------------------------------------------
+    # -- eager runs in a process that is no worker
 
     def _on_eager_run(self, task: Any = None, **arguments: Any) -> None:
         """At the first eager run: start, if eager runs are to be counted."""

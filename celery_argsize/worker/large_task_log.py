@@ -1,8 +1,6 @@
-"""Logs large tasks, before their body runs: so that a task that gets its process killed is in the log.
+"""Logs large tasks before their body runs, so that one that gets its process killed is in the log.
 
-No argument value is logged, only sizes, names and ids. Each task name may be logged a few times at once, then a few
-times a minute; the next block says how many were left out.
-
+Each task name may be logged a few times at once, then a few times a minute; the next block says how many were left out.
 All children of a worker share this allowance, in memory that they inherit when forked. It has no lock: two children
 that log a task at the same moment may log one block too many, and nothing worse.
 """

@@ -38,15 +38,15 @@ def measure_celery_task_size(
 ) -> Measurement:
     """Measure the arguments of one run of *task*. In a ``task_prerun`` handler, pass what the signal brings.
 
-    What is not given comes from ``task.request``, which also has the ``argsrepr`` and ``kwargsrepr`` of the message.
-    An argument that cannot be measured raises nothing: its part has the size ``None``.
+    What is not given comes from ``task.request``, and so do the ``argsrepr`` and ``kwargsrepr`` of the message. Never
+    raises for what the arguments are: a part that cannot be measured has the size ``None``.
     """
     return named(_measure(task, task.request, task_id, args, kwargs))
 
 
 def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: Any) -> Plain:
     """One run, measured, as plain tuples: a ``Measurement`` would take longer to make than all the rest."""
-    # A request has no reprs where the message had none: eager runs, protocol 1, senders in other languages.
+    # A request has no reprs if the message had none: eager runs, protocol 1, other languages.
     name, origin = task.name, request.origin
     return (
         (_known_name if type(name) is str and len(name) <= NAME_BYTES else clean)(name, NAME_BYTES),
@@ -64,7 +64,7 @@ _EMPTY: Final[PlainPart] = (EMPTY, "intact", 2, 0, 0, None)
 
 
 def _part(value: Any, header: Any) -> PlainPart:
-    """One part. *header* is the repr of it that the message brought; only where that was cut is it worked out whole."""
+    """One part. *header*: its repr as the message brought it, which is only worked out whole where it was cut."""
     if header in _EMPTY_REPRS.get(type(value), ()) and not value:
         return _EMPTY
     verdict, shown, limit = read_header(header, value)

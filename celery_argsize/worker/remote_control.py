@@ -1,7 +1,7 @@
 """The remote control commands that workers answer: two that a reset sends, and ``celery inspect argsize``.
 
-A reset brings back nothing from before it and loses nothing from after it: each worker writes all it has and then holds
-back, the store is cleared, the workers are released. A worker that is not released holds back for a bounded time.
+In a reset, each worker writes all it has and then holds back, the store is cleared, and the workers are released. So
+nothing from before comes back, and nothing from after is lost. A hold that nobody releases ends by itself.
 """
 
 from __future__ import annotations

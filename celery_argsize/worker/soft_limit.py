@@ -1,10 +1,8 @@
 """Celery's soft time limit while we measure: held back, and raised in the task a moment later.
 
 The limit is a signal, whose handler raises ``SoftTimeLimitExceeded`` wherever the child happens to be. Within our
-receiver it would never reach the task, as ``Signal.send`` swallows what receivers raise. So our handler does not raise:
-a thread waits until the task is out of its receivers, then sends the signal again, to billiard's own handler.
-
-The handler takes no lock. A task whose limit does not come pays next to nothing.
+receiver it would never reach the task, as ``Signal.send`` swallows what receivers raise. So our handler, which takes no
+lock, has a thread wait until the task is out of its receivers and send the signal again, to billiard's own handler.
 """
 
 from __future__ import annotations
