@@ -59,35 +59,32 @@ def measure_json_size(obj: object) -> int:
 
 def measure(obj: object) -> Size | None:
     """Size of *obj*; ``None`` if it has no JSON form. Takes the memory of one slice, whatever the size."""
-    size = measure_plain(obj)
-    return size and Size(*size)
-
-
-def measure_part(part: object) -> tuple[int, int] | None:
-    """Characters and bytes of a task's args or kwargs: 0 if empty or absent, ``None`` if they have no JSON form."""
-    return EMPTY if part is None or (type(part) in PARTS and not part) else measure_plain(part)
-
-
-def measure_plain(obj: object) -> tuple[int, int] | None:
-    """Characters and bytes of *obj*; ``None`` if it has no JSON form."""
     try:
-        size = estimate(obj)
-        return encode(obj)[0] if size <= SLICE else _measure_slices(obj, size)
+        guess = estimate(obj)
+        return Size(*encode(obj)[0]) if guess <= SLICE else _measure_slices(obj, guess)
     except Exception:  # noqa: BLE001 - also whatever the code of an object in it raises
         return None
 
 
+def measure_part(part: object) -> tuple[int, int] | None:
+    """Characters and bytes of a task's args or kwargs: 0 if empty or absent, ``None`` if they have no JSON form."""
+    if part is None or (type(part) in PARTS and not part):
+        return EMPTY
+    size = measure(part)
+    return size and (size.chars, size.bytes)
+
+
 def measure_small(obj: object) -> tuple[int, int] | None:
-    """``measure_plain`` for a value that is known to be small."""
+    """Characters and bytes of *obj*, which is known to be small; ``None`` if it has no JSON form."""
     try:
         return encode(obj)[0]
     except Exception:  # noqa: BLE001 - also whatever the code of an object in it raises
         return None
 
 
-def _measure_slices(obj: object, estimated: int) -> tuple[int, int] | None:
+def _measure_slices(obj: object, guess: int) -> Size | None:
     chars = size = 0
-    for piece, frame, _ in slices(obj, size=estimated):
+    for piece, frame, _ in slices(obj, size=guess):
         if piece is not FRAME:
             (piece_chars, piece_bytes), _ = encode(piece)
             chars += piece_chars
@@ -96,7 +93,7 @@ def _measure_slices(obj: object, estimated: int) -> tuple[int, int] | None:
         size -= frame
         if chars > MOST:
             return None
-    return chars, size
+    return Size(chars, size)
 
 
 # -- by orjson
