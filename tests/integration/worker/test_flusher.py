@@ -1,4 +1,4 @@
-"""The flusher between a real handoff and a real Redis: what is away for a while, and what is asked of it."""
+"""The flusher between a real handoff and a real Redis: it writes, waits out failures, and answers requests."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_after_a_stop_nothing_reads_from_a_descriptor_that_is_anothers_by_then(r
         for end in ends:
             end.sendall(b"still here")
             end.settimeout(5)
-        time.sleep(0.25)  # as long as the second thread may take to look again
+        time.sleep(0.25)  # longer than either thread waits
         assert [end.recv(20) for end in ends] == [b"still here"] * 10
         for end in ends:
             end.close()
@@ -194,7 +194,7 @@ def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
 
 @pytest.mark.slow
 def test_a_flush_writes_what_was_handed_over_before_it_also_in_the_middle_of_a_turn() -> None:
-    """What is in the pipe then must not come after a reset."""
+    """Else what is in the pipe at a reset would be written after it."""
     settings, asked = Settings(flush_interval=0.05), threading.Event()
 
     class Store(MemoryStore):

@@ -1,4 +1,4 @@
-"""The shape of a repr that was never written, against Celery's own saferepr and json."""
+"""The length and levels of reprs that were never written, compared with Celery's own saferepr."""
 
 from __future__ import annotations
 
