@@ -114,10 +114,13 @@ def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
     """A fork while a thread imports a module would leave that import locked in the child."""
     printed = in_a_new_process(f"""
         import datetime, logging, os, sys
-        from types import SimpleNamespace
         from celery import Celery, signals
         from celery.utils.saferepr import saferepr
         import celery_argsize
+
+        class Some:
+            def __init__(self, **given):
+                vars(self).update(given)
 
         logging.basicConfig()
         app = Celery("music", broker="memory://", set_as_current=False)
@@ -128,8 +131,8 @@ def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
 
         def run(value, header=None):
             reprs = {{"argsrepr": header or saferepr((value,), 1024), "kwargsrepr": saferepr({{"k": value}}, 1024)}}
-            request = SimpleNamespace(id="1", args=(), kwargs={{}}, origin="gen1@web-1", is_eager=False, **reprs)
-            task = SimpleNamespace(app=app, name="work", request=request)
+            request = Some(id="1", args=(), kwargs={{}}, origin="gen1@web-1", is_eager=False, **reprs)
+            task = Some(app=app, name="work", request=request)
             signals.task_prerun.send(sender=task, task=task, task_id="1", args=(value,), kwargs={{"k": value}})
 
         if not os.fork():
@@ -139,14 +142,14 @@ def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
             run([2**70, {{datetime.datetime.now()}}, chr(0xD800)] * 900)  # orjson takes none of these
             run("x", "<a custom repr>")
             run("x", 7)
-            signals.task_prerun.send(sender=None, task=SimpleNamespace(app=app, name="broken"))
+            signals.task_prerun.send(sender=None, task=Some(app=app, name="broken"))
             signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
             print("child", *sorted(set(sys.modules) - before), flush=True)
             os._exit(0)
         os.wait()
         monitor.flusher.flush(5)
         print("parent", *sorted(set(sys.modules) - before))
-        signals.worker_shutdown.send(sender=SimpleNamespace(app=app))
+        signals.worker_shutdown.send(sender=Some(app=app))
         print(*((task.name, task.count, task.errors) for task in celery_argsize.get_size_summary(app).tasks))
     """)
     assert printed == "child\nparent\n('work', 6, 0) ('broken', 0, 1)\n"
