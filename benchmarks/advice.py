@@ -31,8 +31,7 @@ from shapes import SHAPES, Shape  # noqa: E402
 from support.simulate import fresh_app, observe, publish  # noqa: E402
 
 from celery_argsize import ReprLimits, Summary, advise, set_repr_limits  # noqa: E402
-from celery_argsize.advice.publish_cost import PublishTimer  # noqa: E402
-from celery_argsize.api.advice import TIMING_BUDGET  # noqa: E402
+from celery_argsize.advice.publish_cost import measure_repr_speed  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from shapes import Call
 
     from celery_argsize import TaskAdvice
+    from celery_argsize.advice.plans import ReprSpeed
 
 REPORT: Final = HERE / "ADVICE.md"
 #: The file that holds the results, between the two ``MARKS``.
@@ -158,10 +158,10 @@ class Row(NamedTuple):
         return [self.shape.name, str(self.shape.runs), f"{need:,}", *self.redis.cells, *amqp, *self.mean.cells]
 
 
-def advised(summary: Summary, broker: str, timer: PublishTimer | None = None) -> tuple[TaskAdvice, ...]:
+def advised(summary: Summary, broker: str, speed: ReprSpeed | None = None) -> tuple[TaskAdvice, ...]:
     """The advice for each task in *summary*, without bounds on its cost or on the number of runs."""
     version = metadata.version("celery")
-    return advise(summary, broker, version, publish_time=timer, min_runs=1, max_publish_seconds=math.inf).tasks
+    return advise(summary, broker, version, repr_speed=speed, min_runs=1, max_publish_seconds=math.inf).tasks
 
 
 def limited(app: Celery, task: str, limits: ReprLimits) -> Celery:
@@ -222,7 +222,7 @@ def run(shape: Shape, url: str) -> Row:
     name, calls = shape.name, shape.calls()
     summary = observe(fresh_app(), {name: calls})
     truncated = summary.truncated_tasks
-    (task,) = advised(summary, "redis", PublishTimer())
+    (task,) = advised(summary, "redis", measure_repr_speed())
     cost, limits = task.cost, task.limits
     if limits is None or cost is None or cost.publish_seconds is None or cost.publish_seconds_max is None:
         message = f"no limits for {name}: {task.reasons}"
@@ -293,10 +293,6 @@ def aligned(cells: list[str]) -> str:
 
 def results(rows: list[Row]) -> list[str]:
     """The short table, in Markdown: how many predictions met their goal, and the worst one."""
-    # The commands time the tasks of all shapes together, within TIMING_BUDGET.
-    tasks = tuple(task for row in rows for task in row.summary.tasks)
-    costs = {task.name: task.cost for task in advised(Summary(tasks), "redis", PublishTimer(budget=TIMING_BUDGET))}
-    quick = [Seconds(cost.publish_seconds or 0.0, row.mean.measured) for row in rows if (cost := costs[row.shape.name])]
     share, factor = f"within {BYTES_WITHIN:.0%}", f"within a factor of {TIME_FACTOR:g}"
     return [
         "| predicted figure | goal | goal met | worst case |",
@@ -304,7 +300,6 @@ def results(rows: list[Row]) -> list[str]:
         _result("bytes of a message on Redis", share, [row.redis for row in rows]),
         _result("bytes of the headers on RabbitMQ (where they fit)", share, [row.amqp for row in rows if row.amqp]),
         _result("mean publish time", factor, [row.mean for row in rows]),
-        _result(f"mean publish time, with {TIMING_BUDGET:g} s to time all tasks, as the commands do", factor, quick),
         _result("publish time of the largest message", factor, [row.largest for row in rows]),
     ]
 

@@ -38,7 +38,7 @@ import redis_server  # noqa: E402
 from harness import Answer, Chart, Claim, ratio, run, spread  # noqa: E402
 from redis_cost import MB, RULES, any_size, make_id, make_part  # noqa: E402
 
-from celery_argsize.figures.counters import Book  # noqa: E402
+from celery_argsize.figures.counters import Tally  # noqa: E402
 from celery_argsize.measuring.measurement import Measurement  # noqa: E402
 from celery_argsize.settings import Settings  # noqa: E402
 from celery_argsize.stores.base import Batch  # noqa: E402
@@ -159,20 +159,21 @@ def batches(names: int) -> list[Batch]:
     """Different batches for a flush of *names* task names."""
     rng = random.Random(names)
     return [
-        Batch(WRITER, SEQUENCE, book.tasks, book.origins.take()) for book in (work(names, rng) for _ in range(FLUSHES))
+        Batch(WRITER, SEQUENCE, tally.tasks, tally.origins.take())
+        for tally in (work(names, rng) for _ in range(FLUSHES))
     ]
 
 
-def work(names: int, rng: random.Random) -> Book:
+def work(names: int, rng: random.Random) -> Tally:
     """What a node counts in one second."""
-    book = Book(names)
+    tally = Tally(names)
     for name in range(names):
         for _ in range(RUNS):
             chars = any_size(rng) if name % 10 == 9 else min(900, int(rng.lognormvariate(5, 1)))
             args, kwargs = make_part(rng, chars, cut=True), make_part(rng, rng.randrange(2, 100), cut=True)
             host = f"web-{rng.randrange(HOSTS)}"
-            book.add(Measurement(f"music.tasks.task_{name}", make_id(rng), args, kwargs, time.time(), host), RULES)
-    return book
+            tally.add(Measurement(f"music.tasks.task_{name}", make_id(rng), args, kwargs, time.time(), host), RULES)
+    return tally
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from prometheus_client import CollectorRegistry, generate_latest  # noqa: E402
 from redis_cost import any_size  # noqa: E402
 
 from celery_argsize import advise  # noqa: E402
-from celery_argsize.figures.counters import Book, Rules, TaskStats  # noqa: E402
+from celery_argsize.figures.counters import Rules, Tally, TaskStats  # noqa: E402
 from celery_argsize.figures.summary import summarize  # noqa: E402
 from celery_argsize.measuring.json_size import Size  # noqa: E402
 from celery_argsize.measuring.measurement import Measurement, Part  # noqa: E402
@@ -68,7 +68,7 @@ LINEAR: Final = 1.3
 def cut(size: int) -> Part:
     """A part of *size* characters, made of records of about 100 characters, whose repr Celery cut."""
     need, records = size * 5 // 4, max(1, size // 100)
-    shape = Shape(need, 3, need, need, 1024, 1024, 7 * records, 6 * records, 2 * records, records + 2, 3 * records)
+    shape = Shape(need, 3, need, need, 1024, 1024, 7 * records, 6 * records, records + 2, 3 * records)
     return Part(Size(size, size), "size", 1024, limit=1024, shape=shape)
 
 
@@ -87,26 +87,26 @@ def args(name: int, rng: Random) -> Part:
 
 def many(names: int) -> dict[str, TaskStats]:
     """Figures of so many task *names*, each with random runs."""
-    book, rng = Book(names), Random(names)
+    tally, rng = Tally(names), Random(names)
     for name in range(names):
         for _ in range(RUNS):
             size = any_size(rng, 2, 900)
             parts = args(name, rng), Part(Size(size, size), "intact", size)
-            book.add(Measurement(f"app.jobs.tasks.task_{name}", f"{rng.getrandbits(128):032x}", *parts, 1e9), RULES)
-    return book.tasks
+            tally.add(Measurement(f"app.jobs.tasks.task_{name}", f"{rng.getrandbits(128):032x}", *parts, 1e9), RULES)
+    return tally.tasks
 
 
 def filled(names: int) -> dict[str, TaskStats]:
     """Figures of so many task *names*, each with runs in every bucket, cut in every way."""
-    book = Book(1)
+    tally = Tally(1)
     verdicts: tuple[Verdict, ...] = ("size", "depth", "both", "custom", "unknown", "intact")
     for number, bound in enumerate((*DEFAULT_BUCKETS, DEFAULT_BUCKETS[-1] * 2)):
         for verdict in verdicts:
             for levels in (2, 5):
-                shape = Shape(bound - 1, levels, *[bound] * 9) if verdict in verdicts[:3] else None
+                shape = Shape(bound - 1, levels, *[bound] * 8) if verdict in verdicts[:3] else None
                 part = Part(Size(bound - 1, bound + number % 2), verdict, bound - 1, shape=shape)
-                book.add(Measurement("any", f"{number:032x}", part, part, 1e9 + number), RULES)
-    (stats,) = book.tasks.values()
+                tally.add(Measurement("any", f"{number:032x}", part, part, 1e9 + number), RULES)
+    (stats,) = tally.tasks.values()
     stats.counts |= dict.fromkeys(("unmeasurable", "args.unmeasurable", "kwargs.unmeasurable"), 3)
     return {f"app.jobs.tasks.task_{name}": stats for name in range(names)}
 

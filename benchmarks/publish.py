@@ -26,7 +26,7 @@ from support.simulate import Call, fresh_app, observe, publish, receive  # noqa:
 from celery_argsize import ReprLimits, TaskAdvice, advise  # noqa: E402
 from celery_argsize.advice.advice import recommend  # noqa: E402
 from celery_argsize.advice.limits import set_app_limits  # noqa: E402
-from celery_argsize.advice.publish_cost import PublishTimer  # noqa: E402
+from celery_argsize.advice.publish_cost import measure_repr_speed  # noqa: E402
 from celery_argsize.measuring.cuts import CAUSES  # noqa: E402
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ def measure(shape: str, size: int) -> Timed:
     """Observe a task with arguments of *shape*, get the advice, and time its messages. *size* is in KB."""
     call: Call = SHAPES[shape](size * KB), {}
     summary = observe(fresh_app(), {shape: [call]})
-    timer = PublishTimer()
-    (free,) = advised(summary, "redis", timer)
-    (task,) = advise(summary, "redis", metadata.version("celery"), publish_time=timer, min_runs=1).tasks
+    speed = measure_repr_speed()
+    (free,) = advised(summary, "redis", speed)
+    (task,) = advise(summary, "redis", metadata.version("celery"), repr_speed=speed, min_runs=1).tasks
     tier = recommend(summary).tier
     if free.limits is None or free.cost is None or free.cost.publish_seconds is None or tier is None:
         message = f"no limits for {shape}: {free.reasons}"

@@ -33,7 +33,7 @@ import redis  # noqa: E402 - the folders of our own modules are on sys.path only
 import redis_server  # noqa: E402
 from harness import Answer, Chart, Claim, run  # noqa: E402
 
-from celery_argsize.figures.counters import Book, Rules, TaskStats  # noqa: E402
+from celery_argsize.figures.counters import Rules, Tally, TaskStats  # noqa: E402
 from celery_argsize.measuring.json_size import Size  # noqa: E402
 from celery_argsize.measuring.measurement import Measurement, Part  # noqa: E402
 from celery_argsize.measuring.repr_shape import Shape  # noqa: E402
@@ -86,7 +86,7 @@ PIECE: Final = 0.02
 def make_shape(rng: random.Random, chars: int, need: int, header: int) -> Shape:
     """Shape of a part that Celery cut, much like a list of records."""
     items = chars // 15
-    sums = (need, need * 21 // 20, header, header * 21 // 20, items, items, items // 2, items // 6, 3 * items)
+    sums = (need, need * 21 // 20, header, header * 21 // 20, items, items, items // 6, 3 * items)
     return Shape(need, rng.choice((2, 3, 4, 5)), *sums)
 
 
@@ -204,10 +204,10 @@ def pieces(tasks: int, names: int, plan: Plan) -> list[dict[str, TaskStats]]:
     """The figures of *tasks* tasks, in pieces of equal size. To save time, five different pieces are repeated."""
     number = round(plan.intervals * plan.interval / PIECE)
     rng = random.Random(tasks)
-    books = [Book(names) for _ in range(5)]
-    for book in books:
+    books = [Tally(names) for _ in range(5)]
+    for tally in books:
         for _ in range(max(1, tasks // number)):
-            book.add(make_run(rng, f"music.tasks.task_{rng.randrange(names)}", cut=True), RULES)
+            tally.add(make_run(rng, f"music.tasks.task_{rng.randrange(names)}", cut=True), RULES)
     return [books[at % len(books)].tasks for at in range(number)]
 
 
@@ -235,9 +235,9 @@ def write_ours(url: str, tasks: int, names: int, plan: Plan) -> tuple[Traffic, i
     with redis.Redis.from_url(url) as admin:
         measured = traffic(admin, work)
     read = RedisStore(settings).read().tasks
-    sent = sum(Book.count_of(piece) for piece in to_add)
-    if Book.count_of(read) != sent:
-        message = f"{sent:,} runs were handed over, and {Book.count_of(read):,} are in Redis"
+    sent = sum(Tally.count_of(piece) for piece in to_add)
+    if Tally.count_of(read) != sent:
+        message = f"{sent:,} runs were handed over, and {Tally.count_of(read):,} are in Redis"
         raise RuntimeError(message)
     return measured, math.floor(took[0] / plan.interval) + 1
 

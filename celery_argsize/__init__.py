@@ -1,7 +1,6 @@
 """How big the arguments of Celery tasks are, and whether Celery cuts their repr.
 
-``install(app)`` is all that a user needs; the other names are for scripts and handlers of their own. Nothing is
-imported until it is used, as ``celery`` imports its plugins' packages at every start.
+Most need ``install(app)`` only. A name is imported when it is first used, as ``celery`` imports this at every start.
 """
 
 from __future__ import annotations
@@ -72,47 +71,46 @@ if TYPE_CHECKING:
     from celery_argsize.worker.recorder import measure_celery_task_size as measure_celery_task_size
 
 _HOMES: Final = {
-    "advice.advice": ["Advice", "Cost", "PartAdvice", "Recommendation", "ReprLimits", "TaskAdvice"],
-    "advice.adviser": ["advise"],
-    "advice.in_force": ["Finding", "HostCheck"],
-    "advice.limits": ["set_repr_limits"],
-    "api.advice": ["Configured", "auto_configure_celery_limits", "get_advice", "verify_limits"],
-    "api.collector": ["collector"],
-    "api.figures": ["get_size_summary", "update_size_metrics"],
-    "api.parse": ["CUT", "ParsedRepr", "UNREADABLE", "parse_repr"],
-    "api.reset": ["ResetResult", "reset_metrics"],
-    "connections.budget": ["ConnectionBudget", "connection_budget", "connection_settings"],
-    "doctor.checks": ["Diagnosis"],
-    "doctor.examine": ["diagnose"],
-    "errors": ["ArgsizeError", "ConfigError", "SchemaError", "StoreError"],
-    "figures.summary": ["PartSummary", "Summary", "TaskSummary"],
-    "measuring.json_size": ["Size", "UNMEASURABLE", "measure_json_size"],
-    "measuring.measurement": ["Measurement", "Part"],
-    "prometheus.server": ["MetricsServer"],
-    "views.page": ["report_html"],
-    "worker.install": ["install", "uninstall"],
-    "worker.monitor": ["Monitor"],
-    "worker.recorder": ["measure_celery_task_size"],
+    "advice.advice": "Advice Cost PartAdvice Recommendation ReprLimits TaskAdvice",
+    "advice.adviser": "advise",
+    "advice.in_force": "Finding HostCheck",
+    "advice.limits": "set_repr_limits",
+    "api.advice": "Configured auto_configure_celery_limits get_advice verify_limits",
+    "api.collector": "collector",
+    "api.figures": "get_size_summary update_size_metrics",
+    "api.parse": "CUT ParsedRepr UNREADABLE parse_repr",
+    "api.reset": "ResetResult reset_metrics",
+    "connections.budget": "ConnectionBudget connection_budget connection_settings",
+    "doctor.checks": "Diagnosis",
+    "doctor.examine": "diagnose",
+    "errors": "ArgsizeError ConfigError SchemaError StoreError",
+    "figures.summary": "PartSummary Summary TaskSummary",
+    "measuring.json_size": "Size UNMEASURABLE measure_json_size",
+    "measuring.measurement": "Measurement Part",
+    "prometheus.server": "MetricsServer",
+    "views.page": "report_html",
+    "worker.install": "install uninstall",
+    "worker.monitor": "Monitor",
+    "worker.recorder": "measure_celery_task_size",
 }
-_MODULES: Final = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES: Final = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - made from the table above
 
 
-if not TYPE_CHECKING:  # so that a type checker still knows which names there are
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+if not TYPE_CHECKING:  # a type checker reads the imports at the top instead
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
-            from importlib.metadata import version  # noqa: PLC0415 - for the few who ask
+            from importlib.metadata import version  # noqa: PLC0415 - few ask
 
             return version("celery-argsize")
         if name not in _MODULES:
             message = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(message)
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = value
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
         return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})

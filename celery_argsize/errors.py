@@ -1,7 +1,7 @@
 """Every error that this package raises on purpose.
 
-One root, so that ``except ArgsizeError`` catches all of them and nothing else. The text says which setting,
-value or server is meant and what to do; no text carries a password or an argument value.
+All are ``ArgsizeError``. The text says which setting, value or server is meant and what to do. It never has a password
+or the value of an argument in it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Trouble of our own: counted, logged once and then rarely, never passed on to a task.
-
-What counts as trouble is decided where it happens; this only keeps it from flooding the log.
-"""
+"""The log of our own failures. They never reach a task, and must not flood the log."""
 
 from __future__ import annotations
 
@@ -22,26 +19,26 @@ logger: Final = logging.getLogger("celery_argsize")
 
 
 class FailureLog:
-    """Counts failures of one kind, and logs the first and then at most one every ``EVERY`` seconds.
+    """Counts failures of one kind. Logs the first, and then at most one every ``EVERY`` seconds.
 
-    Once ``over`` was called, a failure that says something new is logged at once; one that comes and goes all the time
-    makes two lines every ``EVERY`` seconds, however often it does.
+    After ``over``, a failure with a new text is logged at once. One that comes and goes makes two lines every ``EVERY``
+    seconds.
     """
 
     EVERY: Final = 60.0
-    #: Different things said that are remembered.
-    SAID: Final = 16
+    #: Different texts that are remembered.
+    TEXTS: Final = 16
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
         self._goes_on = self._was_logged = False
         self._last = -math.inf
-        self._said: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
         self._unlogged = 0
         self.count = 0
 
     def report(self, error: BaseException, level: int = logging.WARNING) -> None:
-        """Count *error*, and log it if none was logged lately; where it happened goes to DEBUG. Never raises."""
+        """Count *error*, and log it if none was logged lately; the place goes to DEBUG. Never raises."""
         self.count += 1
         with suppress(Exception):  # a log handler or filter of the app's may raise
             self._log(error, level)
@@ -55,25 +52,25 @@ class FailureLog:
             self.report(exc, level)
 
     def _log(self, error: BaseException, level: int) -> None:
-        # the error's own text may quote an argument, unless it is one of ours
-        said = str(error) if isinstance(error, ArgsizeError) else type(error).__name__
+        # The text of a foreign error may quote an argument.
+        text = str(error) if isinstance(error, ArgsizeError) else type(error).__name__
         now = time.monotonic()
-        last = self._last if self._goes_on else self._said.get(said, -math.inf)
+        last = self._last if self._goes_on else self._logged_at.get(text, -math.inf)
         self._goes_on = True
         if now < last + self.EVERY:
             self._unlogged += 1
             return
-        if len(self._said) >= self.SAID:
-            self._said.clear()
-        self._last = self._said[said] = now
+        if len(self._logged_at) >= self.TEXTS:
+            self._logged_at.clear()
+        self._last = self._logged_at[text] = now
         more = f" ({self._unlogged} more since the last such line)" if self._unlogged else ""
         self._unlogged, self._was_logged = 0, True
-        logger.log(level, "celery_argsize: %s: %s%s", self._what, said, more)
+        logger.log(level, "celery_argsize: %s: %s%s", self._kind, text, more)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("celery_argsize: it happened here:\n%s", "".join(traceback.format_tb(error.__traceback__)))
 
     def over(self, message: str) -> None:
-        """Say, if trouble was logged, that it is over."""
+        """Log *message*, that failures are over, if one was logged."""
         self._goes_on = False
         if self._was_logged:
             self._was_logged = False

@@ -1,107 +1,91 @@
-"""Text in columns, as wide as a terminal shows it: most characters take one place, some take two, some none.
+"""Text for people: numbers, sizes and times in words, and columns as wide as a terminal shows them.
 
-Pure. What is in the columns is the business of ``report``, ``diff`` and ``watch``.
+Pure functions over strings and numbers. What a report or a command says stands in ``views`` and ``doctor``.
 """
 
 from __future__ import annotations
 
 import time
-import unicodedata
-from typing import TYPE_CHECKING, Final
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from wcwidth import wcwidth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def counted(number: int, what: str) -> str:
-    """How many of *what*, a word in the singular: ``1 run``, ``1,234 runs``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str) -> str:
+    """*number* with *noun*, which is given in the singular: ``1 run``, ``1,234 runs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(amount: float) -> str:
+    """*amount*, a number of bytes: ``512 bytes``, ``1.5 KB`` (1 KB = 1,024 bytes)."""
+    for unit, name in ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")):
+        if abs(amount) >= unit:
+            return f"{amount / unit:,.1f} {name}"
+    return f"{amount:,.0f} bytes"
+
+
+def duration(seconds: float) -> str:
+    """A time span: ``90 s``, ``5 minutes``, ``2 days``."""
+    for unit, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"
 
 
 def when(moment: float) -> str:
-    """A *moment*, in seconds since the epoch, for people."""
+    """A date and time in UTC; *moment* is in seconds since the epoch."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
-ELLIPSIS: Final = "…"
-
-#: Categories of characters that are drawn onto the one before, or not at all.
-_NO_PLACE: Final = ("Mn", "Me", "Cf")
-
-
 def printable(text: str) -> str:
-    """*text* with what could move the cursor or hide other text written as an escape."""
+    """*text* with each character that could move the cursor or hide other text written as an escape."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def width(text: str) -> int:
-    """How many places *text* takes on a terminal."""
-    return len(text) if text.isascii() else sum(map(_places, text))
+    """How many columns of a terminal *text* takes: East Asian characters take two, accents none."""
+    return len(text) if text.isascii() else sum(max(wcwidth(char), 0) for char in text)
 
 
-def _places(char: str) -> int:
-    if unicodedata.category(char) in _NO_PLACE:
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-def pad(text: str, places: int, *, right: bool = False) -> str:
-    """*text* with spaces up to *places*, before it if *right*."""
-    spaces = " " * (places - width(text))
+def pad(text: str, columns: int, *, right: bool = False) -> str:
+    """*text* filled with spaces to *columns*; *right* puts the spaces before it."""
+    spaces = " " * (columns - width(text))
     return spaces + text if right else text + spaces
 
 
-def cut(text: str, places: int) -> str:
-    """*text* in at most *places*; what does not fit gives way to an ellipsis at its end."""
-    if width(text) <= places:
+def cut(text: str, columns: int) -> str:
+    """*text* in at most *columns*; an ellipsis at the end replaces what does not fit."""
+    if width(text) <= columns:
         return text
-    return _head(text, places - 1) + ELLIPSIS if places > 0 else ""
+    return f"{_head(text, columns - 1)}…" if columns > 0 else ""
 
 
-def shorten(text: str, places: int) -> str:
-    """*text* in at most *places*; an ellipsis in its middle stands for what does not fit."""
-    if width(text) <= places:
+def shorten(text: str, columns: int) -> str:
+    """*text* in at most *columns*; an ellipsis in the middle replaces what does not fit."""
+    if width(text) <= columns:
         return text
-    if places <= 0:
+    if columns <= 0:
         return ""
-    tail = _head(text[::-1], (places - 1) // 2)[::-1]
-    return _head(text, places - 1 - width(tail)) + ELLIPSIS + tail
+    tail = _head(text[::-1], (columns - 1) // 2)[::-1]
+    return f"{_head(text, columns - 1 - width(tail))}…{tail}"
 
 
-def _head(text: str, places: int) -> str:
-    """As much of the beginning of *text* as *places* hold."""
-    taken = 0
-    for end, char in enumerate(text):
-        taken += _places(char)
-        if taken > places:
-            return text[:end]
-    return text
+def _head(text: str, columns: int) -> str:
+    """The longest beginning of *text* that fits into *columns*."""
+    return text[: sum(taken <= columns for taken in accumulate(map(width, text)))]
 
 
 def table(rows: Sequence[tuple[str, ...]], *, right: bool) -> list[str]:
-    """*rows* with aligned columns; *right* aligns all but the first to the right, for numbers."""
+    """*rows* as lines with aligned columns; *right* aligns all columns but the first to the right, for numbers."""
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *rest in rows:
-        cells = [pad(first, widths[0])]
-        cells += [pad(cell, places, right=right) for cell, places in zip(rest, widths[1:], strict=True)]
-        lines.append(("  " + "  ".join(cells)).rstrip())
+        cells = [pad(cell, columns, right=right) for cell, columns in zip(rest, widths[1:], strict=True)]
+        lines.append(("  " + "  ".join([pad(first, widths[0]), *cells])).rstrip())
     return lines
-
-
-def size(amount: float) -> str:
-    """*amount* bytes, for people."""
-    for unit, name in ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")):
-        if amount >= unit:
-            return f"{amount / unit:,.1f} {name}"
-    return f"{amount:,.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """How long *seconds* are, for people."""
-    for unit, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds:.0f} s"

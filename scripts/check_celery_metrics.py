@@ -11,7 +11,9 @@ import argparse
 import os
 import sys
 
+from celery_argsize.commands.common import Source, fail
 from celery_argsize.commands.report import show_report
+from celery_argsize.errors import ArgsizeError
 from celery_argsize.redis_url import is_redis_url
 from celery_argsize.settings import DEFAULT_REDIS_URL
 
@@ -44,14 +46,11 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="as JSON, for other programs")
     options = parser.parse_args()
-    return show_report(
-        None,
-        as_json=options.json,
-        broker=options.broker,
-        redis_url=options.redis_url,
-        key_prefix=options.key_prefix,
-        app_name=options.app_name,
-    )
+    where = {name: getattr(options, name) for name in ("redis_url", "key_prefix", "app_name")}
+    try:
+        return show_report(Source(None, where), options.broker, as_json=options.json)
+    except ArgsizeError as exc:
+        return fail(exc)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What to do about truncated reprs: verdicts a person can act on, with what each cures, what it costs, and its reasons.
+"""Advice: what to do about truncated reprs, what that cures and costs, and why. Also the size guide's rule of thumb.
 
-Pure data, made by ``advise`` (module ``adviser``), shown by ``advice_text``. The rule of thumb beside it is ``tiers``.
+Pure data. ``advise`` in ``adviser`` makes it, and ``views.advice_text`` shows it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from celery_argsize.measuring.cuts import DEFAULT_LEVELS, DEFAULT_LIMIT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery_argsize.advice.brokers import Broker
     from celery_argsize.figures.summary import Summary
 
-#: ``apply``: for all tasks. ``apply_only``: for the tasks named. ``pass_reference`` and ``short_argsrepr``: raise
-#: nothing, do that. ``too_few``: not enough was seen. ``nothing``: nothing was cut.
+#: ``apply``: set the limits for all tasks. ``apply_only``: for the tasks named. ``pass_reference``: store the payload,
+#: send its key. ``short_argsrepr``: give a text of your own. ``too_few``: too few runs. ``nothing``: nothing was cut.
 Verdict = Literal["apply", "apply_only", "pass_reference", "short_argsrepr", "too_few", "nothing"]
 
 
@@ -32,9 +34,9 @@ class ReprLimits:
 
     def __str__(self) -> str:
         """As it is written in Python, without what is the default."""
-        default = ReprLimits()
-        given = [(name, getattr(self, name)) for name in ("args", "kwargs", "levels")]
-        return f"ReprLimits({', '.join(f'{name}={n}' for name, n in given if n != getattr(default, name))})"
+        default = asdict(ReprLimits())
+        given = [f"{name}={limit}" for name, limit in asdict(self).items() if limit != default[name]]
+        return f"ReprLimits({', '.join(given)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,15 @@ class Cost:
     """What limits cost the producers and the broker, beyond what Celery's defaults do."""
 
     extra_bytes: float
-    """Bytes that a message gets longer as the broker carries it: the mean over those that were truncated."""
+    """Bytes that a truncated message gets longer as the broker carries it, the mean."""
     extra_bytes_a_day: float | None
     """At the rate that was seen; ``None`` if the period is not known, or under ten minutes."""
     message_bytes: float
     """About how many bytes a message of this task takes without that, the mean."""
     publish_seconds: float | None
-    """Time that a publish takes longer, the mean over truncated messages; ``None`` if it was not measured."""
+    """Time that the publish of a truncated message takes longer, the mean; ``None`` if it was not measured."""
     publish_seconds_max: float | None
-    """The same for the largest."""
+    """Time that the publish of the largest message takes longer."""
     count: int
     """Truncated reprs that this was worked out from."""
 
@@ -63,7 +65,7 @@ class PartAdvice:
     """``args`` or ``kwargs``."""
     truncated: int
     """How many were."""
-    truncated_by: dict[str, int]
+    truncated_by: Mapping[str, int]
     """By cause: ``size``, ``depth``, ``both``."""
     need_max: int
     """Characters that the largest whole repr takes."""
@@ -71,9 +73,9 @@ class PartAdvice:
     levels: int
     """Levels that the deepest takes."""
     limit: int | None
-    """The limit advised, or the least that would do; ``None`` where none does."""
+    """The limit advised, or the least that would do; ``None`` if none does."""
     cured: int
-    """Of those truncated, how many it leaves whole; at least, where the limit falls within a bucket."""
+    """How many of those truncated it leaves whole; at least, where the limit falls within a bucket."""
     p99_limit: int | None
     """The limit for all but the largest 1 %, where that is a lower one; else ``None``."""
     p99_cured: int
@@ -94,7 +96,7 @@ class TaskAdvice:
     parts: tuple[PartAdvice, ...]
     """The parts that were truncated."""
     limits: ReprLimits | None
-    """The limits advised; ``None`` where none are."""
+    """The limits advised; ``None`` if none are."""
     cost: Cost | None
     """What those cost, or would cost; ``None`` if there are none."""
     lines: tuple[str, ...]
@@ -107,7 +109,7 @@ class TaskAdvice:
 
     @property
     def cured(self) -> int:
-        """Of these, how many the advice leaves whole."""
+        """How many of these the advice leaves whole."""
         return sum(part.cured for part in self.parts) if self.limits else 0
 
 
@@ -141,24 +143,21 @@ class Advice:
 
     @property
     def cured(self) -> int:
-        """Of these, how many the advice leaves whole."""
+        """How many of these the advice leaves whole."""
         return sum(task.cured for task in self.tasks)
 
     @property
     def recommended(self) -> ReprLimits | None:
-        """The limits that it comes to: for all tasks, or the highest of those for single ones; else Celery's defaults.
+        """The limits for all tasks, or else the highest of those for single ones; Celery's defaults if there are none.
 
         ``None`` as long as too few runs were seen.
         """
         if self.verdict == "too_few":
             return None
-        single = [self.limits or ReprLimits(), *self.per_task.values()]
-        levels = [limits.levels for limits in single]
-        return ReprLimits(
-            max(limits.args for limits in single),
-            max(limits.kwargs for limits in single),
-            0 if 0 in levels else max(levels),
-        )
+        advised = [self.limits or ReprLimits(), *self.per_task.values()]
+        args, kwargs = max(limits.args for limits in advised), max(limits.kwargs for limits in advised)
+        levels = [limits.levels for limits in advised]
+        return ReprLimits(args, kwargs, 0 if 0 in levels else max(levels))
 
     @property
     def per_task(self) -> dict[str, ReprLimits]:
@@ -167,7 +166,7 @@ class Advice:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Python to paste where tasks are sent from; empty where no limit is to be raised."""
+        """Python to paste where tasks are sent from; empty if no limit is to be raised."""
         if self.limits is not None:
             return app_lines(self.limits)
         return task_lines(self.per_task) if self.per_task else ()
@@ -232,12 +231,9 @@ def short_lines(task: str, parts: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-KB: Final = 1024
-
-
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One row of the guide's table."""
+    """One row of the size guide's table."""
 
     below: int
     """Holds for a largest part under this many characters."""
@@ -247,6 +243,8 @@ class Tier:
     range: str
     suits: str
 
+
+KB: Final = 1024
 
 #: The guide's table. Its last row ends where its own limit does: nothing in it covers a larger part.
 TIERS: Final = (
@@ -259,37 +257,25 @@ TIERS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What the guide recommends. All sizes in characters."""
+    """What the size guide recommends: its rule of thumb. All sizes in characters."""
 
     max_size: int
     """The largest part that was seen."""
     limit: int
     """1.2 times that, rounded down."""
     tier: int | None
-    """The guide's tier for that, or ``None`` where no tier covers it (over 2 MB)."""
+    """The guide's tier for that; ``None`` if no tier covers it (over 2 MB)."""
     tier_name: str
     """The tier as people say it, such as ``128KB``, or ``none``."""
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The three lines to paste where tasks are sent from (the producer makes the repr, not the worker).
-
-        None where no tier covers what was seen.
-        """
-        if self.tier is None:
-            return ()
-        return (
-            "# where tasks are sent from (Celery cuts there), after app = Celery(...):",
-            f"app.amqp.argsrepr_maxsize = {self.tier}",
-            f"app.amqp.kwargsrepr_maxsize = {self.tier}",
-        )
+        """Python to paste where tasks are sent from; empty if no tier covers what was seen."""
+        return () if self.tier is None else app_lines(ReprLimits(self.tier, self.tier))
 
 
 def recommend(summary: Summary) -> Recommendation:
     """The guide's recommendation for what *summary* holds."""
     size = max(summary.max_args_size, summary.max_kwargs_size)
-    limit = size * 12 // 10
-    for tier in TIERS:
-        if size < tier.below:
-            return Recommendation(size, limit, tier.limit, tier.name)
-    return Recommendation(size, limit, None, "none")
+    tier = next((tier for tier in TIERS if size < tier.below), None)
+    return Recommendation(size, size * 12 // 10, tier.limit if tier else None, tier.name if tier else "none")

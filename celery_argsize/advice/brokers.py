@@ -1,7 +1,6 @@
-"""What brokers take: how each carries a message's headers, and how much of them.
+"""What brokers take: how each carries the headers of a message, and how much of them.
 
-Pure, and a table: limits are the defaults, from the source named beside each. Where a limit is not known, it says so;
-nothing is guessed.
+Pure, and a table of defaults, each with its source. A limit that is not known counts as unknown; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ class Broker:
     carries: Literal["utf8", "json", "base64"] | None
     """How headers travel: in UTF-8, as texts in JSON (ASCII), or that in base64; ``None`` if not known."""
     headers_max: int | None = None
-    """Bytes that all headers of a message may take together; ``None`` where they have no limit of their own."""
+    """Bytes that all headers of a message may take together; ``None`` if they have no limit of their own."""
     message_max: int | None = None
-    """Bytes that a message may take; ``None`` where that is not known, or not limited."""
+    """Bytes that a message may take; ``None`` if that is not known, or not limited."""
     source: str = ""
     """Where the limits are from."""
 
@@ -42,7 +41,7 @@ class Broker:
 
     @property
     def body_max(self) -> int | None:
-        """Bytes of arguments that fit a message at most; ``None`` where that is not known, or not limited."""
+        """Bytes of arguments that fit a message at most; ``None`` if that is not known, or not limited."""
         return None if self.message_max is None else int((self.message_max - OTHER_HEADERS) / self.body_bytes(1))
 
     def body_bytes(self, size: float) -> float:
@@ -50,59 +49,33 @@ class Broker:
         return size * {"utf8": 1.0, "json": 4 / 3, "base64": 16 / 9}[self.carries or "utf8"]
 
 
-_AMQP: Final = Broker(
-    "amqp",
-    "utf8",
-    # RabbitMQ: frame_max = 131072 by default (rabbitmq.com/docs/configure), less 8 bytes around each frame; headers
-    # must fit one (AMQP 0-9-1, 4.2.6: a content header is one frame).
-    headers_max=131_064,
-    message_max=16 * MIB,  # max_message_size of RabbitMQ 4; before, 128 MiB
-    source="RabbitMQ's defaults: frame_max 131,072, max_message_size 16 MiB",
+#: The brokers' defaults, from their own documentation: RabbitMQ, "Configuration" (8 bytes go around a frame, and AMQP
+#: 0-9-1, 4.2.6, wants all headers in one; before RabbitMQ 4 a message took 128 MiB); Redis, "Strings"; AWS, "Amazon SQS
+#: message quotas" (since August 2025; older queues may still have 256 KiB); Microsoft, "Service Bus quotas" and
+#: "Scalability and performance targets for Queue Storage"; Google, "Pub/Sub quotas and limits"; librdkafka,
+#: CONFIGURATION.md; MongoDB, "MongoDB limits"; ZooKeeper, administrator's guide; etcd, "System limits"; Consul, "KV".
+_TABLE: Final = (
+    Broker("amqp", "utf8", 131_064, 16 * MIB, "RabbitMQ's defaults: frame_max 131,072, max_message_size 16 MiB"),
+    Broker("redis", "json", None, 512 * MIB, "Redis: proto-max-bulk-len 512 MB"),
+    Broker("sqs", "base64", None, MIB, "Amazon SQS: 1 MiB a message"),
+    Broker("azureservicebus", "json", None, 256 * KIB, "Azure Service Bus, Standard tier: 256 KB a message"),
+    Broker("azurestoragequeues", "json", None, 64 * KIB, "Azure Queue Storage: 64 KiB a message"),
+    Broker("gcpubsub", "json", None, 10_000_000, "Google Pub/Sub: 10 MB a message"),
+    Broker("confluentkafka", "json", None, 1_000_000, "Kafka: message.max.bytes 1,000,000"),
+    Broker("mongodb", "json", None, 16 * MIB, "MongoDB: 16 MiB a document"),
+    Broker("zookeeper", "json", None, 0xFFFFF, "ZooKeeper: jute.maxbuffer 1,048,575"),
+    Broker("etcd", "json", None, 3 * MIB // 2, "etcd: 1.5 MiB a request"),
+    Broker("consul", "json", None, 512 * KIB, "Consul: kv_max_value_size 512 KB"),
+    Broker("filesystem", "json", source="files have no limit that matters here"),
+    Broker("memory", "utf8", source="memory has no limit that matters here"),
 )
-#: A Redis string holds 512 MB: proto-max-bulk-len (redis.io/docs, "Strings").
-_REDIS: Final = Broker("redis", "json", message_max=512 * MIB, source="Redis: proto-max-bulk-len 512 MB")
-
-_BROKERS: Final = {
-    "amqp": _AMQP,
-    "redis": _REDIS,
-    # AWS, "Amazon SQS message quotas": 1 MiB since August 2025; older queues may still be set to 256 KiB. kombu sends
-    # its JSON in base64.
-    "sqs": Broker("sqs", "base64", message_max=MIB, source="Amazon SQS: 1 MiB a message"),
-    # Microsoft, "Service Bus quotas": 256 KB in the Standard tier.
-    "azureservicebus": Broker(
-        "azureservicebus", "json", message_max=256 * KIB, source="Azure Service Bus, Standard tier: 256 KB a message"
-    ),
-    # Microsoft, "Scalability and performance targets for Queue Storage": 64 KiB.
-    "azurestoragequeues": Broker(
-        "azurestoragequeues", "json", message_max=64 * KIB, source="Azure Queue Storage: 64 KiB a message"
-    ),
-    # Google, "Pub/Sub quotas and limits": message size 10 MB.
-    "gcpubsub": Broker("gcpubsub", "json", message_max=10_000_000, source="Google Pub/Sub: 10 MB a message"),
-    # librdkafka, CONFIGURATION.md: message.max.bytes, default 1000000.
-    "confluentkafka": Broker(
-        "confluentkafka", "json", message_max=1_000_000, source="Kafka: message.max.bytes 1,000,000"
-    ),
-    # MongoDB manual, "MongoDB limits": BSON document size 16 MiB.
-    "mongodb": Broker("mongodb", "json", message_max=16 * MIB, source="MongoDB: 16 MiB a document"),
-    # ZooKeeper administrator's guide: jute.maxbuffer, default 0xfffff.
-    "zookeeper": Broker("zookeeper", "json", message_max=0xFFFFF, source="ZooKeeper: jute.maxbuffer 1,048,575"),
-    # etcd documentation, "System limits": requests up to 1.5 MiB.
-    "etcd": Broker("etcd", "json", message_max=3 * MIB // 2, source="etcd: 1.5 MiB a request"),
-    # Consul documentation, "KV store": kv_max_value_size, default 512 KB.
-    "consul": Broker("consul", "json", message_max=512 * KIB, source="Consul: kv_max_value_size 512 KB"),
-    "filesystem": Broker("filesystem", "json", source="files have no limit that matters here"),
-    "memory": Broker("memory", "utf8", source="memory has no limit that matters here"),
-}
-
-#: Other names, as in kombu.transport.TRANSPORT_ALIASES.
+#: Other names of transports, as in kombu.transport.TRANSPORT_ALIASES.
 _ALIASES: Final = {
-    "amqps": "amqp",
-    "pyamqp": "amqp",
-    "librabbitmq": "amqp",
-    "rediss": "redis",
-    "sentinel": "redis",
-    "kafka": "confluentkafka",
+    "amqp": ("amqps", "pyamqp", "librabbitmq"),
+    "redis": ("rediss", "sentinel"),
+    "confluentkafka": ("kafka",),
 }
+_BROKERS: Final = {name: broker for broker in _TABLE for name in (broker.name, *_ALIASES.get(broker.name, ()))}
 
 
 def broker_of(name: str | None) -> Broker:
@@ -111,8 +84,7 @@ def broker_of(name: str | None) -> Broker:
     A transport whose limits are not in the table (sqlalchemy, qpid, …) gives a broker that is not ``known``.
     """
     scheme = (name or "").partition("://")[0].partition("+")[0].strip().lower()
-    known = _BROKERS.get(_ALIASES.get(scheme, scheme))
-    return known or Broker(scheme or "unknown", None)
+    return _BROKERS.get(scheme) or Broker(scheme or "unknown", None)
 
 
 def broker_name(app: Celery) -> str:

@@ -1,11 +1,12 @@
-"""Are the limits in force where messages come from: what each host's own messages show, held against what is wanted.
+"""Are the limits in force where messages come from: what the messages of each host show, against what is wanted.
 
-Pure: sightings and wanted limits in, findings out. A host that has sent nothing that tells is said to be just that.
+Pure. Sightings (``figures.origins``) and wanted limits in, findings out. A host whose messages show nothing is said to
+be just that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from celery_argsize.figures.origins import SEEN
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from celery_argsize.figures.origins import Sighting
 
 Verdict = Literal["in_force", "not_in_force", "no_evidence"]
+
+_VERDICTS: Final = {"in_force": "in force", "not_in_force": "NOT IN FORCE", "no_evidence": "nothing seen that tells"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,7 @@ class HostCheck:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data."""
-        findings = [
-            {"task": f.task, "part": f.part, "agrees": f.agrees, "text": f.text, "time": f.time} for f in self.findings
-        ]
+        findings = [asdict(finding) for finding in self.findings]
         return {"host": self.host, "seen": self.seen, "verdict": self.verdict, "findings": findings}
 
 
@@ -66,35 +67,30 @@ def check_hosts(
     checks = []
     for host, sightings in origins.items():
         recent = {field: sighting for field, sighting in sightings.items() if sighting.time >= since}
-        if not recent:
-            continue
-        findings = [found for field in recent if field != SEEN for found in _finding(field, recent, wanted)]
-        newest = tuple(sorted(findings, key=lambda finding: -finding.time))
-        checks.append(HostCheck(host, max(sighting.time for sighting in recent.values()), newest))
+        if recent:
+            findings = [_finding(field, recent, wanted) for field in recent if field != SEEN]
+            newest = sorted(filter(None, findings), key=lambda finding: -finding.time)
+            checks.append(HostCheck(host, max(sighting.time for sighting in recent.values()), tuple(newest)))
     return sorted(checks, key=lambda check: (check.verdict != "not_in_force", check.host))
 
 
-def _finding(field: str, seen: Mapping[str, Sighting], wanted: Callable[[str], ReprLimits]) -> list[Finding]:
+def _finding(field: str, sightings: Mapping[str, Sighting], wanted: Callable[[str], ReprLimits]) -> Finding | None:
+    """What the sighting in *field* shows; ``None`` if nothing."""
     kind, part, task = field.split(":", 2)
-    value, when = seen[field]
+    value, time = sightings[field]
     limits = wanted(task)
-    limit: int = getattr(limits, part)
-    if kind in _WHOLE:
-        text = f"a repr of {value:,} {_WHOLE[kind]} came whole"
-        return [Finding(task, part, agrees=True, text=text, time=when)]
+    if kind in {"whole", "deep"}:
+        unit = "characters" if kind == "whole" else "levels"
+        return Finding(task, part, agrees=True, text=f"a repr of {value:,} {unit} came whole", time=time)
     if kind == "size":
-        met, text = value >= limit, f"cut at {value:,} characters, wanted is a limit of {limit:,}"
-        later = seen.get(f"whole:{part}:{task}")
+        limit: int = getattr(limits, part)
+        is_met, text = value >= limit, f"cut at {value:,} characters, wanted is a limit of {limit:,}"
+        longer = sightings.get(f"whole:{part}:{task}")
     else:
-        met, text = 0 < limits.levels <= value, f"cut at {value} levels, wanted are {limits.levels or 'all'}"
-        later = seen.get(f"deep:{part}:{task}")
-    if met or (later is not None and later.time > when and later.value > value):
-        return []  # as wanted, or from before the limit was raised
-    return [Finding(task, part, agrees=False, text=text, time=when)]
-
-
-_WHOLE: Final = {"whole": "characters", "deep": "levels"}
-_VERDICTS: Final = {"in_force": "in force", "not_in_force": "NOT IN FORCE", "no_evidence": "nothing seen that tells"}
+        is_met, text = 0 < limits.levels <= value, f"cut at {value} levels, wanted are {limits.levels or 'all'}"
+        longer = sightings.get(f"deep:{part}:{task}")
+    since_raised = longer is not None and longer.time > time and longer.value > value
+    return None if is_met or since_raised else Finding(task, part, agrees=False, text=text, time=time)
 
 
 def hosts_text(checks: list[HostCheck]) -> str:
@@ -102,7 +98,5 @@ def hosts_text(checks: list[HostCheck]) -> str:
     lines = []
     for check in checks:
         lines.append(f"{check.host}: {_VERDICTS[check.verdict]} (last message {when(check.seen)})")
-        lines += [
-            f"  {finding.task} {finding.part}: {finding.text} ({when(finding.time)})" for finding in check.findings
-        ]
+        lines += [f"  {each.task} {each.part}: {each.text} ({when(each.time)})" for each in check.findings]
     return "\n".join(lines)

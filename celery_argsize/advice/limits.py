@@ -1,8 +1,8 @@
 """Sets limits on an app: for all its tasks, or for single ones, so that only the tasks that need more pay for it.
 
-A message is made by the app's AMQP object, in the function that ``app.amqp.task_protocols`` names for protocol 2; every
-way of sending a task ends there (delay, send_task by name, canvas, beat, retries). ``set_repr_limits`` puts itself in
-front of that function, and nothing else is changed. Why there and not elsewhere: docs/advice.md.
+A message is made by the app's AMQP object, in the function that ``app.amqp.task_protocols`` names for protocol 2. Every
+way of sending a task ends there: delay, send_task by name, canvas, beat, retries. ``set_repr_limits`` replaces that
+function by one that calls it, and changes nothing else. docs/advice.md says why not elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PROTOCOL = 2  # protocol 1 has no reprs
 
 
 class _TaskReprs:
-    """Makes messages as before, with longer reprs for some tasks."""
+    """Makes messages with *make*, and longer reprs for some tasks."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
@@ -32,33 +32,29 @@ class _TaskReprs:
     def __call__(
         self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
     ) -> Any:
-        limits = self.limits.get(name)
-        if limits is not None:
-            for option, part, limit in (
-                ("argsrepr", args or (), limits.args),
-                ("kwargsrepr", kwargs or {}, limits.kwargs),
-            ):
-                if options.get(option) is None:
-                    options[option] = saferepr(part, limit, maxlevels=limits.levels)
+        if limits := self.limits.get(name):
+            if options.get("argsrepr") is None:
+                options["argsrepr"] = saferepr(args or (), limits.args, maxlevels=limits.levels)
+            if options.get("kwargsrepr") is None:
+                options["kwargsrepr"] = saferepr(kwargs or {}, limits.kwargs, maxlevels=limits.levels)
         return self.make(task_id, name, args, kwargs, *rest, **options)
 
 
 def set_repr_limits(app: Celery, limits: Mapping[str, ReprLimits | int]) -> None:
     """Set limits for single tasks of *app*, where their messages are made.
 
-    *limits*: task name → ``ReprLimits``, or one number of characters for both parts. Tasks that are only known by name
-    are fine, and so is any Celery: levels too. Later calls add to earlier ones; ``ReprLimits()`` gives a task Celery's
-    defaults. A repr that a caller gives itself (``argsrepr=``) is left alone.
+    *limits*: task name → ``ReprLimits``, or one number of characters for both parts. A task may be known by name only,
+    and levels work with any Celery. Later calls add to earlier ones; ``ReprLimits()`` gives a task Celery's defaults. A
+    repr that a caller gives itself (``argsrepr=``) is left alone.
 
     Raises:
         ConfigError: a limit that cannot work.
     """
     checked = {str(name): _check(name, single) for name, single in limits.items()}
     amqp: Any = app.amqp  # celery-types lacks what is used here
-    protocols = amqp.task_protocols
-    make = protocols[_PROTOCOL]
+    make = amqp.task_protocols[_PROTOCOL]
     if not isinstance(make, _TaskReprs):
-        make = protocols[_PROTOCOL] = _TaskReprs(make)
+        make = amqp.task_protocols[_PROTOCOL] = _TaskReprs(make)
         amqp.__dict__.pop("create_task_message", None)  # cached_property: looked up anew at the next message
     make.limits.update(checked)
 
@@ -80,9 +76,8 @@ def limits_of(app: Celery, task: str) -> ReprLimits:
     amqp: Any = app.amqp
     make = amqp.task_protocols[_PROTOCOL]
     single = make.limits.get(task) if isinstance(make, _TaskReprs) else None
-    return single or ReprLimits(
-        amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize, app.conf.get("task_repr_maxlevels", ReprLimits().levels)
-    )
+    levels = app.conf.get("task_repr_maxlevels", ReprLimits().levels)
+    return single or ReprLimits(amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize, levels)
 
 
 def _check(name: str, limits: ReprLimits | int) -> ReprLimits:

@@ -1,14 +1,13 @@
-"""Limits for one task: the least that keep its reprs whole, whether the broker takes them, and what they cost.
+"""Limits for one task: the lowest that keep its reprs whole, whether the broker takes them, and what they cost.
 
-Pure. What to make of a plan is up to ``adviser``; what publishing costs on a machine is measured by a function that the
-caller passes in (``cost``).
+Pure. ``adviser`` chooses among these plans. How fast this machine makes reprs is measured in ``publish_cost``.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final
 
 from celery_argsize.advice.advice import TIERS, Cost, ReprLimits
 from celery_argsize.advice.brokers import OTHER_HEADERS, Broker
@@ -16,33 +15,24 @@ from celery_argsize.measuring.cuts import DEFAULT_LEVELS, DEFAULT_LIMIT
 from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
-    from celery_argsize.figures.summary import Cuts, PartSummary, TaskSummary
+    from celery_argsize.figures.summary import PartSummary, TaskSummary
 
-#: Limits for brokers whose headers must fit a frame, all below it; the guide's tiers are above.
+#: Limits for brokers whose headers must fit a frame. The guide's tiers are above the frame, these below it.
 FRAME_LIMITS: Final = (DEFAULT_LIMIT, 16 * 1024, 64 * 1024)
 
 
-class Load(NamedTuple):
-    """What the time that a repr takes depends on."""
+@dataclass(frozen=True, slots=True)
+class ReprSpeed:
+    """Seconds that Celery's saferepr takes for each piece of a repr, on one machine."""
 
-    need: int
-    """Characters of the whole repr."""
-    levels: int
-    commas: int
-    keys: int
-    texts: int
-    containers: int
-    pile: int
-    """See ``shape.Shape``."""
-    widest: str
-    """A character as wide as any in its texts: Python stores the others of that text as wide; copying takes longer."""
-
-
-class PublishTime(Protocol):
-    """Measures what a repr costs."""
-
-    def __call__(self, load: Load, limit: int, levels: int) -> float:
-        """Seconds that saferepr takes for a payload like *load* under *limit* and *levels*."""
+    member: float
+    """A number or a short text, and the separator behind it."""
+    key: float
+    """The key of a dict item."""
+    container: float
+    chain_step: float
+    """See ``Cuts.chain_steps``."""
+    byte: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +41,7 @@ class Plan:
 
     limits: ReprLimits
     problems: tuple[str, ...]
-    """Why they will not do."""
+    """Why they will not do; empty if they will."""
     cost: Cost
 
 
@@ -63,7 +53,9 @@ class Planner:
     days: float
     """The period that the figures are from; 0 if not known."""
     max_publish_seconds: float
-    publish_time: PublishTime | None
+    """What limits may add to the publish of a truncated message, on average; ten times that for the largest."""
+    repr_speed: ReprSpeed | None
+    """Without it, time is left out of account."""
 
     def no_limit(self, parts: dict[str, PartSummary]) -> str:
         """Why there is no plan."""
@@ -75,132 +67,112 @@ class Planner:
             f"{self.broker.headers_max:,} bytes ({self.broker.source})"
         )
 
-    def plan(self, task: TaskSummary, parts: dict[str, PartSummary], wanted: dict[str, int]) -> Plan | None:
-        """The least limits for *wanted* characters; ``None`` where there are none."""
-        fit = self._fit(parts, wanted)
-        if fit is None:
+    def plan(self, task: TaskSummary, parts: dict[str, PartSummary], needs: dict[str, int]) -> Plan | None:
+        """The lowest limits that leave *needs* characters of each part; ``None`` if no limits do."""
+        fitting = self._fitting(parts, needs)
+        if fitting is None:
             return None
-        limits = ReprLimits(levels=_levels(parts), **fit)
+        # the default, unless something was cut by depth, or would be once it is not cut by size
+        levels = max(DEFAULT_LEVELS, *(part.need.levels for part in parts.values()))
+        limits = ReprLimits(levels=levels, **fitting)
         cost = self._cost(task, parts, limits)
         return Plan(limits, tuple(self._problems(task, parts, limits, cost)), cost)
 
-    def _fit(self, parts: dict[str, PartSummary], wanted: dict[str, int]) -> dict[str, int] | None:
+    def _fitting(self, parts: dict[str, PartSummary], needs: dict[str, int]) -> dict[str, int] | None:
+        """Limits that the broker takes; ``None`` if it takes none so high."""
         if self.broker.headers_max is None:
             steps = (DEFAULT_LIMIT, *(tier.limit for tier in TIERS))
-            found = {name: next((step for step in steps if need <= step), 0) for name, need in wanted.items()}
-            return found if all(found.values()) else None
-        tight = {name: max(DEFAULT_LIMIT, math.ceil(need / 1024) * 1024) for name, need in wanted.items()}
+            limits = {name: next((step for step in steps if need <= step), 0) for name, need in needs.items()}
+            return limits if all(limits.values()) else None
+        tight = {name: max(DEFAULT_LIMIT, math.ceil(need / 1024) * 1024) for name, need in needs.items()}
         loose = {
-            name: next((step for step in FRAME_LIMITS if need <= step), tight[name]) for name, need in wanted.items()
+            name: next((step for step in FRAME_LIMITS if need <= step), tight[name]) for name, need in needs.items()
         }
-        ratios = {name: bytes_a_char(part) for name, part in parts.items()}
-        return next((fit for fit in (loose, tight) if self.fits_frame(fit, ratios)), None)
+        density = {name: bytes_per_char(part) for name, part in parts.items()}
+        return next((limits for limits in (loose, tight) if self.fits_frame(limits, density)), None)
 
-    def fits_frame(self, limits: dict[str, int], ratios: dict[str, float]) -> bool:
-        """Whether reprs as long as *limits* fit the headers of one message; other parts are at the default limit."""
+    def fits_frame(self, limits: dict[str, int], density: dict[str, float]) -> bool:
+        """Whether reprs as long as *limits* fit the headers of one message.
+
+        *density*: bytes a character, by part. A part that is not in *limits* keeps the default limit.
+        """
         if self.broker.headers_max is None:
             return True
         # a character takes up to 4 bytes in UTF-8; of parts that are raised, the most that was seen
-        taken = sum(limits[name] * ratios[name] if name in limits else DEFAULT_LIMIT * 4 for name in PARTS)
+        taken = sum(limits[name] * density[name] if name in limits else DEFAULT_LIMIT * 4 for name in PARTS)
         return taken + OTHER_HEADERS <= self.broker.headers_max
 
     def _problems(self, task: TaskSummary, parts: dict[str, PartSummary], limits: ReprLimits, cost: Cost) -> list[str]:
-        problems = []
-        extra = sum(min(getattr(limits, name), part.need.max) * self._wire(part)[0] for name, part in parts.items())
-        largest = self.broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes) + extra
-        if self.broker.message_max is not None and largest > self.broker.message_max:
+        broker, problems = self.broker, []
+        extra = sum(min(getattr(limits, name), part.need.max) * self._carried(part)[0] for name, part in parts.items())
+        largest = broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes) + extra
+        if broker.message_max is not None and largest > broker.message_max:
             problems.append(
                 f"the largest message would take about {largest:,.0f} bytes, and the broker takes "
-                f"{self.broker.message_max:,} ({self.broker.source})"
+                f"{broker.message_max:,} ({broker.source})"
             )
-        mean, most = cost.publish_seconds, cost.publish_seconds_max
-        if mean is not None and most is not None:
-            if mean > self.max_publish_seconds:
-                problems.append(_too_slow(mean, "on average", self.max_publish_seconds))
-            elif most > 10 * self.max_publish_seconds:
-                problems.append(_too_slow(most, "for the largest", 10 * self.max_publish_seconds))
+        mean = ("on average", cost.publish_seconds or 0.0, self.max_publish_seconds)
+        most = ("for the largest", cost.publish_seconds_max or 0.0, 10 * self.max_publish_seconds)
+        for which, seconds, limit in (mean, most):
+            if seconds > limit:
+                ms = f"{seconds * 1000:,.0f} ms longer {which}, over {limit * 1000:,.0f} ms"
+                return [*problems, f"a publish would take {ms}"]
         return problems
 
-    # -- what it costs ---------------------------------------------------------------------------------------------
-
-    def _wire(self, part: PartSummary) -> tuple[float, float]:
-        """Bytes that a character of a whole repr takes as the broker carries it, and bytes that all sent ones take."""
+    def _carried(self, part: PartSummary) -> tuple[float, float]:
+        """Bytes that the broker carries for a character of a whole repr, and for all cut reprs that were sent."""
         cuts, need = part.cuts, max(1, part.cuts.need)
         if self.broker.carries in {"json", "base64"}:
-            more = 4 / 3 if self.broker.carries == "base64" else 1.0
-            return cuts.escaped / need * more, cuts.sent_escaped * more
+            growth = 4 / 3 if self.broker.carries == "base64" else 1.0
+            return cuts.escaped / need * growth, cuts.sent_escaped * growth
         return cuts.bytes / need, float(cuts.sent_bytes)
 
     def _cost(self, task: TaskSummary, parts: dict[str, PartSummary], limits: ReprLimits) -> Cost:
-        count = sum(part.cuts.count for part in parts.values())
         extra, sent, slower, slowest = 0.0, 0.0, 0.0, 0.0
         for name, part in parts.items():
             limit = getattr(limits, name)
-            a_char, before = self._wire(part)
+            per_char, before = self._carried(part)
             sent += before
-            extra += _needed(part, limit) * a_char - before
-            if self.publish_time is not None:
-                slower += sum(
-                    bucket.count * self._slower(part, bucket.mean, limit, limits.levels) for bucket in part.cuts.buckets
-                )
-                slowest += self._slower(part, part.need.max, limit, limits.levels)
-        body = self.broker.body_bytes(sum(part.mean_bytes for part in (task.args, task.kwargs)))
+            extra += _chars_sent(part, limit) * per_char - before
+            if self.repr_speed is not None:
+                slower += sum(b.count * _slower(part, b.mean, limit, self.repr_speed) for b in part.cuts.buckets)
+                slowest += _slower(part, part.need.max, limit, self.repr_speed)
+        body = self.broker.body_bytes(task.args.mean_bytes + task.kwargs.mean_bytes)
         runs = max(1, task.truncated)
         return Cost(
             extra_bytes=extra / runs,
             extra_bytes_a_day=extra / self.days if self.days else None,
             message_bytes=body + sent / runs,
-            publish_seconds=slower / runs if self.publish_time else None,
-            publish_seconds_max=slowest if self.publish_time else None,
-            count=count,
+            publish_seconds=slower / runs if self.repr_speed else None,
+            publish_seconds_max=slowest if self.repr_speed else None,
+            count=sum(part.cuts.count for part in parts.values()),
         )
 
-    def _slower(self, part: PartSummary, need: float, limit: int, levels: int) -> float:
-        if self.publish_time is None:
-            return 0.0
-        cuts = part.cuts
-        share = need / max(1, cuts.need)
-        squares = sum(bucket.count * bucket.mean**2 for bucket in cuts.buckets)
-        load = Load(
-            need=round(need),
-            levels=part.need.levels,
-            commas=round(cuts.commas * share),
-            keys=round(cuts.keys * share),
-            texts=round(cuts.texts * share),
-            containers=round(cuts.containers * share),
-            pile=round(cuts.pile * need**2 / max(1, squares)),
-            widest=_widest(cuts),
-        )
-        before = self.publish_time(load, DEFAULT_LIMIT, DEFAULT_LEVELS)
-        return max(0.0, self.publish_time(load, limit, levels) - before)
+
+def _slower(part: PartSummary, need: float, limit: int, speed: ReprSpeed) -> float:
+    """Seconds that a repr of *need* characters takes longer under *limit* than under Celery's default.
+
+    It is taken to be made like all truncated ones together. Its pieces grow with its length, and the steps between its
+    containers with the square of that.
+    """
+    cuts = part.cuts
+    if not cuts.need:
+        return 0.0
+    squares = sum(bucket.count * bucket.mean**2 for bucket in cuts.buckets)
+    pieces = cuts.commas * speed.member + cuts.keys * speed.key + cuts.containers * speed.container
+    per_char = (pieces + cuts.bytes * speed.byte) / cuts.need
+    per_square = cuts.chain_steps * speed.chain_step / squares
+    after, before = min(need, limit), min(need, DEFAULT_LIMIT)
+    return (after - before) * per_char + (after**2 - before**2) * per_square
 
 
-def _widest(cuts: Cuts) -> str:
-    """A character as wide as any in *cuts*, as far as sums tell."""
-    more, escapes = cuts.bytes - cuts.need, cuts.escaped - cuts.need
-    if more <= 0:
-        return "x"
-    # "é" has 1 byte more, and 5 characters more as JSON's escape: fewer for each byte come from wider characters.
-    # In no Latin script does it add a quarter: Greek and Cyrillic do, with as many bytes, and Python stores them wider.
-    return "é" if more <= min(escapes / 5, cuts.need / 4) else "🎵"
-
-
-def _levels(parts: dict[str, PartSummary]) -> int:
-    """Levels to show: the default, unless something was cut by depth, or would be once it is not cut by size."""
-    return max(DEFAULT_LEVELS, *(part.need.levels for part in parts.values()))
-
-
-def _needed(part: PartSummary, limit: int) -> float:
+def _chars_sent(part: PartSummary, limit: int) -> float:
     """Characters of all truncated reprs under *limit*."""
     if part.need.max <= limit:
         return part.cuts.need
     return sum(b.need if b.bound <= limit else b.count * min(b.mean, limit) for b in part.cuts.buckets)
 
 
-def bytes_a_char(part: PartSummary) -> float:
-    """Bytes in UTF-8 that a character of this part takes, the most of any that was seen: any may fill the limit."""
+def bytes_per_char(part: PartSummary) -> float:
+    """Bytes in UTF-8 that a character of this part takes, the most that was seen: such a part may fill the limit."""
     return max(1.0, part.max_density / 1000)
-
-
-def _too_slow(seconds: float, which: str, limit: float) -> str:
-    return f"a publish would take {seconds * 1000:,.0f} ms longer {which}, over {limit * 1000:,.0f} ms"

@@ -1,21 +1,18 @@
-"""The public functions around the advice: get it for an app, apply it to one, check that it has arrived.
-
-What they read is the summary that all workers share, so they work in a producer's process as in any other.
-"""
+"""The public functions about advice: get it, set an app's limits by it, check that they have arrived."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from celery_argsize.advice.advice import TIERS, Advice, ReprLimits
 from celery_argsize.advice.adviser import MAX_PUBLISH_SECONDS, MIN_RUNS, advise
 from celery_argsize.advice.brokers import broker_name
 from celery_argsize.advice.in_force import check_hosts
 from celery_argsize.advice.limits import limits_of, set_app_limits, set_repr_limits
-from celery_argsize.advice.publish_cost import PublishTimer
+from celery_argsize.advice.publish_cost import measure_repr_speed
 from celery_argsize.api.figures import get_size_summary
 from celery_argsize.api.location import each_app, locate, open_store
 from celery_argsize.errors import ConfigError
@@ -26,48 +23,44 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery import Celery
+    from typing_extensions import Unpack
 
     from celery_argsize.advice.advice import TaskAdvice
     from celery_argsize.advice.in_force import HostCheck
+    from celery_argsize.api.location import Where
     from celery_argsize.figures.summary import Summary
 
-#: Seconds that measuring the cost of publishing may take, in all.
-TIMING_BUDGET: Final = 2.0
 
-
-def get_advice(  # noqa: PLR0913 - where to look, and two settings
+def get_advice(
     app: Celery | None = None,
     *,
     broker: str | None = None,
     min_runs: int = MIN_RUNS,
     max_publish_seconds: float = MAX_PUBLISH_SECONDS,
-    redis_url: str | None = None,
-    key_prefix: str | None = None,
-    app_name: str | None = None,
+    **where: Unpack[Where],
 ) -> Advice:
-    """What to do about truncated reprs, from what was measured so far; see ``advise``.
+    """What ``advise`` says to what was measured so far. How fast this machine makes reprs is measured, in about 20 ms.
 
-    *broker* is a kombu transport's name or a URL, by default that of *app* (or of the only app in this process that
-    ``install`` was called for). The version of Celery is the installed one,
-    and what publishing costs is measured on this machine, within about two seconds.
+    *broker* is a kombu transport's name or a URL, by default that of the app. *where* takes ``redis_url``,
+    ``key_prefix`` and ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look.
         StoreError: Redis could not be read.
     """
-    app = app or (None if redis_url else _installed_app())
-    summary = get_size_summary(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
+    app = app or (None if where.get("redis_url") else _installed_app())
+    summary = get_size_summary(app, **where)
     return advice_for(summary, app, broker, min_runs=min_runs, max_publish_seconds=max_publish_seconds)
 
 
-def advice_for(summary: Summary, app: Celery | None, broker: str | None, **tuned: Any) -> Advice:
-    """The same for a *summary* that was read before; *tuned* as for ``advise``."""
+def advice_for(summary: Summary, app: Celery | None, broker: str | None, **options: Any) -> Advice:
+    """The advice from a *summary*; *options* are ``advise``'s."""
     return advise(
         summary,
         broker or (broker_name(app) if app is not None else None),
         metadata.version("celery"),
-        publish_time=PublishTimer(budget=TIMING_BUDGET),
-        **tuned,
+        repr_speed=measure_repr_speed(),
+        **options,
     )
 
 
@@ -82,11 +75,11 @@ class Configured:
 
     advice: Advice
     app_limits: ReprLimits | None
-    """What was set for all tasks of the app; ``None`` if nothing was."""
+    """What was set for all tasks of the app, if anything."""
     task_limits: Mapping[str, ReprLimits]
     """What was set for single tasks."""
     refused: Mapping[str, str]
-    """Task → why nothing was set for it, or, with *force*, why not to."""
+    """Task → what speaks against any limit; nothing was set for it, but with *force*."""
 
     @property
     def limit(self) -> int:
@@ -95,28 +88,26 @@ class Configured:
 
     @property
     def tier(self) -> int | None:
-        """The guide's tier for that."""
+        """The guide's tier for ``limit``, in characters."""
         return self.advice.rule_of_thumb.tier
 
     def __str__(self) -> str:
         """What was done, a line each."""
         lines = [f"all tasks: {self.app_limits}"] if self.app_limits else []
         lines += [f"{name}: {limits}" for name, limits in self.task_limits.items()]
-        lines += [
-            f"{name}: {'forced, although' if name in self.task_limits else 'refused:'} {why}"
-            for name, why in self.refused.items()
-        ]
+        for name, reason in self.refused.items():
+            lines.append(f"{name}: {'forced, although' if name in self.task_limits else 'refused:'} {reason}")
         return "\n".join(lines) or "nothing was set"
 
 
 def auto_configure_celery_limits(
-    app: Celery | None = None, *, apply: bool = False, force: bool = False, **where: Any
+    app: Celery | None = None, *, apply: bool = False, force: bool = False, **options: Any
 ) -> Configured:
-    """The advice for *app*, and with *apply*, its limits set on it, in this process.
+    """The advice for *app*; with *apply*, its limits are set on *app* in this process.
 
-    Limits act where messages are made, so call it where tasks are sent from, once, after the app is configured; the
-    summary is read once. Limits are only raised. What would break the broker, or make publishing too slow, is refused,
-    and said; *force* sets that too. *where* takes what ``get_advice`` does.
+    Call it where tasks are sent from, as limits act there; once, after the app is configured. Limits are only raised.
+    What would break the broker, or make publishing too slow, is refused, unless *force* is given. *options* are those
+    of ``get_advice``.
 
     Raises:
         ConfigError: it is not clear where to look, or, with *apply*, there is no *app*.
@@ -129,13 +120,13 @@ def auto_configure_celery_limits(
     if apply and app is None:
         message = "apply=True needs the app whose limits to set: auto_configure_celery_limits(app, apply=True)"
         raise ConfigError(message)
-    advice = get_advice(app, **where)
+    advice = get_advice(app, **options)
     bad = {task.name: task for task in advice.tasks if task.verdict in {"pass_reference", "short_argsrepr"}}
     app_limits, task_limits = None, {}
     if apply and app is not None:
+        forced = {name: _forced(task) for name, task in bad.items() if force}
         app_limits = _raised(app, "", advice.limits) if advice.limits else None
-        task_limits = advice.per_task | ({name: _forced(task) for name, task in bad.items()} if force else {})
-        task_limits = {name: _raised(app, name, limits) for name, limits in task_limits.items()}
+        task_limits = {name: _raised(app, name, limits) for name, limits in (advice.per_task | forced).items()}
         if app_limits is not None:
             set_app_limits(app, app_limits)
         if task_limits:
@@ -144,43 +135,35 @@ def auto_configure_celery_limits(
 
 
 def _raised(app: Celery, task: str, limits: ReprLimits) -> ReprLimits:
-    """*limits*, but none lower than it is already."""
+    """*limits*, but none lower than it is now."""
     now = limits_of(app, task)
     levels = 0 if 0 in {limits.levels, now.levels} else max(limits.levels, now.levels)
     return ReprLimits(max(limits.args, now.args), max(limits.kwargs, now.kwargs), levels)
 
 
 def _forced(task: TaskAdvice) -> ReprLimits:
-    """What would keep *task* whole, whatever it breaks."""
-    limits = {part.part: part.limit or _above(part.need_max) for part in task.parts}
+    """What keeps *task* whole, whatever it breaks."""
+    limits = {part.part: part.limit or _tier(part.need_max) for part in task.parts}
     levels = max(ReprLimits().levels, *(part.levels for part in task.parts))
     return ReprLimits(limits.get("args", DEFAULT_LIMIT), limits.get("kwargs", DEFAULT_LIMIT), levels)
 
 
-def _above(need: int) -> int:
+def _tier(need: int) -> int:
     return next((tier.limit for tier in TIERS if need <= tier.limit), need)
 
 
-def verify_limits(
-    app: Celery,
-    *,
-    seconds: float | None = None,
-    redis_url: str | None = None,
-    key_prefix: str | None = None,
-    app_name: str | None = None,
-) -> list[HostCheck]:
-    """Whether the limits of *app* are in force where its messages come from, host by host.
+def verify_limits(app: Celery, *, seconds: float | None = None, **where: Unpack[Where]) -> list[HostCheck]:
+    """Whether the limits that *app* has here are in force on each host that its messages come from.
 
-    From the headers of messages that workers have received: within the last *seconds*, or else since the last reset
-    (and at most seven days). What is wanted is what *app* itself would do in this process.
+    Workers saw it in the headers of messages: in the last *seconds*, or since the last reset (seven days at most).
+    *where* takes ``redis_url``, ``key_prefix`` and ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look.
         StoreError: Redis could not be read.
     """
-    location = locate(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
     origins: dict[str, Any] = {}
-    for single in each_app(location):
-        with open_store(single) as store:
+    for location in each_app(locate(app, **where)):
+        with open_store(location) as store:
             origins |= store.read_origins()
     return check_hosts(origins, lambda task: limits_of(app, task), time.time() - seconds if seconds else 0.0)

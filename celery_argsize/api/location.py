@@ -1,23 +1,25 @@
-"""Which store a call means: a Redis that was named, an app's, or the one app's that has the monitor in this process.
+"""Which figures a call means, and how they are opened.
 
-Used by what people call (``api``, ``reset``); workers know theirs (``monitor``).
+The first of these counts: the Redis that the call names, the app that it names, the only app in this process that
+``install`` was called for, the Redis that the environment names.
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from celery_argsize import settings as config
 from celery_argsize.errors import ConfigError, StoreError
 from celery_argsize.figures.counters import added_up
+from celery_argsize.stores.fields import ANY
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.worker import monitor as monitors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from celery import Celery
 
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
     from celery_argsize.settings import Settings
     from celery_argsize.stores.base import Store
     from celery_argsize.worker.monitor import Monitor
+
+
+class Where(TypedDict, total=False):
+    """Settings for a single call: keywords of the public functions."""
+
+    redis_url: str | None
+    key_prefix: str | None
+    app_name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,58 +45,56 @@ class Location:
     app: Celery | None = None
     monitor: Monitor | None = None
     all_apps: bool = False
-    """No app was named: whatever apps are found under the key prefix."""
+    """No app was named: all apps under the key prefix are meant."""
 
 
-def locate(app: Celery | None, **given: str | None) -> Location:
-    """What *app*, and the settings *given* (those not ``None``), mean.
+def locate(app: Celery | None, **where: str | None) -> Location:
+    """The figures that *app* and *where* mean. ``None`` in *where* is not given.
 
     Raises:
-        ConfigError: it is not clear which store is meant.
+        ConfigError: it is not clear which figures are meant.
     """
-    named = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in where.items() if value is not None}
     monitor = monitors.installed(app)
-    if app is None and monitor is not None and "redis_url" not in named:
+    if app is None and monitor is not None and "redis_url" not in given:
         app = monitor.app
     if app is not None:
-        overrides = {**(monitor.overrides if monitor else {}), **named}
-        return Location(config.resolve(overrides, app), app, monitor if "redis_url" not in named else None)
-    settings = config.resolve(named)
+        overrides = {**(monitor.overrides if monitor else {}), **given}
+        return Location(config.resolve(overrides, app), app, monitor if "redis_url" not in given else None)
+    settings = config.resolve(given)
     if settings.redis_url is None:
         message = (
             "redis_url is not set and no single app has celery_argsize installed in this process: name an app "
             "(app=, -A) or a Redis (redis_url=, --redis-url), or set CELERY_ARGSIZE_REDIS_URL or REDIS_URL"
         )
         raise ConfigError(message)
-    return Location(settings, all_apps=not (named.get("app_name") or os.environ.get("CELERY_ARGSIZE_APP_NAME")))
+    return Location(settings, all_apps=not (given.get("app_name") or os.environ.get("CELERY_ARGSIZE_APP_NAME")))
 
 
 @contextmanager
 def open_store(location: Location, *, write: bool = False) -> Iterator[Store]:
-    """The store of *location*, for as long as the block lasts; *write* may make one in this process's memory.
+    """The store of *location*, for a block; *write* may make one in this process's memory.
 
     Raises:
         ConfigError: there is none that this process could see.
         StoreError: it is in another process's memory.
     """
-    if location.settings.redis_url is None:
-        yield _memory_store(location, write=write)
-        return
-    from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415 - only who uses Redis pays for the import
-
-    store = RedisStore(location.settings)
+    store = _store(location, write=write)
     try:
         yield store
     finally:
         store.close()
 
 
-def _memory_store(location: Location, *, write: bool) -> Store:
-    """The store of the worker in this process, or one for what this process itself adds."""
+def _store(location: Location, *, write: bool = False) -> Store:
+    if location.settings.redis_url is not None:
+        from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415 - takes its time
+
+        return RedisStore(location.settings)
     monitor = location.monitor
     if monitor is not None and monitor.in_child:
         message = (
-            "no Redis is configured: the figures are in the memory of the worker's main process, not in its children"
+            "no Redis is configured: the figures are in the memory of the worker's main process, not of its children"
         )
         raise StoreError(message)
     if monitor is not None and monitor.store is None and write:
@@ -101,20 +109,20 @@ def _memory_store(location: Location, *, write: bool) -> Store:
 
 
 def each_app(location: Location) -> list[Location]:
-    """*location* for each app that is meant: one, or those found under the key prefix.
+    """A location for each app that *location* means.
 
     Raises:
         StoreError: Redis could not be read.
     """
     if not location.all_apps:
         return [location]
-    from celery_argsize.stores.redis import apps_in  # noqa: PLC0415 - as above
+    from celery_argsize.stores.redis import apps_in  # noqa: PLC0415 - takes its time
 
-    return [Location(config.with_app(location.settings, name)) for name in apps_in(location.settings)]
+    return [Location(replace(location.settings, app_name=name)) for name in apps_in(location.settings)]
 
 
 class Reader:
-    """Reads the figures of *location* again and again, over one connection that stays open; one thread at a time.
+    """Reads the figures of *location* over one connection that stays open; for one thread at a time.
 
     Raises:
         ConfigError: they are in no Redis, and not in this process.
@@ -122,35 +130,29 @@ class Reader:
     """
 
     def __init__(self, location: Location) -> None:
-        self._each: Callable[..., list[Figures]]
-        if location.settings.redis_url is None:
-            store = _memory_store(location, write=False)
-            self.where, self.close = store.where, store.close
-            self._each = lambda *_: [store.read()]
-            return
-        from celery_argsize.stores.redis import AppsStore, RedisStore  # noqa: PLC0415 - as above
-
+        self._all_apps = location.all_apps
         if location.all_apps:
-            apps = AppsStore(location.settings)
-            self.where, self.close, self._each = apps.where, apps.close, apps.read_each
-        else:
-            single = RedisStore(location.settings)
-            self.where, self.close = single.where, single.close
-            self._each = lambda *fields: [single.read(*fields)]
+            from celery_argsize.stores.redis import AppsStore  # noqa: PLC0415 - takes its time
 
-    def read_each(self) -> list[Figures]:
-        """All figures of each app that is meant.
+            self._store: Any = AppsStore(location.settings)
+        else:
+            self._store = _store(location)
+        self.where: str = self._store.where
+        self.close = self._store.close
+
+    def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
+        """The figures of each app; of the counters perhaps only those that begin with one of *fields*.
 
         Raises:
             StoreError: they could not be read.
         """
-        return self._each()
+        return self._store.read_each(fields) if self._all_apps else [self._store.read(fields)]
 
     def read(self, fields: tuple[str, ...]) -> Figures:
-        """Those *fields* of all apps that are meant, added up.
+        """Those of all apps, added up.
 
         Raises:
             StoreError: they could not be read.
         """
-        found = self._each(fields)
-        return found[0] if len(found) == 1 else added_up("", found)
+        figures = self.read_each(fields)
+        return figures[0] if len(figures) == 1 else added_up("", figures)

@@ -1,18 +1,17 @@
-"""From an argsrepr or kwargsrepr back to values: ``ast.literal_eval`` for text that Celery wrote, and may have cut.
+"""Reads an ``argsrepr`` or ``kwargsrepr`` back: ``ast.literal_eval`` for text that may be cut.
 
-What is cut or no repr becomes a placeholder with a path, so ``json.dumps`` meets no Ellipsis, and nothing raises.
-Whether a header *was* cut is ``truncation``'s question, which has the value to compare with; here is the text alone.
-Pure: nothing in the text is run, and time and memory are linear in its length, as far as those of dicts are.
-
-Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate`` of Celery 5.3 to 5.7.
+Nothing in the text is run. Time and memory are linear in its length. Source of the forms: ``celery.utils.saferepr`` and
+``celery.utils.text.truncate`` of Celery 5.3 to 5.7.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
 from copy import copy
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 CUT: Final = "<cut>"
 #: Stands where something is shown that cannot be made again, like ``<Song object at 0x7f…>``.
 UNREADABLE: Final = "<unreadable>"
-#: Containers within containers; deeper ones are ``CUT``. Well below where ``json.dumps`` gives up.
+#: Containers within containers; deeper ones are ``CUT``. ``json.dumps`` would give up at about 1,000.
 MAX_DEPTH: Final = 100
 #: Paths in ``ParsedRepr.missing``; further ones are left out.
 MAX_PATHS: Final = 1000
@@ -49,22 +48,17 @@ class ParsedRepr(NamedTuple):
 def parse_repr(text: object) -> ParsedRepr:
     r"""Read *text*, an ``argsrepr`` or ``kwargsrepr``. Never raises, whatever *text* is.
 
-    It reads None, bools, numbers, texts, bytes, lists, tuples, dicts, sets, Decimals, UUIDs and what ``datetime`` has,
-    with a fixed time zone or none. If all is there, the value is the original one. If not, it is made for JSON: tuples
-    and sets are lists, bytes and objects are texts, and a key that is still no text and no int is its JSON.
+    If nothing is missing, the value is the original one: of built-in types, Decimal, UUID and ``datetime`` (time zones
+    with a fixed offset only). If something is, it is made for JSON: tuples and sets are lists, bytes and objects are
+    texts, and a key that is no text and no int is its JSON.
 
     ``CUT`` and ``UNREADABLE`` stand for one member, for the rest of a list (at its end) or of a dict (as its last key
-    and value), or for a container of which nothing is left. Celery marks a cut by size once, in one container; those
-    around it may lack something too, and end with ``CUT`` as well. Text that is no repr, or more, is one placeholder.
+    and value), or for all of a container. Celery marks a cut in one container only; those around it may lack something
+    too, and end with ``CUT`` as well. Text that is no repr is one placeholder.
 
-    What the text alone cannot tell:
-
-    - A text that ends in ``...`` was cut, or ends so. It is kept, and its path is missing: to replay half a text is
-      worse than a false alarm. So are bytes like ``b'ff'``: saferepr shows what is not UTF-8 in hex.
-    - Bytes are shown raw: in ``b'it's'`` the quote that ends them is the first with a separator behind it.
-    - Texts in single quotes are read as saferepr writes them, where ``'\n'`` is two characters; only what can be read
-      better as Python's own repr, such as texts in double quotes, is read as that.
-    - ``{'a', ...}`` is a dict, cut after a key, or a set. JSON has no sets: it is read as a dict.
+    What is in doubt is kept, with its path in ``missing``: a text that ends in ``...``, and bytes like ``b'ff'``, as
+    saferepr shows what is not UTF-8 in hex. ``'\n'`` is two characters, as saferepr writes it, unless all can be read
+    better as Python's own repr. ``{'a', ...}`` is read as a dict, cut after a key.
     """
     if type(text) is not str:
         return ParsedRepr(UNREADABLE, ((),))
@@ -78,41 +72,41 @@ def parse_repr(text: object) -> ParsedRepr:
     return ParsedRepr(plain, tuple(missing) or ((),))  # no path: it was under a key that came once more
 
 
-class _Missing(str):
-    """What is not what was sent: a placeholder, or a text in doubt."""
+@dataclass(frozen=True, eq=False)
+class _Missing:
+    """Stands for something that is not in the text, or is in doubt."""
 
-    __slots__ = ()
+    text: str
 
 
-# Told apart by identity: dots in place of the rest of a container, a rest without dots, one member.
-_REST: Final = _Missing(CUT)
-_UNSAID: Final = _Missing(CUT)
-_LOST: Final = _Missing(CUT)
-_FOREIGN: Final = _Missing(UNREADABLE)
-_COLON: Final = object()  # between a key and its value, among the members of braces
-#: A dict that is cut has its rest where a value, a key or a colon should be: what makes it complete.
-_TAILS: Final = ([_LOST, _REST, _COLON, _LOST], [_REST, _COLON, _LOST], [_COLON, _LOST, _REST, _COLON, _LOST])
+_REST: Final = _Missing(CUT)  # of a container
+_MEMBER: Final = _Missing(CUT)  # one member, or all of a container
+_UNREADABLE: Final = _Missing(UNREADABLE)
+
+
+#: Between a key and its value, among the members of braces.
+_COLON: Final = object()
 
 _SIMPLE: Final[tuple[object, ...]] = (None, True, False, math.nan, math.inf, -math.inf, [], (), {}, set(), frozenset())
-_CONSTANTS: Final = {
+_CONSTANTS: Final[dict[str, object]] = {
     **{repr(value): value for value in _SIMPLE},
-    **dict.fromkeys(["[...]", "(...)", "(...,)", "{...}", "frozenset({...})"], _LOST),  # cut by depth
+    **dict.fromkeys(["[...]", "(...)", "(...,)", "{...}", "frozenset({...})"], _MEMBER),  # cut by depth
 }
+_CALLS: Final[dict[str, Any]] = {
+    "UUID": UUID,
+    "Decimal": Decimal,
+    **{f"datetime.{kind.__name__}": kind for kind in (datetime, date, time, timedelta, timezone)},
+}
+_INNER: Final = r"""[^()"\\]{0,120}"""  # of a call, between parentheses
 _VALUE: Final = re.compile(
     rf"""(?xa)
-      '(?P<text>[^'\\]*)'
-    | (?P<int>-?(?:0|[1-9]\d{{0,4299}}))(?![\d.e])  # int() takes no more
-    | (?P<float>-?(?:0|[1-9]\d{{0,20}})(?:\.\d{{1,50}}(?:e[+-]\d{{1,3}})?|e[+-]\d{{1,3}}))
-    | (?P<constant>{"|".join(map(re.escape, _CONSTANTS))})
+      (?P<constant>{"|".join(map(re.escape, _CONSTANTS))})
     | (?P<open>[\[({{]|frozenset\(\{{)
     | (?P<bytes>b?)(?P<quote>['"])
     | (?P<rest>(?:,\s*)?\.\.\.(?=[,:\])}}]|\Z))
-    | UUID\('(?P<uuid>[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})'\)
-    | Decimal\('(?P<decimal>-?(?:\d+(?:\.\d+)?(?:E[+-]\d+)?|s?NaN\d*|Infinity))'\)
-    | datetime\.timedelta\((?P<delta>[\w=, -]{{1,80}})\)  # 0, or days=1, seconds=2
-    | (?P<moment>datetime\.(?P<kind>datetime|date|time)\((?P<numbers>[\d, ]{{1,80}})(?P<fold>,[ ]fold=1)?
-        (?P<zone>,[ ]tzinfo=datetime\.timezone(?:\.utc|\(datetime\.timedelta\((?P<offset>[\w=, -]{{1,80}})\)
-        (?:,[ ]'(?P<name>[^'\\]*)')?\)))?(?P<pypy_fold>,[ ]fold=1)?\))
+    | (?P<int>-?(?:0|[1-9]\d{{0,4299}}))(?![\d.e])  # int() takes no more
+    | (?P<float>-?(?:0|[1-9]\d{{0,20}})(?:\.\d{{1,50}}(?:e[+-]\d{{1,3}})?|e[+-]\d{{1,3}}))
+    | (?P<call>(?:{"|".join(map(re.escape, _CALLS))})\({_INNER}(?:\({_INNER}(?:\({_INNER}\){_INNER})?\){_INNER})?\))
     """
 )
 #: What follows a member, by what opened its container.
@@ -121,7 +115,7 @@ _SEPARATORS: Final = {
     for opener, closer in [("[", r"\]"), ("(", r",?\)"), ("{", r"\}|:\s*"), ("frozenset({", r"\}\)")]
 }
 _CLOSERS: Final = frozenset(["", "]", ")", ",)", "}", "})"])  # the empty one is the end of the text
-_BEHIND: Final = re.compile(r"[,:\])}]|\Z")  # what can follow a text
+_AFTER_TEXT: Final = re.compile(r"[,:\])}]|\Z")
 #: In what cannot be read: an object, a cut, a pair of quotes with no cut in it, a bracket, a separator.
 _MARK: Final = re.compile(
     r"""<[^<>]*>(?=[,:\])}]|\Z)"""
@@ -132,7 +126,7 @@ _PYTHON_TEXT: Final = re.compile(r"""'([^'\\]*(?:\\.[^'\\]*)*)'|"([^"\\]*(?:\\.[
 _ESCAPE: Final = re.compile(r"""\\(?:[nrt\\'"]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})""")
 
 
-def _text(shown: str) -> str:
+def _text(shown: str) -> str | _Missing:
     return _Missing(shown) if shown.endswith("...") else shown
 
 
@@ -142,72 +136,64 @@ def _bytes(shown: str) -> bytes | _Missing:
     return _Missing(shown) if in_doubt else shown.encode()
 
 
-def _delta(shown: str) -> timedelta:
-    parts = (part.partition("=") for part in shown.split(", "))
-    return timedelta(**{unit: int(amount) for unit, _, amount in parts if amount})
+def _made(node: ast.expr) -> Any:
+    """What a call of one of ``_CALLS`` makes."""
+    if isinstance(node, ast.Call):
+        options = {keyword.arg or "": _made(keyword.value) for keyword in node.keywords}
+        return _CALLS[ast.unparse(node.func)](*map(_made, node.args), **options)
+    return timezone.utc if ast.unparse(node) == "datetime.timezone.utc" else ast.literal_eval(node)
 
 
-def _moment(found: re.Match[str]) -> object:
-    options: dict[str, Any] = {"fold": 1} if found["fold"] or found["pypy_fold"] else {}
-    if found["zone"]:
-        name = [] if found["name"] is None else [found["name"]]
-        options["tzinfo"] = timezone(_delta(found["offset"]), *name) if found["offset"] else timezone.utc
-    kinds: dict[str, Callable[..., object]] = {"datetime": datetime, "date": date, "time": time}
-    return kinds[found["kind"]](*map(int, found["numbers"].split(", ")), **options)
-
-
-_MAKERS: Final[dict[str, Callable[[re.Match[str]], object]]] = {
-    "text": lambda found: _text(found["text"]),
-    "int": lambda found: int(found["int"]),
-    "float": lambda found: float(found["float"]),
-    "constant": lambda found: copy(_CONSTANTS[found["constant"]]),  # each list is its own
+_MAKERS: Final[dict[str, Callable[[str], object]]] = {
+    "constant": lambda shown: copy(_CONSTANTS[shown]),  # each list is its own
     "rest": lambda _: _REST,
-    "uuid": lambda found: UUID(found["uuid"]),
-    "decimal": lambda found: Decimal(found["decimal"]),
-    "delta": lambda found: _delta(found["delta"]),
-    "moment": _moment,
+    "int": int,
+    "float": float,
+    "call": lambda shown: _made(ast.parse(shown, mode="eval").body),
 }
 
 
 def _container(opener: str, members: list[object], closer: str) -> object:
     """What *members* are together; there is one at least."""
-    if members[0] is _REST and len(members) == 1:
-        return _LOST
+    if members == [_REST]:
+        return _MEMBER
     if opener == "[":
         return members
     if opener == "(":  # mere parentheses, if there is no comma
         return members[0] if closer == ")" and len(members) == 1 else tuple(members)
-    cut_after_key = len(members) == 2 and members[1] is _REST  # noqa: PLR2004 - and no colon
     try:
-        if _COLON in members or (cut_after_key and opener == "{"):
+        if opener == "{" and (_COLON in members or members[1:] == [_REST]):
             return _dict(members)
         return set(members) if opener == "{" else frozenset(members)
     except TypeError:  # unhashable
-        return _FOREIGN
+        return _UNREADABLE
 
 
 def _dict(members: list[object]) -> object:
-    if members[-1] is _REST or members[-1] is _UNSAID:
-        members[-1:] = _TAILS[len(members) % 3]
-    well_formed = len(members) == 3 * members[1::3].count(_COLON)
-    return dict(zip(members[::3], members[2::3], strict=True)) if well_formed else _FOREIGN
+    if members[-1] is _REST:  # where a value, a key or a colon should be
+        completed = ([_MEMBER], [], [_COLON, _MEMBER])[len(members) % 3]
+        members[-1:] = [*completed, _REST, _COLON, _MEMBER]
+    if not len(members) == 3 * members[1::3].count(_COLON) == 3 * members.count(_COLON):
+        return _UNREADABLE
+    return dict(zip(members[::3], members[2::3], strict=True))
 
 
 class _Reader:
-    """Reads one text from left to right, with what is open on a stack."""
+    """Reads one text from left to right, with the containers that are open on a stack."""
 
     def __init__(self, text: str) -> None:
         self.missing = False
         self.unreadable = 0
+        """How many members cannot be read, or the length of a text that is no repr."""
         self._text = text
         self._at = 0
         self._cut = False  # the last member was a cut, and only closers have followed
-        self._open: list[tuple[str, list[object]]] = []
-        self._shown: dict[int, tuple[object, list[object]]] = {}  # sets by id, and their members in order
+        self._open: list[tuple[str, list[object]]] = []  # what opened each container, and its members
+        self._sets: dict[int, tuple[object, list[object]]] = {}  # sets by id, with their members in order
         # ``UUID('12...``: a cut between two quotes has left one alone.
         last = text.rfind("'")
-        alone = text[last - 1 : last] == "(" and not _BEHIND.match(text, last + 1)
-        self._paired = last if alone else len(text)
+        alone = text[last - 1 : last] == "(" and not _AFTER_TEXT.match(text, last + 1)
+        self._paired_until = last if alone else len(text)
         self.value = self._read()
 
     def _read(self) -> object:
@@ -215,96 +201,96 @@ class _Reader:
         value = self._member()
         while self._open:
             opener, members = self._open[-1]
-            while not (found := _SEPARATORS[opener].match(self._text, self._at)) and self._at < len(self._text):
+            while not (match := _SEPARATORS[opener].match(self._text, self._at)) and self._at < len(self._text):
                 skipped = self._skip()
                 value = value if value is _REST else skipped
-            separator = found.group() if found else ""
+            separator = match.group() if match else ""
             self._at += len(separator)
             members.append(value)
-            self.missing |= type(value) is _Missing
-            self.unreadable += value is _FOREIGN
+            self.missing |= isinstance(value, _Missing)
+            self.unreadable += value is _UNREADABLE
             if separator[:1] == ":":
                 members.append(_COLON)
             value = self._close(separator) if separator in _CLOSERS else self._member()
         # Before 5.7, Celery closes more than it has opened where it cuts.
         if self._text[self._at :].strip(",)]}" if self.missing else "") or value is _REST:
             self.unreadable += len(self._text)
-            value = _LOST if self._text.endswith("...") else _FOREIGN
-        self.missing |= type(value) is _Missing
+            value = _MEMBER if self._text.endswith("...") else _UNREADABLE
+        self.missing |= isinstance(value, _Missing)
         return value
 
     def _close(self, closer: str) -> object:
         opener, members = self._open.pop()
         if len(self._open) >= MAX_DEPTH:
-            return _LOST
+            return _MEMBER
         if not closer or (self._cut and (closer != ",)" or len(members) > 1)):
             self.missing = self._cut = True
-            members += [] if members[-1] is _REST else [_UNSAID]
+            if members[-1] is not _REST:
+                members.append(_REST)
         value = _container(opener, members, closer)
         if opener[-1] == "{" and isinstance(value, (set, frozenset)):
-            self._shown[id(value)] = value, members
+            self._sets[id(value)] = value, members
         return value
 
     def _member(self) -> object:
         """The next value that is no container, or an empty one; those that open before it are left open."""
         self._cut = False
-        while found := _VALUE.match(self._text, self._at):
-            self._at = found.end()
-            if not found["open"]:
-                return self._made(found)
-            members = self._open[-1][1] if len(self._open) > MAX_DEPTH else []
-            self._open.append((found["open"], members))
+        while match := _VALUE.match(self._text, self._at):
+            self._at = match.end()
+            kind = match.lastgroup or ""
+            if kind == "open":
+                members = self._open[-1][1] if len(self._open) > MAX_DEPTH else []
+                self._open.append((match["open"], members))
+                continue
+            try:
+                value = self._quoted(match) if kind == "quote" else _MAKERS[kind](match[kind])
+            except Exception:  # noqa: BLE001 - such as a thirteenth month, or anything else in a call
+                self._at = match.start()
+                break
+            self._cut = value is _REST
+            return value
         return self._skip()
-
-    def _made(self, found: re.Match[str]) -> object:
-        try:
-            value = self._quoted(found) if found["quote"] else _MAKERS[found.lastgroup or ""](found)
-        except (ValueError, TypeError, ArithmeticError):  # such as a thirteenth month
-            return self._skip()
-        self._cut = value is _REST
-        return value
 
     def _skip(self) -> _Missing:
         """Pass over what cannot be read, as far as it may be one member."""
         separator = _SEPARATORS[self._open[-1][0]] if self._open else None
         depth = 0
-        for found in _MARK.finditer(self._text, self._at):
-            mark = found.group()
+        for match in _MARK.finditer(self._text, self._at):
+            mark = match.group()
             if mark == "...":
-                self._at = found.end()
-                return _LOST
-            if separator and not depth and separator.match(self._text, found.start()):
-                self._at = found.start()
-                return _FOREIGN
+                self._at = match.end()
+                return _MEMBER
+            if separator and not depth and separator.match(self._text, match.start()):
+                self._at = match.start()
+                return _UNREADABLE
             depth = max(0, depth + _DEPTHS.get(mark, 0))
         self._at = len(self._text)
         return _REST
 
-    def _quoted(self, found: re.Match[str]) -> object:
-        if found["quote"] != "'":
-            self._at = found.start()
-            return self._skip()
-        start = found.end()
+    def _quoted(self, match: re.Match[str]) -> object:
+        if match["quote"] != "'":
+            raise ValueError
+        start = match.end()
         end = self._text.find("'", start)
-        while end >= 0 and not self._closes(end, raw=found["bytes"] == "b"):
+        while end >= 0 and not self._closes(end, raw=match["bytes"] == "b"):
             end = self._text.find("'", end + 1)
         self._at = end + 1 if end >= 0 else len(self._text)
         if end < 0:
             return _REST
         shown = self._text[start:end]
-        return _bytes(shown) if found["bytes"] else _text(shown.replace("\\'", "'"))
+        return _bytes(shown) if match["bytes"] else _text(shown.replace("\\'", "'"))
 
     def _closes(self, quote: int, *, raw: bool) -> bool:
-        r"""Whether *quote* ends the text that it is in. One behind a backslash may be escaped, or follow the last one.
+        r"""Whether *quote* ends the text that it is in; one behind a backslash may be a part of it.
 
-        Only one of the two comes out even: quotes but escaped ones come in pairs, and backslashes are in texts only.
-        So the next ``\'`` has to be in a text, or the end of all outside, and the number of quotes up to there decides.
+        Quotes that are not escaped come in pairs, and backslashes are in texts only. So the next ``\'`` is in a text,
+        and the end of it all is not: the number of quotes up to there tells.
         """
-        followed = _BEHIND.match(self._text, quote + 1) is not None
+        followed = _AFTER_TEXT.match(self._text, quote + 1) is not None
         if self._text[quote - 1] != "\\":
             return followed or not raw
         further = self._text.find("\\'", quote + 1)
-        quotes = self._text.count("'", quote + 1, self._paired if further < 0 else further)
+        quotes = self._text.count("'", quote + 1, self._paired_until if further < 0 else further)
         return followed and quotes % 2 == (further >= 0)
 
     def plain(self, value: object, path: _Path, missing: dict[_Path, None]) -> Any:
@@ -312,7 +298,7 @@ class _Reader:
         if isinstance(value, _Missing):
             if len(missing) < MAX_PATHS:
                 missing[path] = None
-            return str(value)
+            return value.text
         if isinstance(value, dict):
             plain: dict[int | str, Any] = {}
             for key, member in value.items():
@@ -320,11 +306,11 @@ class _Reader:
                 name = self.plain(key, (), missing_in_key)
                 name = name if type(name) in {str, int} else json.dumps(name)
                 if missing_in_key or name in plain:  # two keys may have become one: the first stays, in doubt
-                    self.plain(_LOST, (*path, name), missing)
+                    self.plain(_MEMBER, (*path, name), missing)
                 plain[name] = plain[name] if name in plain else self.plain(member, (*path, name), missing)
             return plain
         if isinstance(value, (set, frozenset)):
-            value = self._shown[id(value)][1] if value else []
+            value = self._sets[id(value)][1] if value else []
         if isinstance(value, (list, tuple)):
             return [self.plain(member, (*path, index), missing) for index, member in enumerate(value)]
         if value is None or isinstance(value, (str, int, float)):
@@ -337,10 +323,10 @@ class _Reader:
 class _PythonReader(_Reader):
     """Reads what Python's own ``repr`` wrote: quotes of both kinds, and escapes."""
 
-    def _quoted(self, found: re.Match[str]) -> object:
-        quoted = _PYTHON_TEXT.match(self._text, found.end() - 1)
+    def _quoted(self, match: re.Match[str]) -> object:
+        quoted = _PYTHON_TEXT.match(self._text, match.end() - 1)
         self._at = quoted.end() if quoted else len(self._text)
         if quoted is None:
             return _REST
         shown = _ESCAPE.sub(lambda escape: escape[0].encode().decode("unicode_escape"), quoted[quoted.lastindex or 0])
-        return shown.encode("latin-1") if found["bytes"] else _text(shown)
+        return shown.encode("latin-1") if match["bytes"] else _text(shown)

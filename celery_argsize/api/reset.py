@@ -1,7 +1,4 @@
-"""Start afresh: forget the figures, with live workers asked first so that the cut between before and after is clean.
-
-The workers' side of it is ``control``.
-"""
+"""The public function that forgets the figures. worker/remote_control.py has the workers' side of it."""
 
 from __future__ import annotations
 
@@ -9,16 +6,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.api.location import Location, each_app, locate, open_store
+from celery_argsize.api.location import each_app, locate, open_store
 from celery_argsize.measuring.measurement import NAME_BYTES, clean
 from celery_argsize.worker.monitor import HOLD, RELEASE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery import Celery
+    from typing_extensions import Unpack
+
+    from celery_argsize.api.location import Location, Where
 
 #: Seconds to wait for workers to answer.
 REPLY_TIMEOUT: Final = 1.0
-#: Seconds a worker holds back at most, should the release not reach it.
+#: Seconds that a worker holds back at most, should its release not reach it.
 HOLD_SECONDS: Final = 10.0
 
 
@@ -29,137 +31,101 @@ class ResetResult:
     task: str | None
     """The task that was to be forgotten, or ``None`` for all."""
     forgotten: int | None
-    """How many tasks had figures; ``None`` where only the workers know."""
+    """How many tasks had figures; ``None`` if only the workers know."""
     apps: tuple[str, ...]
-    """The apps that were looked at."""
+    """The apps whose figures were looked for."""
     workers: tuple[str, ...] = ()
-    """Live workers that wrote all they had before, so that nothing from before the reset comes back."""
+    """Live workers that wrote what they had first."""
     failed: tuple[str, ...] = ()
     """Live workers that could not: up to one flush interval from before may come back."""
     note: str = ""
-    """Why live workers were not asked, where they were not."""
+    """Why live workers were not asked, if they were not."""
 
     def __str__(self) -> str:
-        apps = f"(app: {', '.join(self.apps) or 'none found'})"
         if self.forgotten == 0:
-            lines = [f"There were no figures{f' of {self.task}' if self.task else ''} {apps}."]
+            done = f"There were no figures{f' of {self.task}' if self.task else ''}"
         else:
-            lines = [f"{f'The figures of {self.task}' if self.task else 'All figures'} were reset {apps}."]
-        if self.note:
-            lines.append(self.note)
-        elif self.workers:
-            lines.append(f"Workers that wrote what they had first: {', '.join(self.workers)}.")
-        else:
-            lines.append("No live worker answered.")
+            done = f"{f'The figures of {self.task}' if self.task else 'All figures'} were reset"
+        asked = "No live worker answered."
+        if self.workers:
+            asked = f"Workers that wrote what they had first: {', '.join(self.workers)}."
+        lines = [f"{done} (app: {', '.join(self.apps) or 'none found'}).", self.note or asked]
         if self.failed:
-            lines.append(
-                f"Workers that could not: {', '.join(self.failed)}; up to one flush interval from before may come back."
-            )
+            lost = "up to one flush interval from before may come back"
+            lines.append(f"Workers that could not: {', '.join(self.failed)}; {lost}.")
         return "\n".join(lines)
 
 
-def reset_metrics(
-    app: Celery | None = None,
-    *,
-    task: str | None = None,
-    redis_url: str | None = None,
-    key_prefix: str | None = None,
-    app_name: str | None = None,
-) -> ResetResult:
-    """Forget the figures of *task*, or all of them, to start afresh after a change.
+def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where: Unpack[Where]) -> ResetResult:
+    """Forget the figures of *task*, or all of them.
 
-    Live workers are asked (through Celery's remote control) to write what they have first, so that nothing from before
-    comes back, and nothing measured after is lost. With a *redis_url* alone there is no way to ask them: what is
-    stored is forgotten, and the result says so.
+    Live workers are asked to write what they have first. So nothing from before comes back, and nothing measured after
+    is lost. With a ``redis_url`` alone they cannot be asked; the result says so. *where* takes ``redis_url``,
+    ``key_prefix`` and ``app_name``.
 
     Raises:
         ConfigError: it is not clear what to reset.
         StoreError: Redis could not be written.
     """
-    location = locate(app, redis_url=redis_url, key_prefix=key_prefix, app_name=app_name)
+    location = locate(app, **where)
     task = None if task is None else clean(task, NAME_BYTES)
-    hold = _hold(location)
+    wrote, note = _hold(location)
+    workers = tuple(sorted(name for name, fine in wrote.items() if fine and name))
+    failed = tuple(sorted(name for name, fine in wrote.items() if not fine))
+    forgotten: dict[str, int | None] = {}
     try:
-        done = {single.settings.app_name: _reset(single, task, hold) for single in each_app(location)}
+        for single in each_app(location):
+            if single.settings.redis_url is None and workers:
+                forgotten[single.settings.app_name] = None  # each worker forgets its own when it is released
+                continue
+            with open_store(single) as store:
+                forgotten[single.settings.app_name] = store.reset(task)
     finally:
-        _release(location, hold, task)
-    counts = [count for count in done.values() if count is not None]
-    forgotten = sum(counts) if len(counts) == len(done) else None
-    return ResetResult(task, forgotten, tuple(done), hold.written, hold.failed, hold.note)
+        _release(location, wrote, task)
+    counts = [count for count in forgotten.values() if count is not None]
+    total = sum(counts) if len(counts) == len(forgotten) else None
+    return ResetResult(task, total, tuple(forgotten), workers, failed, note)
 
 
-def _reset(location: Location, task: str | None, hold: _Hold) -> int | None:
-    if location.settings.redis_url is None and hold.written:
-        return None  # each worker forgets its own when it is released
-    with open_store(location) as store:
-        return store.reset(task)
+def _hold(location: Location) -> tuple[dict[str, bool], str]:
+    """Have live workers write and hold back: whether each could, or else why none was asked."""
+    wrote: dict[str, bool] = {}
+    monitor, app = location.monitor, location.app
+    if monitor is not None and monitor.flusher is not None:  # first, as this worker's loop may be waiting for us
+        wrote[monitor.hostname] = monitor.flusher.flush(REPLY_TIMEOUT, hold=HOLD_SECONDS)
+    if app is None:
+        return wrote, "Live workers were not asked to write what they have first, as only a Redis URL was given."
+    try:
+        replies = _broadcast(app, HOLD, {"base": location.settings.base, "seconds": HOLD_SECONDS})
+    except Exception as exc:  # noqa: BLE001 - each broker library has errors of its own
+        return wrote, f"Live workers could not be asked to write what they have first ({type(exc).__name__})."
+    for reply in replies or []:
+        wrote |= {name: bool(answer["ok"]) for name, answer in reply.items() if "ok" in answer}
+    return wrote, ""
 
 
-# -- live workers --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Hold:
-    """Which live workers wrote what they had and hold back now, which could not, and why none was asked."""
-
-    written: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
-    answered: tuple[str, ...] = ()
-    """Those of them in other processes, who answered through remote control."""
-    note: str = ""
-
-
-def _hold(location: Location) -> _Hold:
-    """Ask live workers to write and hold back, the one in this process first: its loop may be waiting for us."""
-    answers: dict[str, bool] = {}
-    answered: tuple[str, ...] = ()
-    note = ""
-    monitor = location.monitor
-    if monitor is not None and monitor.flusher is not None:
-        answers[monitor.hostname] = monitor.flusher.flush(REPLY_TIMEOUT, hold=HOLD_SECONDS)
-    if location.app is None:
-        note = "Live workers were not asked to write what they have first, as only a Redis URL was given."
-    else:
-        try:
-            replies = _broadcast(location, HOLD, {"seconds": HOLD_SECONDS}, reply=True)
-        except Exception as exc:  # noqa: BLE001 - each broker library has errors of its own
-            note = f"Live workers could not be asked to write what they have first ({type(exc).__name__})."
-        else:
-            said = {name: answer for reply in replies or [] for name, answer in reply.items()}
-            heard = {name: bool(answer["ok"]) for name, answer in said.items() if "ok" in answer}
-            answered = tuple(heard.keys() - answers.keys())
-            answers.update(heard)
-    written = tuple(sorted(name for name, wrote in answers.items() if wrote and name))
-    failed = tuple(sorted(name for name, wrote in answers.items() if not wrote))
-    return _Hold(written, failed, answered, note)
-
-
-def _release(location: Location, hold: _Hold, task: str | None) -> None:
-    # Only those that answered: one that hears both late, after a long task, has no cut to forget anything by.
-    if hold.answered:
+def _release(location: Location, wrote: Mapping[str, bool], task: str | None) -> None:
+    monitor, app = location.monitor, location.app
+    own = monitor.hostname if monitor is not None and monitor.flusher is not None else None
+    # Only those that answered: one that hears both late, after a long task, does not know what came before.
+    others = [name for name in wrote if name != own]
+    if others and app is not None:
         with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
-            _broadcast(location, RELEASE, {"task": task}, reply=False, destination=hold.answered)
-    if location.monitor is not None and location.monitor.flusher is not None:
-        location.monitor.flusher.release(REPLY_TIMEOUT, task=task)
+            _broadcast(app, RELEASE, {"base": location.settings.base, "task": task}, others)
+    if monitor is not None and monitor.flusher is not None:
+        monitor.flusher.release(REPLY_TIMEOUT, task=task)
 
 
-def _broadcast(
-    location: Location,
-    command: str,
-    arguments: dict[str, Any],
-    *,
-    reply: bool,
-    destination: tuple[str, ...] | None = None,
-) -> Any:
-    assert location.app is not None  # noqa: S101 - for mypy
-    with location.app.connection_for_write(connect_timeout=REPLY_TIMEOUT) as connection:
+def _broadcast(app: Celery, command: str, arguments: dict[str, Any], workers: list[str] | None = None) -> Any:
+    """Send *command* to *workers*, or to all and wait for their replies."""
+    with app.connection_for_write(connect_timeout=REPLY_TIMEOUT) as connection:
         # Without this, an absent broker would be tried a hundred times.
         connection.ensure_connection(max_retries=1, timeout=round(3 * REPLY_TIMEOUT))
-        return location.app.control.broadcast(
+        return app.control.broadcast(
             command,
-            arguments={**arguments, "base": location.settings.base},
-            destination=destination and list(destination),
-            reply=reply,
+            arguments=arguments,
+            destination=workers,
+            reply=workers is None,
             timeout=REPLY_TIMEOUT,
             connection=connection,
         )

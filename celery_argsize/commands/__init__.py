@@ -1,1 +1,1 @@
-"""The commands of ``celery argsize``, a module each; ``cli`` finds them by their names."""
+"""The commands of ``celery argsize``, a module each; ``group`` finds them by their names."""

@@ -1,6 +1,6 @@
-"""What the commands share: where to look, exit codes, errors in plain words, progress.
+"""What the commands of ``celery argsize`` share: options, exit codes, messages for errors, and progress.
 
-Data goes to stdout, everything else to stderr.
+Data goes to stdout, everything else to stderr. Each command has a file of its own beside this one.
 """
 
 from __future__ import annotations
@@ -10,67 +10,115 @@ import os
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from celery_argsize.errors import ArgsizeError, StoreError
+from celery_argsize.api.figures import get_size_summary
+from celery_argsize.api.location import locate
+from celery_argsize.errors import ArgsizeError, ConfigError, StoreError
+from celery_argsize.views.report import NOTHING_YET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from celery import Celery
 
-#: Nothing was collected yet; or, in ``check`` and ``diff``, what was looked for was found.
-EXIT_NOTHING_YET: Final = 1
-EXIT_FOUND: Final = 1
-#: Bad usage, or a setting that cannot work.
-EXIT_USAGE: Final = 2
-#: Redis could not be read or written.
-EXIT_STORE: Final = 3
-#: Limits are not in force (``verify``).
-EXIT_NOT_IN_FORCE: Final = 4
+    from celery_argsize.api.location import Location
+    from celery_argsize.figures.summary import Summary
 
-_F = TypeVar("_F", bound="Callable[..., Any]")
+EXIT_NOTHING_YET: Final = 1  # nothing was measured
+EXIT_FOUND: Final = 1  # what ``check``, ``diff`` or ``doctor`` looks for was found
+EXIT_USAGE: Final = 2  # bad usage, a setting that cannot work, or output that cannot be written
+EXIT_STORE: Final = 3  # Redis could not be read or written
+EXIT_NOT_IN_FORCE: Final = 4  # limits are not in force (``verify``)
 
+#: Seconds after which a person is told what a command waits for.
+PATIENCE: Final = 1.0
+#: What most commands wait for.
+READING: Final = "Reading Redis"
 
-def where_options(command: _F) -> _F:
-    """Add the options that say which figures are meant; ``where_of`` gets them out."""
-    for option in (
-        click.option("--app-name", help="Only the app of this name, where several share a Redis."),
-        click.option("--key-prefix", help="Prefix of the keys in Redis.  [default: celery-argsize]"),
-        click.option("--redis-url", help="The Redis that the workers write to; not needed with -A."),
-    ):
-        command = option(command)
-    return command
-
-
+_WHERE: Final = {
+    "redis_url": "The Redis that the workers write to; not needed with -A.",
+    "key_prefix": "Prefix of the keys in Redis.  [default: celery-argsize]",
+    "app_name": "Only the app of this name, where several share a Redis.",
+}
 broker_option: Final = click.option(
     "--broker", help="What messages go through, such as amqp or sqs.  [default: the broker of the app given with -A]"
 )
-
 as_json_option: Final = click.option("--json", "as_json", is_flag=True, help="As JSON, for other programs.")
 
 
-def where_of(options: dict[str, Any]) -> dict[str, Any]:
-    """Our options out of a command's keywords: an app may have added preload options of its own."""
-    return {name: options.get(name) for name in ("redis_url", "key_prefix", "app_name")}
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which figures a command is about."""
+
+    app: Celery | None
+    """The app given with ``-A``."""
+    where: dict[str, str | None]
+    """``redis_url``, ``key_prefix`` and ``app_name``, as given."""
+
+    def locate(self) -> Location:
+        """Where they are; raises a ``ConfigError`` if that is not clear."""
+        return locate(self.app, **self.where)
+
+    def read(self) -> Summary:
+        """The figures in Redis; raises what ``get_size_summary`` does."""
+        with waiting(READING):
+            return get_size_summary(self.app, **self.where)
 
 
-def app_of(context: click.Context) -> Celery | None:
-    """The app given with -A; celery makes one up where none is."""
-    root = context.find_root()
-    return root.obj.app if root.params.get("app") else None
+class _Command(click.Command):
+    """A command with the options that say which figures are meant. Its function gets a ``Source`` in their place.
 
-
-def colored(context: click.Context) -> bool | None:
-    """Whether to use colors: ``False`` with celery's ``--no-color`` or ``NO_COLOR``; ``None`` leaves it to click.
-
-    click leaves them out where the output is not a terminal. https://no-color.org
+    The function returns the exit code; ``None`` is 0. Errors are told in plain words.
     """
-    plain = os.environ.get("NO_COLOR") or getattr(context.find_root().obj, "no_color", False)
-    return False if plain else None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.params[:0] = [click.Option([f"--{name.replace('_', '-')}"], help=text) for name, text in _WHERE.items()]
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command, and end the process."""
+        root = ctx.find_root()
+        app = root.obj.app if root.params.get("app") else None  # without -A, Celery makes one up
+        ctx.params["source"] = Source(app, {name: ctx.params.pop(name) for name in _WHERE})
+        try:
+            code = super().invoke(ctx)
+        except ArgsizeError as exc:
+            code = fail(exc)
+        except BrokenPipeError:  # the reader has seen enough; click ends quietly
+            raise
+        except OSError as exc:
+            drop_output()
+            click.echo(f"Error: the output cannot be written: {exc.strerror or exc}", err=True)
+            code = EXIT_USAGE
+        ctx.exit(code or 0)
+
+
+def command(function: Callable[..., int | None]) -> click.Command:
+    """Make *function* a command: see ``_Command``."""
+    return click.command(cls=_Command)(function)
+
+
+def colored() -> bool | None:
+    """``False`` where colors are not wanted (``celery --no-color``, https://no-color.org); else ``None``."""
+    unwanted = os.environ.get("NO_COLOR") or getattr(click.get_current_context().find_root().obj, "no_color", False)
+    return False if unwanted else None
+
+
+def show(data: Callable[[], object], text: Callable[[], str], *, as_json: bool, runs: int) -> int:
+    """Print *data* as JSON, or *text*; the exit code. Where *runs* is 0, print what to check."""
+    if as_json:
+        echo_json(data())
+    elif runs:
+        click.echo(text())
+    if runs:
+        return 0
+    click.echo(NOTHING_YET, err=as_json)
+    return EXIT_NOTHING_YET
 
 
 def echo_json(data: object) -> None:
@@ -85,35 +133,30 @@ def fail(error: ArgsizeError) -> int:
 
 
 def drop_output() -> None:
-    """Have what is left for stdout go nowhere: nobody takes it, and Python would try once more at the end."""
+    """Send the rest of stdout to nowhere, so that Python does not try again to write it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
-def failing(context: click.Context) -> Iterator[None]:
-    """End the command where an error of ours gets out of the block."""
+def needs_extra(feature: str) -> Iterator[None]:
+    """For the import of a library of the extra ``cli``: without it, a ``ConfigError`` says how to install it."""
     try:
         yield
-    except ArgsizeError as exc:
-        context.exit(fail(exc))
-
-
-#: What most commands wait for.
-READING: Final = "Reading Redis"
-
-#: Seconds after which a person is told what goes on: what is over by then needs no word.
-PATIENCE: Final = 1.0
+    except ModuleNotFoundError as exc:
+        library = (exc.name or "").partition(".")[0]
+        if library not in {"jinja2", "markupsafe", "rich"}:
+            raise
+        message = f"{feature} needs {library}, which is not installed: pip install 'celery-argsize[cli]'"
+        raise ConfigError(message) from None
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Say on stderr, if that is a terminal, *what* the block waits for, where it does so for long."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    timer = threading.Timer(PATIENCE, click.echo, [f"{what} …"], {"err": True})
+def waiting(activity: str) -> Iterator[None]:
+    """Show *activity* on stderr, if that is a terminal, once the block has taken a second."""
+    timer = threading.Timer(PATIENCE, click.echo, [f"{activity} …"], {"err": True})
     timer.daemon = True
-    timer.start()
+    if sys.stderr.isatty():
+        timer.start()
     try:
         yield
     finally:
@@ -122,18 +165,20 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, if that is a terminal, for what may take over two seconds; call it with how much of all is done.
+    """A bar on stderr, if that is a terminal, once the block has taken a second.
 
-    It appears after a second.
+    Call the function that it yields with how much is done, and of how much.
     """
-    began = time.monotonic()
-    with ExitStack() as stack:
-        bars: list[Any] = []
+    shown_from = time.monotonic() + PATIENCE
+    bar = click.progressbar(length=1, label=label, file=sys.stderr)
 
-        def advance(done: int, of: int) -> None:
-            if not bars and time.monotonic() > began + PATIENCE and sys.stderr.isatty():
-                bars.append(stack.enter_context(click.progressbar(length=of, label=label, file=sys.stderr)))
-            for bar in bars:
-                bar.update(done - bar.pos)
+    def advance(done: int, total: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() > shown_from:
+            bar.length = total
+            bar.update(done - bar.pos)
 
+    try:
         yield advance
+    finally:
+        if bar.pos:
+            bar.render_finish()

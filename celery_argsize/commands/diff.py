@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 import click
 
-from celery_argsize.api.figures import get_size_summary
-from celery_argsize.api.location import locate
-from celery_argsize.commands.common import (
-    EXIT_FOUND,
-    EXIT_NOTHING_YET,
-    READING,
-    app_of,
-    as_json_option,
-    echo_json,
-    failing,
-    waiting,
-    where_of,
-    where_options,
-)
+from celery_argsize.commands import common
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import safe_url
 from celery_argsize.views.diff import OVERLAP, REMAKE, compare, diff_text, failures, failures_text, parse_snapshot
@@ -32,46 +17,40 @@ from celery_argsize.views.diff import OVERLAP, REMAKE, compare, diff_text, failu
 if TYPE_CHECKING:
     from celery_argsize.views.diff import Snapshot
 
-_STDIN = "-"
+#: The name of the stream that click opens for ``-``.
+_STDIN: Final = "<stdin>"
 
 
 def _percent(_context: click.Context, _option: click.Parameter, value: str | None) -> Fraction | None:
     """A number of percent: ``20`` or ``20%``."""
     if value is None:
         return None
-    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*%?\s*", value, re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*%?\s*", value, re.ASCII)
+    if match is None:
         message = f"{value!r} is not a number of percent, such as 20%"
         raise click.BadParameter(message)
-    return Fraction(found[1])
+    return Fraction(match[1])
 
 
-_file = click.Path(exists=True, dir_okay=False, allow_dash=True)
-
-
-@click.command()
-@where_options
+@common.command
 @click.option(
     "--fail-on-growth", metavar="PERCENT", callback=_percent, help="End with 1 if a mean grew by more than this: 20%."
 )
 @click.option("--fail-on-truncation", is_flag=True, help="End with 1 if something is newly truncated.")
 @click.option("--all", "everything", is_flag=True, help="Show what is the same, too.")
-@as_json_option
-@click.argument("before", type=_file)
-@click.argument("after", type=_file, required=False)
-@click.pass_context
+@common.as_json_option
+@click.argument("before", type=click.File("rb"))
+@click.argument("after", type=click.File("rb"), required=False)
 def diff(  # noqa: PLR0913 - each is an option of the command
-    context: click.Context,
-    /,
-    before: str,
-    after: str | None,
     *,
+    source: common.Source,
+    before: BinaryIO,
+    after: BinaryIO | None,
     as_json: bool,
     everything: bool,
     fail_on_growth: Fraction | None,
     fail_on_truncation: bool,
-    **where: Any,
-) -> None:
+) -> int:
     """Show what a change did to each task: larger, smaller, new, gone, newly truncated.
 
     BEFORE and AFTER are files that argsize report --json wrote; - is stdin. Without AFTER, it is what is in Redis now.
@@ -79,55 +58,43 @@ def diff(  # noqa: PLR0913 - each is an option of the command
 
     Example: celery -A proj argsize diff before.json --fail-on-growth 20%
     """
-    given = where_of(where)
-    if after is not None and any(given.values()):
+    if after is not None and any(source.where.values()):
         message = "with AFTER, nothing is read from Redis: leave out --redis-url, --key-prefix and --app-name, or AFTER"
         raise click.UsageError(message)
-    if before == after == _STDIN:
+    if after is not None and before.name == after.name == _STDIN:
         message = "BEFORE and AFTER cannot both be read from stdin"
         raise click.UsageError(message)
-    with failing(context):
-        found = compare(_read(before), _now(context, given) if after is None else _read(after))
-    failed = failures(found, growth=fail_on_growth, truncation=fail_on_truncation)
-    if as_json:
-        echo_json({**found.to_json(), "failures": [failure._asdict() for failure in failed]})
+    earlier = _read(before)
+    if after is None:
+        later = parse_snapshot(source.read().to_json(), safe_url(source.locate().settings.redis_url))
     else:
-        click.echo(diff_text(found, everything=everything))
+        later = _read(after)
+    changes = compare(earlier, later)
+    failed = failures(changes, growth=fail_on_growth, truncation=fail_on_truncation)
+    if as_json:
+        common.echo_json({**changes.to_json(), "failures": [failure._asdict() for failure in failed]})
+    else:
+        click.echo(diff_text(changes, everything=everything))
     if failed:
-        click.echo(failures_text(failed) if as_json else f"\n{failures_text(failed)}", err=as_json)
-        context.exit(EXIT_FOUND)
-    if found.overlap and (fail_on_growth is not None or fail_on_truncation):
-        reset = "what changed shows in part only. Reset after the first report: celery -A proj argsize reset"
-        click.echo(f"Nothing is proven. {OVERLAP} So {reset}", err=True)
-        context.exit(EXIT_FOUND)
-    for snapshot in (found.before, found.after):
-        if not snapshot.runs:
+        click.echo(("" if as_json else "\n") + failures_text(failed), err=as_json)
+        return common.EXIT_FOUND
+    if changes.overlap and (fail_on_growth is not None or fail_on_truncation):
+        reset = "Reset after the first report: celery -A proj argsize reset"
+        click.echo(f"Nothing is proven. {OVERLAP} So what changed shows in part only. {reset}", err=True)
+        return common.EXIT_FOUND
+    for snapshot in (changes.before, changes.after):
+        if not snapshot.total_tasks:
             click.echo(f"Nothing was measured in {snapshot.where}: there is nothing to compare.", err=True)
-            context.exit(EXIT_NOTHING_YET)
+            return common.EXIT_NOTHING_YET
+    return 0
 
 
-def _now(context: click.Context, given: dict[str, Any]) -> Snapshot:
-    """What is in Redis."""
-    app = app_of(context)
-    with waiting(READING):
-        summary = get_size_summary(app, **given)
-    return parse_snapshot(summary.to_json(), safe_url(locate(app, **given).settings.redis_url))
-
-
-def _read(path: str) -> Snapshot:
-    """What is in the file at *path*.
-
-    Raises:
-        ConfigError: it is not a report.
-    """
-    where = "stdin" if path == _STDIN else path
+def _read(stream: BinaryIO) -> Snapshot:
+    """The report in a file; a ``ConfigError`` if it is none."""
+    where = "stdin" if stream.name == _STDIN else stream.name
     try:
         # As bytes: json sees by itself whether this is UTF-8, or UTF-16 as PowerShell writes it.
-        text = sys.stdin.buffer.read() if path == _STDIN else Path(path).read_bytes()
-        data = json.loads(text, parse_constant=_refuse)
-    except OSError as exc:
-        message = f"{where} cannot be read: {exc.strerror}"
-        raise ConfigError(message) from None
+        data = json.loads(stream.read(), parse_constant=_refuse)
     except (ValueError, RecursionError):
         message = f"{where} is not JSON; {REMAKE}"
         raise ConfigError(message) from None

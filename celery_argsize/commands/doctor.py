@@ -1,31 +1,32 @@
-"""``celery argsize doctor``: what is wrong with the Redis, the settings, the workers, the monitor, this machine."""
+"""``celery argsize doctor``: what is wrong with the Redis, the settings, the workers, the monitor, this machine.
+
+With ``--apply-pool-shrink`` it shrinks the pools of live workers instead.
+"""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from celery_argsize.commands.common import (
-    app_of,
-    as_json_option,
-    colored,
-    echo_json,
-    failing,
-    progress,
-    where_of,
-    where_options,
-)
-from celery_argsize.commands.shrinking import shrink_pools
-from celery_argsize.doctor.examine import SECONDS, diagnose
-from celery_argsize.doctor.facts import Scope
+from celery_argsize.commands import common
+from celery_argsize.doctor.examine import LOOKS, SECONDS, diagnose, load, look_around
+from celery_argsize.doctor.facts import Scope, Unavailable
+from celery_argsize.doctor.judge.redis_clients import budget_for, live_pools, opened_by
+from celery_argsize.doctor.redis_facts import FULL
+from celery_argsize.doctor.shrink import apply_shrink, plan_shrink
 from celery_argsize.doctor.text import COLORS, diagnosis_text
+from celery_argsize.words import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from celery import Celery
 
 
-@click.command()
-@where_options
+@common.command
 @click.option(
     "--timeout",
     type=click.FloatRange(1, 300),
@@ -43,20 +44,17 @@ from celery_argsize.doctor.text import COLORS, diagnosis_text
 @click.option("--apply-pool-shrink", is_flag=True, help="Shrink the pools of live workers until their clients fit.")
 @click.option("--yes", is_flag=True, help="Do not ask before that.")
 @click.option("--quiet", is_flag=True, help="Leave out what is well.")
-@as_json_option
-@click.pass_context
+@common.as_json_option
 def doctor(  # noqa: PLR0913 - options, as click passes them
-    context: click.Context,
-    /,
     *,
+    source: common.Source,
     timeout: float,
     max_clients: int | None,
     apply_pool_shrink: bool,
     yes: bool,
     quiet: bool,
     as_json: bool,
-    **where: Any,
-) -> None:
+) -> int:
     """Say what is wrong with the Redis, the settings, the live workers and this machine, and what to type.
 
     It only looks, unless --apply-pool-shrink is given. Ends with 0 if all is well, 1 if something warns, 2 if something
@@ -64,28 +62,71 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
 
     Example: celery -A proj argsize doctor
     """
-    app = app_of(context)
-    if apply_pool_shrink and as_json:
-        message = "--apply-pool-shrink and --json cannot be given together"
+    if (apply_pool_shrink and as_json) or (yes and not apply_pool_shrink):
+        message = "--apply-pool-shrink takes no --json, and --yes is for --apply-pool-shrink only"
         raise click.UsageError(message)
-    if yes and not apply_pool_shrink:
-        message = "--yes is for --apply-pool-shrink; nothing else is asked"
-        raise click.UsageError(message)
-    with failing(context):
-        if apply_pool_shrink:
-            context.exit(shrink_pools(app, Scope(app, where_of(where), timeout, max_clients), ask=not yes))
-        with progress("Looking") as advance:
-            diagnosis = diagnose(app, seconds=timeout, max_clients=max_clients, progress=advance, **where_of(where))
+    if apply_pool_shrink:
+        return shrink_pools(Scope(source.app, source.where, timeout, max_clients), ask=not yes)
+    with common.progress("Looking") as advance:
+        diagnosis = diagnose(source.app, seconds=timeout, max_clients=max_clients, progress=advance, **source.where)
     if as_json:
-        echo_json(diagnosis.to_json())
+        common.echo_json(diagnosis.to_json())
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        _show(diagnosis_text(diagnosis, width=width, quiet=quiet), color=colored(context))
-    context.exit(diagnosis.exit_code)
+        for line in diagnosis_text(diagnosis, width=width, quiet=quiet).splitlines():
+            sign, space, rest = line.partition(" ")
+            shade = COLORS.get(sign)
+            styled = click.style(sign, fg=shade, bold=True) if shade else sign
+            click.echo(styled + space + rest, color=common.colored())
+    return diagnosis.exit_code
 
 
-def _show(text: str, *, color: bool | None) -> None:
-    for line in text.splitlines():
-        sign, space, rest = line.partition(" ")
-        shade = COLORS.get(sign)
-        click.echo((click.style(sign, fg=shade, bold=True) if shade else sign) + space + rest, color=color)
+def shrink_pools(where: Scope, *, ask: bool) -> int:
+    """Say how far each live worker's pool is to shrink, ask, and do it; the exit code."""
+    with common.waiting("Asking live workers"):
+        broken = load(where.app) if where.app else ""
+        facts = look_around(where, {} if broken else {name: LOOKS[name] for name in ("redis", "workers")})
+    try:
+        workers, nodes = facts.workers.get(), facts.workers.get().live()
+        takes = [server.maxclients or 0 for server in facts.redis.get() if "messages" in server.roles]
+        most = where.max_clients or max(takes, default=0)
+        budget = budget_for(facts, most or 1, nodes)
+    except Unavailable as exc:
+        return _failed(f"the app cannot be loaded: {broken}" if broken else str(exc))
+    if workers.twice:
+        return _failed(f"more than one worker is called {printable(workers.twice[0])}: use -n NAME@%h")
+    if not most:
+        return _failed("how many clients the broker takes is not known: say so with --max-clients")
+    for name in workers.silent:
+        click.echo(f"Note: {printable(name)} does not answer: what it opens is not counted.", err=True)
+    plan = plan_shrink(nodes, budget)
+    counts = opened_by(nodes, budget, plan)
+    fits = all(count is not None and count < most for count in counts.values())
+    for name, to in plan.items():
+        click.echo(f"{printable(name)}: {live_pools(nodes)[name][1]} → {to} processes")
+    each = ", ".join(f"{'any number' if count is None else count} at {name}" for name, count in counts.items())
+    title = "Then" if plan else "Nothing to shrink" if fits else "No pool can shrink"
+    still = "" if fits else " That is still too many: stop a worker, or let the Redis take more."
+    click.echo(f"{title}: connections at most: {each or 'none'}, of {most:,} clients that it takes.{still}")
+    question = "A task that begins in that very moment may be lost (docs/connections.md). Shrink these pools now?"
+    if plan and ask and not click.confirm(question, err=True):
+        return common.EXIT_FOUND
+    return _apply(facts.app, plan) or (common.EXIT_FOUND if workers.silent or not fits else 0)
+
+
+def _apply(app: Celery, plan: Mapping[str, int]) -> int:
+    with common.waiting("Shrinking"):
+        outcomes = apply_shrink(app, plan) if plan else []
+    for outcome in outcomes:
+        click.echo(f"{printable(outcome.subject)}: {outcome.reason}")
+    if failed := sum(outcome.verdict == "fail" for outcome in outcomes):
+        return _failed(f"{failed} of {len(plan)} pools did not shrink as planned")
+    if plan:
+        click.echo("A worker that starts again has its old concurrency: change that as well.")
+    return 0
+
+
+def _failed(why: str) -> int:
+    hint = ". Stop a worker and try again, or let it take more: CONFIG SET maxclients" if FULL in why else ""
+    click.echo(f"Error: {why}{hint}", err=True)
+    return common.EXIT_USAGE

@@ -10,20 +10,18 @@ from typing import Any
 import click
 
 from celery_argsize.api.collector import collector
-from celery_argsize.commands.common import app_of, broker_option, failing, where_of, where_options
+from celery_argsize.commands import common
 from celery_argsize.prometheus.server import MetricsServer
 
 
-@click.command()
-@where_options
-@broker_option
+@common.command
+@common.broker_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at; 0.0.0.0 for all.")
 @click.option("--port", default=9808, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--certfile", type=click.Path(), help="Certificate, for TLS; PEM.")
 @click.option("--keyfile", type=click.Path(), help="Its key, if that is in another file.")
 @click.option("--client-cafile", type=click.Path(), help="Answer only to clients with a certificate of this authority.")
-@click.pass_context
-def exporter(context: click.Context, /, **options: Any) -> None:
+def exporter(*, source: common.Source, broker: str | None, **options: Any) -> None:
     """Serve the figures of all workers to Prometheus, at /metrics.
 
     One for the cluster is enough. It ends with 0 on SIGTERM or Ctrl-C.
@@ -31,10 +29,7 @@ def exporter(context: click.Context, /, **options: Any) -> None:
     Example: celery -A proj argsize exporter --host 127.0.0.1 --port 9808
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    names = ("host", "port", "certfile", "keyfile", "client_cafile")
-    with failing(context):
-        served = collector(app_of(context), broker=options["broker"], **where_of(options))
-        server = MetricsServer(served, **{name: options[name] for name in names})
+    server = MetricsServer(collector(source.app, broker=broker, **source.where), **options)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

@@ -1,6 +1,6 @@
-"""``celery argsize …``: the names of the commands; each is a module in ``commands``, imported when it is used.
+"""``celery argsize``: the names of its commands. Each is a file in this folder, imported when it is used.
 
-celery imports this module at every start, whatever the command: only what celery has imported by then is imported here.
+Celery imports this module at every start, whatever the command, so it imports only what Celery has imported by then.
 """
 
 from __future__ import annotations
@@ -20,23 +20,10 @@ inspect_command.announce()
 class _Commands(click.Group):
     """Finds a command in the module of its name."""
 
-    def invoke(self, ctx: click.Context) -> object:
-        """Run the command; what it cannot write is an error like others."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:  # who reads has seen enough; click ends quietly
-            raise
-        except OSError as exc:
-            from celery_argsize.commands.common import EXIT_USAGE, drop_output  # noqa: PLC0415 - see the top
-
-            drop_output()
-            click.echo(f"Error: the output cannot be written: {exc.strerror or exc}", err=True)
-            ctx.exit(EXIT_USAGE)
-
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [*COMMANDS]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"celery_argsize.commands.{cmd_name}"), cmd_name)
@@ -44,7 +31,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands)
-def argsize() -> None:
+def argsize(**_preload: object) -> None:
     """Show how big task arguments are, and whether Celery cuts their repr.
 
     For example:
@@ -53,3 +40,4 @@ def argsize() -> None:
 
       celery argsize report --redis-url redis://localhost:6379/0 --json
     """
+    # Options that an app adds to all commands (app.user_options["preload"]) arrive here, and are the app's business.

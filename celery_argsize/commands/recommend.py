@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-import click
-
-from celery_argsize.commands.common import (
-    EXIT_NOTHING_YET,
-    app_of,
-    as_json_option,
-    broker_option,
-    echo_json,
-    failing,
-    where_of,
-    where_options,
-)
-from celery_argsize.commands.report import weighed
+from celery_argsize.commands import common
+from celery_argsize.commands.report import read_advice
 from celery_argsize.views.advice_text import advice_text
-from celery_argsize.views.report import NOTHING_YET
 
 
-@click.command()
-@where_options
-@broker_option
-@as_json_option
-@click.pass_context
-def recommend(context: click.Context, /, as_json: bool, broker: str | None, **where: Any) -> None:  # noqa: FBT001 - click passes flags so
+@common.command
+@common.broker_option
+@common.as_json_option
+def recommend(*, source: common.Source, as_json: bool, broker: str | None) -> int:
     """Show what cures truncated reprs: which limits, for which tasks, at what cost; or what else to do.
 
     Example: celery -A proj argsize recommend
     """
-    with failing(context):
-        _, advice = weighed(app_of(context), broker, **where_of(where))
-    if as_json:
-        echo_json(advice.to_json())
-    elif advice.total_tasks:
-        click.echo(advice_text(advice))
-    if not advice.total_tasks:
-        click.echo(NOTHING_YET, err=as_json)
-        context.exit(EXIT_NOTHING_YET)
+    _, advice = read_advice(source, broker)
+    return common.show(advice.to_json, partial(advice_text, advice), as_json=as_json, runs=advice.total_tasks)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from celery_argsize.api.reset import reset_metrics
-from celery_argsize.commands.common import EXIT_NOTHING_YET, app_of, failing, waiting, where_of, where_options
+from celery_argsize.commands import common
 
 
-@click.command()
-@where_options
+@common.command
 @click.option("--task", help="Only this task.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_context
-def reset(context: click.Context, /, task: str | None, yes: bool, **where: Any) -> None:  # noqa: FBT001 - click passes flags so
+def reset(*, source: common.Source, task: str | None, yes: bool) -> int:
     """Forget what was measured, to start afresh after a change.
 
     Example: celery -A proj argsize reset --task music.scan --yes
     """
     if not yes:
         click.confirm(f"Forget the figures of {task or 'all tasks'}?", abort=True, err=True)
-    with failing(context), waiting("Asking workers to write what they have"):
-        result = reset_metrics(app_of(context), task=task, **where_of(where))
+    with common.waiting("Asking workers to write what they have"):
+        result = reset_metrics(source.app, task=task, **source.where)
     click.echo(str(result))
-    context.exit(EXIT_NOTHING_YET if result.forgotten == 0 else 0)
+    return common.EXIT_NOTHING_YET if result.forgotten == 0 else 0

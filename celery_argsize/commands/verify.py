@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from celery_argsize.advice.in_force import hosts_text
 from celery_argsize.api.advice import verify_limits
-from celery_argsize.commands.common import (
-    EXIT_NOT_IN_FORCE,
-    EXIT_NOTHING_YET,
-    READING,
-    app_of,
-    as_json_option,
-    echo_json,
-    failing,
-    waiting,
-    where_of,
-    where_options,
-)
+from celery_argsize.commands import common
 
 
-@click.command()
-@where_options
+@common.command
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Only messages of the last MINUTES.")
-@as_json_option
-@click.pass_context
-def verify(context: click.Context, /, as_json: bool, minutes: float | None, **where: Any) -> None:  # noqa: FBT001 - click passes flags so
+@common.as_json_option
+def verify(*, source: common.Source, as_json: bool, minutes: float | None) -> int:
     """Show whether the limits of the app given with -A are in force on the hosts that messages come from.
 
     Ends with 0 if they are, 4 if they are not on some host, 1 if no message shows it.
 
     Example: celery -A proj argsize verify --minutes 10
     """
-    app = app_of(context)
-    if app is None:
+    if source.app is None:
         message = "verify needs the app whose limits are wanted: celery -A proj argsize verify"
         raise click.UsageError(message)
-    with failing(context), waiting(READING):
-        checks = verify_limits(app, seconds=minutes and minutes * 60, **where_of(where))
+    with common.waiting(common.READING):
+        checks = verify_limits(source.app, seconds=minutes and minutes * 60, **source.where)
     if as_json:
-        echo_json([check.to_json() for check in checks])
+        common.echo_json([check.to_json() for check in checks])
     else:
         click.echo(hosts_text(checks) or "No message was seen; send some, and look again after a second.")
     verdicts = {check.verdict for check in checks}
-    context.exit(EXIT_NOT_IN_FORCE if "not_in_force" in verdicts else 0 if "in_force" in verdicts else EXIT_NOTHING_YET)
+    if "not_in_force" in verdicts:
+        return common.EXIT_NOT_IN_FORCE
+    return 0 if "in_force" in verdicts else common.EXIT_NOTHING_YET

@@ -3,237 +3,147 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import time
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any, Final
+from itertools import chain
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from celery_argsize.api.location import Reader, locate
-from celery_argsize.commands.common import (
-    READING,
-    app_of,
-    colored,
-    drop_output,
-    failing,
-    waiting,
-    where_of,
-    where_options,
-)
+from celery_argsize.api.location import Reader
+from celery_argsize.commands import common
 from celery_argsize.errors import StoreError
-from celery_argsize.figures.summary import summarize
-from celery_argsize.views.watch import History, View, changes, screen
 from celery_argsize.words import printable, when
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Iterable, Iterator
 
-    from celery_argsize.api.location import Location
-    from celery_argsize.figures.summary import Summary
-    from celery_argsize.views.watch import Paint
+    from rich.live import Live
 
-#: The alternate screen, without cursor and without wrapping; and back.
-_ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l"
-_LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
-_HOME: Final = "\x1b[H"
-#: Before a line and not after it: at the last column, some terminals would take the last character with the rest.
-_CLEAR_LINE: Final = "\x1b[2K"
-_CLEAR_BELOW: Final = "\x1b[J"
-_CLEAR: Final = "\x1b[2J"
+    from celery_argsize.views.watch import History, View
 
-_LOOKS: Final[dict[str, dict[str, Any]]] = {
-    "title": {"bold": True},
-    "bad": {"fg": "red", "bold": True},
-    "warn": {"fg": "yellow"},
-    "dim": {"dim": True},
-}
-
-#: What ends it: Ctrl-C, SIGTERM, a terminal that is closed, Ctrl-\\; Windows has two of them.
-_ENDING: Final = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
-
-#: Seconds after which a new size of the terminal is seen.
+#: What ends it: Ctrl-C, SIGTERM, a terminal that is closed, Ctrl-\\.
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: Seconds after which a new size of the terminal, or Ctrl-Z, is seen.
 _GLANCE: Final = 0.2
 
 
-@click.command()
-@where_options
+@common.command
 @click.option(
     "--interval", type=click.FloatRange(0.5, 3600), default=2.0, show_default=True, help="Seconds between two looks."
 )
 @click.option("--task", metavar="TEXT", default="", help="Only tasks with TEXT in their names.")
-@click.pass_context
-def watch(context: click.Context, /, interval: float, task: str, **where: Any) -> None:
+def watch(*, source: common.Source, interval: float, task: str) -> None:
     """Show the figures live, largest first: how often tasks run, how big they are, and what changes.
 
     On a terminal, a table that refreshes; elsewhere, a line for each task that ran. Ctrl-C ends it.
 
     Example: celery -A proj argsize watch --interval 5 --task music
     """
-    with (
-        failing(context),
-        _ending_well(),
-        closing(_Source(locate(app_of(context), **where_of(where)), task)) as source,
-    ):
-        history = History()
-        with waiting(READING):
-            view = source.first()
-        if isinstance(sys.stdout, TextIOWrapper):  # what an ASCII terminal cannot show is no reason to end
+    with common.needs_extra("watch"):
+        from rich.console import Console  # noqa: PLC0415 - only this command waits for the import of rich
+        from rich.live import Live  # noqa: PLC0415
+
+        from celery_argsize.views.watch import History  # noqa: PLC0415
+    with _ended_by_signals(), closing(Reader(source.locate())) as reader:
+        views = _views(reader, History(reader.where, task))
+        with common.waiting(common.READING):
+            views = chain([next(views)], views)
+        if isinstance(sys.stdout, TextIOWrapper):  # an ASCII terminal shows ? for an arrow
             sys.stdout.reconfigure(errors="replace")
-        plain = not sys.stdout.isatty() or os.environ.get("TERM") == "dumb"
-        paint = _unpainted if colored(context) is False else _painted
-        with nullcontext(_Lines()) if plain else _screen(paint) as out:
-            while True:
-                if not view.trouble:
-                    view = replace(view, rows=history.add(view.summary, time.monotonic()))
-                out.show(view)
-                out.wait(interval)
-                view = source.next(view)
+        # Without a color system, there is no bold either.
+        console = Console(color_system=None if common.colored() is False else "auto", force_terminal=True)
+        if sys.stdout.isatty() and not console.is_dumb_terminal:
+            _repaint(views, interval, Live(console=console, screen=True, auto_refresh=False))
+        else:
+            _add_lines(views, interval)
 
 
 @contextmanager
-def _ending_well() -> Iterator[None]:
-    """End the block without an error on Ctrl-C and the like, or when nobody reads on. The process ends with it."""
+def _ended_by_signals() -> Iterator[None]:
+    """End the block without an error on Ctrl-C and the like, or when nobody reads the output any more."""
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
+    def end(*_: object) -> None:
         for number in _ENDING:  # a second one must not keep the terminal from being restored
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     for number in _ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup, or a script for what it runs in the background
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it, or a script for its background jobs
             signal.signal(number, end)
     try:
         yield
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        drop_output()
+        common.drop_output()
 
 
-class _Source:
-    """Where the figures are read again and again."""
+def _views(reader: Reader, history: History) -> Iterator[View]:
+    """The figures, read anew for each view; the old ones, and why, while they cannot be read.
 
-    def __init__(self, location: Location, wanted: str) -> None:
-        self._reader = Reader(location)
-        self._wanted = wanted
-        self._read_at = 0.0
-        self.close = self._reader.close
-
-    def first(self) -> View:
-        """What is there now.
-
-        Raises:
-            ConfigError: it is not clear where to look.
-            StoreError: Redis could not be read.
-        """
-        summary = self._read()
-        return View(self._reader.where, summary, (), wanted=self._wanted)
-
-    def next(self, view: View) -> View:
-        """The same as of now; if Redis could not be read, *view* with the reason."""
+    Raises:
+        StoreError: they could not be read for the first view.
+    """
+    view, read_at = None, 0.0
+    while True:
         try:
-            return replace(view, summary=self._read(), trouble="")
+            view, read_at = history.view(reader.read_each(), time.monotonic()), time.time()
         except StoreError as exc:
-            return replace(view, trouble=f"Last read: {when(self._read_at)}; {exc}")
-
-    def _read(self) -> Summary:
-        summary = summarize(*self._reader.read_each())
-        self._read_at = time.time()
-        return replace(summary, tasks=tuple(task for task in summary.tasks if self._wanted in task.name))
+            if view is None:
+                raise
+            view = replace(view, stale=f"Last read: {when(read_at)}; {exc}")
+        yield view
 
 
-def _painted(text: str, kind: str) -> str:
-    return click.style(text, **_LOOKS[kind])
-
-
-def _unpainted(text: str, _kind: str) -> str:
-    return text
-
-
-@contextmanager
-def _screen(paint: Paint) -> Iterator[_Screen]:
-    """The terminal, which is put back into its state whatever happens."""
-    shown = _Screen(paint)
-    if hasattr(signal, "SIGTSTP"):  # Windows has none
-        signal.signal(signal.SIGTSTP, shown.suspend)
-    try:
-        _write(_ENTER)
-        yield shown
-    finally:
-        with suppress(OSError):  # it is gone
-            _write(_LEAVE)
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-class _Screen:
-    """A terminal: a table that is painted over."""
-
-    def __init__(self, paint: Paint) -> None:
-        self._paint = paint
-        self._again: Callable[[], None] = lambda: None
-        self._size = shutil.get_terminal_size()
-
-    def show(self, view: View) -> None:
-        """Paint *view* over what is there."""
-        self._again = lambda: self.show(view)
-        before, self._size = self._size, shutil.get_terminal_size()
-        lines = screen(view, self._size.columns, self._size.lines, self._paint)
-        below = f"\n{_CLEAR_BELOW}" if len(lines) < self._size.lines else ""
-        if self._size != before:
-            _write(_CLEAR)
-        _write(_HOME + "\n".join(_CLEAR_LINE + line for line in lines) + below)
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass; where the terminal is resized meanwhile, paint anew."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, _GLANCE))
-            if shutil.get_terminal_size() != self._size:
-                self._again()
-
-    def suspend(self, *_: object) -> None:
-        """On Ctrl-Z: give the terminal to the shell, and take it again once that lets us go on."""
-        # Not through sys.stdout, which may be in the middle of writing.
-        os.write(sys.stdout.fileno(), _LEAVE.encode())
-        # With what a program without handler does: it goes on where no shell could wake it up (docker exec).
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)
-        signal.signal(signal.SIGTSTP, self.suspend)
-        os.write(sys.stdout.fileno(), _ENTER.encode())
-        self._size = os.terminal_size((0, 0))  # so that it is painted at once
-
-
-class _Lines:
-    """A file or a pipe: lines that are added, and what else there is to say to stderr."""
-
-    def __init__(self) -> None:
-        self._said = ""
-
-    def show(self, view: View) -> None:
-        """Add what is new in *view*."""
-        if view.trouble:
-            self._say("Redis cannot be read; trying on", f". {printable(view.trouble)}")
-            return
-        self._say("Watching" if view.rows else "Nothing has been measured yet; waiting", f": {view.where}")
-        for line in changes(view.rows, time.time()):
+def _add_lines(views: Iterable[View], interval: float) -> None:
+    """Write a line for each task that ran; to stderr, when that changes, whether there are figures."""
+    told = ""
+    for view in views:
+        state = "Watching" if view.rows else "Nothing has been measured yet; waiting"
+        detail = f": {view.where}"
+        if view.stale:
+            state, detail = "Redis cannot be read; trying on", f". {printable(view.stale)}"
+        if state != told:
+            click.echo(state + detail, err=True)
+            told = state
+        for line in view.changes(time.time()):
             click.echo(line)  # which flushes
+        time.sleep(interval)
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass."""
-        time.sleep(seconds)
 
-    def _say(self, state: str, more: str) -> None:
-        """Say what the state is, once."""
-        if state != self._said:
-            self._said = state
-            click.echo(state + more, err=True)
+def _repaint(views: Iterable[View], interval: float, live: Live) -> None:
+    """Paint each view over the one before; the terminal is put back into its state whatever happens."""
+    stops: list[int] = []
+    # The handler only takes a note, as it may interrupt rich in the middle of writing.
+    signal.signal(signal.SIGTSTP, lambda number, _: stops.append(number))
+    try:
+        live.start()
+        for view in views:
+            live.update(view, refresh=True)
+            size, end = live.console.size, time.monotonic() + interval
+            while (left := end - time.monotonic()) > 0:
+                time.sleep(min(left, _GLANCE))
+                if stops:
+                    _suspend(live)
+                    stops.clear()
+                if live.console.size != size:
+                    size = live.console.size
+                    live.refresh()
+    finally:
+        with suppress(OSError):  # the terminal is gone
+            live.stop()
+
+
+def _suspend(live: Live) -> None:
+    """On Ctrl-Z: give the terminal to the shell, and take it again once that lets us go on."""
+    live.stop()
+    # The default action: without a shell that could wake it up (docker exec), the process goes on.
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, handler)
+    live.start(refresh=True)

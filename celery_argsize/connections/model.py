@@ -1,88 +1,80 @@
-"""What opens connections to Redis in a Celery cluster, and how many at most: a model, item by item.
+"""What opens connections to Redis in a Celery cluster, and how many at most: a model, row by row. Pure.
 
-Pure: numbers in, items out. Each number says in a comment where in Celery or kombu it comes from; all were also
-measured on a real Redis (docs/connections.md, tests/acceptance/test_connection_budget.py). What an app is configured
-to is read in ``connections``; what fits is found in ``connection_fit``.
+Comments say where in Celery or kombu a number comes from; tests/acceptance/connections measures all.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
-if TYPE_CHECKING:
-    _Rows = Iterator[tuple[str, str | None, int | None]]
-
-#: Pools whose tasks share one process, and so its connection pools; of these, those where tasks are greenlets.
+#: Pools whose tasks are greenlets.
 GREEN: Final = ("eventlet", "gevent")
+
+#: Pools whose tasks share one process and its connections.
 SHARED: Final = ("threads", *GREEN)
 
-#: Every pool that is known.
+#: Every pool that the model knows.
 POOLS: Final = ("prefork", "solo", *SHARED)
 
-#: Connections of a kombu channel that one thread uses. kombu/transport/redis.py, Channel: ``async_pool`` holds the one
-#: that ``__init__`` pings with, later pinned by BRPOP or by PSUBSCRIBE; ``pool`` one for every other command. Neither
-#: gives one back to Redis while the channel is open. A kombu connection that publishes has one channel.
+#: Connections of a kombu channel: one listens, one is for commands (kombu/transport/redis.py).
 CHANNEL: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """All that the model looks at."""
+    """What of a cluster decides how many connections it opens."""
 
     workers: int
     concurrency: int
     pool: str
     producers: int
     threads: int
+    """Threads that send in each producer."""
     inspectors: int
     beat: bool
-    beat_control: bool
-    """``beat_enable_remote_control``."""
     gossip: bool
-    worker_control: bool
-    """``worker_enable_remote_control``."""
     control: bool
-    """Tasks and producers send remote control as well: ``revoke``, ``inspect``."""
+    """Whether tasks and producers send remote control, such as ``revoke``."""
     broadcasts: bool
-    """The workers take tasks from a broadcast queue."""
-    eager: bool
-    """Producers measure as well, as celery_argsize is told to count eager runs."""
-    pool_limit: int
-    """``broker_pool_limit``; 0: no pool."""
-    thread_safe: bool
-    """``result_backend_thread_safe``."""
+    """Whether workers take tasks from a broadcast queue."""
+    beat_enable_remote_control: bool
+    worker_enable_remote_control: bool
+    broker_pool_limit: int
+    """0: no pool."""
+    result_backend_thread_safe: bool
     shareable: bool
-    """Whether this Celery's result backend can be shared by threads at all."""
+    """Whether threads of this Celery can share a result backend."""
     read: str | None
-    """The Redis that workers take tasks from; ``None``: it is no Redis. The others likewise."""
+    """The Redis that workers take tasks from, as ``host:port``; ``None``: none."""
     write: str | None
+    """The Redis that tasks are sent to."""
     result: str | None
+    """The Redis with the results."""
     ours: str | None
+    """The Redis with the figures of celery_argsize."""
 
     @property
     def at_once(self) -> int:
-        """How many tasks run in one process at once."""
+        """How many tasks run at once in one process."""
         return self.concurrency if self.pool in SHARED else 1
 
-    def pooled(self, threads: int, *, more: int = 0) -> int:
-        """Connections of one process's publishing pool, *threads* using it at once and *more* that send no control."""
-        # kombu/pools.py: ``producers`` and ``connections`` share one limit. A pool without limit opens one for each
-        # use, and closes it after, so the most is the same as if there were room for all.
-        # celery/app/control.py, broadcast: takes a connection, and a producer with another one while it holds that.
-        wanted = threads * (2 if self.control else 1) + more
-        return CHANNEL * (min(wanted, self.pool_limit) if self.pool_limit else wanted)
+    def publishing(self, threads: int, *, more: int = 0) -> int:
+        """Connections of one process with *threads* that send, and *more* that send no control."""
+        # kombu/pools.py: without a limit, each use opens a connection of its own.
+        # celery/app/control.py, broadcast: holds one connection while it sends with another.
+        wanted = threads * (1 + self.control) + more
+        return CHANNEL * min(wanted, self.broker_pool_limit or wanted)
 
     def results(self, threads: int, *, more: int = 0) -> int:
-        """Connections of one process's result backends, *threads* using them at once and *more* that never wait."""
-        # celery/app/base.py, _backend: one backend for each thread, unless result_backend_thread_safe. In it
-        # celery/backends/redis.py, ResultConsumer: a pub/sub connection, kept from the first result that is waited for;
-        # and one for commands, which never run at the same time in one thread.
-        return threads + 1 + more if self.thread_safe else 2 * threads + more
+        """Connections of one process with *threads* that await results, and *more* that only write."""
+        # celery/app/base.py, _backend: a backend a thread, unless they share one.
+        # celery/backends/redis.py, ResultConsumer: one connection for pub/sub, one for commands.
+        return more + (threads + 1 if self.result_backend_thread_safe else 2 * threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,125 +82,91 @@ class ConnectionItem:
     """One thing that opens connections."""
 
     who: str
-    """A process: ``"worker"``, ``"pool child"``, ``"producer"``, ``"beat"`` or ``"inspect"``."""
+    """``worker``, ``pool child``, ``producer``, ``beat`` or ``inspect``."""
     what: str
     """What the connections are for."""
     server: str
-    """Which Redis, as ``host:port``."""
+    """The Redis, as ``host:port``."""
     each: int | None
-    """How many one of these processes opens at most; ``None``: nothing bounds it."""
+    """How many one such process opens at most; ``None``: any number."""
     times: int
     """How many such processes there are."""
 
     @property
     def most(self) -> int | None:
-        """How many all of them open at most; ``None``: nothing bounds it."""
+        """How many all of them open at most; ``None``: any number."""
         return None if self.each is None else self.each * self.times
 
-    def to_json(self) -> dict[str, Any]:
-        """This item as JSON-able data."""
-        return {
-            "who": self.who,
-            "what": self.what,
-            "server": self.server,
-            "each": self.each,
-            "times": self.times,
-            "most": self.most,
-        }
 
-
-def pool_name(said: str) -> str:
-    """The name of a pool, out of another one of it or the path of its class: ``celery.concurrency.thread:TaskPool``."""
-    module = said.partition(":")[0].rpartition(".")[2]
+def pool_name(name: str) -> str:
+    """``threads`` for ``thread`` or ``celery.concurrency.thread:TaskPool``, and so on."""
+    module = name.partition(":")[0].rpartition(".")[2]
     return {"processes": "prefork", "thread": "threads"}.get(module, module)
 
 
 def items_of(setup: Setup) -> tuple[ConnectionItem, ...]:
-    """Everything that opens connections to a Redis in *setup*."""
-    rows = [
-        *(("worker", *row, setup.workers) for row in _worker(setup)),
-        *(("pool child", *row, setup.workers * setup.concurrency) for row in _child(setup)),
-        *(("producer", *row, setup.producers) for row in _producer(setup)),
-        *(("beat", *row, 1) for row in _beat(setup)),
-        *(("inspect", *row, setup.inspectors) for row in _inspector(setup)),
+    """Everything in *setup* that opens connections to a Redis."""
+    children = setup.workers * setup.concurrency * (setup.pool == "prefork")
+    control = setup.beat and setup.beat_enable_remote_control
+    rows: list[tuple[str, int, str, str | None, int | None]] = [
+        *(("worker", setup.workers, *row) for row in _worker(setup)),
+        ("pool child", children, "publishing from tasks", setup.write, setup.publishing(1)),
+        ("pool child", children, "writing and awaiting results", setup.result, setup.results(1)),
+        ("producer", setup.producers, "publishing", setup.write, setup.publishing(setup.threads)),
+        # backends/redis.py, on_task_call: sending subscribes to the result, awaited or not.
+        ("producer", setup.producers, "results", setup.result, setup.results(setup.threads)),
+        # celery/beat.py, Scheduler.producer: a connection of its own.
+        ("beat", setup.beat, "sending what is due", setup.write, CHANNEL),
+        ("beat", setup.beat, "results", setup.result, 1),
+        # celery/beat.py, BeatPidbox: one that listens; replies go through the publishing pool.
+        ("beat", control, "hearing remote control", setup.read, CHANNEL),
+        ("beat", control, "replies", setup.write, CHANNEL),
+        # celery/app/control.py, broadcast: one for the answers, and a producer with another.
+        ("inspect", setup.inspectors, "asking workers", setup.write, 2 * CHANNEL),
+        ("inspect", setup.inspectors, "celery_argsize, reading", setup.ours, 1),
     ]
     return tuple(
-        ConnectionItem(who, what, server, each, times)
-        for who, what, server, each, times in rows
-        if server is not None and times and each != 0
+        ConnectionItem(who, what, server, each, int(times))
+        for who, times, what, server, each in rows
+        if server and times and each != 0
     )
 
 
-def totals(items: tuple[ConnectionItem, ...]) -> dict[str, int | None]:
-    """By server: what *items* come to; ``None`` where one of them is unbounded."""
-    found: dict[str, list[int | None]] = defaultdict(list)
+def _worker(setup: Setup) -> list[tuple[str, str | None, int | None]]:
+    prefork, shared, green = setup.pool == "prefork", setup.pool in SHARED, setup.pool in GREEN
+    # Greenlets acknowledge at the same time (worker/consumer/consumer.py, call_soon_ack).
+    greenlets = setup.concurrency if green else 0
+    # A greenlet is a thread to threading.local: its backend lasts until Python collects it.
+    unbounded = green and not setup.result_backend_thread_safe
+    publishing = setup.publishing(setup.at_once, more=shared)
+    return [
+        # worker/consumer/tasks.py: a channel; one more listens for a kombu Broadcast queue.
+        ("taking tasks", setup.read, CHANNEL + setup.broadcasts + greenlets),
+        # worker/consumer/gossip.py, worker/pidbox.py, worker/consumer/events.py: a channel each.
+        ("gossip", setup.read, CHANNEL * setup.gossip),
+        ("hearing remote control", setup.read, CHANNEL * setup.worker_enable_remote_control),
+        ("events and heartbeats", setup.write, CHANNEL),
+        # kombu/pidbox.py, reply: through the publishing pool, which tasks in this process use too.
+        ("replies", setup.write, CHANNEL) if prefork else ("publishing, replies", setup.write, publishing),
+        # backends/base.py, mark_as_failure: for tasks that were lost or revoked.
+        ("results", setup.result, None if unbounded else setup.results(setup.at_once, more=shared)),
+        ("celery_argsize", setup.ours, 1),
+    ]
+
+
+def live_items(setup: Setup, pools: Iterable[tuple[str, int]]) -> tuple[ConnectionItem, ...]:
+    """The items of *setup* with the workers that run: a pool and a concurrency for each."""
+    items = items_of(replace(setup, workers=0))
+    alone = replace(setup, workers=1, producers=0, beat=False, inspectors=0)
+    for name, concurrency in pools:
+        pool = pool_name(name) if pool_name(name) in POOLS else setup.pool
+        items += items_of(replace(alone, pool=pool, concurrency=concurrency))
+    return items
+
+
+def totals(items: Iterable[ConnectionItem]) -> dict[str, int | None]:
+    """Redis → how many connections *items* come to; ``None``: any number."""
+    counts: dict[str, list[int | None]] = defaultdict(list)
     for item in items:
-        found[item.server].append(item.most)
-    return {server: None if None in each else sum(filter(None, each)) for server, each in found.items()}
-
-
-def _worker(setup: Setup) -> _Rows:
-    # worker/consumer/tasks.py: the consumer's first channel, pinned by BRPOP. For a kombu Broadcast queue, LISTEN is on
-    # the same channel with a connection of its own. Acknowledgements go through the main loop, one after another; but
-    # greenlets send theirs at the same time, through one pool (worker/consumer/consumer.py, call_soon_ack).
-    acknowledging = setup.concurrency if setup.pool in GREEN else 0
-    yield "taking tasks", setup.read, CHANNEL + setup.broadcasts + acknowledging
-    # worker/consumer/gossip.py: a channel of its own, pinned by LISTEN.
-    yield "gossip", setup.read, CHANNEL * setup.gossip
-    # worker/pidbox.py: the same; with greenlets on a connection of its own, with one channel. Mingle (mingle.py) is
-    # over before this, and uses the consumer's first channel.
-    yield "hearing remote control", setup.read, CHANNEL * setup.worker_control
-    # worker/consumer/events.py: a connection of its own, behind a lock (events/dispatcher.py, mutex).
-    yield "events and heartbeats", setup.write, CHANNEL
-    # kombu/pidbox.py, reply: through the app's publishing pool, which tasks of this process use as well.
-    if setup.pool in SHARED:
-        yield "publishing, replies", setup.write, setup.pooled(setup.concurrency, more=1)
-    elif setup.pool == "solo":
-        yield "publishing, replies", setup.write, setup.pooled(1)
-    else:
-        yield "replies", setup.write, CHANNEL
-    yield "results", setup.result, _worker_results(setup)
-    # celery_argsize/flusher.py: its thread has the only connection.
-    yield "celery_argsize", setup.ours, 1
-
-
-def _worker_results(setup: Setup) -> int | None:
-    # Greenlets are threads to threading.local: each task makes a backend of its own, which lasts until it is collected.
-    if setup.pool in GREEN and not setup.thread_safe:
-        return None
-    # backends/base.py, mark_as_failure: the main process writes those of tasks that were lost, revoked or timed out.
-    return setup.results(setup.at_once, more=setup.pool in SHARED)
-
-
-def _child(setup: Setup) -> _Rows:
-    if setup.pool != "prefork":
-        return
-    yield "publishing from tasks", setup.write, setup.pooled(1)
-    yield "writing and awaiting results", setup.result, setup.results(1)
-
-
-def _producer(setup: Setup) -> _Rows:
-    yield "publishing", setup.write, setup.pooled(setup.threads)
-    # backends/redis.py, on_task_call: outside of tasks, sending subscribes to the result, waited for or not.
-    yield "results", setup.result, setup.results(setup.threads)
-    yield "celery_argsize, eager runs", setup.ours, int(setup.eager)
-
-
-def _beat(setup: Setup) -> _Rows:
-    if not setup.beat:
-        return
-    # celery/beat.py, Scheduler.producer: a connection of its own.
-    yield "sending what is due", setup.write, CHANNEL
-    # on_task_call, as in a producer; Beat itself never asks for a result.
-    yield "results", setup.result, 1
-    if setup.beat_control:
-        # celery/beat.py, BeatPidbox: a connection for LISTEN, and replies through the publishing pool.
-        yield "hearing remote control", setup.read, CHANNEL
-        yield "replies", setup.write, CHANNEL
-
-
-def _inspector(setup: Setup) -> _Rows:
-    # celery/app/control.py, broadcast: a connection to hear the answers, a producer with another one to ask.
-    yield "asking workers", setup.write, 2 * CHANNEL
-    # celery argsize doctor: reads the figures as well.
-    yield "celery_argsize, reading", setup.ours, 1
+        counts[item.server].append(item.most)
+    return {name: None if None in each else sum(filter(None, each)) for name, each in counts.items()}

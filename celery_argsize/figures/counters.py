@@ -1,8 +1,9 @@
-"""What is kept of many measurements: counters that add up, maxima that win, and an example here and there.
+"""What is kept of many measurements: counters that add up, maxima, and an example here and there.
 
-Pure. A ``TaskStats`` is flat dicts, so that a child's backlog, a batch on its way to Redis and what is read from
-there are one and the same thing, and adding up is the only operation there is. ``stores.fields`` says how they are
-kept in Redis. The typed, readable side is ``Summary``; ``advice`` and ``report`` work from that.
+Pure. ``TaskStats`` has the figures of one task name, as flat dicts. A worker's figures, a batch on its way to Redis and
+what is read from there all have this form, so adding up is the only operation. ``Tally`` has those of many names, and
+``Figures`` all of an app. People read the typed ``Summary``, which ``summary`` makes of them; ``stores.fields`` writes
+them to Redis.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from celery_argsize.figures.origins import Origins
@@ -24,23 +24,19 @@ if TYPE_CHECKING:
     from celery_argsize.measuring.measurement import Plain, PlainPart
     from celery_argsize.settings import Settings
 
-
-def rules_of(settings: Settings) -> Rules:
-    """How measurements become counters under *settings*."""
-    return Rules(settings.large_task_chars, settings.histogram_buckets)
-
-
-#: The name under which everything past the cap on task names is counted.
+#: The name under which tasks are counted whose names are past ``max_task_names``.
 OTHER: Final = "__other__"
 
-#: What is added up of the shape of truncated parts (see ``shape.Shape``).
-CUT_SUMS: Final = (
-    "bytes", "escaped", "sent_bytes", "sent_escaped", "commas", "keys", "texts", "containers", "pile"
-)  # fmt: skip
+#: Sums over the shapes of truncated parts, as ``Cuts`` explains them.
+CUT_SUMS: Final = ("bytes", "escaped", "sent_bytes", "sent_escaped", "commas", "keys", "containers", "chain_steps")
+
+#: Characters of a task id, at most, for which an exemplar is kept. Redis stores a hash compactly only while its values
+#: are at most 64 bytes long (``hash-max-listpack-value``), and an exemplar has a size and a time beside the id.
+MAX_EXEMPLAR_ID: Final = 39
 
 
 class Extreme(NamedTuple):
-    """The largest value seen, and where; that is kept of the most characters only, as nobody asks for the others."""
+    """The largest value seen, and where. Redis keeps where for the most characters only."""
 
     value: int
     task_id: str
@@ -57,40 +53,33 @@ class Exemplar(NamedTuple):
     """Seconds since the epoch."""
 
 
-#: A run whose id has more characters, or not only ASCII, is no example: what Redis has of one takes 64 bytes at most,
-#: for with longer values a hash takes much more room there.
-MAX_EXEMPLAR_ID: Final = 39
-
-
 class _Fields:
-    """Names of the fields of one part, made once; those of a histogram by the number of the bucket."""
+    """Names of the fields of one part. Those of a histogram are in the order of its buckets."""
 
     def __init__(self, part: str, buckets: tuple[str, ...]) -> None:
-        self.verdicts = {
-            verdict: f"{part}.by_{verdict}" if verdict in CUTS else f"{part}.{verdict}" for verdict in VERDICTS
-        }
-        self.truncated, self.unmeasurable = f"{part}.truncated", f"{part}.unmeasurable"
-        self.count, self.chars, self.bytes, self.large = (
-            f"{part}.{name}" for name in ("count", "chars", "bytes", "large")
-        )
-        self.max_chars, self.max_bytes, self.max_density = (
-            f"{part}.max_{name}" for name in ("chars", "bytes", "density")
-        )
-        (
-            self.chars_le,
-            self.bytes_le,
-            self.last_le,
-            self.need_le,
-            self.flat_le,
-            self.deep_le,
-            self.flat_need_le,
-            self.deep_need_le,
-        ) = (
-            tuple(f"{part}.{name}_le.{bucket}" for bucket in buckets)
-            for name in ("chars", "bytes", "last", "need", "flat", "deep", "flat_need", "deep_need")
-        )
-        self.need, self.max_need, self.max_levels = f"{part}.need", f"{part}.max_need", f"{part}.max_levels"
-        self.cut = tuple(f"{part}.cut_{name}" for name in CUT_SUMS)
+        def histogram(name: str) -> tuple[str, ...]:
+            return tuple(f"{part}.{name}.{bucket}" for bucket in buckets)
+
+        self.count = f"{part}.count"
+        self.chars = f"{part}.chars"
+        self.bytes = f"{part}.bytes"
+        self.need = f"{part}.need"
+        self.large = f"{part}.large"
+        self.unmeasurable = f"{part}.unmeasurable"
+        self.verdicts = {name: f"{part}.by_{name}" if name in CUTS else f"{part}.{name}" for name in VERDICTS}
+        self.cut_sums = tuple(f"{part}.cut_{name}" for name in CUT_SUMS)
+        self.max_chars = f"{part}.max_chars"
+        self.max_bytes = f"{part}.max_bytes"
+        self.max_density = f"{part}.max_density"
+        self.max_need = f"{part}.max_need"
+        self.max_levels = f"{part}.max_levels"
+        self.chars_le = histogram("chars_le")
+        self.bytes_le = histogram("bytes_le")
+        self.last_le = histogram("last_le")
+        self.need_le = histogram("need_le")
+        #: By whether the part has more levels than Celery shows by default: how many, and the sum of their needs.
+        self.cuts_le = {False: histogram("flat_le"), True: histogram("deep_le")}
+        self.cuts_need_le = {False: histogram("flat_need_le"), True: histogram("deep_need_le")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +89,9 @@ class Rules:
     large_task_chars: int
     """A part over this many characters is large."""
     bounds: tuple[int, ...]
-    """Upper bounds (inclusive) of the histogram buckets, rising; bytes in one histogram, characters in the other."""
+    """Inclusive upper bounds of the histogram buckets, rising; for characters, bytes and needs alike."""
     buckets: tuple[str, ...] = field(init=False, repr=False)
-    """Their labels."""
+    """Their labels, and ``+Inf``."""
     fields: tuple[_Fields, ...] = field(init=False, repr=False, compare=False)
     """Of args and of kwargs."""
 
@@ -111,46 +100,39 @@ class Rules:
         object.__setattr__(self, "fields", tuple(_Fields(part, self.buckets) for part in PARTS))
 
 
+def rules_of(settings: Settings) -> Rules:
+    """How measurements become counters under *settings*."""
+    return Rules(settings.large_task_chars, settings.histogram_buckets)
+
+
+@dataclass(slots=True)
 class TaskStats:
-    """Counters, maxima and exemplars of one task name; see docs/redis-schema.md for the fields."""
+    """Figures of one task name, by field. docs/redis-schema.md says what the fields are."""
 
-    __slots__ = ("counts", "exemplars", "maxima")
+    counts: dict[str, int] = field(default_factory=dict)
+    """Sums. A field that is missing is 0."""
+    maxima: dict[str, Extreme] = field(default_factory=dict)
+    exemplars: dict[str, Exemplar] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        counts: Mapping[str, int] | None = None,
-        maxima: Mapping[str, Extreme] | None = None,
-        exemplars: Mapping[str, Exemplar] | None = None,
-    ) -> None:
-        self.counts: dict[str, int] = defaultdict(int, counts or {})
-        self.maxima: dict[str, Extreme] = dict(maxima or {})
-        self.exemplars: dict[str, Exemplar] = dict(exemplars or {})
+    def __post_init__(self) -> None:
+        self.counts = defaultdict(int, self.counts)
+        self.maxima = {**self.maxima}
+        self.exemplars = {**self.exemplars}
 
-    def _all(self) -> tuple[object, ...]:
-        return self.counts, self.maxima, self.exemplars
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TaskStats) and self._all() == other._all()
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"TaskStats({dict(self.counts)!r}, {self.maxima!r}, {self.exemplars!r})"
-
-    def _raise(self, name: str, value: int, task_id: str = "", when: float = 0.0) -> None:
+    def _keep_maximum(self, name: str, value: int, task_id: str = "", time: float = 0.0) -> None:
         known = self.maxima.get(name)
-        if known is None or value > known[0]:
-            self.maxima[name] = Extreme(value, task_id, when)
+        if known is None or value > known.value:
+            self.maxima[name] = Extreme(value, task_id, time)
 
-    def _show(self, name: str, exemplar: Exemplar) -> None:
-        """Keep the later one, and of two at the same time the one that comes later."""
+    def _keep_exemplar(self, name: str, exemplar: Exemplar) -> None:
+        """Keep the later one; of two at the same time, *exemplar*."""
         known = self.exemplars.get(name)
         if known is None or exemplar.time >= known.time:
             self.exemplars[name] = exemplar
 
     def add(self, measurement: Plain, rules: Rules) -> None:
         """Add one measurement. Its ``count`` comes last: what could not be added is not counted."""
-        _, task_id, args, kwargs, when, _ = measurement
+        _, task_id, args, kwargs, time, _ = measurement
         counts = self.counts
         if is_large(measurement, rules.large_task_chars):
             counts["large"] += 1
@@ -158,19 +140,17 @@ class TaskStats:
             counts["truncated"] += 1
         if args[0] is None or kwargs[0] is None:
             counts["unmeasurable"] += 1
-        self._add_part(args, rules.fields[0], task_id, when, rules)
-        self._add_part(kwargs, rules.fields[1], task_id, when, rules)
+        self._add_part(args, rules.fields[0], rules, task_id, time)
+        self._add_part(kwargs, rules.fields[1], rules, task_id, time)
         counts["count"] += 1
 
-    def _add_part(self, part: PlainPart, fields: _Fields, task_id: str, when: float, rules: Rules) -> None:
+    def _add_part(self, part: PlainPart, fields: _Fields, rules: Rules, task_id: str, time: float) -> None:
         counts = self.counts
         size, verdict, header, _, _, shape = part
         if verdict == "intact":
             self._add_need(header, fields, rules)
         else:
             counts[fields.verdicts[verdict]] += 1
-            if verdict in CUTS:
-                counts[fields.truncated] += 1
             if shape is not None:
                 self._add_shape(Shape(*shape), fields, rules)
         if size is None:
@@ -188,30 +168,34 @@ class TaskStats:
         if chars > rules.large_task_chars:
             counts[fields.large] += 1
             if 0 < len(task_id) <= MAX_EXEMPLAR_ID and task_id.isascii():
-                self._show(fields.last_le[bucket], Exemplar(in_bytes, task_id, when))
-        self._raise(fields.max_chars, chars, task_id, when)
-        self._raise(fields.max_bytes, in_bytes)
+                self._keep_exemplar(fields.last_le[bucket], Exemplar(in_bytes, task_id, time))
+        self._keep_maximum(fields.max_chars, chars, task_id, time)
+        self._keep_maximum(fields.max_bytes, in_bytes)
         if chars:
-            self._raise(fields.max_density, -(-in_bytes * 1000 // chars))  # rounded up
+            self._keep_maximum(fields.max_density, -(-in_bytes * 1000 // chars))  # rounded up
 
     def _add_need(self, need: int, fields: _Fields, rules: Rules) -> int:
+        """Add what a whole repr takes; return the number of its bucket."""
         bucket = bisect_left(rules.bounds, need)
         self.counts[fields.need] += need
         self.counts[fields.need_le[bucket]] += 1
-        self._raise(fields.max_need, need)
+        self._keep_maximum(fields.max_need, need)
         return bucket
 
     def _add_shape(self, shape: Shape, fields: _Fields, rules: Rules) -> None:
+        """Add the whole repr of a part that was cut."""
         bucket = self._add_need(shape.need, fields, rules)
         deep = shape.levels > DEFAULT_LEVELS
-        self.counts[(fields.deep_le if deep else fields.flat_le)[bucket]] += 1
-        self.counts[(fields.deep_need_le if deep else fields.flat_need_le)[bucket]] += shape.need
-        for name, by in zip(fields.cut, shape[2:], strict=True):
+        self.counts[fields.cuts_le[deep][bucket]] += 1
+        self.counts[fields.cuts_need_le[deep][bucket]] += shape.need
+        lengths = shape.bytes, shape.escaped, shape.sent_bytes, shape.sent_escaped
+        pieces = shape.commas, shape.keys, shape.containers, shape.chain_steps
+        for name, by in zip(fields.cut_sums, lengths + pieces, strict=True):
             self.counts[name] += by
-        self._raise(fields.max_levels, shape.levels)
+        self._keep_maximum(fields.max_levels, shape.levels)
 
     def copy(self) -> TaskStats:
-        """The same, to be added to by itself."""
+        """An independent copy."""
         return TaskStats(self.counts, self.maxima, self.exemplars)
 
     def merge(self, other: TaskStats) -> None:
@@ -219,13 +203,13 @@ class TaskStats:
         for name, by in other.counts.items():
             self.counts[name] += by
         for name, extreme in other.maxima.items():
-            self._raise(name, *extreme)
+            self._keep_maximum(name, *extreme)
         for name, exemplar in other.exemplars.items():
-            self._show(name, exemplar)
+            self._keep_exemplar(name, exemplar)
 
 
-class Book:
-    """Stats by task name, for a bounded number of names: the rest is added up under ``__other__``."""
+class Tally:
+    """Stats by task name, and sightings by host. Names past a cap are added up under ``__other__``."""
 
     def __init__(self, max_names: int) -> None:
         self._max_names = max_names
@@ -237,7 +221,7 @@ class Book:
 
     @property
     def count(self) -> int:
-        """Task runs in this book."""
+        """Task runs in it."""
         return self.count_of(self.tasks)
 
     @staticmethod
@@ -245,7 +229,8 @@ class Book:
         """Task runs in *tasks*."""
         return sum(stats.counts.get("count", 0) for stats in tasks.values())
 
-    def _page(self, task: str) -> TaskStats:
+    def _stats(self, task: str) -> TaskStats:
+        """The stats that *task* is counted in."""
         stats = self.tasks.get(task)
         if stats is None:
             # __other__ itself takes no place
@@ -257,18 +242,18 @@ class Book:
     def add(self, measurement: Plain, rules: Rules) -> None:
         """Add one measurement."""
         self.origins.add(measurement)
-        self._page(measurement[0]).add(measurement, rules)
+        self._stats(measurement[0]).add(measurement, rules)
 
     def merge(self, tasks: Iterable[tuple[str, TaskStats]]) -> None:
         """Add everything in *tasks*."""
         for task, stats in tasks:
-            self._page(task).merge(stats)
+            self._stats(task).merge(stats)
 
-    def copy(self) -> Book:
-        """The same tasks, to be added to by themselves."""
-        book = Book(self._max_names)
-        book.tasks = {name: stats.copy() for name, stats in self.tasks.items()}
-        return book
+    def copy(self) -> Tally:
+        """An independent copy of the tasks, without the hosts."""
+        copied = Tally(self._max_names)
+        copied.tasks = {name: stats.copy() for name, stats in self.tasks.items()}
+        return copied
 
     def take(self, names: int) -> dict[str, TaskStats]:
         """Remove and return up to *names* tasks."""
@@ -285,7 +270,7 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Everything that was counted for one app, raw."""
+    """Everything that was counted for one app, as a store gives it."""
 
     app: str
     tasks: Mapping[str, TaskStats]
@@ -294,21 +279,22 @@ class Figures:
     updated: float | None = None
     """When the newest of it was written, in seconds since the epoch."""
     flush_failures: int = 0
-    """How often a worker could not write; a reset does not forget it."""
+    """How often a worker could not write. A reset does not forget it."""
     waiting: int = 0
     """Runs among these that are not written to a store yet."""
 
 
 def added_up(app: str, figures: Iterable[Figures]) -> Figures:
     """The figures of several apps as those of one called *app*."""
-    found = [*figures]
+    apps = [*figures]
     total: dict[str, TaskStats] = {}
-    for name, stats in chain.from_iterable(single.tasks.items() for single in found):
-        total.setdefault(name, TaskStats()).merge(stats)
+    for single in apps:
+        for name, stats in single.tasks.items():
+            total.setdefault(name, TaskStats()).merge(stats)
     return Figures(
         app,
         total,
-        since=min((single.since for single in found if single.since is not None), default=None),
-        updated=max((single.updated for single in found if single.updated is not None), default=None),
-        flush_failures=sum(single.flush_failures for single in found),
+        since=min((single.since for single in apps if single.since is not None), default=None),
+        updated=max((single.updated for single in apps if single.updated is not None), default=None),
+        flush_failures=sum(single.flush_failures for single in apps),
     )

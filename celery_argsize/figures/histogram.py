@@ -1,6 +1,6 @@
-"""Histograms as the counters have them: buckets by their upper bound, percentiles that are never too low.
+"""Histograms as the counters have them: buckets by their upper bound, and percentiles that are never too low.
 
-Pure, and about any number that is kept in buckets: sizes in ``summary``, needs in ``needs``.
+Pure, and about any number that is kept in buckets: sizes in characters or bytes, and needs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def buckets(prefix: str, counts: Mapping[str, int]) -> list[tuple[float, int]]:
-    """The filled buckets among *counts* whose name begins with *prefix*: (upper bound, number), rising."""
-    filled = ((name[len(prefix) :], n) for name, n in counts.items() if name.startswith(prefix))
-    return sorted((float(bound.replace("+Inf", "inf")), n) for bound, n in filled)
+    """The buckets among *counts* whose name begins with *prefix*: (upper bound, number), rising."""
+    filled = ((name[len(prefix) :], number) for name, number in counts.items() if name.startswith(prefix))
+    return sorted((float(bound.replace("+Inf", "inf")), number) for bound, number in filled)
 
 
 def label(bound: float) -> str:
@@ -25,9 +25,9 @@ def label(bound: float) -> str:
 
 def quantile(histogram: Sequence[tuple[float, int]], share: float, largest: int) -> int:
     """The bound of the bucket in which the *share* quantile lies (nearest rank), but never above *largest*."""
-    rank = math.ceil(share * sum(n for _, n in histogram))
-    for bound, n in histogram:
-        rank -= n
+    rank = math.ceil(share * sum(number for _, number in histogram))
+    for bound, number in histogram:
+        rank -= number
         if rank <= 0:
             return int(min(bound, largest))
     return 0

@@ -1,8 +1,8 @@
-"""Where messages come from: for each sending host, the latest headers that tell which limits are in force there.
+"""Where messages come from: for each sending host, the newest headers that show which limits are in force there.
 
-Pure. Limits act where messages are made, so only a host's own messages can show whether a change has arrived there:
-a header that was cut tells that the limit is no higher, a long one that came whole that it is no lower. What is kept is
-no counter: the latest sighting of a kind wins.
+Pure. Limits act where messages are made, so only the messages of a host can show whether a change has arrived there. A
+header that was cut shows that the limit is no higher; a long one that came whole, that it is no lower. These are no
+counters: the newest sighting of a kind replaces the one before.
 """
 
 from __future__ import annotations
@@ -16,47 +16,56 @@ if TYPE_CHECKING:
 
     from celery_argsize.measuring.measurement import Plain, PlainPart
 
-#: The sighting that says no more than that a host has sent something.
+#: The sighting that shows only that a host has sent something.
 SEEN: Final = "seen"
 
 
 class Sighting(NamedTuple):
-    """One header that tells something."""
+    """What one header shows."""
 
     value: int
-    """``size``: characters that the limit is at most. ``whole``: characters that it let through. ``depth``: levels that
-    are shown, and no more. ``deep``: levels that are."""
+    """By kind. ``size``: characters that the limit is at most. ``whole``: characters that it let through. ``depth``:
+    levels at which Celery cut. ``deep``: levels that it let through."""
     time: float
-    """When it was seen by a worker, in seconds since the epoch."""
+    """When a worker saw it, in seconds since the epoch."""
 
 
 class Origins:
-    """Sightings by host, and by kind, part and task: bounded, the rest is not kept."""
+    """Sightings by host, then by ``kind:part:task``. What is over the caps is not kept."""
 
-    #: Hosts, and sightings of one host.
     MAX_HOSTS: Final = 200
+    #: Sightings of one host.
     MAX_SIGHTINGS: Final = 200
 
     def __init__(self) -> None:
         self.hosts: dict[str, dict[str, Sighting]] = {}
 
     def add(self, measurement: Plain) -> None:
-        """Note what the headers of *measurement* tell of the host that it came from."""
-        task, _, args, kwargs, when, origin = measurement
-        if not origin:
+        """Note what the headers of *measurement* show of the host that it came from."""
+        task, _, args, kwargs, time, host = measurement
+        if host:
+            self._note(host, SEEN, Sighting(0, time))
+            self._add_part(host, "args", args, task, time)
+            self._add_part(host, "kwargs", kwargs, task, time)
+
+    def _add_part(self, host: str, name: str, part: PlainPart, task: str, time: float) -> None:
+        _, verdict, header, levels, limit, _ = part
+        if verdict != "intact":
+            if limit:
+                self._note(host, f"size:{name}:{task}", Sighting(limit, time))
+            if levels:
+                self._note(host, f"depth:{name}:{task}", Sighting(levels, time))
             return
-        self._note(origin, SEEN, Sighting(0, when))
-        for name, part in (("args", args), ("kwargs", kwargs)):
-            if part[1] != "intact" or part[2] > DEFAULT_LIMIT or part[3] > DEFAULT_LEVELS:  # most tell nothing
-                for kind, value in _tells(part):
-                    self._note(origin, f"{kind}:{name}:{task}", Sighting(value, when))
+        if header > DEFAULT_LIMIT:
+            self._note(host, f"whole:{name}:{task}", Sighting(header, time))
+        if levels > DEFAULT_LEVELS:
+            self._note(host, f"deep:{name}:{task}", Sighting(levels, time))
 
     def _note(self, host: str, field: str, sighting: Sighting) -> None:
-        known = self.hosts.get(host)
-        if known is None:
-            if len(self.hosts) >= self.MAX_HOSTS:
-                return
-            known = self.hosts[host] = {}
+        """Keep *sighting*, unless a later one is known or there is no room."""
+        if host not in self.hosts and len(self.hosts) >= self.MAX_HOSTS:
+            return
+        known = self.hosts.setdefault(host, {})
         if field in known:
             if known[field].time > sighting.time:
                 return
@@ -78,16 +87,6 @@ class Origins:
         """Forget one task, or all."""
         if task is None:
             self.hosts.clear()
-            return
         for sightings in self.hosts.values():
-            for field in [field for field in sightings if field != SEEN and field.split(":", 2)[2] == task]:
+            for field in [field for field in sightings if field.split(":", 2)[2:] == [task]]:
                 del sightings[field]
-
-
-def _tells(part: PlainPart) -> list[tuple[str, int]]:
-    _, verdict, header, levels, limit, _ = part
-    if verdict == "intact":  # more than Celery lets through by itself
-        told = [("whole", header, DEFAULT_LIMIT), ("deep", levels, DEFAULT_LEVELS)]
-    else:
-        told = [("size", limit, 0), ("depth", levels, 0)]
-    return [(kind, value) for kind, value, least in told if value > least]

@@ -1,11 +1,13 @@
-"""The readable side of the counters: frozen, typed, and the only thing that reports and advice are made from.
+"""The readable side of the counters: frozen and typed. Reports and advice are made from nothing else.
 
-Pure. Made from ``TaskStats`` by ``summarize``; ``to_json`` is the format of ``--json`` (docs/report-json.md).
+Pure. ``summarize`` makes a ``Summary`` of what a store gives. ``Summary.to_json`` is the format of ``--json``, which
+docs/report-json.md explains.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.figures.counters import CUT_SUMS, OTHER, Extreme, Figures, TaskStats, added_up
@@ -14,9 +16,7 @@ from celery_argsize.measuring.cuts import CUTS
 from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from celery_argsize.figures.counters import TaskStats
+    from collections.abc import Mapping, Sequence
 
 #: Version of the JSON that ``Summary.to_json`` gives.
 JSON_SCHEMA: Final = 1
@@ -25,8 +25,76 @@ _NOTHING: Final = Extreme(0, "", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """Characters that the whole reprs of one part take: the limits with which Celery cuts nothing by size."""
+
+    count: int
+    """Parts whose need is known. It is not for a repr of the caller's own, or a missing one."""
+    max: int
+    mean: float
+    p95: int
+    """95 of 100 need at most this. An upper estimate: the bound of a histogram bucket, never above ``max``."""
+    p99: int
+    levels: int
+    """The most levels of nested containers among the reprs that were cut; 0 if none was."""
+    histogram: Mapping[str, int]
+    """Inclusive upper bound of the bucket in characters (``+Inf`` for the last) to the number that fell in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutBucket:
+    """Truncated parts whose need falls in one bucket."""
+
+    bound: float
+    """Its inclusive upper bound in characters; infinite for the last."""
+    count: int
+    need: int
+    """Sum of their needs, in characters."""
+
+    @property
+    def mean(self) -> float:
+        """Characters that one of them needs."""
+        return self.need / self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """All truncated parts whose whole repr could be measured. The numbers are sums over these whole reprs."""
+
+    buckets: tuple[CutBucket, ...]
+    """By bound, rising."""
+    bytes: int
+    """UTF-8 bytes, as AMQP brokers carry them."""
+    escaped: int
+    """Characters as texts in JSON (ASCII), as other brokers carry them."""
+    sent_bytes: int
+    """UTF-8 bytes of the cut reprs that were sent instead."""
+    sent_escaped: int
+    """Characters of the cut reprs that were sent instead, as texts in JSON."""
+    commas: int
+    """Separators between members."""
+    keys: int
+    """Dict items."""
+    containers: int
+    """Lists, tuples, dicts and sets, the parts themselves included."""
+    chain_steps: int
+    """Steps through chained iterators: saferepr reaches each member of a container through one iterator for every
+    container that was opened in it before. This makes its time grow with the square of the containers. An estimate."""
+
+    @property
+    def count(self) -> int:
+        """How many parts."""
+        return sum(bucket.count for bucket in self.buckets)
+
+    @property
+    def need(self) -> int:
+        """Characters of the whole reprs."""
+        return sum(bucket.need for bucket in self.buckets)
+
+
+@dataclass(frozen=True, slots=True)
 class PartSummary:
-    """One part (args or kwargs) of one task; sizes in characters unless they say bytes."""
+    """One part (args or kwargs) of one task. Sizes are in characters unless they say bytes."""
 
     count: int
     """How many were measured. Empty parts are, with size 0; unmeasurable ones are not."""
@@ -41,12 +109,6 @@ class PartSummary:
     large: int
     unmeasurable: int
     max_bytes: int
-    max_density: int
-    """UTF-8 bytes that 1,000 characters take, the most of any part: 1,000 where all was ASCII."""
-    total_bytes: int
-    largest_task_id: str
-    largest_at: float
-    """When the largest was measured, in seconds since the epoch."""
     histogram: Mapping[str, int]
     """Sizes in bytes: inclusive upper bound of the bucket (``+Inf`` for the last) to the number that fell in it."""
     truncated_by: Mapping[str, int]
@@ -57,31 +119,22 @@ class PartSummary:
     """How many came without one."""
     need: Need
     cuts: Cuts
+    max_density: int
+    """UTF-8 bytes that 1,000 characters take, the most of any part: 1,000 where all was ASCII."""
+    total_bytes: int
+    largest_task_id: str
+    largest_at: float
+    """When the largest was measured, in seconds since the epoch."""
 
     @property
     def mean_bytes(self) -> float:
         """UTF-8 bytes of compact JSON, the mean."""
-        return self.total_bytes / self.count if self.count else 0.0
+        return self.total_bytes / (self.count or 1)
 
     def to_json(self) -> dict[str, Any]:
         """This part as JSON-able data."""
-        return {
-            "count": self.count,
-            "max": self.max,
-            "mean": self.mean,
-            "p50": self.p50,
-            "p95": self.p95,
-            "p99": self.p99,
-            "truncated": self.truncated,
-            "large": self.large,
-            "unmeasurable": self.unmeasurable,
-            "max_bytes": self.max_bytes,
-            "histogram": dict(self.histogram),
-            "truncated_by": dict(self.truncated_by),
-            "custom": self.custom,
-            "unknown": self.unknown,
-            "need": self.need.to_json(),
-        }
+        values = _values(self, "cuts", "max_density", "total_bytes", "largest_task_id", "largest_at")
+        return values | {"need": _values(self.need, "histogram")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +162,7 @@ class TaskSummary:
 
     def to_json(self) -> dict[str, Any]:
         """This task as JSON-able data."""
-        return {
-            "count": self.count,
-            "large": self.large,
-            "truncated": self.truncated,
-            "unmeasurable": self.unmeasurable,
-            "errors": self.errors,
-            "args": self.args.to_json(),
-            "kwargs": self.kwargs.to_json(),
-        }
+        return _values(self, "name") | {"args": self.args.to_json(), "kwargs": self.kwargs.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,274 +179,145 @@ class LargestTask:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All that was measured. Sizes in characters."""
+    """All that was measured. Sizes are in characters."""
 
+    apps: tuple[str, ...]
+    """The apps whose figures these are."""
+    since: float | None
+    """When counting began (first task, or last reset), in seconds since the epoch; ``None`` if not known."""
+    updated: float | None
+    """When the newest figures were written, in seconds since the epoch."""
+    total_tasks: int
+    """Task runs measured."""
+    max_args_size: int
+    max_kwargs_size: int
+    avg_args_size: float
+    """The mean of the args that were measured."""
+    avg_kwargs_size: float
+    truncated_tasks: int
+    """Task runs with a truncated part."""
+    truncated_by: Mapping[str, int]
+    """Truncated parts by cause: ``size``, ``depth``, ``both``."""
+    large_tasks: int
+    """Task runs with a large part."""
+    unmeasurable_tasks: int
+    """Task runs with a part that has no JSON form."""
+    errors: int
+    """Task runs that could not be measured because of an error in celery_argsize; not in *total_tasks*."""
+    other_runs: int
+    """Task runs whose names were past ``max_task_names``: those of ``__other__``; how many names is not known."""
+    largest_task: LargestTask | None
+    """Where the largest part was seen; ``None`` before anything was."""
     tasks: tuple[TaskSummary, ...]
     """Largest first."""
-    since: float | None = None
-    """When counting began (first task, or last reset), in seconds since the epoch; ``None`` if not known."""
-    updated: float | None = None
-    """When the newest figures were written, in seconds since the epoch."""
-    apps: tuple[str, ...] = ()
-    """The apps whose figures these are."""
-
-    @property
-    def total_tasks(self) -> int:
-        """Task runs measured."""
-        return sum(task.count for task in self.tasks)
-
-    @property
-    def truncated_tasks(self) -> int:
-        """Task runs with a truncated part."""
-        return sum(task.truncated for task in self.tasks)
-
-    @property
-    def truncated_by(self) -> dict[str, int]:
-        """Truncated parts by cause: ``size``, ``depth``, ``both``."""
-        parts = [getattr(task, part) for task in self.tasks for part in PARTS]
-        return {cause: sum(part.truncated_by[cause] for part in parts) for cause in CUTS}
-
-    @property
-    def large_tasks(self) -> int:
-        """Task runs with a large part."""
-        return sum(task.large for task in self.tasks)
-
-    @property
-    def unmeasurable_tasks(self) -> int:
-        """Task runs with a part that has no JSON form."""
-        return sum(task.unmeasurable for task in self.tasks)
-
-    @property
-    def errors(self) -> int:
-        """Task runs that could not be measured because of an error in celery_argsize; not in *total_tasks*."""
-        return sum(task.errors for task in self.tasks)
-
-    @property
-    def other_runs(self) -> int:
-        """Task runs whose names were past ``max_task_names``: those of ``__other__``; how many names is not known."""
-        return sum(task.count for task in self.tasks if task.name == OTHER)
-
-    @property
-    def max_args_size(self) -> int:
-        """Characters of the largest args."""
-        return max((task.args.max for task in self.tasks), default=0)
-
-    @property
-    def max_kwargs_size(self) -> int:
-        """Characters of the largest kwargs."""
-        return max((task.kwargs.max for task in self.tasks), default=0)
-
-    @property
-    def avg_args_size(self) -> float:
-        """Mean characters of the args that were measured."""
-        return _mean(task.args for task in self.tasks)
-
-    @property
-    def avg_kwargs_size(self) -> float:
-        """Mean characters of the kwargs that were measured."""
-        return _mean(task.kwargs for task in self.tasks)
-
-    @property
-    def largest_task(self) -> LargestTask | None:
-        """Where the largest part was seen; ``None`` before anything was."""
-        parts = [(task.name, part, getattr(task, part)) for task in self.tasks for part in PARTS]
-        measured = [found for found in parts if found[2].count]
-        if not measured:
-            return None
-        name, part, seen = max(measured, key=lambda found: found[2].max)
-        return LargestTask(name, part, seen.max, seen.largest_task_id)
 
     def to_json(self) -> dict[str, Any]:
-        """This summary as JSON-able data; the recommendation is added by ``report``."""
-        largest = self.largest_task
-        return {
-            "schema": JSON_SCHEMA,
-            "apps": list(self.apps),
-            "since": self.since,
-            "updated": self.updated,
-            "total_tasks": self.total_tasks,
-            "max_args_size": self.max_args_size,
-            "max_kwargs_size": self.max_kwargs_size,
-            "avg_args_size": self.avg_args_size,
-            "avg_kwargs_size": self.avg_kwargs_size,
-            "truncated_tasks": self.truncated_tasks,
-            "truncated_by": self.truncated_by,
-            "large_tasks": self.large_tasks,
-            "unmeasurable_tasks": self.unmeasurable_tasks,
-            "errors": self.errors,
-            "other_runs": self.other_runs,
-            "largest_task": None
-            if largest is None
-            else {"name": largest.name, "part": largest.part, "size": largest.size, "task_id": largest.task_id},
-            "tasks": {task.name: task.to_json() for task in self.tasks},
-        }
+        """This summary as JSON-able data; the recommendation is added by ``views.report``."""
+        tasks = {task.name: task.to_json() for task in self.tasks}
+        largest = self.largest_task and asdict(self.largest_task)
+        return {"schema": JSON_SCHEMA} | _values(self) | {"apps": [*self.apps], "largest_task": largest, "tasks": tasks}
 
 
-def _mean(parts: Iterable[PartSummary]) -> float:
-    seen = [(part.count, part.mean) for part in parts if part.count]
-    count = sum(n for n, _ in seen)
-    return sum(n * mean for n, mean in seen) / count if count else 0.0
+def _values(of: Any, *left_out: str) -> dict[str, Any]:
+    """The fields of a dataclass, but for those *left_out*."""
+    return {field.name: getattr(of, field.name) for field in fields(of) if field.name not in left_out}
 
 
 def summarize(*figures: Figures) -> Summary:
-    """The summary of *figures* (of one app, or of several added up), largest task first."""
+    """The summary of *figures* (of one app, or of several added up)."""
     total = added_up("", figures)
-    tasks = [_task(name, stats) for name, stats in total.tasks.items() if _runs(stats)]
+    tasks = [_task(name, stats) for name, stats in total.tasks.items()]
+    tasks = sorted((task for task in tasks if task.count or task.errors), key=lambda task: (-task.max, task.name))
+    args, kwargs = [task.args for task in tasks], [task.kwargs for task in tasks]
     return Summary(
-        tuple(sorted(tasks, key=lambda task: (-task.max, task.name))),
+        apps=tuple(app.app for app in figures),
         since=total.since,
         updated=total.updated,
-        apps=tuple(app.app for app in figures),
+        total_tasks=sum(task.count for task in tasks),
+        max_args_size=max((part.max for part in args), default=0),
+        max_kwargs_size=max((part.max for part in kwargs), default=0),
+        avg_args_size=_mean(args),
+        avg_kwargs_size=_mean(kwargs),
+        truncated_tasks=sum(task.truncated for task in tasks),
+        truncated_by={cause: sum(part.truncated_by[cause] for part in args + kwargs) for cause in CUTS},
+        large_tasks=sum(task.large for task in tasks),
+        unmeasurable_tasks=sum(task.unmeasurable for task in tasks),
+        errors=sum(task.errors for task in tasks),
+        other_runs=sum(task.count for task in tasks if task.name == OTHER),
+        largest_task=_largest(tasks),
+        tasks=tuple(tasks),
     )
 
 
-def _runs(stats: TaskStats) -> int:
-    return stats.counts.get("count", 0) + stats.counts.get("errors", 0)
+def _mean(parts: Sequence[PartSummary]) -> float:
+    return sum(part.count * part.mean for part in parts) / (sum(part.count for part in parts) or 1)
+
+
+def _largest(tasks: Sequence[TaskSummary]) -> LargestTask | None:
+    parts = [(task.name, name, getattr(task, name)) for task in tasks for name in PARTS]
+    sizes = [LargestTask(task, name, part.max, part.largest_task_id) for task, name, part in parts if part.count]
+    return max(sizes, key=lambda largest: largest.size, default=None)
 
 
 def _task(name: str, stats: TaskStats) -> TaskSummary:
-    count = stats.counts.get
-    return TaskSummary(
-        name=name,
-        count=count("count", 0),
-        large=count("large", 0),
-        truncated=count("truncated", 0),
-        unmeasurable=count("unmeasurable", 0),
-        errors=count("errors", 0),
-        args=_part("args", stats),
-        kwargs=_part("kwargs", stats),
-    )
+    runs = {field: stats.counts.get(field, 0) for field in ("count", "large", "truncated", "unmeasurable", "errors")}
+    return TaskSummary(name, **runs, args=_part("args", stats), kwargs=_part("kwargs", stats))
 
 
 def _part(part: str, stats: TaskStats) -> PartSummary:
     def count(name: str) -> int:
         return stats.counts.get(f"{part}.{name}", 0)
 
+    def most(name: str) -> int:
+        return stats.maxima.get(f"{part}.{name}", _NOTHING).value
+
     largest = stats.maxima.get(f"{part}.max_chars", _NOTHING)
     chars = buckets(f"{part}.chars_le.", stats.counts)
+    truncated_by = {cause: count(f"by_{cause}") for cause in CUTS}
     return PartSummary(
         count=count("count"),
         max=largest.value,
-        mean=count("chars") / count("count") if count("count") else 0.0,
+        mean=count("chars") / (count("count") or 1),
         p50=quantile(chars, 0.50, largest.value),
         p95=quantile(chars, 0.95, largest.value),
         p99=quantile(chars, 0.99, largest.value),
-        truncated=count("truncated"),
+        truncated=sum(truncated_by.values()),
         large=count("large"),
         unmeasurable=count("unmeasurable"),
-        max_bytes=stats.maxima.get(f"{part}.max_bytes", _NOTHING).value,
-        max_density=stats.maxima.get(f"{part}.max_density", _NOTHING).value,
+        max_bytes=most("max_bytes"),
+        max_density=most("max_density"),
         total_bytes=count("bytes"),
         largest_task_id=largest.task_id,
         largest_at=largest.time,
         histogram={label(bound): n for bound, n in buckets(f"{part}.bytes_le.", stats.counts)},
-        truncated_by={cause: count(f"by_{cause}") for cause in CUTS},
+        truncated_by=truncated_by,
         custom=count("custom"),
         unknown=count("unknown"),
-        need=need_of(part, stats),
-        cuts=cuts_of(part, stats),
+        need=_need(part, stats, most("max_need"), most("max_levels")),
+        cuts=_cuts(part, stats),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Characters that saferepr takes when it cuts nothing."""
-
-    count: int
-    """Parts of which it is known: custom reprs and missing ones are not among them."""
-    max: int
-    mean: float
-    p95: int
-    """An upper estimate, as that of sizes."""
-    p99: int
-    levels: int
-    """The most levels of nested containers among those that were cut; 0 if none was."""
-    histogram: Mapping[str, int]
-    """Inclusive upper bound of the bucket in characters (``+Inf`` for the last) to the number that fell in it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON-able data."""
-        return {
-            "count": self.count,
-            "max": self.max,
-            "mean": self.mean,
-            "p95": self.p95,
-            "p99": self.p99,
-            "levels": self.levels,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class CutBucket:
-    """Truncated parts whose need falls in one bucket."""
-
-    bound: float
-    """Its inclusive upper bound in characters; infinite for the last."""
-    deep: bool
-    """Whether they have more levels than Celery shows by default."""
-    count: int
-    need: int
-    """Characters, the sum."""
-
-    @property
-    def mean(self) -> float:
-        """Characters that one needs."""
-        return self.need / self.count
-
-
-@dataclass(frozen=True, slots=True)
-class Cuts:
-    """All truncated parts that could be measured, added up."""
-
-    buckets: tuple[CutBucket, ...]
-    bytes: int
-    """This and what follows: sums over whole reprs, see ``shape.Shape``."""
-    escaped: int
-    sent_bytes: int
-    sent_escaped: int
-    commas: int
-    keys: int
-    texts: int
-    containers: int
-    pile: int
-
-    @property
-    def count(self) -> int:
-        """How many."""
-        return sum(bucket.count for bucket in self.buckets)
-
-    @property
-    def need(self) -> int:
-        """Characters of whole reprs."""
-        return sum(bucket.need for bucket in self.buckets)
-
-
-def need_of(part: str, stats: TaskStats) -> Need:
-    """The needs of *part* in *stats*."""
-    largest = stats.maxima.get(f"{part}.max_need")
-    levels = stats.maxima.get(f"{part}.max_levels")
-    seen = buckets(f"{part}.need_le.", stats.counts)
-    count = sum(n for _, n in seen)
-    top = largest.value if largest else 0
+def _need(part: str, stats: TaskStats, largest: int, levels: int) -> Need:
+    needs = buckets(f"{part}.need_le.", stats.counts)
+    count = sum(n for _, n in needs)
     return Need(
         count=count,
-        max=top,
-        mean=stats.counts.get(f"{part}.need", 0) / count if count else 0.0,
-        p95=quantile(seen, 0.95, top),
-        p99=quantile(seen, 0.99, top),
-        levels=levels.value if levels else 0,
-        histogram={label(bound): n for bound, n in seen},
+        max=largest,
+        mean=stats.counts.get(f"{part}.need", 0) / (count or 1),
+        p95=quantile(needs, 0.95, largest),
+        p99=quantile(needs, 0.99, largest),
+        levels=levels,
+        histogram={label(bound): n for bound, n in needs},
     )
 
 
-def cuts_of(part: str, stats: TaskStats) -> Cuts:
-    """The truncated parts in *stats*."""
-    found = [
-        CutBucket(bound, deep, count, needs[bound])
-        for deep, kind in ((False, "flat"), (True, "deep"))
-        for needs in [dict(buckets(f"{part}.{kind}_need_le.", stats.counts))]
-        for bound, count in buckets(f"{part}.{kind}_le.", stats.counts)
-        if bound in needs
-    ]
-    sums: Mapping[str, int] = {name: stats.counts.get(f"{part}.cut_{name}", 0) for name in CUT_SUMS}
-    return Cuts(tuple(sorted(found, key=lambda bucket: bucket.bound)), **sums)
+def _cuts(part: str, stats: TaskStats) -> Cuts:
+    """The truncated parts, those of few levels (``flat``) and those of many (``deep``) together."""
+    counts: Counter[float] = Counter()
+    needs: Counter[float] = Counter()
+    for kind in ("flat", "deep"):
+        counts.update(dict(buckets(f"{part}.{kind}_le.", stats.counts)))
+        needs.update(dict(buckets(f"{part}.{kind}_need_le.", stats.counts)))
+    by_bound = tuple(CutBucket(bound, counts[bound], needs[bound]) for bound in sorted(counts.keys() & needs.keys()))
+    return Cuts(by_bound, **{name: stats.counts.get(f"{part}.cut_{name}", 0) for name in CUT_SUMS})

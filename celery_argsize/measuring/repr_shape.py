@@ -59,12 +59,11 @@ class Shape(NamedTuple):
     """Separators between members."""
     keys: int
     """Dict items."""
-    texts: int
-    """Members that are texts or bytes, or shown like them. Keys are not among them."""
     containers: int
     """Lists, tuples, dicts and sets, the part itself included."""
-    rescans: int
-    """saferepr is quadratic: an estimate of how many sibling containers it scans again, over all containers."""
+    chain_steps: int
+    """saferepr is quadratic: an estimate of the steps through the iterators that it chains together, one for each
+    container that was opened before in the same container."""
 
 
 class _Piece(NamedTuple):
@@ -73,7 +72,6 @@ class _Piece(NamedTuple):
     need: int
     commas: int
     keys: int
-    texts: int
     escaped: int
     levels: int = 0
     heights: tuple[int, ...] = ()
@@ -84,13 +82,13 @@ class _Total:
     """The sum of pieces."""
 
     def __init__(self) -> None:
-        self._sums = [0] * 5  # need, commas, keys, texts, escaped
+        self._sums = [0] * 4  # need, commas, keys, escaped
         self._levels = 0
         self._heights: list[int] = []
         self._frames: Counter[int] = Counter()  # containers that were cut up, by level
 
     def add(self, piece: _Piece, level: int) -> None:
-        self._sums = [*map(add, self._sums, piece[:5])]
+        self._sums = [*map(add, self._sums, piece[:4])]
         self._heights += [0] * (len(piece.heights) - len(self._heights))
         for height, count in enumerate(piece.heights):
             self._heights[height] += count
@@ -98,13 +96,13 @@ class _Total:
 
     def add_frame(self, members: int, level: int) -> None:
         """Add the brackets and separators of a container whose members come one by one."""
-        self.add(_Piece(2 * members, members - 1, 0, 0, 2 * members, levels=1), level)
+        self.add(_Piece(2 * members, members - 1, 0, 2 * members, levels=1), level)
         self._frames[level] += 1
 
     def piece(self) -> _Piece:
-        need, commas, keys, texts, escaped = self._sums
+        need, commas, keys, escaped = self._sums
         frames = (self._frames[level] for level in sorted(self._frames, reverse=True))
-        return _Piece(need, commas, keys, texts, escaped, self._levels, (*self._heights, *frames))
+        return _Piece(need, commas, keys, escaped, self._levels, (*self._heights, *frames))
 
 
 def measure_shape(part: object, header: str = "") -> tuple[Size, Shape | None] | None:
@@ -162,19 +160,18 @@ def _shape(piece: _Piece, part: object, header: str, wide: int) -> Shape:
         len(encode_basestring_ascii(header)) - 2,
         piece.commas,
         piece.keys,
-        piece.texts,
         sum(piece.heights),
-        _rescans(piece.heights),
+        _chain_steps(piece.heights),
     )
 
 
-def _rescans(heights: tuple[int, ...]) -> int:
+def _chain_steps(heights: tuple[int, ...]) -> int:
     """For each container, those that were opened before it within the one that holds it; as if evenly spread."""
-    rescans, below = 0.0, 0
+    steps, below = 0.0, 0
     for count, holders in zip(heights, (*heights[1:], 1), strict=True):
         below += count
-        rescans += count / max(1, holders) * below
-    return min(round(rescans), 1 << 40)  # sums stay within 64 bits
+        steps += count / max(1, holders) * below
+    return min(round(steps), 1 << 40)  # sums stay within 64 bits
 
 
 def _without_frame(piece: _Piece, value: Any, frame: int) -> _Piece:
@@ -183,7 +180,7 @@ def _without_frame(piece: _Piece, value: Any, frame: int) -> _Piece:
         more = -frame * 3 // 2 + 4
         return piece._replace(need=piece.need + more, escaped=piece.escaped + more)
     if isinstance(value, str):  # the quotes of a part of a text, which is counted already
-        return piece._replace(need=piece.need - 2, escaped=piece.escaped - 2, texts=0)
+        return piece._replace(need=piece.need - 2, escaped=piece.escaped - 2)
     around = frame + len(value) - 1  # brackets, commas and the blanks after them
     return piece._replace(
         need=piece.need - around,
@@ -208,7 +205,7 @@ def outside_quotes(header: str) -> str:
 def _guess(chars: int, density: float) -> _Piece:
     """A piece that is not looked at, as dense as the densest that was, and 5 % more."""
     need = round(chars * density * 1.05)
-    return _Piece(need, chars // 20, 0, 0, need, 1, (chars // 100, 1))
+    return _Piece(need, chars // 20, 0, need, 1, (chars // 100, 1))
 
 
 # -- counted in the JSON
@@ -224,7 +221,7 @@ def _count(chars: int, data: bytes) -> _Piece:
         sequences = pairs + rest.count(b"\\")
         codes = rest.count(b"\\u")  # six characters for one
         rest = rest.replace(b'\\"', b"")
-    marks, quoted = _punctuation(rest)
+    marks = _punctuation(rest)
     commas, keys = marks.count(b","), marks.count(b":")
     heights, brackets = [], marks.translate(_BRACKETS, b",:")
     while brackets:  # the innermost containers first
@@ -233,22 +230,20 @@ def _count(chars: int, data: bytes) -> _Piece:
         brackets = rest
     need = chars + commas + keys + apostrophes - sequences - 4 * codes
     escaped = need + sequences + 4 * codes + apostrophes + _escapes(chars, data)
-    return _Piece(need, commas, keys, quoted - keys, escaped, len(heights), tuple(heights))
+    return _Piece(need, commas, keys, escaped, len(heights), tuple(heights))
 
 
 def _count_text(text: str, chars: int, data: bytes) -> _Piece:
     """One *text*, by its JSON *data* of *chars* characters."""
     apostrophes = text.count("'") if "'" in text else 0
     need = len(text) + 2 + apostrophes
-    return _Piece(need, 0, 0, 1, chars + 2 * apostrophes + _escapes(chars, data))
+    return _Piece(need, 0, 0, chars + 2 * apostrophes + _escapes(chars, data))
 
 
-def _punctuation(data: bytes) -> tuple[bytes, int]:
-    """The punctuation outside texts, in JSON without escaped quotes; and how many texts there are."""
-    marks = data.translate(None, _OTHERS)
-    quoted = marks.count(b'"') // 2
-    marks = marks.replace(b'""', b"")
-    return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks, quoted
+def _punctuation(data: bytes) -> bytes:
+    """The punctuation outside texts, in JSON without escaped quotes."""
+    marks = data.translate(None, _OTHERS).replace(b'""', b"")
+    return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks
 
 
 def _escapes(chars: int, data: bytes) -> int:
@@ -268,7 +263,7 @@ class _Walk:
 
     def __init__(self, *, tuples: bool) -> None:
         self._tuples = tuples
-        self.need = self.commas = self.keys = self.texts = self.escaped = 0
+        self.need = self.commas = self.keys = self.escaped = 0
         self._levels: list[int] = []
         self._todo: list[tuple[Any, int]] = []
 
@@ -278,7 +273,7 @@ class _Walk:
         while self._todo:
             self._step(*self._todo.pop())
         heights = tuple(reversed(self._levels))  # as if all branches went as deep
-        return _Piece(self.need, self.commas, self.keys, self.texts - self.keys, self.escaped, len(heights), heights)
+        return _Piece(self.need, self.commas, self.keys, self.escaped, len(heights), heights)
 
     def _step(self, obj: Any, level: int) -> None:
         kind = type(obj)  # an object's __class__ may lie
@@ -293,7 +288,6 @@ class _Walk:
 
     def _text(self, text: str, more: int) -> None:
         """*more*: quotes and backslashes that saferepr adds; 0 where it shows no text."""
-        self.texts += more > 0
         self.need += len(text) + more
         # in JSON, the backslash before an apostrophe is escaped itself
         self.escaped += len(encode_basestring_ascii(text)) - 2 + (more and 2 * more - 2)
@@ -303,7 +297,6 @@ class _Walk:
             shown = max(len(obj), len(obj.decode()))  # the limit is held against the bytes
         except UnicodeDecodeError:
             shown = 2 * len(obj)
-        self.texts += 1
         self.need += shown + 3
         self.escaped += 6 * shown + 3
 

@@ -1,7 +1,4 @@
-"""For Prometheus: a collector, to be registered in a registry of prometheus_client or served by a server of its own.
-
-What the metrics are is in ``exposition``; the server is ``MetricsServer``.
-"""
+"""The collector of metrics, and what works out the limits that it shows as recommended."""
 
 from __future__ import annotations
 
@@ -17,27 +14,25 @@ from celery_argsize.settings import DEFAULT_BUCKETS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from prometheus_client.core import Metric
+    from prometheus_client import Metric
 
     from celery_argsize.advice.advice import Advice, ReprLimits
     from celery_argsize.figures.counters import Figures
 
 
 class Source(Protocol):
-    """Where figures are read: a store, or several."""
+    """Where figures are read, such as a store."""
 
     def read(self, fields: tuple[str, ...]) -> Figures:
-        """The figures; perhaps only those *fields*."""
+        """The figures. Counters that begin with none of *fields* may be left out."""
 
 
 class ArgsizeCollector:
-    """The figures of *source*, read once at each scrape; *bounds* are those of the histogram's buckets.
+    """The figures of *source* as metrics, read at each scrape and not before.
 
-    Nothing is read or connected to when it is registered. Where the source cannot be read, ``celery_task_args_up`` is 0
-    and there is nothing else: what was known before is not passed off as fresh. Why is logged, rarely.
-
-    *recommended* gives the limits that are shown as recommended, without waiting, if they are known. *broker* is a
-    kombu transport's name or a URL.
+    If they cannot be read, ``celery_task_args_up`` is 0 and there is nothing else. *bounds* are the upper bounds of the
+    histogram's buckets, in bytes. *broker* is a kombu transport's name or a URL. *recommended* gives limits to show as
+    recommended; it must not wait.
     """
 
     def __init__(
@@ -57,44 +52,40 @@ class ArgsizeCollector:
         self._failures = FailureLog("the figures cannot be read, and scrapes say so (celery_task_args_up 0)")
 
     def describe(self) -> Iterator[Metric]:
-        """All families, empty."""
+        """All metrics, without samples. A registry asks for them first."""
         return families(self._bounds)
 
     def collect(self) -> Iterator[Metric]:
-        """All families, as of now."""
+        """All metrics, as of now."""
         return metrics(self.scrape(), self._bounds)
 
     def exposition(self, *, openmetrics: bool = False) -> bytes:
-        """The same as text, in Prometheus's format or in OpenMetrics."""
+        """All metrics, as of now, as text."""
         return exposition(self.scrape(exemplars=openmetrics), self._bounds, openmetrics=openmetrics)
 
     def scrape(self, *, exemplars: bool = True) -> Scrape:
-        """What a scrape shows now."""
-        figures = self._read(SHOWN_WITH_EXEMPLARS if exemplars else SHOWN)
-        return Scrape(figures, None if figures is None else self._recommended(), self._broker_limit)
-
-    def _read(self, fields: tuple[str, ...]) -> Figures | None:
+        """What is to be shown now."""
         asked = time.monotonic()
         with self._reading:  # a source has one connection
-            if self._failed_at > asked:  # another scrape's attempt began before this one's, and says as much
-                return None
+            if self._failed_at > asked:  # another scrape tried meanwhile
+                return Scrape(None)
             try:
-                figures = self._source.read(fields)
-            except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and no better
+                figures = self._source.read(SHOWN_WITH_EXEMPLARS if exemplars else SHOWN)
+            except Exception as exc:  # noqa: BLE001 - a StoreError, or our own fault
                 self._failed_at = time.monotonic()
                 self._failures.report(exc)
-                return None
+                return Scrape(None)
             self._failures.over("the figures can be read again")
-            return figures
+        return Scrape(figures, self._recommended(), self._broker_limit)
 
 
 class Recommender:
-    """What *advise* last recommended, worked out anew in a thread as long as somebody asks."""
+    """The limits that *advise* recommends, worked out in a thread, and again while somebody asks."""
 
-    #: Seconds after which it is worked out anew: while it is known, and while it is not, which costs little.
+    #: Seconds until they are worked out again: when they are known, and when not, which costs little.
     EVERY: Final = 300.0
     SOON: Final = 15.0
-    #: Seconds after which it is too old to be shown.
+    #: Seconds after which they are too old to be shown.
     OLD: Final = 900.0
 
     def __init__(self, advise: Callable[[], Advice]) -> None:
@@ -105,7 +96,7 @@ class Recommender:
         self._failures = FailureLog("limits cannot be recommended")
 
     def __call__(self) -> ReprLimits | None:
-        """The limits; ``None`` where none are known yet, or not any more. Does not wait."""
+        """The limits, if they are known. Does not wait."""
         now = time.monotonic()
         due = self._begun_at + (self.SOON if self._limits is None else self.EVERY)
         if now >= due and (self._thread is None or not self._thread.is_alive()):
@@ -118,5 +109,5 @@ class Recommender:
         try:
             self._limits = self._advise().recommended
             self._known_at = time.monotonic()
-        except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and keeps no scrape back
+        except Exception as exc:  # noqa: BLE001 - a StoreError, or our own fault
             self._failures.report(exc)

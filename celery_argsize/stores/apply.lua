@@ -1,118 +1,136 @@
--- Adds one batch to the counters of an app, once and as a whole: a batch that was seen before changes nothing, and one
--- that Redis refuses changes no counter.
+-- Adds one batch to the figures of an app: exactly once, and as a whole.
 --
--- KEYS  1 meta   2 names   3 the writer's last sequence, and failures counted with it   4 stats of __other__   5 hosts by when they were last seen
---       6.. stats of each task in the batch, then sightings of each host in it
--- ARGV  schema, sequence, now, cap on names, seconds a writer is remembered, tasks in the batch, cap on hosts,
---       cap on sightings of a host, seconds a host is remembered, what the key of a host begins with,
---       how often the writer failed since it last could write; then the name of each task; then for each task:
---         n, n times (counter, by),
---         m, of these p with a place, e, m maxima, e exemplars, p times (value, task id, time), m - p times value,
---         e times (what it is, with its time last);
---       and for each host: host, n, n fields, n times (value and time)
--- Returns 2 when it added, and was the first to, 1 when it added, 0 when the batch had been added before.
+-- Redis does not undo a script that fails half-way. So what may be written twice comes first: times, names, maxima, hosts.
+-- What Redis refuses (no memory, a missing right), it mostly refuses there. The counters come last, and if it refuses one
+-- of them, the script takes back the others, and the number of the batch.
 --
--- A call costs Redis about a microsecond, whatever it does: so what can be asked or written at once is.
+-- KEYS
+--   1     meta
+--   2     names
+--   3     the writer: the number of its last batch, a blank, how many of its failures were counted with that batch
+--   4     figures of __other__
+--   5     hosts, by the time of their last message
+--   6 …   figures of each task in the batch, then sightings of each host in it
+-- ARGV
+--   1     schema
+--   2     number of the batch
+--   3     now
+--   4     cap on task names
+--   5     seconds that a writer is remembered
+--   6     tasks in the batch
+--   7     cap on hosts
+--   8     cap on sightings of one host
+--   9     seconds that a host is remembered
+--   10    what the key of a host begins with
+--   11    how often the writer failed since it last could write
+--   12 …  the name of each task;
+--         of each task: how many counters, maxima and exemplars there are, the fields of all, the values of all
+--           (of a counter: what to add; of a maximum: "number" or "number id time"; an exemplar ends in its time);
+--         of each host: its name, how many sightings there are, their fields, their values ("number time")
+-- Returns 2 when it added the first batch of the app, 1 when it added another, 0 when the batch had been added before.
+--
+-- A call costs Redis about a microsecond, whatever it does. So what can be asked or written at once is.
 local schema = redis.call('HMGET', KEYS[1], 'schema')[1]
 if schema and schema ~= ARGV[1] then
   return redis.error_reply('ARGSIZE_SCHEMA ' .. schema)
 end
-local last = redis.call('GET', KEYS[3])
-local sequence, known_failures = (last or ''):match('^(%d+) ?(%d*)$')
-sequence, known_failures = tonumber(sequence) or 0, tonumber(known_failures) or 0
-local function count_failures(more)
-  if more > 0 then
-    redis.pcall('HINCRBY', KEYS[1], 'flush_failures', more) -- says how we are, and keeps no figures back
+local function add_failures(count)
+  if count > 0 then
+    redis.pcall('HINCRBY', KEYS[1], 'flush_failures', count) -- no reason to hold back the figures
   end
 end
-if sequence >= tonumber(ARGV[2]) then
-  count_failures(tonumber(ARGV[11]) - known_failures)
-  -- a write, so that WAIT on this connection waits for what was added before
+local last = redis.call('GET', KEYS[3])
+local sequence, counted = (last or ''):match('^(%d+) ?(%d*)$')
+if sequence and tonumber(sequence) >= tonumber(ARGV[2]) then
+  add_failures(ARGV[11] - (tonumber(counted) or 0))
+  -- Written even if nothing is new: WAIT waits for the last write of its connection, and so for the batch too.
   redis.call('SET', KEYS[3], sequence .. ' ' .. ARGV[11], 'EX', ARGV[5])
   return 0
 end
--- The first write: where Redis refuses writes (full, read-only) it refuses here, before anything has changed.
+-- The first write: where Redis takes no writes at all, it refuses this one, before anything has changed.
 redis.call('HSET', KEYS[1], 'updated', ARGV[3])
 if not schema then
   redis.call('HSET', KEYS[1], 'schema', ARGV[1], 'since', ARGV[3])
 end
 
-local at = 12 -- where in ARGV
-local function take()
-  at = at + 1
+local tasks = tonumber(ARGV[6])
+local at = 12 + tasks -- where in ARGV the next item is
+local function take(count)
+  at = at + (count or 1)
   return ARGV[at - 1]
 end
-local function ask(key, n) -- the n fields that come next
-  at = at + n
-  return n > 0 and redis.call('HMGET', key, unpack(ARGV, at - n, at - 1)) or {}
+local function read(key, first, count) -- what *key* has in the *count* fields from *first* in ARGV
+  return count > 0 and redis.call('HMGET', key, unpack(ARGV, first, first + count - 1)) or {}
 end
-local function later(text, known) -- by the time that comes last in both
-  return tonumber(text:match('%S+$')) >= (tonumber(known:match('%S+$')) or 0)
+local function write(key, pairs)
+  if #pairs > 0 then
+    redis.call('HSET', key, unpack(pairs))
+  end
 end
 local function push(list, ...)
-  for _, word in ipairs({ ... }) do
-    list[#list + 1] = word
+  for _, item in ipairs({ ... }) do
+    list[#list + 1] = item
   end
 end
-local function set(key, fields)
-  if #fields > 0 then
-    redis.call('HSET', key, unpack(fields))
-  end
+local function is_later(text, known) -- by the time at the end of both
+  return tonumber(text:match('%S+$')) >= (tonumber(known:match('%S+$')) or 0)
 end
 
--- First what may be done twice (names, maxima, hosts), as Redis does not undo a script that fails; then the counters.
-local tasks, cap = tonumber(ARGV[6]), tonumber(ARGV[4])
-at = at + tasks
 local listed = tasks > 0 and redis.call('SMISMEMBER', KEYS[2], unpack(ARGV, 12, 11 + tasks))
-local counters = {} -- { key, where in ARGV its counters begin, where they end }
+local counters = {} -- of each task: its key, how many counters, where their fields and where their values are in ARGV
 for t = 1, tasks do
   local name, key = ARGV[11 + t], KEYS[5 + t]
   if listed[t] == 0 then
-    if redis.call('SCARD', KEYS[2]) - redis.call('SMISMEMBER', KEYS[2], '__other__')[1] >= cap then
+    if redis.call('SCARD', KEYS[2]) - redis.call('SMISMEMBER', KEYS[2], '__other__')[1] >= tonumber(ARGV[4]) then
       name, key = '__other__', KEYS[4]
     end
     redis.call('SADD', KEYS[2], name)
   end
-  local n = tonumber(take())
-  counters[t] = { key, at, at + 2 * n - 2 }
-  at = at + 2 * n
-  local m, placed, exemplars = tonumber(take()), tonumber(take()), tonumber(take())
-  local fields, newer = at, {}
-  for i, known in ipairs(ask(key, m + exemplars)) do
-    local field, value = ARGV[fields + i - 1], take()
-    local id, seen
-    if i <= placed then
-      id, seen = take(), take()
-    end
-    if not known or i <= m and tonumber(value) > tonumber(known) or i > m and later(value, known) then
-      push(newer, field, value)
-      if id then
-        push(newer, field .. '_id', id, field .. '_time', seen)
+  local counts, maxima, exemplars = tonumber(take()), tonumber(take()), tonumber(take())
+  local fields, values = at, at + counts + maxima + exemplars
+  counters[t] = { key, counts, fields, values }
+  local newer = {}
+  for i, known in ipairs(read(key, fields + counts, maxima + exemplars)) do
+    local field, value = ARGV[fields + counts + i - 1], ARGV[values + counts + i - 1]
+    if i > maxima then
+      if not known or is_later(value, known) then
+        push(newer, field, value)
+      end
+    else
+      local number = value:match('^%d+')
+      if not known or tonumber(number) > tonumber(known) then
+        push(newer, field, number)
+        local id, time = value:match(' (.*) (%S+)$')
+        if time then
+          push(newer, field .. '_id', id, field .. '_time', time)
+        end
       end
     end
   end
-  set(key, newer)
+  write(key, newer)
+  take(2 * (counts + maxima + exemplars))
 end
 
 if #KEYS > 5 + tasks then
-  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', tonumber(ARGV[3]) - tonumber(ARGV[9]))
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', ARGV[3] - ARGV[9])
   for k = 6 + tasks, #KEYS do
-    local host, key, n = take(), KEYS[k], tonumber(take())
+    local host, key, count = take(), KEYS[k], tonumber(take())
     redis.call('ZADD', KEYS[5], ARGV[3], host)
-    local fields, newer, room = at, {}, nil
-    for i, known in ipairs(ask(key, n)) do
-      local sighting = take()
+    local newer, room = {}, nil
+    for i, known in ipairs(read(key, at, count)) do
+      local field, sighting = ARGV[at + i - 1], ARGV[at + count + i - 1]
       if not known then
-        room = (room or tonumber(ARGV[8]) - redis.call('HLEN', key)) - 1
+        room = (room or ARGV[8] - redis.call('HLEN', key)) - 1
       end
-      if known and later(sighting, known) or not known and room >= 0 then
-        push(newer, ARGV[fields + i - 1], sighting)
+      if known and is_later(sighting, known) or not known and room >= 0 then
+        push(newer, field, sighting)
       end
     end
-    set(key, newer)
+    write(key, newer)
     redis.call('EXPIRE', key, ARGV[9])
+    take(2 * count)
   end
-  local over = redis.call('ZCARD', KEYS[5]) - tonumber(ARGV[7])
+  local over = redis.call('ZCARD', KEYS[5]) - ARGV[7]
   if over > 0 then
     for _, host in ipairs(redis.call('ZRANGE', KEYS[5], 0, over - 1)) do
       redis.call('DEL', ARGV[10] .. host)
@@ -121,27 +139,23 @@ if #KEYS > 5 + tasks then
   end
 end
 
-local function undo(task, stop)
-  for t = task, 1, -1 do
-    local key, from, to = unpack(counters[t])
-    for i = (t == task and stop or to), from, -2 do
-      local by = ARGV[i + 1]
-      redis.call('HINCRBY', key, ARGV[i], by:sub(1, 1) == '-' and by:sub(2) or '-' .. by)
-    end
-  end
-  redis.call('SET', KEYS[3], last or '0', 'EX', ARGV[5])
-end
-redis.call('SET', KEYS[3], ARGV[2] .. ' ' .. ARGV[11], 'EX', ARGV[5])
 local pcall = redis.pcall
+redis.call('SET', KEYS[3], ARGV[2] .. ' ' .. ARGV[11], 'EX', ARGV[5])
 for t, task in ipairs(counters) do
-  local key, from, to = unpack(task)
-  for i = from, to, 2 do
-    local done = pcall('HINCRBY', key, ARGV[i], ARGV[i + 1])
-    if type(done) == 'table' then -- an error, where a number should be
-      undo(t, i - 2)
-      return redis.error_reply(done.err .. ' (key ' .. key .. ', field ' .. ARGV[i] .. ')')
+  local key, count, fields, values = unpack(task)
+  for i = 0, count - 1 do
+    local reply = pcall('HINCRBY', key, ARGV[fields + i], ARGV[values + i])
+    if type(reply) == 'table' then -- an error, where a number should be
+      for undone = t, 1, -1 do
+        local its_key, its_count, its_fields, its_values = unpack(counters[undone])
+        for j = 0, (undone == t and i or its_count) - 1 do
+          pcall('HINCRBY', its_key, ARGV[its_fields + j], '-' .. ARGV[its_values + j])
+        end
+      end
+      redis.call('SET', KEYS[3], last or '0', 'EX', ARGV[5])
+      return redis.error_reply(reply.err .. ' (key ' .. key .. ', field ' .. ARGV[fields + i] .. ')')
     end
   end
 end
-count_failures(tonumber(ARGV[11]))
+add_failures(tonumber(ARGV[11]))
 return schema and 1 or 2

@@ -1,4 +1,4 @@
-"""What a store is: something that applies a batch exactly once, reads everything, and forgets on request."""
+"""What a store is: it adds a batch exactly once, gives all figures, and forgets on request."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 def writer_name(hostname: str) -> str:
-    """A name for this process as a writer that no other has, before or after it."""
+    """A name for this process as a writer that no other process has or will have."""
     return f"{hostname or platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Stats on their way to a store. Sent again unchanged when no answer came."""
+    """Stats on their way to a store. Sent again unchanged if no reply came."""
 
     writer: str
-    """Names the process that made it, and no other."""
+    """The name of the process that made it: see ``writer_name``."""
     sequence: int
     """Rises by one with each batch of a writer."""
     tasks: Mapping[str, TaskStats]
     origins: Mapping[str, Mapping[str, Sighting]] = field(default_factory=dict)
-    """Sightings by host: see ``origins``."""
+    """Sightings by host: see ``figures.origins``."""
 
 
 class Store(Protocol):
@@ -45,28 +45,28 @@ class Store(Protocol):
         """Whether other processes see it too."""
 
     def apply(self, batch: Batch, failed: int = 0) -> None:
-        """Add *batch*, unless it was added before; *failed* is how often its writer failed to since it last could.
+        """Add *batch*, unless it was added before; *failed* is how often its writer failed since it last could write.
 
         Raises:
-            StoreError: it could not be; send the same batch again.
+            StoreError: it could not be added, or no reply came; send the same batch again.
         """
 
     def read(self, fields: tuple[str, ...] = ...) -> Figures:
-        """All figures; with *fields*, perhaps only those whose names begin with one of them, which takes less time.
+        """All figures, as of one moment; with *fields*, perhaps only the fields of tasks that begin with one of these.
 
         Raises:
             StoreError: they could not be read.
         """
 
     def read_origins(self) -> Mapping[str, Mapping[str, Sighting]]:
-        """What was seen of the hosts that messages come from.
+        """What the messages of each host showed, by host.
 
         Raises:
             StoreError: it could not be read.
         """
 
     def reset(self, task: str | None = None) -> int:
-        """Forget the figures of *task*, or all; how many tasks had any.
+        """Forget the figures of *task*, or all; return how many tasks had any.
 
         Raises:
             StoreError: they could not be forgotten.

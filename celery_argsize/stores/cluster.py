@@ -1,112 +1,108 @@
-"""A Redis Cluster, as the store uses it: one key's slot a call, one connection kept, nothing sent twice.
+"""A Redis Cluster, as a store uses it: one connection, to the node that has the slot of the key; nothing sent twice.
 
-redis-py's own client for clusters connects as soon as it is made, loads scripts on every primary, and keeps a
-connection for each node that it ever spoke to. This one is made of it, without that.
+redis-py has a client for clusters too. It connects as soon as it is made, loads scripts on every primary, and keeps a
+connection to each node that it ever spoke to: too many for a worker that promises one.
 """
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import redis
 from redis import exceptions
-from redis.cluster import REDIS_ALLOWED_KEYS, ClusterNode, RedisCluster
-
-from celery_argsize.errors import ConfigError
+from redis.crc import key_slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+
+_T = TypeVar("_T")
 
 
 class ClusterClient:
-    """A client for the cluster that *hosts* are of; *options* are redis-py's.
-
-    Raises:
-        ConfigError: this version of redis-py would leave out a TLS option.
-    """
+    """A client for the cluster that *hosts* are nodes of; *options* are those of redis-py's ``ConnectionPool``."""
 
     def __init__(self, hosts: Sequence[tuple[str, int]], options: dict[str, Any]) -> None:
-        if options.get("db") == 0:
-            options = {name: value for name, value in options.items() if name != "db"}
-        unknown = [name for name in options if name.startswith("ssl") and name not in REDIS_ALLOWED_KEYS]
-        if left_out := [name for name in unknown if options[name]]:
-            message = (
-                f"this version of redis-py has no {left_out[0]} for clusters; install redis>=6, or set it to false"
-            )
-            raise ConfigError(message)
-        self._hosts = tuple(hosts)
+        self._hosts = [*hosts]
         self._options = options
-        self._client: Any = None  # a RedisCluster, which has types for half of it
+        #: The node that is connected to, and its address.
         self._node: Any = None
+        self._address: tuple[str, int] | None = None
+        #: The first and last slot of each range, and the address of its primary; empty until a node is asked.
+        self._ranges: list[tuple[int, int, tuple[str, int]]] = []
 
     def register_script(self, text: str) -> Callable[..., Any]:
-        """Something to call with ``keys`` and ``args``; it sends the script itself where the node does not have it."""
-        return partial(self._run, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324 - Redis names them so
+        """A function of ``keys`` and ``args`` that runs the script; it sends the text if the node does not have it."""
+        return partial(self._run, text)
 
-    def _run(self, text: str, sha: str, *, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:
-        with self._cluster() as cluster:
-            try:
-                found = cluster.evalsha(sha, len(keys), *keys, *args)
-            except exceptions.NoScriptError:
-                # script_load() would load it everywhere
-                cluster.execute_command("SCRIPT LOAD", text, target_nodes=cluster.get_node_from_key(keys[0]))
-                found = cluster.evalsha(sha, len(keys), *keys, *args)
-            node = cluster.get_node_from_key(keys[0])
-            if node is not self._node:  # the slot has moved
-                _close_connections(cluster, but=node)
-            self._node = node
-            return found
+    def _run(self, text: str, *, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:
+        return self._on_node(keys[0], lambda node: node.register_script(text)(keys=keys, args=args))
 
     def sadd(self, key: str, *members: str) -> int:
-        """``SADD``. For a key of another slot than that of scripts: its connection is closed afterwards."""
-        with self._cluster() as cluster:
-            added = int(cluster.sadd(key, *members))
-            _close_connections(cluster)
-            return added
+        """``SADD``."""
+        return self._on_node(key, lambda node: int(node.sadd(key, *members)))
 
     def smembers(self, key: str) -> set[Any]:
         """``SMEMBERS``."""
-        with self._cluster() as cluster:
-            return set(cluster.smembers(key))
+        return self._on_node(key, lambda node: set(node.smembers(key)))
 
     def wait(self, replicas: int, timeout: int) -> int:
-        """``WAIT``, on the node where the last script ran; *timeout* in milliseconds."""
-        with self._cluster() as cluster:
-            return int(cluster.wait(replicas, timeout, target_nodes=self._node))
+        """``WAIT``, on the node of the last command; *timeout* in milliseconds."""
+        return int(self._node.wait(replicas, timeout))
 
     def close(self) -> None:
-        """Close what is open; the next use asks the cluster anew which node has which slot."""
-        cluster, self._client, self._node = self._client, None, None
-        if cluster is not None:
-            _close_connections(cluster)
-            cluster.close()
+        """Close the connection; the next use asks the cluster anew which node has which slot."""
+        self._ranges = []
+        self._leave()
 
-    @contextmanager
-    def _cluster(self) -> Iterator[Any]:
+    def _on_node(self, key: str, call: Callable[[Any], _T]) -> _T:
+        """The result of *call* with a client for the node that has *key*."""
         try:
-            if self._client is None:
-                self._client = self._connect()
-            yield self._client
-        except exceptions.RedisClusterException as exc:  # which is no RedisError
-            cause = exc.__cause__
-            raise cause if isinstance(cause, exceptions.RedisError) else exceptions.ConnectionError(str(exc)) from exc
+            return call(self._connect(key))
+        except exceptions.ResponseError as exc:
+            if not isinstance(exc, exceptions.MovedError) and not str(exc).startswith("MOVED "):  # so in redis-py 5.0
+                raise
+            self.close()  # the node has not run it, as the slot is on another one now
+            return call(self._connect(key))
 
-    def _connect(self) -> Any:
-        make_node: Any = ClusterNode
-        nodes = [make_node(host, port) for host, port in self._hosts]
-        try:
-            cluster: Any = RedisCluster(startup_nodes=nodes, **self._options)
-        except IndexError:  # of redis-py 5, where no node has a slot
-            message = "All slots are not covered"
-            raise exceptions.RedisClusterException(message) from None
-        cluster.cluster_error_retry_attempts = 0  # before version 6, redis-py would go by this instead of by retry
-        _close_connections(cluster)
-        return cluster
+    def _connect(self, key: str) -> Any:
+        """A client for the node that has *key*; the one before is closed."""
+        slot = key_slot(key.encode())
+        ranges = self._ranges = self._ranges or self._ask()
+        address = next((address for first, last, address in ranges if first <= slot <= last), None)
+        if address is None:
+            message = "slots are not covered"
+            raise exceptions.ClusterDownError(message)
+        if address != self._address:
+            self._leave()
+            self._node, self._address = self._client(*address), address
+        return self._node
+
+    def _leave(self) -> None:
+        if self._node is not None:
+            self._node.connection_pool.disconnect()
+        self._node = self._address = None
+
+    def _ask(self) -> list[tuple[int, int, tuple[str, int]]]:
+        """The slots of all nodes, as the first host that answers knows them."""
+        error: Exception = exceptions.ConnectionError("no node of the cluster is known")
+        for host, port in self._hosts:
+            seed: Any = self._client(host, port)
+            try:
+                reply = seed.execute_command("CLUSTER SLOTS")
+            except (exceptions.ConnectionError, exceptions.TimeoutError) as exc:
+                error = exc
+            else:
+                return [(first, last, _address(primary, host)) for first, last, primary, *_ in reply]
+            finally:
+                seed.connection_pool.disconnect()
+        raise error
+
+    def _client(self, host: str, port: int) -> redis.Redis:
+        return redis.Redis(connection_pool=redis.ConnectionPool(**self._options, host=host, port=port))
 
 
-def _close_connections(cluster: Any, but: Any = None) -> None:
-    for node in cluster.get_nodes():
-        if node is not but and node.redis_connection is not None:
-            node.redis_connection.connection_pool.disconnect()
+def _address(node: Sequence[Any], asked: str) -> tuple[str, int]:
+    """Host and port of a *node* in the reply of the host *asked*, which may leave out its own name."""
+    host = node[0].decode() if isinstance(node[0], bytes) else node[0]
+    return (asked if host in {None, "", "?"} else host, int(node[1]))

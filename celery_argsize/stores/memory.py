@@ -1,4 +1,4 @@
-"""The figures of one process in its own memory: for workers without a Redis, and for their tests."""
+"""The figures of one process in its own memory: for workers without a Redis, and for tests."""
 
 from __future__ import annotations
 
@@ -6,60 +6,56 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from celery_argsize.figures.counters import Book, Figures
+from celery_argsize.figures.counters import Figures, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from celery_argsize.figures.origins import Sighting
     from celery_argsize.settings import Settings
     from celery_argsize.stores.base import Batch
 
 
 class MemoryStore:
-    """Keeps the figures until the process ends. The lock is between the flusher's thread and readers, never a task."""
+    """A ``Store`` (see ``base``) that lasts until the process ends.
+
+    The flusher's thread and readers share its lock; a task never waits for it.
+    """
 
     where = "the memory of this process"
     shared = False
 
     def __init__(self, settings: Settings) -> None:
         self._app = settings.app_name
-        self._book = Book(settings.max_task_names)
+        self._tally = Tally(settings.max_task_names)
         self._lock = threading.Lock()
-        self._seen: dict[str, int] = {}
+        self._sequences: dict[str, int] = {}
         self._since: float | None = None
         self._updated: float | None = None
 
     def apply(self, batch: Batch, failed: int = 0) -> None:  # noqa: ARG002 - it never fails
-        """Add *batch*, unless it was added before."""
         with self._lock:
-            if self._seen.get(batch.writer, 0) >= batch.sequence:
+            if self._sequences.get(batch.writer, 0) >= batch.sequence:
                 return
-            self._seen[batch.writer] = batch.sequence
+            self._sequences[batch.writer] = batch.sequence
             self._updated = time.time()
             self._since = self._since or self._updated
-            self._book.merge(batch.tasks.items())
-            self._book.origins.merge(batch.origins)
+            self._tally.merge(batch.tasks.items())
+            self._tally.origins.merge(batch.origins)
 
     def read(self, fields: tuple[str, ...] = ()) -> Figures:  # noqa: ARG002 - all are at hand
-        """All figures."""
         with self._lock:
-            tasks = {name: stats.copy() for name, stats in self._book.tasks.items()}
-            return Figures(self._app, tasks, self._since, self._updated)
+            return Figures(self._app, self._tally.copy().tasks, self._since, self._updated)
 
-    def read_origins(self) -> Mapping[str, Mapping[str, Sighting]]:
-        """What was seen of the hosts that messages come from."""
+    def read_origins(self) -> dict[str, dict[str, Sighting]]:
         with self._lock:
-            return {host: dict(sightings) for host, sightings in self._book.origins.hosts.items()}
+            return {host: {**sightings} for host, sightings in self._tally.origins.hosts.items()}
 
     def reset(self, task: str | None = None) -> int:
-        """Forget the figures of *task*, or all; how many tasks had any."""
         with self._lock:
-            before = len(self._book.tasks)
-            self._book.clear(task)
+            before = len(self._tally.tasks)
+            self._tally.clear(task)
             if task is None:
                 self._since = time.time()
-            return before - len(self._book.tasks)
+            return before - len(self._tally.tasks)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        pass

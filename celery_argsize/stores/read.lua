@@ -1,14 +1,14 @@
--- All figures of an app at one moment.
+-- Gives all figures of an app, as of one moment.
 --
--- KEYS  1 meta   2 names        ARGV  what the key of a task's stats begins with
--- Returns { meta, name, stats, name, stats, … }: meta as a flat list of field and value, the stats of a task as one text
--- of field and value by turns, a line each. Neither has a line break: names and ids are printable.
---
--- A text each, as a client takes a microsecond for every item of a reply, however short.
+-- KEYS  1 meta   2 names
+-- ARGV  1 what the key of a task's figures begins with
+-- Returns { meta, name, figures, name, figures, … }. Meta is a list of field and value by turns. The figures of a task are
+-- one text, with fields and values by turns, a line each: a client takes about a microsecond for every item of a reply.
+-- Neither has a line break, as names and ids are printable.
 local call, concat = redis.call, table.concat
-local found = { call('HGETALL', KEYS[1]) }
+local reply = { call('HGETALL', KEYS[1]) }
 for _, name in ipairs(call('SMEMBERS', KEYS[2])) do
-  found[#found + 1] = name
-  found[#found + 1] = concat(call('HGETALL', ARGV[1] .. name), '\n')
+  reply[#reply + 1] = name
+  reply[#reply + 1] = concat(call('HGETALL', ARGV[1] .. name), '\n')
 end
-return found
+return reply

@@ -1,16 +1,16 @@
-"""The figures of an app in Redis, shared by all its workers: keys, scripts, errors in plain words.
+"""The figures of an app in Redis, shared by all its workers. docs/redis-schema.md explains the keys.
 
-The schema is documented in docs/redis-schema.md. Adding up happens in Redis, in one Lua call a batch (``apply.lua``),
-which also knows the batches it has seen, so that sending one again is harmless.
+Adding up happens in Redis, in one Lua call for a batch (``apply.lua``). Redis knows the batches it has added, so that
+one may be sent again. ``fields`` names the fields of a task; ``connection`` connects, and explains errors.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from importlib import resources
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from redis import exceptions
@@ -19,14 +19,12 @@ from celery_argsize.errors import ConfigError, SchemaError, StoreError
 from celery_argsize.figures.counters import OTHER, Figures
 from celery_argsize.figures.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
-from celery_argsize.settings import with_app
 from celery_argsize.stores.connection import connect, disconnect, explain, prepare
-from celery_argsize.stores.fields import ANY, pack, unpack
+from celery_argsize.stores.fields import ANY, from_hash, to_argv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery_argsize.figures.counters import TaskStats
     from celery_argsize.settings import Settings
     from celery_argsize.stores.base import Batch
     from celery_argsize.stores.connection import Client
@@ -34,22 +32,22 @@ if TYPE_CHECKING:
 #: Version of what is in Redis (docs/redis-schema.md).
 SCHEMA: Final = 1
 
-#: What apply.lua answers where nothing was known of the app.
+#: What apply.lua returns when the batch was the first of its app.
 FIRST: Final = 2
 
-#: Seconds for which a writer's last batch is remembered after it last wrote: how late a retry may come.
+#: Seconds for which a writer's last batch is remembered after it last wrote: how late a batch may be sent again.
 WRITER_TTL: Final = 24 * 60 * 60
 
 #: Seconds to wait for ``wait_replicas`` replicas to confirm a batch.
 WAIT_TIMEOUT: Final = 1.0
 
-#: Seconds for which a host that sends messages is remembered after its last one, and how many are.
+#: Seconds for which a host that sends messages is remembered after its last one, and how many hosts are.
 ORIGIN_TTL: Final = 7 * 24 * 60 * 60
 MAX_ORIGINS: Final = 1000
 
 
 class RedisStore:
-    """Keeps the figures of one app in Redis, over one connection that opens when first used."""
+    """A ``Store`` (see ``base``) of one app in Redis, over one connection that opens when first used."""
 
     shared = True
 
@@ -61,70 +59,60 @@ class RedisStore:
         self._client = client or connect(settings)
         self._owns_client = client is None
         self._base = settings.base
-        self._registered = False
+        self._is_listed = False
 
     @property
     def where(self) -> str:
-        """The server's URL, without secrets."""
         return safe_url(self._settings.redis_url or "redis://")
 
     @cached_property
     def _scripts(self) -> dict[str, Any]:
-        """The Lua scripts: read once, and here rather than in a later thread."""
-        folder = resources.files("celery_argsize.stores")
-        return {
-            name: self._client.register_script((folder / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("apply", "origins", "read", "reset")
-        }
+        """The Lua scripts by name."""
+        return {name: self._client.register_script(_lua(name)) for name in ("apply", "origins", "read", "reset")}
 
     def prepare(self) -> None:
-        """Load what writing will need, files and modules; nothing is connected to.
+        """Load the files and modules that writing needs; nothing is connected to.
 
-        A fork while a thread imports would leave that import locked in the child for ever: before the flusher's thread
-        connects for the first time, what it would import by then is imported here.
+        To be called before the flusher's thread connects for the first time: a fork while a thread imports would leave
+        that import locked in the child for ever.
         """
         assert self._scripts  # noqa: S101 - for its effect: the files are read
         prepare()
 
     def apply(self, batch: Batch, failed: int = 0) -> None:
-        """Add *batch*, unless it was added before; *failed* is how often its writer failed to since it last could.
-
-        Raises:
-            StoreError: it could not be, or no answer came; send the same batch again.
-        """
         settings, base = self._settings, self._base
         keys = [base + "meta", base + "names", f"{base}writer:{batch.writer}", self._task_key(OTHER), base + "origins"]
-        argv: list[Any] = [SCHEMA, batch.sequence, time.time(), settings.max_task_names, WRITER_TTL]
-        argv += (len(batch.tasks), MAX_ORIGINS, Origins.MAX_SIGHTINGS, ORIGIN_TTL, self._origin_key(""))
-        argv.append(failed)
+        argv: list[Any] = [SCHEMA, batch.sequence, time.time(), settings.max_task_names, WRITER_TTL, len(batch.tasks)]
+        argv += (MAX_ORIGINS, Origins.MAX_SIGHTINGS, ORIGIN_TTL, self._origin_key(""), failed)
         keys += map(self._task_key, batch.tasks)
         argv += batch.tasks
         for stats in batch.tasks.values():
-            argv += _flatten(stats)
+            argv += to_argv(stats)
         keys += map(self._origin_key, batch.origins)
         for host, sightings in batch.origins.items():
             argv += (host, len(sightings), *sightings)
             argv += (f"{sighting.value} {sighting.time}" for sighting in sightings.values())
         with self._errors("write to"):
-            # Before the script, so that an error always means: not counted, or counted once it is sent again.
-            if new := not self._registered:
-                self._register()
-            if self._scripts["apply"](keys=keys, args=argv) == FIRST and not new:  # Redis has lost all it had
-                self._register()
+            # The app is listed before the script runs: so an error always means that the batch is to be sent again.
+            if not (was_listed := self._is_listed):
+                self._list_app()
+            reply = self._scripts["apply"](keys=keys, args=argv)
             if settings.wait_replicas:
                 self._wait_for_replicas()
+            if reply == FIRST and was_listed:  # Redis has lost all it had, and the list of apps too
+                self._list_app()
 
-    def _register(self) -> None:
+    def _list_app(self) -> None:
         self._client.sadd(f"{self._settings.key_prefix}:apps", self._settings.app_name)
-        self._registered = True
+        self._is_listed = True
 
     def _begin_anew(self) -> None:
         """Have the next attempt connect, so that it finds a primary that has taken over, and list the app there."""
-        self._registered = False
+        self._is_listed = False
         disconnect(self._client)
 
     def _wait_for_replicas(self) -> None:
-        """Have what was written last confirmed, or raise: then it is sent again, perhaps to a new primary."""
+        """Have the last write confirmed, or raise: then the batch is sent again, perhaps to a new primary."""
         wanted = self._settings.wait_replicas
         confirmed = self._client.wait(wanted, round(WAIT_TIMEOUT * 1000))
         if confirmed < wanted:
@@ -136,24 +124,18 @@ class RedisStore:
             raise StoreError(message)
 
     def read(self, fields: tuple[str, ...] = ANY) -> Figures:
-        """All figures, as of one moment, in one round trip; only those *fields*, where some are given.
-
-        Raises:
-            StoreError: they could not be read.
-        """
+        keys = [self._base + "meta", self._base + "names"]
         with self._errors("read from"):
-            meta, *tasks = self._scripts["read"](
-                keys=[self._base + "meta", self._base + "names"], args=[self._task_key("")]
-            )
-        known = _pairs(meta)
-        if int(known.get("schema", SCHEMA)) != SCHEMA:
-            raise self._schema_error(known["schema"])
+            meta_reply, *tasks = self._scripts["read"](keys=keys, args=[self._task_key("")])
+        meta = _as_dict(meta_reply)
+        if int(meta.get("schema", SCHEMA)) != SCHEMA:
+            raise self._schema_error(meta["schema"])
         return Figures(
             self._settings.app_name,
-            {_text(name): unpack(_lines(text), fields) for name, text in zip(tasks[::2], tasks[1::2], strict=True)},
-            since=self._number(known, "since"),
-            updated=self._number(known, "updated"),
-            flush_failures=int(self._number(known, "flush_failures") or 0),
+            {_text(name): from_hash(_lines(text), fields) for name, text in zip(tasks[::2], tasks[1::2], strict=True)},
+            since=self._number(meta, "since"),
+            updated=self._number(meta, "updated"),
+            flush_failures=int(self._number(meta, "flush_failures") or 0),
         )
 
     def _number(self, meta: dict[str, str], field: str) -> float | None:
@@ -166,28 +148,22 @@ class RedisStore:
             raise StoreError(message) from None
 
     def read_origins(self) -> dict[str, dict[str, Sighting]]:
-        """What was seen of the hosts that messages come from, of late.
-
-        Raises:
-            StoreError: it could not be read.
-        """
         with self._errors("read from"):
-            found = self._scripts["origins"](keys=[self._base + "origins"], args=[self._origin_key("")])
-        return {_text(host): _sightings(_pairs(fields)) for host, fields in found if fields}
+            reply = self._scripts["origins"](keys=[self._base + "origins"], args=[self._origin_key("")])
+        origins: dict[str, dict[str, Sighting]] = {}
+        for host, fields in reply:
+            for field, text in _as_dict(fields).items():
+                value, moment = text.split()
+                origins.setdefault(_text(host), {})[field] = Sighting(int(value), float(moment))
+        return origins
 
     def reset(self, task: str | None = None) -> int:
-        """Forget the figures of *task*, or all; how many tasks had any.
-
-        Raises:
-            StoreError: they could not be forgotten.
-        """
         keys = [self._base + key for key in ("meta", "names", "origins")]
         args = [SCHEMA, self._task_key(""), time.time(), self._origin_key(""), *([] if task is None else [task])]
         with self._errors("write to"):
             return int(self._scripts["reset"](keys=keys, args=args))
 
     def close(self) -> None:
-        """Close the connection; the next use opens it again."""
         if self._owns_client:
             disconnect(self._client)
 
@@ -197,22 +173,45 @@ class RedisStore:
     def _origin_key(self, host: str) -> str:
         return f"{self._base}origin:{host}"
 
-    def _schema_error(self, found: str) -> SchemaError:
+    def _schema_error(self, schema: str) -> SchemaError:
         message = (
-            f"the figures under {self._base} in {self.where} have schema {found}, this version of celery_argsize has "
+            f"the figures under {self._base} in {self.where} have schema {schema}, this version of celery_argsize has "
             f"{SCHEMA}; use the same version everywhere, or another key_prefix"
         )
         return SchemaError(message)
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
+        """Raise errors of Redis as those of a store; *what* could not be done: "read from", "write to"."""
         try:
             yield
         except exceptions.RedisError as exc:
             self._begin_anew()
-            if (found := str(exc)).startswith("ARGSIZE_SCHEMA "):
-                raise self._schema_error(found.split()[1]) from None
+            if str(exc).startswith("ARGSIZE_SCHEMA "):
+                raise self._schema_error(str(exc).split()[1]) from None
             raise StoreError(explain(what, self.where, exc)) from None
+
+
+class AppsStore(RedisStore):
+    """Reads the figures of all apps under a key prefix, over one connection."""
+
+    def names(self) -> list[str]:
+        """The names of the apps.
+
+        Raises:
+            StoreError: they could not be read.
+        """
+        with self._errors("read from"):
+            return sorted(map(_text, self._client.smembers(f"{self._settings.key_prefix}:apps")))
+
+    def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
+        """The figures of each app, as ``read`` gives them, in one round trip for each, and one more.
+
+        Raises:
+            StoreError: they could not be read.
+        """
+        settings = [replace(self._settings, app_name=name) for name in self.names()]
+        return [RedisStore(each, self._client).read(fields) for each in settings]
 
 
 def apps_in(settings: Settings) -> list[str]:
@@ -221,67 +220,18 @@ def apps_in(settings: Settings) -> list[str]:
     Raises:
         StoreError: Redis could not be read.
     """
-    client = connect(settings)
-    try:
-        return _apps(settings, client)
-    finally:
-        disconnect(client)
+    with closing(AppsStore(settings)) as store:
+        return store.names()
 
 
-def _apps(settings: Settings, client: Client) -> list[str]:
-    try:
-        return sorted(map(_text, client.smembers(f"{settings.key_prefix}:apps")))
-    except exceptions.RedisError as exc:
-        disconnect(client)
-        raise StoreError(explain("read from", safe_url(settings.redis_url), exc)) from None
+@lru_cache
+def _lua(name: str) -> str:
+    return (resources.files("celery_argsize.stores") / f"{name}.lua").read_text(encoding="utf-8")
 
 
-class AppsStore:
-    """Reads the figures of all apps under a key prefix, over one connection."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._client = connect(settings)
-        self._stores: dict[str, RedisStore] = {}
-        self.where = safe_url(settings.redis_url)
-
-    def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
-        """The figures of each; only those *fields*, where some are given. A round trip for each app, and one more.
-
-        Raises:
-            StoreError: they could not be read.
-        """
-        return [self._store(name).read(fields) for name in _apps(self._settings, self._client)]
-
-    def _store(self, name: str) -> RedisStore:
-        if name not in self._stores:
-            self._stores[name] = RedisStore(with_app(self._settings, name), self._client)
-        return self._stores[name]
-
-    def close(self) -> None:
-        """Close the connection; the next use opens it again."""
-        disconnect(self._client)
-
-
-def _flatten(stats: TaskStats) -> list[Any]:
-    """One task as apply.lua takes it."""
-    counts, maxima, exemplars = pack(stats)
-    placed = {field: seen for field, seen in maxima.items() if seen.time}
-    bare = {field: seen.value for field, seen in maxima.items() if not seen.time}
-    pairs = chain.from_iterable(counts.items())
-    places = chain.from_iterable(placed.values())
-    fields = [len(maxima), len(placed), len(exemplars), *placed, *bare, *exemplars]
-    return [len(counts), *pairs, *fields, *places, *bare.values(), *exemplars.values()]
-
-
-def _sightings(fields: dict[str, str]) -> dict[str, Sighting]:
-    pairs = {field: text.split() for field, text in fields.items()}
-    return {field: Sighting(int(value), float(moment)) for field, (value, moment) in pairs.items()}
-
-
-def _pairs(flat: list[Any] | dict[Any, Any]) -> dict[str, str]:
-    """A flat reply (a map, with RESP3) as a dict of texts."""
-    items = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+def _as_dict(reply: list[Any] | dict[Any, Any]) -> dict[str, str]:
+    """A reply of fields and values by turns (a map, with RESP3)."""
+    items = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
     return {_text(field): _text(value) for field, value in items}
 
 

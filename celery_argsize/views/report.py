@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.advice.advice import TIERS, recommend
 from celery_argsize.figures.counters import OTHER
-from celery_argsize.measuring.cuts import CAUSES
-from celery_argsize.views.advice_text import short_advice
+from celery_argsize.views.advice_text import causes, short_advice
 from celery_argsize.words import counted, table, when
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celery_argsize.advice.advice import Advice
     from celery_argsize.figures.summary import Summary, TaskSummary
@@ -30,87 +29,24 @@ Nothing has been measured yet. Check, in this order:
   5. Do they run eagerly (task_always_eager)? Those are not counted, unless argsize_include_eager is set.\
 """
 
+#: The columns of the table of tasks, after the name.
+_COLUMNS: Final[dict[str, Callable[[TaskSummary], float]]] = {
+    "Runs": lambda task: task.count,
+    "Max args": lambda task: task.args.max,
+    "Max kwargs": lambda task: task.kwargs.max,
+    "Mean args": lambda task: task.args.mean,
+    "Mean kwargs": lambda task: task.kwargs.mean,
+    "p95 args <=": lambda task: task.args.p95,
+    "p95 kwargs <=": lambda task: task.kwargs.p95,
+    "Max repr": lambda task: max(task.args.need.max, task.kwargs.need.max),
+    "Truncated": lambda task: task.truncated,
+}
+
 
 def report_text(summary: Summary, advice: Advice) -> str:
     """The whole report."""
-    blocks = [
-        ["=== CELERY SIZE METRICS ===", *_headline(summary)],
-        period(summary),
-        ["Tiers (characters, KB = 1,024), a rule of thumb:", *_tier_table(summary)],
-        ["Tasks, largest first (characters):", *_task_table(summary), *(f"  {line}" for line in of_other(summary))],
-        [*short_advice(advice), "  needs, costs and lines to paste: celery -A proj argsize recommend"]
-        if summary.truncated_tasks
-        else [],
-        _paste(*to_paste(summary, advice)),
-    ]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
-
-
-def _paste(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"{title}:", *(f"    {line}" for line in lines)] if lines else []
-
-
-def to_paste(summary: Summary, advice: Advice) -> tuple[str, Sequence[str]]:
-    """What is to be pasted, in words, and its lines: the advice, or none.
-
-    Where there is no advice yet, it is the rule of thumb, but never against the advice.
-    """
-    if advice.lines:
-        return "To paste", advice.lines
-    thumb = recommend(summary)
-    harmful = advice.verdict not in {"too_few", "nothing"} or advice.against_the_guide
-    if harmful or not thumb.lines or not summary.largest_task:
-        return "", ()
-    return "To paste for that tier, by the rule of thumb", thumb.lines
-
-
-def _headline(summary: Summary) -> list[str]:
-    return [f"{name}: {value}" for name, value in headline(summary)]
-
-
-def headline(summary: Summary) -> list[tuple[str, str]]:
-    """The headline figures: what each is called, and the figure with its unit."""
-    advice = recommend(summary)
-    largest = summary.largest_task
-    figures = [
-        ("Tasks analyzed", f"{summary.total_tasks:,}"),
-        ("Max args size", f"{summary.max_args_size:,} characters"),
-        ("Max kwargs size", f"{summary.max_kwargs_size:,} characters"),
-        ("Mean args size", f"{summary.avg_args_size:,.0f} characters"),
-        ("Mean kwargs size", f"{summary.avg_kwargs_size:,.0f} characters"),
-        ("Truncated tasks", f"{summary.truncated_tasks:,}"),
-        ("Largest task", f"{largest.name} ({largest.part})" if largest else "none measured"),
-    ]
-    if largest is None:
-        figures.append(("Recommended limit", "none, as nothing could be measured"))
-    else:
-        covers = "none covers it (over 2MB): store the payload and pass a reference to it"
-        figures.append(("Recommended limit", f"{advice.limit:,} characters"))
-        figures.append(("Recommended tier", f"{advice.tier_name} ({advice.tier})" if advice.tier else covers))
-    if summary.unmeasurable_tasks:
-        figures.insert(6, ("Unmeasurable tasks", f"{summary.unmeasurable_tasks:,}"))
-    if summary.errors:
-        why = "for errors in celery_argsize; its lines in the workers' logs say which"
-        figures.insert(1, ("Not measured", f"{summary.errors:,}, {why}"))
-    return figures
-
-
-def period(summary: Summary) -> list[str]:
-    """Why reprs were truncated, when it was measured, and in which apps, where there are several."""
-    lines = []
-    if summary.truncated_tasks:
-        causes = [f"{n:,} by {CAUSES[cause]}" for cause, n in summary.truncated_by.items() if n]
-        lines.append(f"Truncated parts: {', '.join(causes)}")
-    if summary.since is not None and summary.updated is not None:
-        lines.append(f"Measured from {when(summary.since)} to {when(summary.updated)}.")
-    if len(summary.apps) > 1:
-        lines.append(f"Apps: {', '.join(summary.apps)} (--app-name shows one of them).")
-    return lines
-
-
-def _tier_table(summary: Summary) -> list[str]:
     chosen = recommend(summary).tier if summary.largest_task else None
-    rows = [
+    tiers = [
         (
             "->" if tier.limit == chosen else "",
             f"largest {tier.range}",
@@ -119,49 +55,21 @@ def _tier_table(summary: Summary) -> list[str]:
         )
         for tier in TIERS
     ]
-    return table(rows, right=False)
-
-
-def _task_table(summary: Summary) -> list[str]:
-    head = (
-        "Task",
-        "Runs",
-        "Max args",
-        "Max kwargs",
-        "Mean args",
-        "Mean kwargs",
-        "p95 args <=",
-        "p95 kwargs <=",
-        "Max repr",
-        "Truncated",
-    )
-    return table([head, *map(_task_row, summary.tasks)], right=True)
-
-
-def of_other(summary: Summary) -> list[str]:
-    """What ``__other__`` is, where there is one."""
-    if not summary.other_runs:
-        return []
-    count = counted(summary.other_runs, "run")
-    return [
-        f"Task names past max_task_names are added up as {OTHER}: {count}, of how many names is not known.",
-        "To see each, raise max_task_names where workers start, and then: celery -A proj argsize reset",
+    tasks = [(task.name, *(f"{read(task):,.0f}" for read in _COLUMNS.values())) for task in summary.tasks]
+    blocks = [
+        ["=== CELERY SIZE METRICS ===", *_headline_lines(summary)],
+        period(summary),
+        ["Tiers (characters, KB = 1,024), a rule of thumb:", *table(tiers, right=False)],
+        ["Tasks, largest first (characters):", *table([("Task", *_COLUMNS), *tasks], right=True)],
     ]
-
-
-def _task_row(task: TaskSummary) -> tuple[str, ...]:
-    numbers = (
-        task.count,
-        task.args.max,
-        task.kwargs.max,
-        round(task.args.mean),
-        round(task.kwargs.mean),
-        task.args.p95,
-        task.kwargs.p95,
-        max(task.args.need.max, task.kwargs.need.max),
-        task.truncated,
-    )
-    return (task.name, *(f"{number:,}" for number in numbers))
+    blocks[-1] += [f"  {line}" for line in about_other(summary)]
+    if summary.truncated_tasks:
+        more = "  needs, costs and lines to paste: celery -A proj argsize recommend"
+        blocks.append([*short_advice(advice), more])
+    title, lines = to_paste(summary, advice)
+    if lines:
+        blocks.append([f"{title}:", *(f"    {line}" for line in lines)])
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def report_json(summary: Summary, advice: Advice) -> dict[str, Any]:
@@ -176,5 +84,69 @@ def report_json(summary: Summary, advice: Advice) -> dict[str, Any]:
 def shutdown_lines(hostname: str, summary: Summary) -> list[str]:
     """What one worker measured, for its log."""
     lines = [f"Final monitoring report for worker {hostname}:"]
-    lines += _headline(summary) if summary.total_tasks else ["Tasks analyzed: 0"]
+    lines += _headline_lines(summary) if summary.total_tasks else ["Tasks analyzed: 0"]
     return [f"[WORKER SHUTDOWN] {line}" for line in lines]
+
+
+def to_paste(summary: Summary, advice: Advice) -> tuple[str, Sequence[str]]:
+    """A title and the lines of Python to paste: those of the advice, else those of the rule of thumb.
+
+    Both are empty where the advice speaks against the rule of thumb, or nothing was measured.
+    """
+    if advice.lines:
+        return "To paste", advice.lines
+    thumb = recommend(summary)
+    harmful = advice.verdict not in {"too_few", "nothing"} or advice.against_the_guide
+    if harmful or not thumb.lines or not summary.largest_task:
+        return "", ()
+    return "To paste for that tier, by the rule of thumb", thumb.lines
+
+
+def headline(summary: Summary) -> list[tuple[str, str]]:
+    """The headline figures: the name of each, and the figure with its unit."""
+    thumb, largest = recommend(summary), summary.largest_task
+    errors = f"{summary.errors:,}, for errors in celery_argsize; its lines in the workers' logs say which"
+    limit = f"{thumb.limit:,} characters" if largest else "none, as nothing could be measured"
+    none = "none covers it (over 2MB): store the payload and pass a reference to it"
+    tier = f"{thumb.tier_name} ({thumb.tier})" if thumb.tier else none
+    figures = {
+        "Tasks analyzed": f"{summary.total_tasks:,}",
+        "Not measured": errors if summary.errors else "",
+        "Max args size": f"{summary.max_args_size:,} characters",
+        "Max kwargs size": f"{summary.max_kwargs_size:,} characters",
+        "Mean args size": f"{summary.avg_args_size:,.0f} characters",
+        "Mean kwargs size": f"{summary.avg_kwargs_size:,.0f} characters",
+        "Truncated tasks": f"{summary.truncated_tasks:,}",
+        "Unmeasurable tasks": f"{summary.unmeasurable_tasks:,}" if summary.unmeasurable_tasks else "",
+        "Largest task": f"{largest.name} ({largest.part})" if largest else "none measured",
+        "Recommended limit": limit,
+        "Recommended tier": tier if largest else "",
+    }
+    return [(name, figure) for name, figure in figures.items() if figure]
+
+
+def _headline_lines(summary: Summary) -> list[str]:
+    return [f"{name}: {value}" for name, value in headline(summary)]
+
+
+def period(summary: Summary) -> list[str]:
+    """Why reprs were truncated, when it was measured, and in which apps, where there are several."""
+    lines = []
+    if summary.truncated_tasks:
+        lines.append(f"Truncated parts: {causes(summary.truncated_by)}")
+    if summary.since is not None and summary.updated is not None:
+        lines.append(f"Measured from {when(summary.since)} to {when(summary.updated)}.")
+    if len(summary.apps) > 1:
+        lines.append(f"Apps: {', '.join(summary.apps)} (--app-name shows one of them).")
+    return lines
+
+
+def about_other(summary: Summary) -> list[str]:
+    """What the row ``__other__`` is, where there is one."""
+    if not summary.other_runs:
+        return []
+    count = counted(summary.other_runs, "run")
+    return [
+        f"Task names past max_task_names are added up as {OTHER}: {count}, of how many names is not known.",
+        "To see each, raise max_task_names where workers start, and then: celery -A proj argsize reset",
+    ]

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.figures.counters import Book, Figures
+from celery_argsize.figures.counters import Figures, Tally
 from celery_argsize.stores.base import Batch
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class Flusher:
         self._app_name = settings.app_name
         #: What the keys of its figures begin with; tells the workers of one app from those of another.
         self.base = settings.base
-        self._pending = Book(settings.max_task_names)
+        self._pending = Tally(settings.max_task_names)
         self._batch: Batch | None = None  # not confirmed yet
-        self._own = Book(settings.max_task_names)  # all that ever was in a batch
+        self._own = Tally(settings.max_task_names)  # all that ever was in a batch
         self._exemplars = ExemplarFilter(settings.max_task_names)
         self._sequence = self._failures = self._all_failures = 0  # failures: since the last success
         self._since = time.time()
@@ -62,7 +62,7 @@ class Flusher:
         self._requests: deque[tuple[Callable[[], bool], Future[bool]]] = deque()
         self._attention = threading.Event()
         self._stopping = threading.Event()
-        #: Guards the handoff's reading end and the books. Never held while waiting.
+        #: Guards the handoff's reading end and the tallies. Never held while waiting.
         self._lock = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._write, name="celery-argsize", daemon=True)
@@ -84,9 +84,9 @@ class Flusher:
     def own_figures(self) -> Figures:
         """What this worker measured, written or not. ``updated`` is when it last wrote."""
         with self._lock:
-            book, unwritten = self._own.copy(), self._unwritten
-            book.merge(self._pending.tasks.items())
-        return Figures(self._app_name, book.tasks, self._since, self._last_flush, self._all_failures, unwritten)
+            tally, unwritten = self._own.copy(), self._unwritten
+            tally.merge(self._pending.tasks.items())
+        return Figures(self._app_name, tally.tasks, self._since, self._last_flush, self._all_failures, unwritten)
 
     def stop(self, timeout: float) -> int:
         """Write what is left and end the threads, within *timeout* seconds. How many task runs were not written."""
@@ -107,7 +107,7 @@ class Flusher:
     @property
     def _unwritten(self) -> int:
         """Task runs that were taken in and are not confirmed by the store."""
-        return self._pending.count + (Book.count_of(self._batch.tasks) if self._batch else 0)
+        return self._pending.count + (Tally.count_of(self._batch.tasks) if self._batch else 0)
 
     def _ask(self, act: Callable[[], bool], timeout: float) -> bool:
         if not self._thread.is_alive():

@@ -23,7 +23,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.figures.counters import OTHER, Book, Exemplar, Extreme, TaskStats
+from celery_argsize.figures.counters import OTHER, Exemplar, Extreme, Tally, TaskStats
 from celery_argsize.figures.origins import Sighting
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 _failures: Final = FailureLog("what a task handed over could not be taken in, and is counted as an error")
 
 
-def _count_error(error: Exception, book: Book) -> None:
-    """Count in *book* a measurement that could not be added to it."""
+def _count_error(error: Exception, tally: Tally) -> None:
+    """Count in *tally* a measurement that could not be added to it."""
     _failures.report(error)
-    counts = book.tasks.setdefault(OTHER, TaskStats()).counts
+    counts = tally.tasks.setdefault(OTHER, TaskStats()).counts
     counts["errors"] = counts.get("errors", 0) + 1
 
 
@@ -56,7 +56,7 @@ class LocalHandoff:
     def __init__(self, rules: Rules, max_names: int) -> None:
         self._rules = rules
         self._queue: deque[Plain | tuple[str, TaskStats]] = deque()
-        self._folded = Book(max_names)
+        self._folded = Tally(max_names)
         self._folding = threading.Lock()
         self._woken = threading.Event()
 
@@ -94,8 +94,8 @@ class LocalHandoff:
         """As a child ends: hand over what a full pipe kept back. How many runs had no room for *timeout* seconds."""
         return 0
 
-    def drain(self, into: Book) -> None:
-        """In the main process, one thread at a time: move all that was handed over *into* a book."""
+    def drain(self, into: Tally) -> None:
+        """In the main process, one thread at a time: move all that was handed over *into* a tally."""
         with self._folding:
             self._fold()
             into.origins.merge(self._folded.origins.take())
@@ -127,7 +127,7 @@ class PipeWriter:
     def __init__(self, fd: int, rules: Rules, max_names: int) -> None:
         self._fd = fd
         self._rules = rules
-        self._kept = Book(max_names)
+        self._kept = Tally(max_names)
 
     def put(self, measurement: Plain) -> None:
         if type(measurement) is not tuple:
@@ -206,7 +206,7 @@ class PipeHandoff(PipeWriter):
         read_fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         return read_fd, os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
 
-    def drain(self, into: Book) -> None:
+    def drain(self, into: Tally) -> None:
         for _ in range(self.READS):
             data = self._read(self._read_fd)
             if not data:
@@ -285,8 +285,8 @@ def _split(data: bytes) -> tuple[list[bytes], bytes]:
     return messages, data[at:]
 
 
-def unpack(message: bytes, into: Book, rules: Rules) -> None:
-    """Add to a book what *message* has: a measurement, or a chunk of sums."""
+def unpack(message: bytes, into: Tally, rules: Rules) -> None:
+    """Add to a tally what *message* has: a measurement, or a chunk of sums."""
     content = marshal.loads(message)  # noqa: S302 - our own child's
     if len(content) == 2:  # noqa: PLR2004 - (host, sightings)
         host, sightings = content
@@ -300,15 +300,15 @@ def unpack(message: bytes, into: Book, rules: Rules) -> None:
         into.add(content, rules)
 
 
-def _chunks(book: Book) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Split *book* into messages that fit the pipe.
+def _chunks(tally: Tally) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Split *tally* into messages that fit the pipe.
 
     Yields ``(content, sent)``: once the message is written, the caller deletes each field in *sent* from its dict.
     """
-    for host, sightings in [*book.origins.hosts.items()]:
+    for host, sightings in [*tally.origins.hosts.items()]:
         for field, sighting in [*sightings.items()]:
             yield (host, {field: (*sighting,)}), {field: sightings}
-    for task, stats in [*book.tasks.items()]:
+    for task, stats in [*tally.tasks.items()]:
         holders: tuple[dict[str, Any], ...] = (stats.counts, stats.maxima, stats.exemplars)
         for place, holder in enumerate(holders, start=1):
             rest = iter([*holder.items()])

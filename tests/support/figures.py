@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from celery_argsize import Measurement, Part, Size
-from celery_argsize.figures.counters import Book, Rules
+from celery_argsize.figures.counters import Rules, Tally
 from celery_argsize.settings import DEFAULT_BUCKETS, Settings
 from celery_argsize.stores.base import Batch
 from celery_argsize.stores.redis import RedisStore
@@ -30,8 +30,8 @@ class Figures:
 
     def add_parts(self, name: str, *runs: tuple[Part, Part]) -> None:
         """Add one run of the task *name* for each pair of args and kwargs in *runs*."""
-        book = Book(1000)
+        tally = Tally(1000)
         for parts in runs:
-            book.add(Measurement(name, "id", *parts, time.time()), Rules(1024, DEFAULT_BUCKETS))
+            tally.add(Measurement(name, "id", *parts, time.time()), Rules(1024, DEFAULT_BUCKETS))
         self._sequence += 1
-        self.store.apply(Batch("the writer", self._sequence, book.tasks))
+        self.store.apply(Batch("the writer", self._sequence, tally.tasks))

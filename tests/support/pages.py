@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_argsize import Measurement, Part, Size
 from celery_argsize.advice.adviser import advise
-from celery_argsize.figures.counters import Book, Figures
+from celery_argsize.figures.counters import Figures, Tally
 from celery_argsize.figures.summary import summarize
 from celery_argsize.measuring.repr_shape import Shape
 from celery_argsize.settings import DEFAULT_BUCKETS
@@ -61,12 +61,12 @@ def seen(
 
     *limit* is the app's for args; *rules* are those of its workers.
     """
-    book, app = Book(2000), fresh_app()
+    tally, app = Tally(2000), fresh_app()
     app.amqp.argsrepr_maxsize = limit
     for task, several in calls.items():
         for call in several:
-            book.add(receive(task, publish(app, task, call, **custom)), rules)
-    return summarize(Figures(app_name, book.tasks, NOW - 2 * DAY, NOW - 5))
+            tally.add(receive(task, publish(app, task, call, **custom)), rules)
+    return summarize(Figures(app_name, tally.tasks, NOW - 2 * DAY, NOW - 5))
 
 
 def page_of(summary: Summary, **options: Any) -> str:
@@ -78,20 +78,20 @@ def page_of(summary: Summary, **options: Any) -> str:
 
 def many(count: int = 1000) -> str:
     """The page of that many tasks, each with two histograms of many bars."""
-    rng, book = random.Random(3), Book(count)
+    rng, tally = random.Random(3), Tally(count)
 
     def part() -> Part:
         size = int(10 * 2 ** rng.uniform(0, 14))
         if size < 900:
             return Part(Size(size, size), "intact", size + 2)
-        shape = Shape(size + size // 8, rng.choice((2, 3, 5)), size, 0, 1024, 0, size // 20, 9, 9, 9, 50)
+        shape = Shape(size + size // 8, rng.choice((2, 3, 5)), size, 0, 1024, 0, size // 20, 9, 9, 50)
         return Part(Size(size, size), "size", 1024, 0, 1024, shape)
 
     for number in range(count):
         name = f"package_{number % 37}.module_{number % 11}.tasks.number_{number}"
         for _ in range(35):
-            book.add(Measurement(name, f"0b1{number:05}-6df7-4d3e-99b7-3c19b03bfbfe", part(), part(), NOW), RULES)
-    return page_of(summarize(Figures("many", book.tasks, NOW - 86_400, NOW)))
+            tally.add(Measurement(name, f"0b1{number:05}-6df7-4d3e-99b7-3c19b03bfbfe", part(), part(), NOW), RULES)
+    return page_of(summarize(Figures("many", tally.tasks, NOW - 86_400, NOW)))
 
 
 class Browser:

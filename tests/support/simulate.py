@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from kombu.utils.json import dumps, loads
 
-from celery_argsize.figures.counters import Book, Figures, Rules
+from celery_argsize.figures.counters import Figures, Rules, Tally
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.settings import DEFAULT_BUCKETS
 from celery_argsize.worker.recorder import measure_celery_task_size
@@ -43,9 +43,9 @@ def receive(task: str, message: Any) -> Measurement:
 
 def observe(app: Celery, calls: Mapping[str, Iterable[Call]], seconds: float = 3600.0) -> Summary:
     """The summary of all *calls*, task name → arguments, as if they were made within *seconds*."""
-    book = Book(100)
+    tally = Tally(100)
     for task, seen in calls.items():
         for call in seen:
-            book.add(receive(task, publish(app, task, call)), RULES)
+            tally.add(receive(task, publish(app, task, call)), RULES)
     now = time.time()
-    return summarize(Figures("simulated", book.tasks, now - seconds, now))
+    return summarize(Figures("simulated", tally.tasks, now - seconds, now))

@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from celery_argsize.words import width
 from support.servers import APPS, stop, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Runs a command with its stdin as its controlling terminal, which is what makes Ctrl-C a signal.
+#: Runs a command with its stdin as its controlling terminal, which is what makes Ctrl-C a signal. No signal is ignored:
+#: what a shell starts in the background ignores SIGINT, and so would all that pytest starts then.
 _CONTROLLED = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
+    signal.signal(number, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
@@ -36,7 +40,6 @@ class Screen(NamedTuple):
     lines: list[str]
     cursor: bool = True
     alternate: bool = False
-    wraps: bool = True
 
     @property
     def text(self) -> str:
@@ -45,38 +48,38 @@ class Screen(NamedTuple):
     @property
     def as_it_was(self) -> bool:
         """Whether the terminal is in the state that it was in at first."""
-        return self.cursor and self.wraps and not self.alternate
+        return self.cursor and not self.alternate
 
 
-def drawn(sent: str) -> Screen:
-    """What a terminal shows after *sent*. It knows what it needs to, and refuses all else."""
-    lines = [""]
-    modes = {"?25": True, "?1049": False, "?7": True}
+def drawn(sent: str, height: int, columns: int) -> Screen:
+    """What a terminal of that size shows after *sent*. It knows what it needs to, and refuses all else."""
+    lines: list[list[str]] = [[]]
+    modes = {"?25": True, "?1049": False}
     row = column = 0
+    behind: tuple[list[list[str]], int, int] = [[]], 0, 0
     for match in _TOKEN.finditer(sent):
         number, letter, char = match.groups()
         if char == "\n":
             row += 1
-            lines += [""] * (row + 1 - len(lines))
+            lines += [[] for _ in range(row + 1 - len(lines))]
         elif char == "\r":
             column = 0
         elif char is not None:
-            lines[row] = lines[row][:column].ljust(column) + char + lines[row][column + 1 :]
-            column += 1
+            lines[row] += [" "] * (column - len(lines[row]))
+            lines[row][column : column + width(char)] = [char, ""][: width(char)]  # a wide one takes two places
+            column += width(char)
         elif letter == "H":
             row = column = 0
-        elif number + letter == "2K":
-            lines[row] = ""
-        elif number + letter == "2J":
-            lines = [""]
-        elif letter == "J":
-            lines = [*lines[:row], lines[row][:column]]
         elif letter in "hl":
             assert number in modes
             modes[number] = letter == "h"
+            if number == "?1049":  # the alternate screen is empty at first; behind it, the other one stays
+                (lines, row, column), behind = behind, (lines, row, column)
+                if letter == "h":
+                    lines, row, column = [[]], 0, 0
         else:
             assert letter == "m", match[0]
-    return Screen(lines, modes["?25"], modes["?1049"], modes["?7"])
+    return Screen(["".join(line[:columns]).rstrip() for line in lines[:height]], modes["?25"], modes["?1049"])
 
 
 class Terminal:
@@ -99,6 +102,7 @@ class Terminal:
         os.close(theirs)
 
     def resize(self, lines: int, columns: int) -> None:
+        self._size = lines, columns
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def type(self, keys: str) -> None:
@@ -117,7 +121,7 @@ class Terminal:
 
     @property
     def screen(self) -> Screen:
-        return drawn(self.sent)
+        return drawn(self.sent, *self._size)
 
     def wait_for(self, text: str) -> Screen:
         """Wait until *text* is on the screen."""

@@ -131,6 +131,9 @@ def test_environment_words() -> None:
         ({"broker_url": ["amqp://h", "sentinel://a", "sentinel://b"]}, "sentinel://a;sentinel://b"),
         ({"broker_url": "amqp://h//;redis://:se%3Bsame@b"}, "redis://:se%3Bsame@b"),
         ({"broker_url": "redis://a/1", "argsize_redis_url": "redis://c/9"}, "redis://c/9"),
+        ({"broker_url": "amqp://h//", "result_backend": "redis", "redis_db": 3}, "redis:///3"),
+        ({"broker_url": "redis://a/1", "result_backend": "redis://", "redis_host": "h"}, "redis://h:6379"),
+        ({"broker_url": ["redis://a", "redis+cluster://b", "redis+cluster://c"]}, "redis://a"),
     ],
 )
 @pytest.mark.smoke

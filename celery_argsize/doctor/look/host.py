@@ -91,6 +91,15 @@ def _details(psutil: Any, process: Any) -> dict[str, Any]:
     }
 
 
+def own_ends() -> frozenset[str]:
+    """``CeleryProcess.ends`` of this process; empty where they may not be seen."""
+    try:
+        import psutil  # noqa: PLC0415 - an extra
+    except ImportError:
+        return frozenset()
+    return frozenset(_details(psutil, psutil.Process())["ends"])
+
+
 def _end(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 

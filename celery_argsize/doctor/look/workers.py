@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.doctor.app import known_queues, number, routed_queues, shortest_interval
+from celery_argsize.doctor.errors import why_not
 from celery_argsize.doctor.facts import Node, Unavailable, WorkerFacts, raised_at
 from celery_argsize.doctor.look.broker import (
     broker_url,
@@ -21,7 +22,6 @@ from celery_argsize.doctor.look.broker import (
     count_queues,
     ends_at,
     port_of,
-    why_not,
 )
 from celery_argsize.doctor.look.listener import Listener
 from celery_argsize.doctor.redis_facts import NO_ANSWER

@@ -312,6 +312,17 @@ def test_every_command_is_listed_and_shows_an_example() -> None:
         assert re.search(rf"Example:\s+celery -A proj argsize {command}\b", shown.stdout), command
 
 
+def test_options_that_an_app_adds_to_all_commands_are_its_own(tmp_path: Path, redis_url: str) -> None:
+    (tmp_path / "adding.py").write_text(
+        "import celery, click\napp = celery.Celery('adding')\n"
+        "app.user_options['preload'].add(click.Option(['--tenant'], default='none'))\n"
+    )
+    command = [CELERY, "--workdir", str(tmp_path), "-A", "adding", "argsize", "--tenant", "one", "report"]
+    done = run(*command, "--redis-url", redis_url)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "Nothing has been measured yet" in done.stdout
+
+
 def completed(line: str) -> list[str]:
     """What bash would be given for *line*, up to its end."""
     words = line.split(" ")

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def test_watch_repaints_in_place_and_ctrl_c_ends_it_with_the_terminal_as_it_was(
         assert sum("music.scan" in line for line in screen.lines) == 1, "painted over, not added"
         assert [line.split()[0] for line in screen.lines[4:6]] == ["music.scan", "insert"], "largest first"
         assert "↑ +" in screen.lines[4]
-        assert "\x1b[31m\x1b[1m" in shown.sent
+        assert "\x1b[1;31m" in shown.sent, "bold and red"
         shown.type("\x03")
         assert shown.end() == 0
         assert shown.screen.as_it_was
@@ -276,6 +277,16 @@ def test_a_pipe_that_is_closed_ends_watch_quietly(figures: Figures) -> None:
     assert process.returncode == 0
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+def test_without_rich_it_says_what_to_install_and_nobody_else_needs_it() -> None:
+    hidden = "import sys; sys.modules['rich'] = None; from celery.__main__ import main; sys.exit(main())"
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    done = run(sys.executable, "-c", hidden, "argsize", "watch", "--redis-url", url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: watch needs rich, which is not installed: pip install 'celery-argsize[cli]'\n"
+    assert run(sys.executable, "-c", hidden, "argsize", "report", "--redis-url", url).returncode == 3
+    assert run(sys.executable, "-c", hidden, "argsize", "--help").returncode == 0
 
 
 def test_a_redis_that_cannot_be_reached_at_first_is_an_error() -> None:

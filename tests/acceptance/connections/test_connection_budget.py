@@ -8,6 +8,7 @@ import pytest
 from support.cluster import Cluster, Sampler
 
 from celery_argsize import ConnectionBudget, connection_budget
+from celery_argsize.connections.fit import lines_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,7 @@ def test_what_is_recommended_for_thirty_clients_stays_within_them(tmp_path: Path
         asked = connection_budget(app, 30, concurrency=4, **around)
         assert not asked.fits
         assert asked.settings is not None
-        exec("\n".join(asked.settings.lines), {"app": app})  # noqa: S102 - as a person who pastes them
+        exec("\n".join(lines_of(asked.settings)), {"app": app})  # noqa: S102 - as a person who pastes them
         budget = connection_budget(app, 30, **around)
         assert budget.fits
         cluster.conf = {name: app.conf.get(name) for name in SETTINGS}

@@ -16,16 +16,20 @@ from support.cluster import Cluster
 from support.servers import wait_until
 
 from celery_argsize import connection_budget
-from celery_argsize.commands.shrinking import shrink_pools
-from celery_argsize.connections.shrink import Shrink, forecast, plan_shrink
+from celery_argsize.commands.doctor import shrink_pools
+from celery_argsize.doctor.checks import fail, ok
 from celery_argsize.doctor.facts import Scope
-from celery_argsize.doctor.shrink import Shrunk, apply_shrink
+from celery_argsize.doctor.judge.redis_clients import opened_by
+from celery_argsize.doctor.look.workers import look_at_workers
+from celery_argsize.doctor.shrink import apply_shrink, plan_shrink
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
     from celery import Celery
+
+    from celery_argsize.doctor.facts import Node
 
 NODE = "worker@host"
 
@@ -34,6 +38,10 @@ NODE = "worker@host"
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster(tmp_path_factory.mktemp("cluster")) as made:
         yield made
+
+
+def nodes(app: Celery) -> tuple[Node, ...]:
+    return look_at_workers(Scope(app, seconds=8)).nodes
 
 
 def stats(app: Celery) -> dict[str, Any]:
@@ -79,21 +87,22 @@ def test_a_pool_shrinks_to_what_fits_and_running_tasks_go_on(cluster: Cluster) -
     worker = cluster.worker("worker", "-c", "6")
     wait_until(lambda: busy_everywhere(app, 6) and opened(cluster, worker) == [4] * 6)
     budget = connection_budget(app, 35)
-    found = stats(app)
+    found = nodes(app)
     plan = plan_shrink(found, budget)
-    assert plan == [Shrink(NODE, 6, 3)]
+    assert plan == {NODE: 3}
+    assert stats(app), "this process opens its own connections"
     before = cluster.clients()
     napping = [app.send_task("nap", (2,)) for _ in range(2)]
     wait_until(lambda: running(app) == 2)
-    assert apply_shrink(app, plan) == [Shrunk(NODE, done=True, text="6 → 3 processes")]
+    assert apply_shrink(app, plan) == [ok("6 → 3 processes", subject=NODE)]
     assert processes(app) == 3
     assert results(napping) == [2, 2]
     assert results([app.send_task("add", (n, n)) for n in range(50)]) == [2 * n for n in range(50)]
     wait_until(lambda: busy_everywhere(app, 3) and opened(cluster, worker) == [4] * 3)
     after = cluster.clients()
     assert before - after == 3 * 4, "three children went, and what each had opened"
-    assert after <= (forecast(found, budget, plan)[f"127.0.0.1:{cluster.redis.port}"] or 0) < 35
-    assert plan_shrink(stats(app), budget) == [], "and that is enough"
+    assert after <= (opened_by(found, budget, plan)[f"127.0.0.1:{cluster.redis.port}"] or 0) < 35
+    assert plan_shrink(nodes(app), budget) == {}, "and that is enough"
     assert stats(app)[NODE]["prefetch_count"] == 3 * 4, "it takes no more tasks ahead than three processes do"
 
 
@@ -103,10 +112,9 @@ def test_busy_processes_are_left_to_end_their_tasks(cluster: Cluster) -> None:
     cluster.worker("worker", "-c", "3")
     napping = [app.send_task("nap", (12,)) for _ in range(2)]
     wait_until(lambda: running(app) == 2)
-    text = "3 → 2 processes so far; the others are busy or ending: run it again to get to 1"
-    assert apply_shrink(app, [Shrink(NODE, 3, 1)], timeout=8) == [Shrunk(NODE, done=False, text=text)]
-    after = apply_shrink(app, [Shrink(NODE, 2, 1)], timeout=20)
-    assert after == [Shrunk(NODE, done=True, text="2 → 1 processes")]
+    text = "3 → 2 processes so far, the others are busy: run it again"
+    assert apply_shrink(app, {NODE: 1}, seconds=8) == [fail(text, fix="", subject=NODE)]
+    assert apply_shrink(app, {NODE: 1}, seconds=20) == [ok("2 → 1 processes", subject=NODE)]
     assert results(napping) == [12, 12]
     assert results([app.send_task("add", (1, 1)) for _ in range(10)]) == [2] * 10
 
@@ -117,9 +125,9 @@ def test_an_autoscaler_gets_a_smaller_range(cluster: Cluster) -> None:
     cluster.worker("worker", "--autoscale", "6,3")
     results([app.send_task("nap", (1,)) for _ in range(6)])
     assert processes(app) == 6
-    plan = plan_shrink(stats(app), connection_budget(app, 31))
-    assert plan == [Shrink(NODE, 6, 2)]
-    assert apply_shrink(app, plan) == [Shrunk(NODE, done=True, text="autoscales up to 2 now, instead of 6")]
+    plan = plan_shrink(nodes(app), connection_budget(app, 31))
+    assert plan == {NODE: 2}
+    assert apply_shrink(app, plan) == [ok("autoscales up to 2 now, instead of 6", subject=NODE)]
     scaler = stats(app)[NODE]["autoscaler"]
     assert (scaler["max"], scaler["min"], processes(app)) == (2, 2, 2)
     assert results([app.send_task("nap", (0.5,)) for _ in range(6)]) == [0.5] * 6
@@ -130,19 +138,17 @@ def test_an_autoscaler_gets_a_smaller_range(cluster: Cluster) -> None:
 def test_what_cannot_shrink_says_so(cluster: Cluster) -> None:
     app = cluster.app(broker_pool_limit=1)  # inspect would wait for ever with this one
     cluster.worker("worker", "-P", "solo")
-    solo, gone = apply_shrink(app, [Shrink(NODE, 2, 1), Shrink("gone@host", 2, 1)], timeout=2)
-    assert solo.text.startswith("left as it is: only a prefork pool has processes")
-    assert gone == Shrunk("gone@host", done=False, text="did not answer")
-    assert not solo.done
-    assert apply_shrink(app, []) == []
+    solo, gone = apply_shrink(app, {NODE: 1, "gone@host": 1}, seconds=2)
+    assert solo == ok("1 → 1 processes", subject=NODE)
+    assert (gone.verdict, gone.reason.partition(",")[0]) == ("fail", "did not answer")
+    assert apply_shrink(app, {}) == []
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_small_enough_by_now_is_left_alone(cluster: Cluster) -> None:
     app = cluster.app()
     cluster.worker("worker", "-c", "2")
-    few = Shrunk(NODE, done=True, text="has 2 processes by now: nothing to do")
-    assert apply_shrink(app, [Shrink(NODE, 6, 3)]) == [few]
+    assert apply_shrink(app, {NODE: 3}) == [ok("2 → 2 processes", subject=NODE)]
     assert processes(app) == 2
 
 
@@ -151,10 +157,10 @@ def test_workers_that_share_a_name_are_left_alone(cluster: Cluster, capsys: pyte
     app = cluster.app()
     large, small = cluster.worker("worker", "-c", "4"), cluster.worker("other", "-c", "1", "-n", NODE)
     before = children(large) + children(small)
-    (outcome,) = apply_shrink(app, [Shrink(NODE, 4, 2)])
-    assert not outcome.done
-    assert "more than one worker answers by this name" in outcome.text
-    assert shrink_pools(app, Scope(app, max_clients=31), ask=False) == 2
+    (outcome,) = apply_shrink(app, {NODE: 2})
+    assert outcome.verdict == "fail"
+    assert "shares its name with another worker" in outcome.reason
+    assert shrink_pools(Scope(app, max_clients=31), ask=False) == 2
     assert "more than one worker is called worker@host" in capsys.readouterr().err
     assert children(large) + children(small) == before
     assert results([app.send_task("add", (n, n)) for n in range(8)]) == [2 * n for n in range(8)]
@@ -164,7 +170,7 @@ def test_workers_that_share_a_name_are_left_alone(cluster: Cluster, capsys: pyte
 def test_the_last_process_stays(cluster: Cluster) -> None:
     app = cluster.app(broker_url=f"redis://127.0.0.1:1/0;{cluster.redis.url}")  # the first one is away
     cluster.worker("worker", "-c", "2")
-    assert apply_shrink(app, [Shrink(NODE, 2, 0)]) == [Shrunk(NODE, done=True, text="2 → 1 processes")]
+    assert apply_shrink(app, {NODE: 0}) == [ok("2 → 1 processes", subject=NODE)]
     assert results([app.send_task("add", (1, 1))]) == [2]
 
 
@@ -190,7 +196,7 @@ class TestTheCommand:
                 return answer
 
             monkeypatch.setattr("click.confirm", confirm)
-            code = shrink_pools(app, Scope(app, seconds=3, max_clients=max_clients), ask=True)
+            code = shrink_pools(Scope(app, seconds=3, max_clients=max_clients), ask=True)
             said = capsys.readouterr()
             assert "\x1b" not in said.out + said.err
             return code, said.out, said.err
@@ -222,7 +228,7 @@ class TestTheCommand:
         monkeypatch.setattr("click.confirm", lambda *_, **__: not psutil.Process(pid).send_signal(sig))
         began = time.monotonic()
         try:
-            assert shrink_pools(app, Scope(app, seconds=8, max_clients=28), ask=True) == 2
+            assert shrink_pools(Scope(app, seconds=8, max_clients=28), ask=True) == 2
         finally:
             os.kill(pid, signal.SIGCONT)
         assert time.monotonic() - began < 40
@@ -235,7 +241,7 @@ class TestTheCommand:
         cluster.worker("worker", "-c", "1", "--without-heartbeat")  # so that there is time to hear the other's
         cluster.conf = {"worker_enable_remote_control": False}
         cluster.worker("mute", "-c", "1")
-        assert shrink_pools(app, Scope(app, seconds=8, max_clients=99), ask=False) == 1
+        assert shrink_pools(Scope(app, seconds=8, max_clients=99), ask=False) == 1
         said = capsys.readouterr()
         assert said.out.startswith("Nothing to shrink: ")
         assert said.err == "Note: mute@host does not answer: what it opens is not counted.\n"
@@ -244,7 +250,7 @@ class TestTheCommand:
         self, app: Celery, cluster: Cluster, capsys: pytest.CaptureFixture[str]
     ) -> None:
         where = Scope(app, seconds=3, max_clients=40)
-        assert shrink_pools(app, where, ask=False) == 2
+        assert shrink_pools(where, ask=False) == 2
         assert capsys.readouterr().err == "Error: no worker answers\n"
         with ExitStack() as stack:
             keeper = stack.enter_context(cluster.redis.client())
@@ -252,12 +258,12 @@ class TestTheCommand:
             with suppress(redis.ConnectionError):
                 while stack.enter_context(cluster.redis.client()).ping():
                     pass
-            assert shrink_pools(app, where, ask=False) == 2
+            assert shrink_pools(where, ask=False) == 2
             error = capsys.readouterr().err
             keeper.config_set("maxclients", 100)
-        assert "Error: the broker could not be asked: the broker has no room for one more client" in error
+        assert "Error: the broker could not be asked: it has no room for one more client" in error
         assert "Stop a worker" in error
         assert "CONFIG SET maxclients" in error
         cluster.redis.stop()
-        assert shrink_pools(app, where, ask=False) == 2
+        assert shrink_pools(where, ask=False) == 2
         assert "Error: the broker could not be asked: connection refused" in capsys.readouterr().err

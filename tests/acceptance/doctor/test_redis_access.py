@@ -52,23 +52,22 @@ def test_tls_that_checks_no_certificate_is_told(tmp_path: Path) -> None:
     with server_with_tls(tmp_path) as server:
         alone = looked(app_on(server.url, f"{server.url}?ssl_cert_reqs=none", argsize_redis_ssl_cert_reqs="none"))
         assert only(alone, "reachable").verdict == "ok", "as it is for Celery"
-        tls = only(alone, "tls")
-        assert tls.verdict == "warn"
-        assert "kombu checks nothing for rediss:// unless told to" in tls.reason
-        assert "app.conf.redis_backend_use_ssl = {" in tls.fix
+        assert {one.verdict for one in alone["tls"]} == {"warn"}
+        assert "kombu checks nothing for rediss:// unless told to" in alone["tls"][0].reason
+        assert any("app.conf.redis_backend_use_ssl = {" in one.fix for one in alone["tls"])
         with Connection(server.url) as connection:
             assert connection.ssl == {"ssl_cert_reqs": ssl.CERT_NONE}, "which is so"
 
 
 def test_celerys_own_refusals_of_tls_settings_are_told() -> None:
     app = app_on("memory://", f"rediss://localhost:{free_port()}/0")
-    found = only(looked(app), "tls")
+    found = looked(app)["tls"][0]
     assert found.verdict == "fail"
     assert "ssl_cert_reqs" in found.reason
     with pytest.raises(ValueError, match="ssl_cert_reqs"):
         _ = app.backend
     app = app_on(f"redis://localhost:{free_port()}/0", "rpc://", broker_use_ssl=True)
-    assert "must be a dict" in only(looked(app), "tls").reason
+    assert "must be a dict" in looked(app)["tls"][0].reason
 
 
 def test_plain_text_is_told_where_tls_is_required(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +75,7 @@ def test_plain_text_is_told_where_tls_is_required(redis_url: str, monkeypatch: p
     assert only(looked(app), "tls").verdict == "ok", "on this machine"
     monkeypatch.setenv("REQUIRE_REDIS_SSL", "true")
     found = looked(app)["tls"]
-    assert any(one.verdict == "fail" and "travel in plain text" in one.reason for one in found)
+    assert any(one.verdict == "fail" and "travels in plain text" in one.reason for one in found)
 
 
 def test_a_user_with_few_rights_leaves_open_what_it_may_not_see_and_the_fix_opens_it(tmp_path: Path) -> None:
@@ -87,12 +86,11 @@ def test_a_user_with_few_rights_leaves_open_what_it_may_not_see_and_the_fix_open
         assert only(found, "reachable").verdict == "ok"
         assert {one.verdict for check in ("clients", "memory", "latency") for one in found[check]} == {"unknown"}
         execute: Any = client.execute_command
-        for check in ("latency", "memory", "persistence"):
-            fix = only(looked(None, redis_url=url), check).fix
-            execute(*fix.replace("NAME", "argsize-report").split())
-            assert only(looked(None, redis_url=url), check).verdict == "ok", fix
+        execute("ACL", "SETUSER", "argsize-report", "+info")
         clients = only(looked(None, redis_url=url), "clients")
         assert clients.verdict == "ok", "without CLIENT LIST there is still a figure"
+        execute(*only(found, "memory").fix.replace("NAME", "argsize-report").split())
+        assert {*alarms(looked(None, redis_url=url))} == {"forecast"}, "there is no app"
         assert "PASSWORD" not in str(looked(None, redis_url=url))
 
 
@@ -101,9 +99,8 @@ def test_a_user_without_rights_to_keys_leaves_open_the_queues_only(tmp_path: Pat
         execute: Any = client.execute_command
         execute("ACL", "SETUSER", "few", "on", ">PASSWORD", "+ping", "+info", "+client", "+config|get", "+select")
         found = looked(app_on(as_user(server.url, "few")))
-        assert set(alarms(found)) == {"queues", "unacked", "results"}
-        for check in ("queues", "unacked", "results"):
-            execute(*only(found, check).fix.replace("NAME", "few").split())
+        assert set(alarms(found)) == {"queues", "results"}
+        execute(*only(found, "queues").fix.replace("NAME", "few").split())
         assert alarms(looked(app_on(as_user(server.url, "few")))) == {}
 
 
@@ -145,7 +142,7 @@ DOCUMENTED = Path(__file__).parents[3] / "docs" / "doctor.md"
 
 def documented_rights() -> list[str]:
     text = " ".join(DOCUMENTED.read_text(encoding="utf-8").split())
-    return text.partition("All of it: `")[2].partition("`")[0].split()
+    return text.partition("for the user's name: `")[2].partition("`")[0].split()
 
 
 def test_the_documented_rights_are_enough_and_none_is_too_many(tmp_path: Path) -> None:
@@ -161,7 +158,7 @@ def test_the_documented_rights_are_enough_and_none_is_too_many(tmp_path: Path) -
             execute("ACL", "SETUSER", "few", "reset", "on", ">PASSWORD", *(one for one in rights if one != without))
             (facts,) = look_at_redis(Scope(app))
             assert facts.missed.keys() == set() or without, facts.missed
-            everything = not facts.missed and bool(facts.contents.waiting.weights)
+            everything = not facts.missed and bool(facts.messages.weights)
             assert everything == (not without), without
 
 
@@ -170,7 +167,7 @@ def test_a_user_who_may_not_go_to_its_database_is_told_so(tmp_path: Path) -> Non
         execute: Any = client.execute_command
         execute("ACL", "SETUSER", "few", "on", ">PASSWORD", "+@all", "-select", "~*", "&*")
         found = only(looked(app_on(as_user(server.url, "few").replace("/0", "/1"))), "reachable")
-        assert (found.verdict, "may not run select" in found.reason) == ("fail", True)
+        assert (found.verdict, "NOPERM" in found.reason) == ("fail", True)
 
 
 def test_a_host_that_took_client_and_more_away_is_reached_all_the_same(tmp_path: Path) -> None:
@@ -181,7 +178,6 @@ def test_a_host_that_took_client_and_more_away_is_reached_all_the_same(tmp_path:
             "reachable",
             "tls",
             "latency",
-            "unacked",
         }
         assert "warn" not in {one.verdict for said in found.values() for one in said}
 
@@ -219,16 +215,15 @@ def test_a_password_that_a_server_quotes_is_not_told(form: str) -> None:
 
 def test_an_option_that_cannot_work_leaves_open_only_what_needs_it(tmp_path: Path) -> None:
     with server_with(tmp_path, *SANE) as server:
-        for options, check in (
-            ({"visibility_timeout": "1h"}, "unacked"),
-            ({"visibility_timeout": None}, "unacked"),
-            ({"unacked_key": 3}, "unacked"),
-            ({"sep": ""}, "queues"),
-            ({"priority_steps": 3}, "queues"),
+        for options in (
+            {"visibility_timeout": "1h"},
+            {"visibility_timeout": None},
+            {"unacked_key": 3},
+            {"priority_steps": 3},
         ):
             found = looked(app_on(server.url, broker_transport_options=options))
-            assert set(alarms(found)) == {check}, options
-            assert f"broker_transport_options['{next(iter(options))}'] cannot work" in only(found, check).reason
+            assert set(alarms(found)) == {"queues"}, options
+            assert "see settings.values" in only(found, "queues").reason
         assert alarms(looked(app_on(server.url, broker_transport_options={"global_keyprefix": None}))) == {}
         reachable = looked(app_on(server.url, broker_transport_options="text"))["reachable"]
         assert any("broker_transport_options cannot work; allowed: a dict" in one.reason for one in reachable)
@@ -241,7 +236,6 @@ def test_each_redis_of_a_list_of_brokers_is_looked_at(tmp_path: Path) -> None:
         away, there = found["reachable"]
         assert (away.verdict, there.verdict) == ("warn", "ok")
         assert "another broker of the list takes its place" in away.reason
-        assert [one.verdict for one in found["forecast"]] == ["unknown", "warn"], "it may have to take all of them"
         (one,) = look_at_redis(Scope(app_on(f"amqp://127.0.0.1:1//;{server.url}", "rpc://")))
         assert one.roles == {"messages", "figures"}
         most = connection_budget(app_on(server.url, "rpc://", worker_concurrency=2)).at_most
@@ -257,7 +251,7 @@ def test_a_result_backend_without_a_url_is_looked_at(tmp_path: Path) -> None:
         parts = {"redis_host": "127.0.0.1", "redis_port": server.port, "redis_password": "hush", "redis_db": 3}
         app = app_on("memory://", "redis", **parts)
         (one,) = look_at_redis(Scope(app))
-        assert (sorted(one.roles), one.error, one.database("results")) == (["results"], "", 3)
+        assert (sorted(one.roles), one.error, one.places[0].database) == (["results"], "", 3)
         assert only(looked(app), "results").verdict == "ok"
 
 
@@ -295,7 +289,7 @@ def test_each_server_is_looked_at_once_and_each_database_is_known(tmp_path: Path
         app = app_on(server.url, f"redis://localhost:{server.port}/4", argsize_redis_url="redis://127.0.0.1:1/0")
         first, second = look_at_redis(Scope(app))
         assert (sorted(first.roles), sorted(second.roles)) == (["messages", "results"], ["figures"])
-        assert (first.database("messages"), first.database("results")) == (0, 4)
+        assert {place.role: place.database for place in first.places} == {"messages": 0, "results": 4}
         assert not first.error
         assert second.error
 
@@ -315,7 +309,7 @@ def test_a_redis_that_is_away_costs_its_timeout_and_its_password_is_not_told() -
     app = app_on(f"redis://me:hush-hush@127.0.0.1:{free_port()}/0")
     found = looked(app)
     assert only(found, "reachable").verdict == "fail"
-    assert "is it running" in only(found, "reachable").reason
+    assert only(found, "reachable").reason == "connection refused: nothing listens there"
     assert only(found, "memory").reason == "it could not be reached"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()

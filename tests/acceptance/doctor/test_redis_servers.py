@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,9 +19,8 @@ from support.scene import Scene
 from support.servers import RedisServer, Worker, run, running, stop, wait_until
 
 from celery_argsize.doctor.examine import diagnose
-from celery_argsize.doctor.facts import Facts, LookResult, Scope
-from celery_argsize.doctor.judge.redis import CHECKS
-from celery_argsize.doctor.judge.redis_room import PARTLY, results
+from celery_argsize.doctor.facts import Scope
+from celery_argsize.doctor.judge.redis import CHECKS, PARTLY
 from celery_argsize.doctor.look.redis import SEPARATOR, look_at_redis
 
 if TYPE_CHECKING:
@@ -91,7 +88,7 @@ def test_looking_writes_nothing_and_reads_no_message(tmp_path: Path) -> None:
 
 
 def test_nineteen_clients_of_twenty_are_told_with_who_they_are(tmp_path: Path) -> None:
-    with server_with(tmp_path, *SANE, "--maxclients", "20") as server, holding(server, 9, 6, 4) as pid:
+    with server_with(tmp_path, *SANE, "--maxclients", "20") as server, holding(server, 9, 6, 4):
         every = looked(app_on(server.url, f"redis://localhost:{server.port}/3"))
         assert alarms(every).keys() == {"clients", "forecast"}, "one connection was enough to look"
         found = only(every, "clients")
@@ -101,44 +98,33 @@ def test_nineteen_clients_of_twenty_are_told_with_who_they_are(tmp_path: Path) -
         assert "waits for messages (a worker)" in lines[1]
         assert "listens for results or remote control" in lines[2]
         assert "web" in lines[3]
-        assert all(f"127.0.0.1  pid {pid}" in line for line in lines[1:4])
-        assert "app.conf.broker_pool_limit = 4" in lines
+        assert all("127.0.0.1" in line for line in lines[1:4])
         assert "celery -A proj argsize doctor --apply-pool-shrink" in lines
     with server_with(tmp_path, *SANE, "--maxclients", "20") as server, holding(server, 16):
         assert only(looked(app_on(server.url)), "clients").verdict == "warn"
 
 
-def test_connections_of_the_program_that_asks_are_counted_and_those_of_the_doctor_are_not(tmp_path: Path) -> None:
-    with server_with(tmp_path, *SANE, "--maxclients", "20") as server, ExitStack() as stack:
-        for _ in range(15):
-            stack.enter_context(server.client()).ping()
+def test_the_connections_of_the_doctor_itself_are_not_counted(tmp_path: Path) -> None:
+    with server_with(tmp_path, *SANE, "--maxclients", "20") as server, holding(server, 15):
         diagnosis = diagnose(app_on(f"{server.url}?client_name=mine"), seconds=4)
         (found,) = [one.outcome for one in diagnosis.results if one.check.id == "redis.clients"]
         assert found.figure == "15 of 20 clients", "though the doctor asked for workers at the same time"
-        assert f"pid {os.getpid()}" in found.reason
 
 
 def test_a_redis_that_takes_nobody_anymore_is_told_as_such(tmp_path: Path) -> None:
-    with server_with(tmp_path, *SANE, "--maxclients", "20") as server, holding(server, 19):
-        with ExitStack() as stack:
-            last = stack.enter_context(server.client())
-            wait_until(lambda: last.info("clients")["connected_clients"] == 20, what="the clients")
-            found = looked(app_on(server.url))
-            clients = only(found, "clients")
-            assert (clients.verdict, clients.figure) == ("fail", "max number of clients reached")
-            assert "refused" in clients.reason
-            assert "app.conf.redis_max_connections = 4" in clients.fix
-            first, second = clients.fix.splitlines()[:2]
-            assert first.startswith("# stop a worker"), "whatever is asked takes a connection"
-            assert "CONFIG SET maxclients NUMBER" in second, "nobody could ask how many there are"
-            assert only(found, "reachable").verdict == "fail"
-            assert only(found, "memory").verdict == "unknown"
-
-        def refused() -> bool:
-            found = only(looked(app_on(server.url)), "rejected")
-            return found.verdict == "warn" and "since it started" in found.figure
-
-        wait_until(refused, what="being told later that someone was refused")
+    with server_with(tmp_path, *SANE, "--maxclients", "20") as server, holding(server, 19), ExitStack() as stack:
+        last = stack.enter_context(server.client())
+        wait_until(lambda: last.info("clients")["connected_clients"] == 20, what="the clients")
+        found = looked(app_on(server.url))
+        clients = only(found, "clients")
+        assert clients.verdict == "fail"
+        assert "max number of clients reached" in clients.figure
+        assert "refused" in clients.reason
+        first, second = clients.fix.splitlines()[:2]
+        assert first.startswith("# stop a worker"), "whatever is asked takes a connection"
+        assert "CONFIG SET maxclients NUMBER" in second, "nobody could ask how many there are"
+        assert only(found, "reachable").verdict == "fail"
+        assert only(found, "memory").verdict == "unknown"
 
 
 def test_what_the_configuration_can_open_is_held_against_maxclients(tmp_path: Path) -> None:
@@ -181,14 +167,16 @@ def test_a_full_redis_that_refuses_writes_is_told(tmp_path: Path) -> None:
 def test_an_evicting_policy_endangers_queues_and_figures(tmp_path: Path) -> None:
     options = (*SANE, "--maxmemory", "2mb", "--maxmemory-policy", "allkeys-lru")
     with server_with(tmp_path, *options) as server, server.client() as client:
-        assert only(looked(app_on(server.url)), "evicted").verdict == "ok"
+        assert only(looked(app_on(server.url)), "memory").verdict == "ok"
         for number in range(300):
             client.set(f"cached-{number}", "x" * 10_000)
         found = looked(app_on(server.url))
         assert only(found, "eviction").verdict == "fail"
         assert "CONFIG SET maxmemory-policy noeviction" in only(found, "eviction").fix
-        assert only(found, "evicted").verdict == "warn"
-        assert only(found, "memory").verdict == "ok", "it is meant to be full"
+        assert only(found, "memory").verdict == "warn"
+        assert "threw keys away" in only(found, "memory").reason
+        client.config_resetstat()
+        assert only(looked(app_on(server.url)), "memory").verdict == "ok", "it is meant to be full"
         client.config_set("maxmemory-policy", "volatile-lru")
         assert only(looked(app_on(server.url)), "eviction").verdict == "ok"
         client.config_set("maxmemory-policy", "allkeys-lru")
@@ -277,17 +265,12 @@ def test_results_that_never_expire_are_told_and_the_fix_makes_them_go(tmp_path: 
         assert (found.verdict, found.figure) == ("warn", "150 of 300 results never expire")
         assert "app.conf.result_expires = 3600" in found.fix
         assert client.dbsize() == 0, "they are in another database, and were looked for there"
-        (facts,) = look_at_redis(Scope(bad))
-        old = replace(facts, info={**facts.info, "redis_version": "6.2.14"})
-        (said,) = results(Facts(Scope(bad), LookResult((old,))))
-        for fix in (said.fix, found.fix):
-            subprocess.run(["/bin/sh", "-c", fix.splitlines()[-1]], check=True, stdout=subprocess.DEVNULL, timeout=90)
-            assert only(looked(bad), "results").figure == "0 of 300 results never expire"
-            with redis.Redis.from_url(database) as there:
-                left = [there.ttl(f"celery-task-meta-good-{number}") for number in range(150)]
-                assert min(left) > 3600, "those that had an expiry keep it"
-                for number in range(150):
-                    there.persist(f"celery-task-meta-bad-{number}")
+        line = found.fix.splitlines()[-1]
+        subprocess.run(["/bin/sh", "-c", line], check=True, stdout=subprocess.DEVNULL, timeout=90)
+        assert only(looked(bad), "results").figure == "0 of 300 results never expire"
+        with redis.Redis.from_url(database) as there:
+            left = [there.ttl(f"celery-task-meta-good-{number}") for number in range(150)]
+            assert min(left) > 3600, "those that had an expiry keep it"
 
 
 #: A program that takes a message, and does not acknowledge it.
@@ -307,10 +290,10 @@ def test_messages_whose_worker_is_gone_are_told_once_they_are_overdue(tmp_path: 
         app.send_task("task_1")
         with program(TAKER, server.url) as taker:
             stop(taker, signal.SIGKILL)
-        found = only(looked(app), "unacked")
+        found = only(looked(app), "queues")
         assert found.verdict == "ok"
-        assert found.figure.startswith("1 messages held, the oldest for ")
+        assert "; 1 held by workers, the oldest for " in found.figure
         (tag,) = client.zrange("unacked_index", 0, -1)
         client.zadd("unacked_index", {tag: time.time() - 3 * 3600})
-        found = only(looked(app), "unacked")
-        assert (found.verdict, found.figure) == ("warn", "1 messages held, the oldest for 3 hours")
+        found = only(looked(app), "queues")
+        assert (found.verdict, found.figure.partition("; ")[2]) == ("warn", "1 held by workers, the oldest for 3 hours")

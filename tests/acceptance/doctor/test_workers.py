@@ -159,7 +159,7 @@ def test_a_broker_that_is_away_is_told_within_seconds_and_without_secrets(scene:
     ("name", "value", "told"),
     [
         ("maxmemory", 1_000_000, "its memory is full"),
-        ("requirepass", "verysecret", "wants a password"),
+        ("requirepass", "verysecret", "wants another user name and password"),
         ("maxclients", 1, "no room for one more client"),
     ],
 )

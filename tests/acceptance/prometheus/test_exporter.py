@@ -162,7 +162,7 @@ def sizes_in_registry(scene: Scene) -> dict[str, tuple[int, int, int]]:
         "-c",
         "from workload import app\n"
         "from prometheus_client import REGISTRY, start_http_server\n"
-        "from celery_argsize.api.figures.collector import collector\n"
+        "from celery_argsize import collector\n"
         "REGISTRY.register(collector(app))\n"
         "import json, urllib.request\n"
         "server, _ = start_http_server(0, '127.0.0.1')\n"

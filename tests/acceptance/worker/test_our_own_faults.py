@@ -168,7 +168,7 @@ ANYWHERE: Final = [
     "stores.redis:RedisStore.prepare",
     "stores.redis:RedisStore.close",
     "figures.counters:TaskStats.add",
-    "figures.counters:Book.merge",
+    "figures.counters:Tally.merge",
     "figures.origins:Origins.add",
     "worker.install:InstalledMonitor.start",
     "worker.assembly:_worker_store",
@@ -235,7 +235,7 @@ def test_a_fault_that_stays_harms_no_task_and_no_worker(tmp_path: Path, redis_se
 PASSING: Final = (
     *WAY,
     "figures.counters:TaskStats.add",
-    "figures.counters:Book.merge",
+    "figures.counters:Tally.merge",
     "figures.origins:Origins.add",
 )
 

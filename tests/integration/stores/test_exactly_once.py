@@ -11,7 +11,7 @@ import pytest
 from support.proxy import FATES, Proxy
 
 from celery_argsize import StoreError
-from celery_argsize.figures.counters import Book, Rules
+from celery_argsize.figures.counters import Rules, Tally
 from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import Measurement, Part
 from celery_argsize.settings import DEFAULT_BUCKETS, Settings
@@ -30,7 +30,6 @@ FLUSHES = 1000
 
 
 def measurement(name: str, size: int) -> Measurement:
-    # so that some counters are negative in Redis: fewer in a bucket by bytes than by characters
     parts = Part(Size(size, 3 * size), "intact", 2 * size), Part(Size(0, 0))
     return Measurement(name, "id", *parts, time.time(), "web-1")
 
@@ -86,9 +85,9 @@ def lost_reply(redis_url: str, server: RedisServer, fate: str) -> tuple[RedisSto
     fates = ["pass", fate]  # the sadd, the script
     proxy = Proxy(server.port, lambda _: fates.pop(0) if fates else "pass")
     store = RedisStore(through(proxy, redis_url, server))
-    book = Book(10)
-    book.add(measurement("scan", 10), RULES)
-    batch = Batch("writer", 1, book.tasks)
+    tally = Tally(10)
+    tally.add(measurement("scan", 10), RULES)
+    batch = Batch("writer", 1, tally.tasks)
     with pytest.raises(StoreError):
         store.apply(batch)
     return store, batch, proxy.close
@@ -126,28 +125,28 @@ def test_a_batch_that_redis_refuses_midway_counts_as_a_whole_once_it_can(
 ) -> None:
     settings = Settings(redis_url=redis_url, app_name="music")
     store = RedisStore(settings)
-    book = Book(10)
+    tally = Tally(10)
     for name in ("before", "scan", "after"):
-        book.add(measurement(name, 100), RULES)
+        tally.add(measurement(name, 100), RULES)
     with redis_server.client() as client:
         key = "celery-argsize:{music}:task:scan"
         client.set(key, "not ours") if foreign == "a string" else client.hset(key, "count", "many")
         for _ in range(2):
             with pytest.raises(StoreError):
-                store.apply(Batch("writer", 1, book.tasks))
+                store.apply(Batch("writer", 1, tally.tasks))
             left = client.hgetall("celery-argsize:{music}:task:before")
             assert not any(int(by) for field, by in left.items() if b"max" not in field)
         client.delete(key)
-    store.apply(Batch("writer", 1, book.tasks))
-    store.apply(Batch("writer", 1, book.tasks))
+    store.apply(Batch("writer", 1, tally.tasks))
+    store.apply(Batch("writer", 1, tally.tasks))
     assert counted(settings) == dict.fromkeys(("before", "scan", "after"), (1, 100))
 
 
 @pytest.mark.usefixtures("redis_url")
 def test_rights_that_were_missing_midway_lose_nothing_once_given(redis_server: RedisServer) -> None:
-    book = Book(10)
-    book.add(measurement("scan", 10), RULES)
-    batch = Batch("writer", 1, book.tasks, book.origins.take())
+    tally = Tally(10)
+    tally.add(measurement("scan", 10), RULES)
+    batch = Batch("writer", 1, tally.tasks, tally.origins.take())
     with redis_server.client() as client:
         for command in ("hincrby", "hmget", "set", "smismember", "zadd", "hset", "sadd"):
             client.flushall()

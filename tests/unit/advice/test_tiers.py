@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celery_argsize.advice.advice import recommend
-from celery_argsize.figures.counters import Book, Figures, Rules
+from celery_argsize.figures.counters import Figures, Rules, Tally
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import Measurement, Part
@@ -14,10 +14,10 @@ KB = 1024
 
 
 def summary_of(args: int, kwargs: int) -> Summary:
-    book = Book(1)
+    tally = Tally(1)
     parts = Part(Size(args, args)), Part(Size(kwargs, kwargs))
-    book.add(Measurement("scan", "id", *parts, 1.0), Rules(1024, (1,)))
-    return summarize(Figures("app", book.tasks))
+    tally.add(Measurement("scan", "id", *parts, 1.0), Rules(1024, (1,)))
+    return summarize(Figures("app", tally.tasks))
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,6 @@ from celery_argsize.doctor.facts import (
     Scope,
     WorkerFacts,
 )
-from celery_argsize.doctor.judge.broker import broker_fix
-from celery_argsize.doctor.look import broker as broker_facts
-from celery_argsize.doctor.look.broker import why_not
-from celery_argsize.doctor.redis_facts import NO_ANSWER
 
 NONE: LookResult[Any] = LookResult(why_not="not looked at")
 
@@ -151,67 +147,6 @@ def test_two_beats_are_accused_only_where_they_are_known_to_do_the_same(
     found = judged(given, "beat.single")[""]
     assert found.verdict == verdict
     assert ("not known" in found.reason) is (verdict in {"warn", "unknown"})
-
-
-# --- the broker
-
-
-URL = "redis://box:6379/0"
-CAUSES = sorted({meaning for _, meaning in vars(broker_facts)["_MEANINGS"]})
-
-
-@pytest.mark.parametrize("why", CAUSES)
-@pytest.mark.parametrize("url", [URL, "amqp://box:5672//"])
-def test_each_cause_has_a_fix_of_its_own(url: str, why: str) -> None:
-    fix = broker_fix(app_with(url), url, why)
-    assert ("no firewall" in fix) is (why == NO_ANSWER or "no route" in why)
-
-
-@pytest.mark.parametrize(
-    ("said", "fix"),
-    [
-        ("WRONGPASS invalid username-password pair", "app.conf.broker_url = 'redis://:PASSWORD@box:6379/0'"),
-        ("Error 111 connecting to box:6379. Connection refused.", "# start what is to listen at box:6379"),
-        ("Error while reading: (104, 'Connection reset by peer')", "app.conf.broker_url = 'rediss://:PASSWORD@box"),
-        ("DB index is out of range", "'redis://:PASSWORD@box:6379/0'"),
-        ("You can't write against a read only replica.", "INFO replication"),
-        ("max number of clients reached", "argsize doctor --apply-pool-shrink"),
-    ],
-)
-def test_the_fix_is_that_of_the_cause(said: str, fix: str) -> None:
-    assert fix in broker_fix(app_with(), URL, why_not(ConnectionError(said)))
-
-
-def test_a_vhost_that_is_refused_is_no_port_that_is_refused() -> None:
-    why = why_not(ConnectionError("Connection.open: (530) NOT_ALLOWED - access to vhost 'a b' refused for user 'u'"))
-    assert "vhost" in why
-    assert "rabbitmqctl add_vhost 'a b'" in broker_fix(app_with("amqp://box"), "amqp://box:5672/a%20b", why)
-
-
-def test_fixes_are_written_as_the_app_writes_its_settings() -> None:
-    django = Celery("site", set_as_current=False)
-    settings = {"CELERY_BROKER_URL": URL}
-    django.config_from_object(type("Settings", (), settings), namespace="CELERY")
-    assert "\nCELERY_BROKER_URL = 'redis://" in broker_fix(django, URL, "the broker wants a password")
-    assert 'CELERY_BROKER_USE_SSL = {"ssl_cert_reqs"' in broker_fix(django, URL, "CERTIFICATE_VERIFY_FAILED")
-    apart = app_with(broker_read_url="redis://reading:6379/0")
-    assert "app.conf.broker_read_url = " in broker_fix(apart, "redis://reading:6379/0", "wants a password")
-    several = app_with("redis://a:6379/0;redis://b:6379/0")
-    assert broker_fix(several, "redis://a:6379/0", "wants a password").endswith("  # with the others of the list")
-
-
-@pytest.mark.parametrize(
-    ("url", "line"),
-    [
-        ("sentinel://a:26379", "'sentinel://:PASSWORD@HOST:26379/0'"),
-        ("redis+socket:///run/redis.sock", "redis-cli -s /run/redis.sock ping"),
-        ("amqps://box:5671//", "'amqps://USER:PASSWORD@HOST:5671//'"),
-        ("rediss://box:6379/0", "'rediss://:PASSWORD@HOST:6379/0'"),
-        ("mongodb://box/x", "app.conf.broker_url = 'mongodb://box/x'"),
-    ],
-)
-def test_brokers_of_other_kinds_get_a_url_of_their_kind(url: str, line: str) -> None:
-    assert line in broker_fix(app_with(), url, "connection refused: nothing listens there")
 
 
 # --- workers that do not answer

@@ -13,6 +13,7 @@ from kombu import Queue
 from support.judging import judged
 
 from celery_argsize.doctor.app import defaulted_tasks, is_of_app, known_queues, queue_of, routed_queues, word_of
+from celery_argsize.doctor.errors import why_not
 from celery_argsize.doctor.facts import (
     NO_APP,
     CeleryProcess,
@@ -26,7 +27,6 @@ from celery_argsize.doctor.facts import (
     WorkerFacts,
 )
 from celery_argsize.doctor.judge.workers import CHECKS
-from celery_argsize.doctor.look.broker import why_not
 from celery_argsize.doctor.look.workers import look_at_workers
 from celery_argsize.doctor.redis_facts import Counted
 

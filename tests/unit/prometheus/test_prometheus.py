@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from celery_argsize import StoreError
 from celery_argsize.advice.advice import ReprLimits
-from celery_argsize.figures.counters import Book, Figures, Rules, TaskStats
+from celery_argsize.figures.counters import Figures, Rules, Tally, TaskStats
 from celery_argsize.figures.summary import summarize
 from celery_argsize.measuring.cuts import CUTS
 from celery_argsize.measuring.json_size import Size
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 sizes = st.builds(lambda chars, extra: Size(chars, chars + extra), st.integers(0, 10**9), st.integers(0, 1000))
-shapes = st.builds(Shape, *[st.integers(1, 10**6)] * 11)
+shapes = st.builds(Shape, *[st.integers(1, 10**6)] * 10)
 cuts = st.builds(Part, st.none() | sizes, st.sampled_from(CUTS), st.just(1024), shape=shapes)
 parts = cuts | st.builds(Part, st.none() | sizes, st.sampled_from(["intact", "custom"]), st.integers(2, 10**6))
 names = st.sampled_from(["scan", "insert", 'a "name"', "å\\n\n%d{}"]) | st.text(max_size=5)
@@ -48,10 +48,10 @@ bounds = st.just(DEFAULT_BUCKETS) | st.sets(st.integers(1, 10**7), min_size=1, m
 
 
 def figures_of(seen: Iterable[Measurement], buckets: tuple[int, ...] = DEFAULT_BUCKETS) -> Figures:
-    book = Book(1000)
+    tally = Tally(1000)
     for measurement in seen:
-        book.add(measurement, Rules(1024, buckets))
-    return Figures("app", book.tasks)
+        tally.add(measurement, Rules(1024, buckets))
+    return Figures("app", tally.tasks)
 
 
 def text_of(figures: Figures, buckets: tuple[int, ...] = DEFAULT_BUCKETS) -> bytes:

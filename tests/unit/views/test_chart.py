@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.pages import page_of, seen
@@ -11,7 +12,18 @@ from support.pages import page_of, seen
 from celery_argsize.advice.advice import TIERS, ReprLimits
 from celery_argsize.figures.counters import Rules
 from celery_argsize.settings import DEFAULT_BUCKETS
-from celery_argsize.views.chart import BAR, BASELINE, axis_of, draw, limit_mark, short
+from celery_argsize.views.chart import BAR, axis_of, bars_of, limit_mark, short
+from celery_argsize.views.page import _environment
+
+if TYPE_CHECKING:
+    from celery_argsize.views.chart import Bar
+
+
+SVG: Any = _environment().get_template("chart.svg.jinja").module
+
+
+def svg(macro: str, drawn: list[Bar]) -> str:
+    return str(getattr(SVG, macro)(drawn))
 
 
 def test_a_limit_is_drawn_where_its_characters_are() -> None:
@@ -29,21 +41,23 @@ def test_a_limit_is_drawn_where_its_characters_are() -> None:
 
 def test_bars_end_at_the_limit_where_the_bucket_does() -> None:
     axis = axis_of([{"1024": 3, "2048": 1}], DEFAULT_BUCKETS)
-    chart = draw(axis, {"1024": 3}, {"2048": 1})
-    left, width = re.findall(r"M(\d+) .*?h(\d+)", chart.whole)[0]
-    assert int(left) + int(width) <= axis.at(1024) * 10 <= int(re.findall(r"M(\d+)", chart.cut)[0])
-    assert chart.words == "1,024: 3; 2,048: 1 truncated"
+    drawn = bars_of(axis, {"1024": 3}, {"2048": 1})
+    left, width = re.findall(r"M(\d+) .*?h(\d+)", svg("whole", drawn))[0]
+    assert int(left) + int(width) <= axis.at(1024) * 10 <= int(re.findall(r"M(\d+)", svg("cut", drawn))[0])
+    assert svg("words", drawn) == "1,024: 3; 2,048: 1 truncated"
 
 
 def test_whole_ones_stand_and_truncated_ones_hang() -> None:
     axis = axis_of([{"128": 1}], DEFAULT_BUCKETS)
-    chart = draw(axis, {"128": 1000, "256": 1}, {"256": 30})
-    heights = [int(found) for found in re.findall(r"v(-?\d+)h", chart.whole + chart.cut)]
+    drawn = bars_of(axis, {"128": 1000, "256": 1}, {"256": 30})
+    heights = [int(found) for found in re.findall(r"v(-?\d+)h", svg("whole", drawn) + svg("cut", drawn))]
     assert heights[0] == -BAR
     assert -BAR < heights[1] < 0 < heights[2] < BAR
-    assert [label.text for label in chart.labels] == ["1k", "1", "30"]
-    assert [label.y > BASELINE for label in chart.labels] == [False, False, True]
-    assert chart.height > draw(axis, {"128": 1000}, {}).height
+    labels = re.findall(r'y="(\d+)">(.*?)<', svg("labels", drawn))
+    assert [text for _, text in labels] == ["1k", "1", "30"]
+    assert [int(y) > SVG.BASELINE for y, _ in labels] == [False, False, True]
+    standing = svg("height", bars_of(axis, {"128": 1000, "256": 1}, {}))
+    assert int(svg("height", drawn)) > int(standing) == SVG.BASELINE
 
 
 #: What docs/metrics.md gives as an example.
@@ -95,9 +109,9 @@ def test_limits_and_tiers_have_their_place_whatever_the_buckets(bounds: tuple[in
 def test_buckets_of_an_apps_own_and_the_last_one_have_their_place() -> None:
     axis = axis_of([{"1000": 1, "50000": 2}, {"+Inf": 1}], (1000, 50_000))
     assert [*axis.bounds] == [1000, 50_000]
-    chart = draw(axis, {"1000": 1, "50000": 2, "+Inf": 1}, {})
-    assert chart.words == "1,000: 1; 50,000: 2; over 50,000: 1"
-    starts = [int(x) for x in re.findall(r"M(\d+)", chart.whole)]
+    drawn = bars_of(axis, {"1000": 1, "50000": 2, "+Inf": 1}, {})
+    assert svg("words", drawn) == "1,000: 1; 50,000: 2; over 50,000: 1"
+    starts = [int(x) for x in re.findall(r"M(\d+)", svg("whole", drawn))]
     assert starts == sorted(starts)
     assert axis_of([], DEFAULT_BUCKETS).at(1024) > 0
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from celery_argsize import ConfigError, Measurement, Part, Size
-from celery_argsize.figures.counters import Book, Figures, Rules
+from celery_argsize.figures.counters import Figures, Rules, Tally
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.settings import DEFAULT_BUCKETS
 from celery_argsize.views.diff import PartChange, compare, diff_text, failures, failures_text, parse_snapshot
@@ -34,12 +34,12 @@ def part(chars: int | None, *, truncated: bool = False) -> Part:
 
 
 def summary(runs: dict[str, list[Run]], since: float | None = None) -> Summary:
-    book = Book(1000)
+    tally = Tally(1000)
     for name, of_task in runs.items():
         for args, kwargs, truncated in of_task:
             parts = part(args, truncated=truncated), part(kwargs)
-            book.add(Measurement(name, "id", *parts, time.time()), Rules(1024, DEFAULT_BUCKETS))
-    return summarize(Figures("music", book.tasks, since=since, updated=since))
+            tally.add(Measurement(name, "id", *parts, time.time()), Rules(1024, DEFAULT_BUCKETS))
+    return summarize(Figures("music", tally.tasks, since=since, updated=since))
 
 
 def snapshot(runs: dict[str, list[Run]], where: str = "a.json", since: float | None = None) -> Snapshot:
@@ -230,7 +230,7 @@ def test_another_schema_is_named() -> None:
 
 def test_keys_that_a_later_version_adds_do_no_harm() -> None:
     assert parse_snapshot(with_part(p999=5), "a.json").tasks["scan"]["args"].count == 1
-    assert parse_snapshot(changed(new={"a": 1}), "a.json").runs == 1
+    assert parse_snapshot(changed(new={"a": 1}), "a.json").total_tasks == 1
 
 
 @pytest.mark.slow

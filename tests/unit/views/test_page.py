@@ -15,7 +15,7 @@ from support.simulate import RULES
 
 from celery_argsize.advice.advice import ReprLimits
 from celery_argsize.advice.adviser import advise
-from celery_argsize.figures.counters import Book, Figures
+from celery_argsize.figures.counters import Figures, Tally
 from celery_argsize.figures.summary import summarize
 from celery_argsize.measuring.measurement import Measurement, Part
 from celery_argsize.settings import DEFAULT_BUCKETS
@@ -156,10 +156,10 @@ def test_where_no_repr_is_known_the_bytes_of_the_json_are_drawn_and_said_to_be()
 
 
 def test_what_is_not_drawn_is_counted_beside() -> None:
-    book = Book(10)
+    tally = Tally(10)
     for args in (Part(None), Part(None, "size", 1024)):
-        book.add(Measurement("a", "id", args, args, NOW), RULES)
-    page = page_of(summarize(Figures("x", book.tasks, NOW, NOW)))
+        tally.add(Measurement("a", "id", args, args, NOW), RULES)
+    page = page_of(summarize(Figures("x", tally.tasks, NOW, NOW)))
     assert Page(page).charts == []
     assert "Never measured, 2 without a JSON form." in page
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Numbers
 from dataclasses import replace
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, strategies as st
+from rich.console import Console
+from rich.screen import Screen
 
 from celery_argsize import Measurement, Part, Size
-from celery_argsize.figures.counters import Book, Figures, Rules
+from celery_argsize.figures.counters import Figures, Rules, Tally
 from celery_argsize.figures.summary import Summary, summarize
 from celery_argsize.settings import DEFAULT_BUCKETS
-from celery_argsize.views.watch import History, Row, View, changes, screen
+from celery_argsize.views.watch import History, Row, View
 from celery_argsize.words import width
 
 if TYPE_CHECKING:
@@ -30,16 +34,16 @@ class Counted:
         self.reset(0)
 
     def reset(self, since: float) -> None:
-        self.book, self.since = Book(10_000), since
+        self.tally, self.since = Tally(10_000), since
 
     def run(self, name: str, *sizes: int, truncated: bool = False, kwargs: int = 0) -> None:
         for size in sizes:
             parts = Part(Size(size, size), "size" if truncated else "intact"), Part(Size(kwargs, kwargs), "intact")
-            self.book.add(Measurement(name, "id", *parts, time.time()), RULES)
+            self.tally.add(Measurement(name, "id", *parts, time.time()), RULES)
 
     @property
     def summary(self) -> Summary:
-        return summarize(Figures("music", self.book.tasks, since=self.since, updated=self.since))
+        return summarize(Figures("music", self.tally.tasks, since=self.since, updated=self.since))
 
 
 @pytest.fixture
@@ -55,8 +59,8 @@ def only(rows: Iterable[Row]) -> Row:
 def test_before_the_second_look_no_rate_is_known(counted: Counted) -> None:
     counted.run("scan", 100, 200, truncated=True)
     row = only(History().add(counted.summary, 50))
-    assert (row.rate, row.trend, row.new_runs, row.new_truncated, row.truncated_lately) == (None, None, 0, 0, 0)
-    assert (row.part, row.max, row.truncated) == ("args", 200, 2)
+    assert (row.rate, row.trend, row.new, row.lately) == (None, None, {}, {})
+    assert (row.part, row.task.args.max, row.task.truncated) == ("args", 200, 2)
 
 
 def test_the_rate_is_that_of_the_last_ten_seconds(counted: Counted) -> None:
@@ -67,7 +71,7 @@ def test_the_rate_is_that_of_the_last_ten_seconds(counted: Counted) -> None:
         counted.run("scan", *[1] * 6)
         row = only(history.add(counted.summary, now))
         assert row.rate == pytest.approx(3)
-        assert row.new_runs == 6
+        assert row.new["runs"] == 6
     for now in range(22, 30, 2):
         row = only(history.add(counted.summary, now))
         assert row.rate == pytest.approx(3 * (30 - now) / 10)
@@ -88,7 +92,7 @@ def test_a_task_that_is_new_counts_from_zero(counted: Counted) -> None:
     history.add(counted.summary, 0)
     counted.run("scan", 1, 2, 3, 4)
     row = only(history.add(counted.summary, 2))
-    assert (row.rate, row.new_runs) == (2, 4)
+    assert (row.rate, row.new["runs"]) == (2, 4)
 
 
 def test_the_trend_is_the_last_minute_against_all_since_the_reset(counted: Counted) -> None:
@@ -99,10 +103,10 @@ def test_the_trend_is_the_last_minute_against_all_since_the_reset(counted: Count
     counted.run("scan", *[200] * 10, truncated=True)
     row = only(history.add(counted.summary, 4))
     assert row.trend == pytest.approx(200 / 125 - 1)
-    assert row.truncated_lately == 10
+    assert row.lately["truncated"] == 10
     assert only(history.add(counted.summary, 60)).trend == pytest.approx(200 / 125 - 1)
     row = only(history.add(counted.summary, 130))
-    assert (row.trend, row.truncated_lately, row.new_truncated) == (None, 0, 0)
+    assert (row.trend, row.lately["truncated"], row.new["truncated"]) == (None, 0, 0)
 
 
 def test_the_trend_is_that_of_the_larger_part(counted: Counted) -> None:
@@ -122,7 +126,7 @@ def test_after_a_reset_nothing_is_negative_and_counting_begins_anew(counted: Cou
     counted.reset(1)
     counted.run("scan", 10, 10)
     row = only(history.add(counted.summary, 2))
-    assert (row.new_runs, row.rate, row.truncated_lately, row.trend) == (2, 1, 0, 0)
+    assert (row.new["runs"], row.rate, row.lately["truncated"], row.trend) == (2, 1, 0, 0)
 
 
 def test_a_reset_shows_even_where_more_ran_since_than_before(counted: Counted) -> None:
@@ -131,7 +135,7 @@ def test_a_reset_shows_even_where_more_ran_since_than_before(counted: Counted) -
     history.add(counted.summary, 0)
     counted.reset(1)
     counted.run("scan", 10, 10, 10)
-    assert only(history.add(counted.summary, 2)).new_runs == 3
+    assert only(history.add(counted.summary, 2)).new["runs"] == 3
 
 
 def test_a_reset_of_one_task_leaves_the_others(counted: Counted) -> None:
@@ -139,11 +143,11 @@ def test_a_reset_of_one_task_leaves_the_others(counted: Counted) -> None:
     counted.run("scan", 10, 10)
     counted.run("insert", 5, 5, 5)
     history.add(counted.summary, 0)
-    counted.book.clear("scan")
+    counted.tally.clear("scan")
     counted.run("insert", 5)
-    assert only(history.add(counted.summary, 2)).new_runs == 1
+    assert only(history.add(counted.summary, 2)).new["runs"] == 1
     counted.run("scan", 10)
-    assert [row.new_runs for row in history.add(counted.summary, 4)] == [1, 0]
+    assert [row.new["runs"] for row in history.add(counted.summary, 4)] == [1, 0]
 
 
 def test_what_is_remembered_is_a_minute(counted: Counted) -> None:
@@ -173,16 +177,35 @@ def test_whatever_happens_nothing_is_negative_and_no_more_than_was_counted(
         if what == "reset":
             counted.reset(now)
         elif what == "forget":
-            counted.book.clear(name)
+            counted.tally.clear(name)
         else:
             counted.run(name, *[size] * size, truncated=size > 4)
         now += later
         for row in history.add(counted.summary, now):
-            task = next(task for task in counted.summary.tasks if task.name == row.name)
-            assert 0 <= row.new_runs <= task.count
-            assert 0 <= row.new_truncated <= row.truncated_lately <= row.truncated == task.truncated
+            task = next(task for task in counted.summary.tasks if task.name == row.task.name)
+            assert 0 <= row.new["runs"] <= task.count
+            assert 0 <= row.new["truncated"] <= row.lately["truncated"] <= row.task.truncated == task.truncated
             assert row.rate is None or 0 <= row.rate * 0.5 <= task.count
             assert row.trend is None or row.trend >= -1
+
+
+def screen(view: View, columns: int, lines: int, *, color: bool = False) -> list[str]:
+    """What rich paints on a terminal of that size, without the empty lines at its end."""
+    console = Console(
+        file=StringIO(),
+        width=columns,
+        height=lines,
+        force_terminal=True,
+        color_system="standard" if color else None,
+        _environ={},
+    )
+    with console.capture() as capture:
+        console.print(Screen(view), end="")
+    shown = [line.rstrip() for line in capture.get().split("\n")]
+    assert len(shown) == lines
+    while shown and not shown[-1]:
+        shown.pop()
+    return shown
 
 
 def view_of(names: Iterable[str], **more: object) -> View:
@@ -202,8 +225,8 @@ def view_of(names: Iterable[str], **more: object) -> View:
     st.integers(1, 20),
     st.sampled_from(["", "cannot read from Redis: no connection"]),
 )
-def test_the_screen_fits_any_terminal(names: list[str], columns: int, lines: int, trouble: str) -> None:
-    shown = screen(view_of(names, trouble=trouble), columns, lines)
+def test_the_screen_fits_any_terminal(names: list[str], columns: int, lines: int, stale: str) -> None:
+    shown = screen(view_of(names, stale=stale), columns, lines)
     assert len(shown) <= lines
     assert max(map(width, shown)) <= columns
 
@@ -245,7 +268,7 @@ def test_on_a_narrow_terminal_columns_go_but_numbers_are_never_cut() -> None:
 
 
 def test_old_figures_are_marked_as_such() -> None:
-    shown = screen(view_of(["scan"], trouble="Last read: then; cannot read"), 100, 24)
+    shown = screen(view_of(["scan"], stale="Last read: then; cannot read"), 100, 24)
     assert "OLD FIGURES. Last read: then; cannot read" in shown
     assert any("scan" in line for line in shown)
 
@@ -253,22 +276,19 @@ def test_old_figures_are_marked_as_such() -> None:
 def test_nothing_measured_yet_is_said(counted: Counted) -> None:
     view = View(URL, counted.summary, ())
     assert "Nothing has been measured yet." in "\n".join(screen(view, 100, 24))
-    assert "Of tasks with 'x' in their names, nothing" in "\n".join(screen(replace(view, wanted="x"), 100, 24))
+    assert "Of tasks with 'x' in their names, nothing" in "\n".join(screen(replace(view, name_filter="x"), 100, 24))
 
 
-def test_what_is_new_and_bad_is_painted_and_a_steep_trend() -> None:
-    def paint(text: str, kind: str) -> str:
-        return f"<{kind}:{text.strip()}>"
-
-    row = screen(view_of(["scan"]), 100, 24, paint)[4]
-    assert "<bad:1 (+1)>" in row
-    assert "<warn:↑ +29 %>" in row
+def test_what_is_new_and_bad_is_colored_and_a_steep_trend() -> None:
+    row = screen(view_of(["scan"]), 100, 24, color=True)[4].replace(" ", "")
+    assert "\x1b[1;31m1(+1)\x1b[0m" in row, "bold and red"
+    assert "\x1b[33m↑+29%\x1b[0m" in row, "yellow"
 
 
 def test_lines_are_for_tasks_that_ran_and_for_programs() -> None:
     view = view_of(["music.scan", "music insert"])
-    idle = replace(view.rows[0], new_runs=0)
-    (line,) = changes([idle, view.rows[1]], 0)
+    idle = replace(view.rows[0], new=Numbers())
+    (line,) = replace(view, rows=[idle, view.rows[1]]).changes(0)
     assert line == (
         "1970-01-01T00:00:00Z runs=1 rate=0.5 part=args p50=2097152 p95=2234567 max=2234567 truncated=1 "
         "new_truncated=1 trend=+29% task=music.scan"
@@ -280,5 +300,5 @@ def test_a_hostile_name_cannot_move_the_cursor(counted: Counted) -> None:
     history = History()
     history.add(Counted().summary, 0)
     view = View(URL, counted.summary, history.add(counted.summary, 2))
-    for line in [*screen(view, 100, 24), *changes(view.rows, 0)]:
+    for line in [*screen(view, 100, 24), *view.changes(0)]:
         assert line.isprintable()

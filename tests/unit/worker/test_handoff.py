@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from celery_argsize.figures.counters import OTHER, Book, Rules, TaskStats
+from celery_argsize.figures.counters import OTHER, Rules, Tally, TaskStats
 from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import Measurement, Part
 from celery_argsize.measuring.repr_shape import Shape
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 RULES = Rules(1024, DEFAULT_BUCKETS)
 
 #: The largest message there is: names and ids are as long as the recorder lets them be.
-HUGE = Part(Size(2**40, 2**40), "custom", 2**31, 100, 2**31, Shape(*[2**40] * 11))
+HUGE = Part(Size(2**40, 2**40), "custom", 2**31, 100, 2**31, Shape(*[2**40] * 10))
 LONG = Measurement("n" * 160, "i" * 64, HUGE, HUGE, time.time(), "h" * 64)
 
 
@@ -56,13 +56,13 @@ def test_children_hand_over_side_by_side_and_a_killed_one_loses_nothing(pipe: Pi
 
     for pid in [fork(child) for _ in range(6)]:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-    book = Book(10)
-    pipe.drain(book)
-    expected = Book(10)
+    tally = Tally(10)
+    pipe.drain(tally)
+    expected = Tally(10)
     for number in [*range(300)] * 6:
         expected.add(measurement(number), RULES)
-    assert book.tasks["scan"].counts == expected.tasks["scan"].counts
-    assert book.tasks["scan"].maxima["args.max_chars"].value == 299
+    assert tally.tasks["scan"].counts == expected.tasks["scan"].counts
+    assert tally.tasks["scan"].maxima["args.max_chars"].value == 299
     pipe.close()
 
 
@@ -70,21 +70,21 @@ def test_a_full_pipe_blocks_nobody_and_what_it_had_no_room_for_comes_later(pipe:
     count = 50_000  # several times the pipe
     for number in range(count):
         pipe.put(measurement(number, f"task {number % 5}"))
-    book = Book(10)
-    pipe.drain(book)
-    assert 0 < book.count < count, "the pipe was full, and part of it was kept back"
+    tally = Tally(10)
+    pipe.drain(tally)
+    assert 0 < tally.count < count, "the pipe was full, and part of it was kept back"
     pipe.put(measurement(count))
     for _ in range(10):
         pipe.linger(0)
-        pipe.drain(book)
-    expected = Book(10)
+        pipe.drain(tally)
+    expected = Tally(10)
     for number in range(count):
         expected.add(measurement(number, f"task {number % 5}"), RULES)
     expected.add(measurement(count), RULES)
-    assert {name: stats.counts for name, stats in book.tasks.items()} == {
+    assert {name: stats.counts for name, stats in tally.tasks.items()} == {
         name: stats.counts for name, stats in expected.tasks.items()
     }
-    assert {name: stats.maxima for name, stats in book.tasks.items()} == {
+    assert {name: stats.maxima for name, stats in tally.tasks.items()} == {
         name: stats.maxima for name, stats in expected.tasks.items()
     }
     pipe.close()
@@ -95,12 +95,12 @@ def test_exemplars_that_a_full_pipe_kept_back_come_later_too(pipe: PipeHandoff) 
         pipe.put(measurement(1))
     for number in (3000, 5000, 70_000):
         pipe.put(measurement(number))
-    book = Book(10)
-    pipe.drain(book)
-    assert book.tasks["scan"].exemplars == {}
+    tally = Tally(10)
+    pipe.drain(tally)
+    assert tally.tasks["scan"].exemplars == {}
     assert pipe.linger(0) == 0
-    pipe.drain(book)
-    found = book.tasks["scan"].exemplars
+    pipe.drain(tally)
+    found = tally.tasks["scan"].exemplars
     assert {field: (seen.bytes, seen.task_id) for field, seen in found.items()} == {
         "args.last_le.4096": (3000, "id-3000"),
         "args.last_le.8192": (5000, "id-5000"),
@@ -123,11 +123,11 @@ def test_the_longest_message_is_written_whole_or_not_at_all_on_any_system(
     monkeypatch.setattr(select, "PIPE_BUF", 512)  # the least that POSIX allows
     for _ in range(10_000):
         pipe.put(LONG)
-    book = Book(10)
-    pipe.drain(book)
+    tally = Tally(10)
+    pipe.drain(tally)
     pipe.linger(1)
-    pipe.drain(book)
-    assert book.count == 10_000
+    pipe.drain(tally)
+    assert tally.count == 10_000
     assert max(written) <= 512
     pipe.close()
 
@@ -137,12 +137,12 @@ def test_what_a_full_pipe_kept_back_says_of_hosts_comes_later_too(pipe: PipeHand
     while not pipe._kept:
         pipe.put(measurement(1))
     pipe.put(Measurement("scan", "id", cut, cut, 7.5, "web-1"))
-    book = Book(10)
-    pipe.drain(book)
-    assert book.origins.hosts == {}
+    tally = Tally(10)
+    pipe.drain(tally)
+    assert tally.origins.hosts == {}
     assert pipe.linger(0) == 0
-    pipe.drain(book)
-    seen = book.origins.hosts["web-1"]
+    pipe.drain(tally)
+    seen = tally.origins.hosts["web-1"]
     assert seen == {"seen": (0, 7.5), "size:args:scan": (1024, 7.5), "size:kwargs:scan": (1024, 7.5)}
     pipe.close()
 
@@ -155,11 +155,11 @@ def test_counters_go_the_same_way_and_what_found_no_room_in_time_is_told(pipe: P
     kept = pipe._kept.count
     assert kept > 0
     assert pipe.linger(0.01) == kept, "runs that are still kept back"
-    book = Book(10)
-    pipe.drain(book)
+    tally = Tally(10)
+    pipe.drain(tally)
     assert pipe.linger(1) == 0
-    pipe.drain(book)
-    assert book.tasks["scan"].counts["errors"] == 5
+    pipe.drain(tally)
+    assert tally.tasks["scan"].counts["errors"] == 5
     pipe.close()
 
 
@@ -172,10 +172,10 @@ def test_a_message_that_cannot_be_read_is_an_error_and_those_around_it_count(
     os.write(pipe._fd, len(damaged).to_bytes(2, "little") + damaged)
     for _ in range(1000):
         pipe.put(measurement(2))
-    book = Book(10)
-    pipe.drain(book)
-    assert book.tasks["scan"].counts["count"] == 3000
-    assert book.tasks[OTHER].counts == {"errors": 1}
+    tally = Tally(10)
+    pipe.drain(tally)
+    assert tally.tasks["scan"].counts["count"] == 3000
+    assert tally.tasks[OTHER].counts == {"errors": 1}
     assert "no marshal" not in caplog.text
     pipe.close()
 
@@ -190,9 +190,9 @@ def test_a_spawned_child_opens_the_pipe_by_its_path() -> None:
         PipeWriter(fd, RULES, 10).put(measurement(7))
 
     os.waitpid(fork(child), 0)
-    book = Book(10)
-    pipe.drain(book)
-    assert book.count == 1
+    tally = Tally(10)
+    pipe.drain(tally)
+    assert tally.count == 1
     pipe.close()
     assert not os.path.exists(os.path.dirname(path))  # noqa: PTH110, PTH120
 
@@ -229,7 +229,7 @@ def test_within_one_process_memory_is_bounded_and_nothing_is_lost(monkeypatch: p
     for thread in threads:
         thread.join()
     assert len(handoff._queue) <= 50
-    book = Book(10)
-    handoff.drain(book)
-    handoff.drain(book)
-    assert book.count == 20_004
+    tally = Tally(10)
+    handoff.drain(tally)
+    handoff.drain(tally)
+    assert tally.count == 20_004

@@ -89,6 +89,18 @@ def test_our_commands_cost_celery_s_command_line_a_few_small_modules() -> None:
 
 
 @pytest.mark.smoke
+def test_libraries_of_the_extra_cli_are_imported_by_who_needs_them() -> None:
+    said = in_a_new_process("""
+        import importlib, sys
+        from celery_argsize.commands.group import COMMANDS
+        for name in COMMANDS:
+            importlib.import_module(f"celery_argsize.commands.{name}")
+        print(*sorted({"jinja2", "psutil", "rich"} & set(sys.modules)))
+    """)
+    assert said == "\n"
+
+
+@pytest.mark.smoke
 def test_a_producer_imports_nothing_that_only_a_worker_needs() -> None:
     printed = in_a_new_process("""
         import sys

@@ -1,0 +1,162 @@
+"""Judges of the clients of each Redis: how many there are, and how many the configuration can open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from celery_argsize.connections.budget import connection_budget
+from celery_argsize.connections.model import GREEN, live_items, totals
+from celery_argsize.doctor.app import setting, transport_option
+from celery_argsize.doctor.checks import Outcome, fail, ok, unknown, warn
+from celery_argsize.doctor.facts import Unavailable
+from celery_argsize.doctor.redis_facts import FULL, NO_RIGHT, RIGHTS
+from celery_argsize.errors import ConfigError
+from celery_argsize.words import counted, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from celery_argsize.connections.budget import ConnectionBudget
+    from celery_argsize.doctor.facts import Facts, Node
+    from celery_argsize.doctor.redis_facts import Role, ServerFacts
+
+#: Parts of a limit, of clients or of memory: where a burst may meet it, and where the next one does.
+NEARLY_FULL: Final = 0.80
+NO_ROOM: Final = 0.95
+
+#: Groups of clients that are shown: the rest are few.
+SHOWN: Final = 6
+
+#: With more clients than small hosted plans take, connections without a bound are no trouble.
+SMALL: Final = 100
+
+
+def each_server(
+    judge: Callable[[Facts, ServerFacts], Iterable[Outcome]], role: Role | None = None
+) -> Callable[[Facts], list[Outcome]]:
+    """The judge of a check: *judge* for each server that has *role*."""
+
+    def judge_all(facts: Facts) -> list[Outcome]:
+        outcomes = []
+        for server in facts.redis.get():
+            if role is None or role in server.roles:
+                try:
+                    answers = [*judge(facts, server)]
+                except Unavailable as exc:
+                    allow = f"ACL SETUSER NAME {RIGHTS}" if str(exc) == NO_RIGHT else ""
+                    answers = [unknown(str(exc), fix=allow)]
+                outcomes += [each._replace(subject=each.subject or server.subject) for each in answers]
+        return outcomes
+
+    return judge_all
+
+
+def number(server: ServerFacts, name: str) -> int:
+    """The number that INFO has under *name*; raises ``Unavailable`` if it has none."""
+    server.need("info")
+    value = server.info.get(name)
+    if not isinstance(value, (int, float)):
+        raise Unavailable(f"its INFO has no {name}")  # noqa: EM102, TRY003
+    return int(value)
+
+
+def clients(_: Facts, server: ServerFacts) -> Iterable[Outcome]:
+    """How many clients there are, against maxclients."""
+    larger = f"{server.cli} CONFIG SET maxclients NUMBER  # or a plan with more clients"
+    fewer = "celery -A proj argsize doctor --apply-pool-shrink\n# see redis.forecast for settings that fit"
+    if server.error == FULL:
+        reason = "whoever reconnects or sends a task is refused"
+        yield fail(reason, FULL, fix=f"# stop a worker, or another client: these need one\n{larger}\n{fewer}")
+        return
+    most, listed = _most(server), sum(group.clients for group in server.holders)
+    count = number(server, "connected_clients") - 1 if "holders" in server.missed else listed
+    figure = f"{count:,} of {most:,} clients"
+    fix = "\n".join([*_held(server), fewer, larger])
+    if count >= most * NO_ROOM:
+        yield fail("the next few clients are refused: max number of clients reached", figure, fix=fix)
+    elif count >= most * NEARLY_FULL:
+        yield warn("it is nearly out of clients; a restart of a worker opens more at once", figure, fix=fix)
+    else:
+        most_alike = [", ".join(filter(None, group[1:])) for group in server.holders[:1]]
+        alike = f"; the most alike: {server.holders[0].clients} ({most_alike[0]})" if most_alike else ""
+        yield ok(f"there is room{alike}", figure)
+
+
+def _held(server: ServerFacts) -> list[str]:
+    """Who holds the connections, as lines of a table."""
+    if "holders" in server.missed:
+        return [f"# who holds them is not known: {server.missed['holders']}"]
+    rows = [(f"{group.clients:,}", *(cell or "-" for cell in group[1:])) for group in server.holders[:SHOWN]]
+    rest = sum(group.clients for group in server.holders[SHOWN:])
+    others = [(f"{rest:,}", "others", "", "")] if rest else []
+    head = ("who holds them:", "name", "from", "what they do")
+    return [line.strip() for line in table([head, *rows, *others], right=False)]
+
+
+def _most(server: ServerFacts) -> int:
+    server.need("info")
+    if not server.maxclients:
+        server.need("config")
+        raise Unavailable("it does not say its maxclients")  # noqa: EM101, TRY003
+    return server.maxclients
+
+
+def forecast(facts: Facts, server: ServerFacts) -> Iterable[Outcome]:
+    """How many connections the configuration can open at most, against maxclients."""
+    most, nodes = _most(server), facts.workers.found.nodes if facts.workers.found else ()
+    budget = budget_for(facts, most, nodes)
+    opened = opened_by(nodes, budget) if nodes else budget.servers
+    count = opened.get(server.places[0].address, 0)
+    workers = f"one worker is assumed, with concurrency {budget.setup.concurrency}"
+    if nodes:
+        at_once = sum(concurrency for _, concurrency in live_pools(nodes).values())
+        workers = f"{counted(len(nodes), 'live worker')}, {at_once:,} tasks at once"
+    shown = "any number" if count is None else f"{count:,} at most"
+    figure = f"{shown} of {most:,} clients ({workers}; 1 process sending)"
+    if count is None and most > SMALL:
+        yield ok("nothing bounds them, but there is much room", figure)
+    elif count is None or count + budget.reserve > most:
+        reason = "under load, this configuration opens more connections than the Redis takes"
+        yield warn(reason, figure, fix=_fitting(facts, budget))
+    else:
+        yield ok("all that this configuration can open fits", figure)
+
+
+def live_pools(nodes: Iterable[Node]) -> dict[str, tuple[str, int]]:
+    """Worker → its pool, and the most tasks that it runs at once: the maximum of ``--autoscale``."""
+    most = {node.name: (node.stats.get("autoscaler") or {}).get("max") or 0 for node in nodes}
+    return {node.name: (node.pool, max(node.concurrency, most[node.name])) for node in nodes}
+
+
+def opened_by(
+    nodes: Iterable[Node], budget: ConnectionBudget, plan: Mapping[str, int] | None = None
+) -> dict[str, int | None]:
+    """Redis → connections at most of *nodes* once *plan* is done; ``None``: any number."""
+    to = plan or {}
+    pools = [(pool, to.get(name, size)) for name, (pool, size) in live_pools(nodes).items()]
+    return totals(live_items(budget.setup, pools))
+
+
+def budget_for(facts: Facts, most: int, nodes: Iterable[Node]) -> ConnectionBudget:
+    """The budget of the app with *nodes* for its workers.
+
+    Raises:
+        Unavailable: there is no app, or its settings cannot work.
+    """
+    pools = live_pools(nodes).values()
+    concurrency = max((concurrency for _, concurrency in pools), default=0) or None
+    pool = next((pool for pool, _ in pools if pool in GREEN), None)
+    try:
+        return connection_budget(facts.app, most, max(1, len(pools)), concurrency, pool=pool)
+    except ConfigError as exc:
+        raise Unavailable(str(exc)) from None
+
+
+def _fitting(facts: Facts, budget: ConnectionBudget) -> str:
+    """Lines with which all fits."""
+    if budget.settings is None:
+        return "# no settings fit: docs/connections.md says what makes room"
+    return "\n".join(
+        transport_option(facts.app, name, value) if name == "max_connections" else setting(facts.app, name, value)
+        for name, value in budget.settings.items()
+    )
