@@ -68,7 +68,7 @@ LINEAR: Final = 1.3
 def cut(size: int) -> Part:
     """A part of *size* characters, made of records of about 100 characters, whose repr Celery cut."""
     need, records = size * 5 // 4, max(1, size // 100)
-    shape = Shape(need, 3, need, need, 1024, 1024, 7 * records, 6 * records, 2 * records, records + 2, 3 * records)
+    shape = Shape(need, 3, need, need, 1024, 1024, 7 * records, 6 * records, records + 2, 3 * records)
     return Part(Size(size, size), "size", 1024, limit=1024, shape=shape)
 
 
@@ -103,7 +103,7 @@ def filled(names: int) -> dict[str, TaskStats]:
     for number, bound in enumerate((*DEFAULT_BUCKETS, DEFAULT_BUCKETS[-1] * 2)):
         for verdict in verdicts:
             for levels in (2, 5):
-                shape = Shape(bound - 1, levels, *[bound] * 9) if verdict in verdicts[:3] else None
+                shape = Shape(bound - 1, levels, *[bound] * 8) if verdict in verdicts[:3] else None
                 part = Part(Size(bound - 1, bound + number % 2), verdict, bound - 1, shape=shape)
                 tally.add(Measurement("any", f"{number:032x}", part, part, 1e9 + number), RULES)
     (stats,) = tally.tasks.values()

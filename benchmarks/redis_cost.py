@@ -86,7 +86,7 @@ PIECE: Final = 0.02
 def make_shape(rng: random.Random, chars: int, need: int, header: int) -> Shape:
     """Shape of a part that Celery cut, much like a list of records."""
     items = chars // 15
-    sums = (need, need * 21 // 20, header, header * 21 // 20, items, items, items // 2, items // 6, 3 * items)
+    sums = (need, need * 21 // 20, header, header * 21 // 20, items, items, items // 6, 3 * items)
     return Shape(need, rng.choice((2, 3, 4, 5)), *sums)
 
 

@@ -6,10 +6,13 @@ import logging
 import math
 import time
 import traceback
-from contextlib import suppress
-from typing import Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
 from celery_argsize.errors import ArgsizeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: The one logger of this package.
 logger: Final = logging.getLogger("celery_argsize")
@@ -39,6 +42,14 @@ class FailureLog:
         self.count += 1
         with suppress(Exception):  # a log handler or filter of the app's may raise
             self._log(error, level)
+
+    @contextmanager
+    def caught(self, level: int = logging.WARNING) -> Iterator[None]:
+        """Report an exception that the block raises, and go on behind it."""
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it must not get out
+            self.report(exc, level)
 
     def _log(self, error: BaseException, level: int) -> None:
         # The text of a foreign error may quote an argument.

@@ -113,7 +113,7 @@ def _release(location: Location, wrote: Mapping[str, bool], task: str | None) ->
         with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
             _broadcast(app, RELEASE, {"base": location.settings.base, "task": task}, others)
     if monitor is not None and monitor.flusher is not None:
-        monitor.flusher.release(REPLY_TIMEOUT, forget=True, task=task)
+        monitor.flusher.release(REPLY_TIMEOUT, task=task)
 
 
 def _broadcast(app: Celery, command: str, arguments: dict[str, Any], workers: list[str] | None = None) -> Any:

@@ -189,7 +189,7 @@ class TaskStats:
         self.counts[fields.cuts_le[deep][bucket]] += 1
         self.counts[fields.cuts_need_le[deep][bucket]] += shape.need
         lengths = shape.bytes, shape.escaped, shape.sent_bytes, shape.sent_escaped
-        pieces = shape.commas, shape.keys, shape.containers, shape.pile
+        pieces = shape.commas, shape.keys, shape.containers, shape.chain_steps
         for name, by in zip(fields.cut_sums, lengths + pieces, strict=True):
             self.counts[name] += by
         self._keep_maximum(fields.max_levels, shape.levels)

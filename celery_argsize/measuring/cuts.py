@@ -1,8 +1,8 @@
-"""What Celery did to an argsrepr: the header that came with the message, held against the value it describes.
+"""What Celery did to an argsrepr: the header that came with a message, held against the value that it shows.
 
-Pure: a text and a value in, a verdict out. Cheap where it can be: what was cut has ``...`` in it, and the marks outside
-quotes settle most headers that have. Where such dots may be part of a text (``'Loading...'``), the length of the whole
-repr tells, or the header is read side by side with the value (``header_walk``).
+Cheap where it can be: a header that was cut has ``...`` in it, and most often the dots outside quotes settle the rest.
+Where dots may be part of a text (``'Loading...'``), the length of the whole repr tells, or the header is read side by
+side with the value (``header_match``).
 
 Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate``.
 """
@@ -24,25 +24,25 @@ MOST_LOOKED_AT: Final = 5000
 Verdict = Literal["intact", "size", "depth", "both", "custom", "unknown"]
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
-#: The verdicts that mean: Celery cut it; and by what, in words.
+#: The verdicts that mean that Celery cut the repr, and by what.
 CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
 CUTS: Final = tuple(CAUSES)
 
 #: Celery's ``argsrepr_maxsize`` and ``kwargsrepr_maxsize``, in characters (celery.app.amqp.AMQP).
 DEFAULT_LIMIT: Final = 1024
 
-#: Levels that a repr shows: Celery's default for ``task_repr_maxlevels``, and before 5.7 a fixed number.
+#: Levels that a repr shows: Celery's default for ``task_repr_maxlevels``; before 5.7 a fixed number.
 DEFAULT_LEVELS: Final = 3
 
-#: Where a cut can be: dots with the end of a text, of a container or of the header behind them, or the next member.
+#: Dots where a cut can be: before the end of a text, of a container or of the header, or before the next member.
 _MARK: Final = re.compile(r"\.\.\.(?:['\])},]|$)")
-#: A container that is empty, cut, or begins with a text, a number, a constant, an object or another container.
+#: The beginning of a container as saferepr writes it, up to its first member.
 _SAFEREPR: Final = re.compile(r"[(\[{]+(?:[\])},.'\"<\d-]|b'|None\b|True\b|False\b|nan\b|inf\b|[A-Za-z_][\w.]*\()")
 #: A quote that may be part of a text, or end one that ends in a backslash; and bytes, in which none is escaped.
 _UNCLEAR: Final = re.compile(r"\\'(?:[,\])}]|: |$)|(?:[(\[{]|, |: )b'")
 _CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 _SIZED: Final = _CONTAINERS | {str, bytes}
-#: What stands for a container below the last level; its opener is not the one of an object's repr.
+#: What stands for a container below the last level. An object's repr has a letter before its bracket.
 _DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.{3,}(?:,\)|[)\]}])?")
 #: What opens an object's repr.
 _CALL: Final = re.compile(r"\w\(")
@@ -55,49 +55,48 @@ class Reading(NamedTuple):
     """What a header shows."""
 
     verdict: Verdict
-    """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the caller's own; ``unknown``: none."""
+    """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the caller's own text; ``unknown``: no header."""
     levels: int = 0
-    """Where it was cut by depth: how many levels it shows (the producer's ``task_repr_maxlevels``); else 0."""
+    """Where it was cut by depth: the levels it shows, which is the sender's ``task_repr_maxlevels``. Else 0."""
     limit: int = 0
-    """Where it was cut by size: the producer's limit in characters, at most; 0 where the cut does not tell."""
+    """Where it was cut by size: the sender's limit in characters, at most. 0 where that cannot be told."""
 
 
-_UNKNOWN: Final = Reading("unknown")
 _INTACT: Final = Reading("intact")
 _CUSTOM: Final = Reading("custom")
-_DOTTED: Final = Reading("intact")  # but for a text that ends in dots, and may have been cut there
 
 
 def read_header(header: object, value: object) -> Reading:
-    """What Celery did to *header*, the ``argsrepr`` or ``kwargsrepr`` of *value*; ``None`` where the message had none.
+    """What Celery did to *header*, the ``argsrepr`` or ``kwargsrepr`` of *value*; ``None``: the message had none.
 
-    A text that the caller wrote itself (``argsrepr=`` of ``apply_async``) is known as such unless it begins and ends
-    as the repr of *value* would, and is as long as each member: without a cut in it, such a one counts as intact.
+    A text of the caller's own (``argsrepr=`` of ``apply_async``) counts as intact if it begins and ends as the repr of
+    *value* would, is no shorter than any member, and has no dots where a cut can be.
     """
     if type(header) is not str or not header or len(header) > MOST_READ:
-        return _UNKNOWN
+        return Reading("unknown")
     try:
         if not _begins_like(header, value):
             return _CUSTOM
         if _MARK.search(header) is not None:
             return _read_marks(header, value)
         return _CUSTOM if _has_longer_member(value, len(header)) else _INTACT
-    except Exception:  # noqa: BLE001 - foreign, too deep, or a value whose own code raises
-        return _by_look(header)
+    except Exception:  # noqa: BLE001 - another value's repr, a nest too deep, or code of the value that raises
+        return _read_alone(header)
 
 
 def _read_marks(header: str, value: object) -> Reading:
+    """The reading of a header with dots where a cut can be."""
     if _SAFEREPR.match(header) is None:
         return _CUSTOM
     limit, first = _limit(header), header.find("...")
     if limit and first >= limit - 4 and header[first - 1] not in "([{":
         return Reading("size", 0, limit)  # the only dots are behind the last member that is shown, or at its end
-    reading = _glance(header)
-    if reading is _DOTTED:
-        if _has_longer_member(value, len(header)):
-            return Reading("size")
-        reading = _INTACT if _is_as_long_as_whole(header, value) else None
-    return reading or _side_by_side(header, value)
+    reading, dotted_text = _read_outside_texts(header)
+    if not dotted_text:
+        return reading or _side_by_side(header, value)
+    if _has_longer_member(value, len(header)):
+        return Reading("size")
+    return _INTACT if _is_as_long_as_whole(header, value) else _side_by_side(header, value)
 
 
 def _has_longer_member(value: Any, length: int) -> bool:
@@ -125,18 +124,15 @@ def _begins_like(header: str, value: Any) -> bool:
     return beginning is None or header[1] in beginning or header.startswith(", ...", 1)
 
 
-def _glance(header: str) -> Reading | None:
-    """The reading by the marks outside quotes; ``None`` where a quote may be part of a text, so that it is not clear.
-
-    ``_DOTTED`` where nothing but a text that ends in dots may be a cut.
-    """
+def _read_outside_texts(header: str) -> tuple[Reading | None, bool]:
+    """The reading by the dots outside quotes, or ``None`` where quotes are unclear; whether only a text may be cut."""
     texts, bare = "", header
     if "'" in header:
         if ("b'" in header or "\\'" in header) and _UNCLEAR.search(header) is not None:
-            return None
+            return None, False
         pieces = (header.replace("\\'", "") if "\\" in header else header).split("'")
         if not len(pieces) % 2:
-            return None
+            return None, False
         bare, texts = "'".join(pieces[::2]), "'".join(pieces[1::2]) + "'"
     limit = _limit(header)
     size, levels = limit > 0, 0
@@ -147,20 +143,20 @@ def _glance(header: str) -> Reading | None:
         elif not levels:
             shown = bare[: at - 1]
             if size and "..." in shown and _CALL.search(shown) is not None:
-                return None  # the bracket of an object that was cut may be open
+                return None, False  # the bracket of an object that was cut may be open
             levels = sum(map(shown.count, "([{")) - sum(map(shown.count, ")]}"))
         at = bare.find("...", at + 3)
     if size:
-        return Reading("both" if levels else "size", levels, limit)
-    if "...'" not in texts:
-        return Reading("depth", levels) if levels else _INTACT
-    return None if levels else _DOTTED
+        return Reading("both" if levels else "size", levels, limit), False
+    if "...'" in texts:
+        return None, not levels
+    return Reading("depth", levels) if levels else _INTACT, False
 
 
 def _side_by_side(header: str, value: object) -> Reading:
     walk = HeaderWalk(header)
     walk.run(value)
-    if walk.custom:
+    if walk.mismatched and not walk.matched:
         return _CUSTOM
     if not walk.size:
         return Reading("depth", walk.depth) if walk.depth else _INTACT
@@ -170,7 +166,7 @@ def _side_by_side(header: str, value: object) -> Reading:
 def _is_as_long_as_whole(header: str, value: object) -> bool:
     """Whether *header* is as long as the whole repr, so that no text in it was cut.
 
-    A text that is cut gets shorter, or, if it loses just as much as the dots take, nothing but brackets follows it.
+    A text that is cut gets shorter. If it loses just as much as the dots take, nothing but brackets follows it.
     """
     if header.rstrip(")]},").endswith("...'"):
         return False
@@ -179,26 +175,26 @@ def _is_as_long_as_whole(header: str, value: object) -> bool:
 
 
 def levels_of(value: Any) -> int:
-    """Levels of containers in *value*; 0 where that is not told fast."""
+    """Levels of nested containers in *value*; 0 where it has too many members to look through."""
     levels, layer, looked_at = 0, [value], 0
     while layer:
         levels += 1
         looked_at += sum(map(len, layer))
         if looked_at > MOST_LOOKED_AT:
             return 0
-        members = chain.from_iterable(one.values() if type(one) is dict else one for one in layer)
+        members = chain.from_iterable(each.values() if type(each) is dict else each for each in layer)
         layer = [member for member in members if type(member) in _CONTAINERS]
     return levels
 
 
 def _limit(header: str) -> int:
-    """The most that the limit can be, from a cut between members: saferepr stops as soon as it is reached."""
+    """The most that the sender's limit can be, where it cut between members: saferepr stops once it is reached."""
     shown = header.rstrip(")]},")
     return len(shown) - 5 if shown.endswith(", ...") else 0
 
 
-def _by_look(header: str) -> Reading:
-    """The reading by the header alone: marks outside quotes, in something that looks like saferepr's work."""
+def _read_alone(header: str) -> Reading:
+    """The reading of a header without its value, by the dots outside quotes."""
     bare = outside_quotes(header)
     if _SAFEREPR.match(header) is None or "..." not in bare:
         return _CUSTOM

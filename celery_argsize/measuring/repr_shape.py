@@ -1,12 +1,11 @@
-"""What the whole repr of a value would be: its length, its levels, and what makes it slow; without making it.
+"""What the whole repr of a value would be, where Celery cut it: its length, its levels, and what makes it slow.
 
-Pure. Only for parts whose repr Celery cut: where it did not, the header itself is the repr. The repr is not written, as
-saferepr needs time that grows with the square of the containers: it differs from the compact JSON, which is measured
-anyway, by a blank behind each comma and colon and by the escapes, and those are counted in the JSON. What JSON lacks
-is walked through, slower.
+It is not written, as the time of saferepr grows with the square of the containers. It differs from the compact JSON,
+which is measured anyway, by a blank after each comma and colon and by the escapes, and these are counted in the JSON.
+A value with something that JSON lacks is walked through instead, which is slower.
 
-Exact for what JSON brings. Above it: int keys that came as text, by 2 characters each. Below it: tuples of one member
-that came as lists and stand only behind the cut, where nobody can see what they were, by 1 character each.
+Exact for what JSON brings, but for int keys that came as text (2 characters too many each) and tuples of one member
+that came as lists and stand only behind the cut, where nobody can see what they were (1 character too few each).
 """
 
 from __future__ import annotations
@@ -16,14 +15,33 @@ from collections import Counter
 from decimal import Decimal
 from json.encoder import encode_basestring_ascii
 from numbers import Number
+from operator import add
 from typing import Any, Final, NamedTuple
 
 from celery_argsize.measuring.json_size import MOST, Size, encode, measure
 from celery_argsize.measuring.slicing import FRAME, slices
 
+#: Characters that are walked through, about 50 ms. The rest of a longer value is taken to be as dense, except pieces so
+#: small that a walk takes no longer than encoding them did.
+WALKED: Final = 512 * 1024
+SMALL: Final = 256
+
+#: Signs in a header of what the value's JSON does not show: objects, and tuples of one member.
+_ODD: Final = re.compile(r"[ (\[{]<|,\)(?!$)")
+
+#: As ints: ``39 in data`` is faster than ``b"'" in data``.
+APOSTROPHE, BACKSLASH, DEL = b"'\\\x7f"
+
+_PUNCTUATION: Final = b',:[]{}"'
+_OTHERS: Final = bytes(set(range(256)) - set(_PUNCTUATION))
+_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+_NOT_ASCII: Final = bytes(range(0x80, 0x100))
+#: What characters beyond the basic plane begin with in UTF-8.
+_BEYOND: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
+
 
 class Shape(NamedTuple):
-    """The repr that would be sent if nothing were cut, and what was sent of it."""
+    """The repr that would be sent if nothing were cut, and the one that was sent."""
 
     need: int
     """Its length in characters: the limit with which saferepr cuts nothing by size."""
@@ -34,99 +52,67 @@ class Shape(NamedTuple):
     escaped: int
     """Its length as a text in JSON (``json.dumps``, ASCII): what other brokers carry."""
     sent_bytes: int
-    """The same of the repr that was sent."""
+    """The length in UTF-8 of the repr that was sent."""
     sent_escaped: int
+    """The length as a text in JSON of the repr that was sent."""
     commas: int
     """Separators between members."""
     keys: int
     """Dict items."""
-    texts: int
-    """Members that are texts (or bytes, or shown like these); keys are not among them."""
     containers: int
     """Lists, tuples, dicts and sets, the part itself included."""
-    pile: int
-    """How containers pile up: what makes saferepr slow, which reaches each member of a container through all the
-    containers opened in it before. From the number of containers at each level, as if evenly spread."""
-
-
-class _Sum:
-    """What the pieces add up to."""
-
-    def __init__(self) -> None:
-        self.need = self.commas = self.keys = self.texts = self.escaped = self.levels = 0
-        self.heights: list[int] = []  # containers that hold none, those that hold these, …
-        self.frames: Counter[int] = Counter()  # containers that were cut up, by level
-
-    def add(self, piece: _Piece, level: int) -> None:
-        self.need += piece.need
-        self.commas += piece.commas
-        self.keys += piece.keys
-        self.texts += piece.texts
-        self.escaped += piece.escaped
-        self.heights += [0] * (len(piece.heights) - len(self.heights))
-        for height, count in enumerate(piece.heights):
-            self.heights[height] += count
-        self.levels = max(self.levels, piece.levels and level + piece.levels - 1)
-
-    def add_frame(self, members: int, level: int) -> None:
-        """Add the brackets and separators of a container whose members come one by one."""
-        self.add(_Piece(2 * members, 1, members - 1, 0, 0, 2 * members), level)
-        self.frames[level] += 1
-
-    @property
-    def piece(self) -> _Piece:
-        """All of it."""
-        heights = (*self.heights, *(self.frames[level] for level in sorted(self.frames, reverse=True)))
-        return _Piece(self.need, self.levels, self.commas, self.keys, self.texts, self.escaped, heights)
+    chain_steps: int
+    """saferepr is quadratic: an estimate of the steps through the iterators that it chains together, one for each
+    container that was opened before in the same container."""
 
 
 class _Piece(NamedTuple):
-    """As ``Shape``, for a part of the whole."""
+    """What is counted in one piece of a part, or in all of them."""
 
     need: int
-    levels: int
     commas: int
     keys: int
-    texts: int
     escaped: int
+    levels: int = 0
     heights: tuple[int, ...] = ()
+    """Containers that hold none, containers that hold these, and so on."""
 
 
-def _pile(heights: tuple[int, ...]) -> int:
-    """The sum over all containers of how many were opened before them within the one that holds them."""
-    pile, below, above = 0.0, 0, (*heights[1:], 1)
-    for count, holders in zip(heights, above, strict=True):
-        below += count
-        pile += count / max(1, holders) * below
-    return min(round(pile), 1 << 40)  # sums stay within 64 bits
+class _Total:
+    """The sum of pieces."""
 
+    def __init__(self) -> None:
+        self._sums = [0] * 4  # need, commas, keys, escaped
+        self._levels = 0
+        self._heights: list[int] = []
+        self._frames: Counter[int] = Counter()  # containers that were cut up, by level
 
-#: Characters that are walked through, about 50 ms. Longer values are taken to go on as they began, but for pieces so
-#: small that a walk takes no longer than encoding them did.
-WALKED: Final = 512 * 1024
-SMALL: Final = 256
+    def add(self, piece: _Piece, level: int) -> None:
+        self._sums = [*map(add, self._sums, piece[:4])]
+        self._heights += [0] * (len(piece.heights) - len(self._heights))
+        for height, count in enumerate(piece.heights):
+            self._heights[height] += count
+        self._levels = max(self._levels, piece.levels and level + piece.levels - 1)
 
-#: Signs in a header of what the value's JSON does not show: objects, and tuples of one member.
-_ODD: Final = re.compile(r"[ (\[{]<|,\)(?!$)")
+    def add_frame(self, members: int, level: int) -> None:
+        """Add the brackets and separators of a container whose members come one by one."""
+        self.add(_Piece(2 * members, members - 1, 0, 2 * members, levels=1), level)
+        self._frames[level] += 1
 
-APOSTROPHE, BACKSLASH, DEL = b"'\\\x7f"  # as numbers, they are found faster
-
-_PUNCTUATION: Final = b',:[]{}"'
-_OTHERS: Final = bytes(set(range(256)) - set(_PUNCTUATION))
-_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
-_NOT_ASCII: Final = bytes(range(0x80, 0x100))
-#: What characters beyond the basic plane begin with in UTF-8.
-_BEYOND: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
+    def piece(self) -> _Piece:
+        need, commas, keys, escaped = self._sums
+        frames = (self._frames[level] for level in sorted(self._frames, reverse=True))
+        return _Piece(need, commas, keys, escaped, self._levels, (*self._heights, *frames))
 
 
 def measure_shape(part: object, header: str = "") -> tuple[Size, Shape | None] | None:
-    """Size of *part* as compact JSON and the shape of its repr, of which *header* is what was sent.
+    """Size of *part* as compact JSON, and the shape of its repr, of which *header* was sent.
 
-    ``None`` if it has no JSON form; without a shape if an object in it has a JSON form, but no repr.
+    ``None`` if it has no JSON form. Without a shape if an object in it has a JSON form, but no repr.
     """
     try:
         return _measure_shape(part, header)
-    except Exception:  # noqa: BLE001 - whatever a foreign object's own code raises means: no JSON form, or no repr
+    except Exception:  # noqa: BLE001 - also whatever the code of an object in it raises
         size = measure(part)
         return size and (size, None)
 
@@ -134,57 +120,74 @@ def measure_shape(part: object, header: str = "") -> tuple[Size, Shape | None] |
 def _measure_shape(part: object, header: str) -> tuple[Size, Shape] | None:
     odd = _is_odd(header)
     chars = size = walked = 0
-    density, total = 0.0, _Sum()
-    for piece, frame, level in slices(part):
+    density, total = 0.0, _Total()
+    for value, frame, level in slices(part):
         chars -= frame
         size -= frame
-        if piece is FRAME:
+        if value is FRAME:
             total.add_frame(-frame - 1, level)
             continue
-        (more_chars, more_bytes), data = encode(piece, None)
+        (more_chars, more_bytes), data = encode(value, None)
         chars += more_chars
         size += more_bytes
         if chars > MOST:
             return None
         if data is not None and not odd:
-            text = type(piece) is str
-            found = _counted_text(piece, more_chars, data) if text else _counted(more_chars, data)
+            is_text = type(value) is str
+            piece = _count_text(value, more_chars, data) if is_text else _count(more_chars, data)
         elif walked < WALKED or more_chars < SMALL:
-            found = _Walk(tuples=odd).through(piece)
+            piece = _Walk(tuples=odd).through(value)
             walked += more_chars
-            density = max(density, found.need / max(1, more_chars))
+            density = max(density, piece.need / max(1, more_chars))
         else:
-            found = _guessed(more_chars, density)
-        if piece is part:
-            return Size(chars, size), _shape(found, part, header, size - chars)
-        total.add(_less(found, piece, frame) if frame else found, level)
-    return Size(chars, size), _shape(total.piece, part, header, size - chars)
+            piece = _guess(more_chars, density)
+        if value is part:
+            return Size(chars, size), _shape(piece, part, header, size - chars)
+        total.add(_without_frame(piece, value, frame) if frame else piece, level)
+    return Size(chars, size), _shape(total.piece(), part, header, size - chars)
 
 
 def _shape(piece: _Piece, part: object, header: str, wide: int) -> Shape:
-    """The shape of *part*, which *piece* says, and of *header*; *wide*: bytes that it has more than characters."""
-    need, levels, commas, keys, texts, escaped, heights = piece
+    """The shape of all of *part*. *wide*: the bytes that it has more than characters."""
     sent_as_tuple = type(part) is list and len(part) == 1 and header.startswith("(")  # "(1,)"
-    need += sent_as_tuple
+    need = piece.need + sent_as_tuple
     return Shape(
         need,
-        levels,
+        piece.levels,
         need + wide,
-        escaped + sent_as_tuple,
+        piece.escaped + sent_as_tuple,
         len(header) if header.isascii() else len(header.encode("utf-8", "surrogatepass")),
         len(encode_basestring_ascii(header)) - 2,
-        commas,
-        keys,
-        texts,
-        sum(heights),
-        _pile(heights),
+        piece.commas,
+        piece.keys,
+        sum(piece.heights),
+        _chain_steps(piece.heights),
     )
 
 
-def _guessed(chars: int, density: float) -> _Piece:
-    """A piece that is not looked at, as dense as the densest that was, and then some."""
-    need = round(chars * density * 1.05)
-    return _Piece(need, 1, chars // 20, 0, 0, need, (chars // 100, 1))
+def _chain_steps(heights: tuple[int, ...]) -> int:
+    """For each container, those that were opened before it within the one that holds it; as if evenly spread."""
+    steps, below = 0.0, 0
+    for count, holders in zip(heights, (*heights[1:], 1), strict=True):
+        below += count
+        steps += count / max(1, holders) * below
+    return min(round(steps), 1 << 40)  # sums stay within 64 bits
+
+
+def _without_frame(piece: _Piece, value: Any, frame: int) -> _Piece:
+    """*piece* without what encoding *value* on its own added (see ``slices``)."""
+    if frame < 0:  # one byte stands for many: 4 characters in the JSON for 3 bytes, of which saferepr makes 6
+        more = -frame * 3 // 2 + 4
+        return piece._replace(need=piece.need + more, escaped=piece.escaped + more)
+    if isinstance(value, str):  # the quotes of a part of a text, which is counted already
+        return piece._replace(need=piece.need - 2, escaped=piece.escaped - 2)
+    around = frame + len(value) - 1  # brackets, commas and the blanks after them
+    return piece._replace(
+        need=piece.need - around,
+        commas=piece.commas - (len(value) - 1),
+        escaped=piece.escaped - around,
+        heights=piece.heights[:-1],
+    )
 
 
 def _is_odd(header: str) -> bool:
@@ -199,28 +202,18 @@ def outside_quotes(header: str) -> str:
     return "'".join(header.replace("\\'", "").split("'")[::2])
 
 
-def _less(found: _Piece, piece: Any, frame: int) -> _Piece:
-    """*found* without the frame that encoding *piece* added (see ``slices``)."""
-    if frame < 0:  # one byte stands for many: 4 characters in the JSON for 3 bytes, of which saferepr makes 6
-        more = -frame * 3 // 2 + 4
-        return found._replace(need=found.need + more, escaped=found.escaped + more)
-    if isinstance(piece, str):  # quotes, of a text that counts already
-        return found._replace(need=found.need - 2, escaped=found.escaped - 2, texts=0)
-    around = frame + len(piece) - 1  # brackets, commas and the blanks behind them
-    return found._replace(
-        need=found.need - around,
-        commas=found.commas - (len(piece) - 1),
-        escaped=found.escaped - around,
-        heights=found.heights[:-1],
-    )
+def _guess(chars: int, density: float) -> _Piece:
+    """A piece that is not looked at, as dense as the densest that was, and 5 % more."""
+    need = round(chars * density * 1.05)
+    return _Piece(need, chars // 20, 0, need, 1, (chars // 100, 1))
 
 
-# -- counted in the JSON ------------------------------------------------------------------------------------------
+# -- counted in the JSON
 
 
-def _counted(chars: int, data: bytes) -> _Piece:
-    """A value, by its JSON, which is ``chars`` long. What a byte is found for is rare, and counted only then."""
-    apostrophes = data.count(b"'") if APOSTROPHE in data else 0  # the one that saferepr escapes, and JSON does not
+def _count(chars: int, data: bytes) -> _Piece:
+    """A value, by its JSON *data* of *chars* characters. Escapes are rare, and only counted where there are any."""
+    apostrophes = data.count(b"'") if APOSTROPHE in data else 0  # saferepr escapes them, JSON does not
     rest, sequences, codes = data, 0, 0
     if BACKSLASH in data:
         rest = data.replace(b"\\\\", b"")
@@ -228,7 +221,7 @@ def _counted(chars: int, data: bytes) -> _Piece:
         sequences = pairs + rest.count(b"\\")
         codes = rest.count(b"\\u")  # six characters for one
         rest = rest.replace(b'\\"', b"")
-    marks, quoted = _outside_texts(rest)
+    marks = _punctuation(rest)
     commas, keys = marks.count(b","), marks.count(b":")
     heights, brackets = [], marks.translate(_BRACKETS, b",:")
     while brackets:  # the innermost containers first
@@ -236,26 +229,24 @@ def _counted(chars: int, data: bytes) -> _Piece:
         heights.append((len(brackets) - len(rest)) // 2)
         brackets = rest
     need = chars + commas + keys + apostrophes - sequences - 4 * codes
-    escaped = need + sequences + 4 * codes + apostrophes + _escaped(chars, data)
-    return _Piece(need, len(heights), commas, keys, quoted - keys, escaped, tuple(heights))
+    escaped = need + sequences + 4 * codes + apostrophes + _escapes(chars, data)
+    return _Piece(need, commas, keys, escaped, len(heights), tuple(heights))
 
 
-def _counted_text(text: str, chars: int, data: bytes) -> _Piece:
-    """The same for one text."""
+def _count_text(text: str, chars: int, data: bytes) -> _Piece:
+    """One *text*, by its JSON *data* of *chars* characters."""
     apostrophes = text.count("'") if "'" in text else 0
     need = len(text) + 2 + apostrophes
-    return _Piece(need, 0, 0, 0, 1, chars + 2 * apostrophes + _escaped(chars, data))
+    return _Piece(need, 0, 0, chars + 2 * apostrophes + _escapes(chars, data))
 
 
-def _outside_texts(data: bytes) -> tuple[bytes, int]:
-    """The punctuation of JSON without escaped quotes, less what is within texts; and how many texts there are."""
-    marks = data.translate(None, _OTHERS)
-    quoted = marks.count(b'"') // 2
-    marks = marks.replace(b'""', b"")
-    return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks, quoted
+def _punctuation(data: bytes) -> bytes:
+    """The punctuation outside texts, in JSON without escaped quotes."""
+    marks = data.translate(None, _OTHERS).replace(b'""', b"")
+    return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks
 
 
-def _escaped(chars: int, data: bytes) -> int:
+def _escapes(chars: int, data: bytes) -> int:
     """Characters that JSON in ASCII has more: an escape of six, two of them beyond the basic plane, one for DEL."""
     more = 5 * data.count(b"\x7f") if DEL in data else 0
     if data.isascii():
@@ -264,7 +255,7 @@ def _escaped(chars: int, data: bytes) -> int:
     return more + 5 * (chars - len(data.translate(None, _NOT_ASCII))) + 6 * beyond
 
 
-# -- walked through -----------------------------------------------------------------------------------------------
+# -- walked through
 
 
 class _Walk:
@@ -272,17 +263,17 @@ class _Walk:
 
     def __init__(self, *, tuples: bool) -> None:
         self._tuples = tuples
-        self.need = self.commas = self.keys = self.texts = self.escaped = 0
+        self.need = self.commas = self.keys = self.escaped = 0
         self._levels: list[int] = []
         self._todo: list[tuple[Any, int]] = []
 
     def through(self, obj: Any) -> _Piece:
-        """The counts of *obj*."""
+        """What is counted in *obj*."""
         self._todo.append((obj, 1))
         while self._todo:
             self._step(*self._todo.pop())
         heights = tuple(reversed(self._levels))  # as if all branches went as deep
-        return _Piece(self.need, len(heights), self.commas, self.keys, self.texts - self.keys, self.escaped, heights)
+        return _Piece(self.need, self.commas, self.keys, self.escaped, len(heights), heights)
 
     def _step(self, obj: Any, level: int) -> None:
         kind = type(obj)  # an object's __class__ may lie
@@ -296,9 +287,9 @@ class _Walk:
             self._text(str(obj) if issubclass(kind, Number) and not issubclass(kind, Decimal) else repr(obj), 0)
 
     def _text(self, text: str, more: int) -> None:
-        self.texts += more > 0
+        """*more*: quotes and backslashes that saferepr adds; 0 where it shows no text."""
         self.need += len(text) + more
-        # its apostrophes get a backslash, which gets another one
+        # in JSON, the backslash before an apostrophe is escaped itself
         self.escaped += len(encode_basestring_ascii(text)) - 2 + (more and 2 * more - 2)
 
     def _bytes(self, obj: bytes) -> None:
@@ -306,13 +297,12 @@ class _Walk:
             shown = max(len(obj), len(obj.decode()))  # the limit is held against the bytes
         except UnicodeDecodeError:
             shown = 2 * len(obj)
-        self.texts += 1
         self.need += shown + 3
         self.escaped += 6 * shown + 3
 
     def _container(self, obj: Any, kind: type, level: int) -> None:
         base: Any = next(base for base in (dict, list, tuple, set, frozenset) if issubclass(kind, base))
-        count = base.__len__(obj)  # what a subclass of its own says may be without end
+        count = base.__len__(obj)  # what a subclass says of itself may have no end
         around = 2 + (count == 1 and (base is tuple or (self._tuples and base is list)))
         if base in {set, frozenset} and (kind is not set or not count):
             around += len(kind.__name__) + 2

@@ -1,7 +1,4 @@
-"""Cutting a value up into pieces that take little memory to encode, one after another.
-
-Pure. What the pieces' sizes add up to is ``measure``'s business.
-"""
+"""Cuts a value up into pieces that take little memory to encode. ``json_size`` and ``repr_shape`` add them up."""
 
 from __future__ import annotations
 
@@ -12,38 +9,31 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Characters (strings) or estimated bytes (containers) above which a value is encoded piece by piece.
+#: Characters of a text, or estimated bytes of a container, above which it is encoded piece by piece.
 SLICE: Final = 128 * 1024
-
-#: Members encoded at once, at most: orjson sets aside 256 bytes for each.
+#: Members that are encoded at once, at most: orjson sets aside 256 bytes for each.
 SLICE_MEMBERS: Final = 4096
-
-#: Characters of a long string that are encoded at once: orjson sets aside 8 times the UTF-8 length of a string, and
-#: one character beyond the basic plane makes the slice take four bytes for each.
+#: Characters of a long text that are encoded at once: orjson sets aside 8 times their UTF-8 length, and a single
+#: character beyond the basic plane makes the slice take four bytes for each.
 STRING_SLICE: Final = 16 * 1024
-
 #: Levels down to which containers are cut up. Deeper ones, and cycles, are left to the encoder, which ends them.
 SLICE_DEPTH: Final = 16
-
 #: Estimated bytes up to which a member beside big ones is encoded together with its neighbors.
 SMALL_MEMBER: Final = 64
-
-#: Containers of up to this many members may be mixed: each text in them is looked at, each member cut up if need be.
+#: Containers of up to this many members are looked at whole: they may mix small and big ones.
 SAMPLE: Final = 16
 
-#: What args and kwargs are, and what is cut up.
+#: The types of args and kwargs, and of what is cut up.
 PARTS: Final = (list, tuple, dict)
-
-#: Stands for a container that is cut up, before its members (see ``slices``).
+#: Comes in place of a container that is cut up, before its members.
 FRAME: Final = object()
 
 
 def estimate(obj: Any, depth: int = SLICE_DEPTH) -> int:
-    """Roughly how many bytes *obj* encodes to, from its members; cheap, and only used to choose slices.
+    """Roughly the bytes that *obj* encodes to. Cheap; too low a guess costs memory, never a wrong size.
 
-    Of up to ``SAMPLE`` members each text counts with its length (an id beside a blob); the containers among them, and
-    the members of longer containers, are mostly alike, so that the first and last stand for all. A guess too low costs
-    memory for that value, never a wrong size.
+    Of up to ``SAMPLE`` members, each text counts with its length. Of the containers among them, and of the members of
+    a longer container, the first and the last stand for all.
     """
     kind = type(obj)
     if kind is str or kind is bytes:
@@ -68,25 +58,25 @@ def estimate(obj: Any, depth: int = SLICE_DEPTH) -> int:
         elif kind is list or kind is dict or kind is tuple:
             inner.append(member)
     if inner:
-        total += _estimate_alike(inner, depth - 1, one=count > SAMPLE) * len(inner)
+        total += _estimate_one(inner, depth - 1, alike=count > SAMPLE) * len(inner)
     return total * count // len(members)
 
 
-def _estimate_alike(containers: list[Any], depth: int, *, one: bool) -> int:
-    """What one of *containers* encodes to, by the first and the last; by the last, where both look the same."""
+def _estimate_one(containers: list[Any], depth: int, *, alike: bool) -> int:
+    """What one of *containers* encodes to: the mean of the first and the last; if they look *alike*, the last."""
     first, last = containers[0], containers[-1]
-    if first is last or (one and type(first) is type(last) and len(first) == len(last)):
+    if first is last or (alike and type(first) is type(last) and len(first) == len(last)):
         return estimate(last, depth)
     return (estimate(first, depth) + estimate(last, depth)) // 2
 
 
 def slices(obj: Any, level: int = 1, size: int | None = None) -> Iterator[tuple[Any, int, int]]:
-    """What to encode one after another, so that none needs much more than a slice: (piece, frame, level).
+    """Pieces of *obj*, to be encoded one after another: ``(piece, frame, level)``.
 
-    The sizes of the pieces, less *frame* each (what encoding it adds to what it stands for: quotes, brackets, commas),
-    add up to the size of *obj*. A container that is cut up comes as ``FRAME`` and then as its members; its frame is
-    negative: brackets and commas. *level* is that of the containers in a piece: the outermost is at level 1. *size* is
-    the estimate, where it is known.
+    *frame* is what encoding the piece adds (quotes, brackets, commas): the sizes of all pieces, less their frames, are
+    the size of *obj*. A container that is cut up comes as ``FRAME``, with its own brackets and commas as a negative
+    frame, and then as its members. *level* is that of the containers in the piece, 1 the outermost. *size*: the
+    estimate, if it is known.
     """
     kind, depth = type(obj), SLICE_DEPTH - level + 1
     if kind is str and len(obj) > SLICE:
@@ -104,14 +94,14 @@ def slices(obj: Any, level: int = 1, size: int | None = None) -> Iterator[tuple[
 
 
 def _bytes_slices(obj: bytes, level: int) -> Iterator[tuple[Any, int, int]]:
-    """What kombu sends for bytes: the text they hold in UTF-8, else base64, in an envelope."""
+    """What kombu sends for bytes: their text, if they are UTF-8; else base64 in an envelope."""
     view, decoder = memoryview(obj), codecs.getincrementaldecoder("utf-8")()
     starts = range(0, len(obj), STRING_SLICE)
     try:
         for start in starts:
             decoder.decode(view[start : start + STRING_SLICE], final=start == starts[-1])
     except UnicodeDecodeError:
-        coded = (len(obj) + 2) // 3 * 4 - 4  # the envelope below has base64 of one byte, which is 4 characters
+        coded = (len(obj) + 2) // 3 * 4 - 4  # less the base64 of the one byte that is encoded
         yield b"\xff", -coded, level
         return
     yield b"", 0, level
@@ -121,9 +111,9 @@ def _bytes_slices(obj: bytes, level: int) -> Iterator[tuple[Any, int, int]]:
 
 
 def _list_slices(obj: Any, depth: int, level: int, step: int) -> Iterator[tuple[Any, int, int]]:
-    """*step*: how many members to encode at once; 1 (each cut up in turn) where single members can be big."""
+    """*step*: how many members to encode at once. With 1, single ones can be big, and are cut up in turn."""
     if step == 1:
-        for run, size in _few(obj, depth):
+        for run, size in _runs(obj, depth):
             if len(run) == 1:
                 yield from slices(run[0], level + 1, size)
             else:
@@ -137,39 +127,38 @@ def _list_slices(obj: Any, depth: int, level: int, step: int) -> Iterator[tuple[
 def _dict_slices(obj: dict[Any, Any], depth: int, level: int, step: int) -> Iterator[tuple[Any, int, int]]:
     items = iter(obj.items())
     if step == 1:
-        for pairs, size in _few(items, depth):
+        for pairs, size in _runs(items, depth):
             if len(pairs) == 1:
                 ((key, value),) = pairs
                 yield {key: 0}, 3, level  # "{" + key + ":0}"
                 yield from slices(value, level + 1, size)
             else:
-                yield _checked(dict(pairs), len(pairs)), len(pairs) + 1, level
+                yield _dict(pairs, len(pairs)), len(pairs) + 1, level
         return
     for start in range(0, len(obj), step):
         count = min(step, len(obj) - start)
-        yield _checked(dict(islice(items, count)), count), count + 1, level
+        yield _dict(islice(items, count), count), count + 1, level
 
 
-def _checked(chunk: dict[Any, Any], count: int) -> dict[Any, Any]:
-    if len(chunk) != count:  # keys that were not equal when they were put there
+def _dict(pairs: Iterable[tuple[Any, Any]], count: int) -> dict[Any, Any]:
+    made = dict(pairs)
+    if len(made) != count:  # keys that were not equal when they were put there
         raise ValueError
-    return chunk
+    return made
 
 
-def _few(members: Iterable[Any], depth: int) -> Iterator[tuple[list[Any], int | None]]:
-    """Runs of small *members* (or dict items), and the others one by one, with their estimate."""
+def _runs(members: Iterable[Any], depth: int) -> Iterator[tuple[list[Any], int | None]]:
+    """Runs of small *members* (or dict items), and each of the others with its estimate."""
     run: list[Any] = []
     for member in members:
         size = estimate(member, depth)
-        if size > SMALL_MEMBER:
-            if run:
-                yield run, None
-            yield [member], size
+        small = size <= SMALL_MEMBER
+        if run and (not small or len(run) == SLICE_MEMBERS):
+            yield run, None
             run = []
-        else:
+        if small:
             run.append(member)
-            if len(run) == SLICE_MEMBERS:
-                yield run, None
-                run = []
+        else:
+            yield [member], size
     if run:
         yield run, None

@@ -1,7 +1,7 @@
-"""What measures and writes in a worker, put together.
+"""Puts together what measures and writes in a worker. Imported when one starts, so that producers do not pay for it.
 
-Imported when a worker starts, so that a producer does not pay for it. All that children and the flusher's threads need
-is imported here, at the top: a fork while a thread imports would leave that import locked in the child for ever.
+Whatever children and the flusher's threads need is imported before the first fork, mostly here at the top: a fork while
+another thread imports a module would leave that import locked in the child for ever.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """The parts of one worker; the flusher is yet to be started."""
+    """The parts of one worker's main process."""
 
+    settings: Settings
     store: Store
     handoff: Handoff
     recorder: Recorder
     flusher: Flusher
-    server: MetricsServer | None = None
-    """Serves this worker's own metrics, where a port is set for it."""
+    server: MetricsServer | None  # of this worker's own metrics, if a port is set for it
 
     def start(self) -> None:
         """Start the threads of this process."""
@@ -49,7 +49,7 @@ class Assembly:
 
     def report(self, hostname: str) -> list[str]:
         """The lines for the log at shutdown."""
-        # Half a megabyte that children would share all their lives; when this is called, no more are forked.
+        # Not at the top: half a megabyte that all children would have. By now no child is forked any more.
         from celery_argsize.figures.summary import summarize  # noqa: PLC0415
         from celery_argsize.views.report import shutdown_lines  # noqa: PLC0415
 
@@ -57,43 +57,50 @@ class Assembly:
 
 
 def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, spawns: bool) -> Assembly:
-    """What a worker's main process needs, whose tasks run *in_process*, or in children that it forks or *spawns*."""
+    """The parts of a main process whose tasks run *in_process*, or else in children that it forks or *spawns*."""
+    rules, max_names = rules_of(settings), settings.max_task_names
     store = _worker_store(settings)
-    handoff: Handoff
-    if in_process:
-        handoff = LocalHandoff(rules_of(settings), settings.max_task_names)
-    else:
-        handoff = PipeHandoff(rules_of(settings), settings.max_task_names, named=spawns)
+    handoff = LocalHandoff(rules, max_names) if in_process else PipeHandoff(rules, max_names, named=spawns)
     recorder = Recorder(app, settings, handoff)
     flusher = Flusher(handoff, store, settings, writer_name(hostname))
-    server = _server(app, settings, flusher) if hostname and settings.prometheus_port else None
-    return Assembly(store, handoff, recorder, flusher, server)
+    server = _metrics_server(app, settings, flusher) if hostname and settings.prometheus_port else None
+    return Assembly(settings, store, handoff, recorder, flusher, server)
 
 
-def join(app: Celery, settings: Settings, path: str) -> tuple[Recorder, PipeWriter]:
-    """What a spawned child needs: it opens, by its *path*, the pipe that a forked one would have inherited."""
+def build_for_child(app: Celery, settings: Settings, path: str) -> Recorder:
+    """What measures in a spawned child, which opens the pipe by its *path*; a forked one inherits it all."""
     fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    handoff = PipeWriter(fd, rules_of(settings), settings.max_task_names)
-    return Recorder(app, settings, handoff), handoff
+    return Recorder(app, settings, PipeWriter(fd, rules_of(settings), settings.max_task_names))
+
+
+def _worker_store(settings: Settings) -> Store:
+    if settings.redis_url is None:
+        return MemoryStore(settings)
+    # Not at the top: only workers with Redis pay for it.
+    from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415
+
+    store = RedisStore(settings)
+    store.prepare()
+    return store
 
 
 @dataclass(frozen=True, slots=True)
-class _Own:
-    """What a worker measured itself, for a collector."""
+class _OwnFigures:
+    """Gives the collector of a worker's metrics what that worker measured."""
 
     flusher: Flusher
 
-    def read(self, fields: tuple[str, ...]) -> Figures:  # noqa: ARG002 - all are at hand
+    def read(self, fields: tuple[str, ...]) -> Figures:  # noqa: ARG002 - a store would read only these
         return self.flusher.own_figures()
 
 
-def _server(app: Celery, settings: Settings, flusher: Flusher) -> MetricsServer | None:
-    # Here and not at the top: only who wants it pays for the import. Still before the first fork.
+def _metrics_server(app: Celery, settings: Settings, flusher: Flusher) -> MetricsServer | None:
+    # Not at the top: only workers that serve metrics pay for it.
     from celery_argsize.advice.brokers import broker_name  # noqa: PLC0415
     from celery_argsize.prometheus.collector import ArgsizeCollector  # noqa: PLC0415
     from celery_argsize.prometheus.server import MetricsServer  # noqa: PLC0415
 
-    collector = ArgsizeCollector(_Own(flusher), settings.histogram_buckets, broker=broker_name(app))
+    collector = ArgsizeCollector(_OwnFigures(flusher), settings.histogram_buckets, broker=broker_name(app))
     try:
         return MetricsServer(
             collector,
@@ -106,14 +113,3 @@ def _server(app: Celery, settings: Settings, flusher: Flusher) -> MetricsServer 
     except ConfigError as exc:  # most likely another worker on this machine has the port
         FailureLog("this worker runs without metrics of its own (argsize_prometheus_port)").report(exc, logging.ERROR)
         return None
-
-
-def _worker_store(settings: Settings) -> Store:
-    if settings.redis_url is None:
-        return MemoryStore(settings)
-    # Here and not at the top: only who uses Redis pays for the import. Still before the first fork.
-    from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415
-
-    store = RedisStore(settings)
-    store.prepare()
-    return store

@@ -1,18 +1,19 @@
-"""The main process's thread: drain what tasks handed over, add it up, write it in batches, and never give up on one.
+"""Two threads of a worker's main process: one takes in what tasks hand over, the other writes it to the store.
 
-One thread does all of it; other threads leave a request and wait for its answer. While that thread waits for a store
-that is slow or frozen, a second one keeps draining, so that children always find room. No task waits for either.
-How batches are kept from counting twice is the store's business (``stores``).
+So children find room in the pipe, however long a write takes, and no task waits for either thread. Other threads send
+requests to the writing one and wait for the answer. That no batch counts twice is the work of ``stores``.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.failure_log import FailureLog
@@ -20,7 +21,7 @@ from celery_argsize.figures.counters import Figures, Tally
 from celery_argsize.stores.base import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from celery_argsize.figures.counters import TaskStats
     from celery_argsize.settings import Settings
@@ -28,280 +29,246 @@ if TYPE_CHECKING:
     from celery_argsize.worker.handoff import Handoff
 
 
-@dataclass(slots=True)
-class _Request:
-    """What another thread asks of the flusher: write everything now, and perhaps more."""
-
-    hold: float = 0.0
-    """Seconds to write nothing afterwards, unless released."""
-    release: bool = False
-    forget: bool = False
-    """On release: forget this worker's own figures, of *task* or all."""
-    task: str | None = None
-    done: threading.Event = field(default_factory=threading.Event)
-    written: bool = False
-
-
 class Flusher:
-    """Takes measurements from a handoff to a store."""
+    """Moves what tasks hand over to a store, from the start of a worker to its end."""
 
-    #: Seconds for which measurements gather before they are drained.
+    #: Seconds in which measurements gather before they are taken in together.
     GATHER: Final = 0.05
-    #: Tasks and hosts in one batch: keeps one Lua call short.
+    #: Tasks and sending hosts in one batch, at most: one Lua call stays short.
     BATCH_TASKS: Final = 100
     BATCH_HOSTS: Final = 20
-    #: Seconds between two attempts while they fail: at least this, whoever asks for one; the first wait is the flush
-    #: interval, each next one twice as long, up to the longest.
+    #: Seconds between attempts to write while they fail: at least the minimum, whoever asks. Without a request, the
+    #: flush interval at first, then twice as long each time, up to the maximum.
     MIN_BACKOFF: Final = 1.0
     MAX_BACKOFF: Final = 30.0
 
     def __init__(self, handoff: Handoff, store: Store, settings: Settings, writer: str) -> None:
         self._handoff = handoff
         self._store = store
-        self._interval = settings.flush_interval
         self._writer = writer
-        self._pending = Tally(settings.max_task_names)
-        self._own = Tally(settings.max_task_names)
-        self._thinning = Thinning(settings.max_task_names)
+        self._interval = settings.flush_interval
         self._app_name = settings.app_name
-        #: What the keys of its figures begin with: tells the workers of one app from those of another.
+        #: What the keys of its figures begin with; tells the workers of one app from those of another.
         self.base = settings.base
-        self._batch: Batch | None = None
-        self._sequence = 0
-        self._failures = 0  # since it last could write
-        self._all_failures = 0
-        self._last_flush: float | None = None
-        self._next_flush = 0.0
-        self._last_attempt = 0.0
-        self._held_until = 0.0
+        self._pending = Tally(settings.max_task_names)
+        self._batch: Batch | None = None  # not confirmed yet
+        self._own = Tally(settings.max_task_names)  # all that ever was in a batch
+        self._exemplars = ExemplarFilter(settings.max_task_names)
+        self._sequence = self._failures = self._all_failures = 0  # failures: since the last success
         self._since = time.time()
-        self._requests: deque[_Request] = deque()
+        self._last_flush: float | None = None
+        self._next_flush = self._may_try_from = self._held_until = self._deadline = 0.0  # monotonic seconds
+        self._failure_log = FailureLog("figures are not being written, they are kept and tried again")
+        self._requests: deque[tuple[Callable[[], bool], Future[bool]]] = deque()
         self._attention = threading.Event()
-        self._deadline: float | None = None
-        #: Between this class's threads, for the handoff's reading end and what is pending. Never held while waiting.
+        self._stopping = threading.Event()
+        #: Guards the handoff's reading end and the tallies. Never held while waiting.
         self._lock = threading.Lock()
         self._closed = False
-        self._writing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="celery-argsize", daemon=True)
-        self._relief = threading.Thread(target=self._relieve, name="celery-argsize-relief", daemon=True)
-        self._failure_log = FailureLog("figures are not being written, they are kept and tried again")
-
-    # -- for other threads -----------------------------------------------------------------------------------------
+        self._thread = threading.Thread(target=self._write, name="celery-argsize", daemon=True)
+        self._intake = threading.Thread(target=self._take_in, name="celery-argsize-intake", daemon=True)
 
     def start(self) -> None:
         """Start the threads."""
         self._thread.start()
-        self._relief.start()
+        self._intake.start()
 
     def flush(self, timeout: float, *, hold: float = 0.0) -> bool:
-        """Write everything measured up to now; then, for *hold* seconds, nothing. Whether it was written in time."""
-        return self._ask(_Request(hold=hold), timeout)
+        """Write all that was measured so far, then nothing for *hold* seconds. Whether it was written in time."""
+        return self._ask(partial(self._write_and_hold, hold), timeout)
 
-    def release(self, timeout: float, *, forget: bool = False, task: str | None = None) -> bool:
-        """End a hold; with *forget*, this worker's own figures (of *task*, or all) start afresh."""
-        return self._ask(_Request(release=True, forget=forget, task=task), timeout)
-
-    def stop(self, timeout: float) -> int:
-        """Write what is left and end the thread, within *timeout* seconds; how many task runs could not be written."""
-        self._deadline = time.monotonic() + timeout
-        self._call()
-        self._thread.join(timeout + 0.5)
-        self._try_to_drain()
-        with self._lock:
-            self._closed = True  # so that nobody reads from descriptors that are another's by then
-            if not self._thread.is_alive():
-                self._handoff.close()
-            return self._left
-
-    @property
-    def _left(self) -> int:
-        """Task runs that are measured and not written yet."""
-        return self._pending.count + (Tally.count_of(self._batch.tasks) if self._batch else 0)
+    def release(self, timeout: float, *, task: str | None = None) -> bool:
+        """End a hold and forget this worker's own figures of *task*, or all. Whether that was done in time."""
+        return self._ask(partial(self._release, task), timeout)
 
     def own_figures(self) -> Figures:
-        """What this worker measured, written or not; ``updated`` is when it last wrote."""
+        """What this worker measured, written or not. ``updated`` is when it last wrote."""
         with self._lock:
-            tasks, waiting = self._own.copy(), self._left
-            tasks.merge(self._pending.tasks.items())
-        return Figures(self._app_name, tasks.tasks, self._since, self._last_flush, self._all_failures, waiting)
+            tally, unwritten = self._own.copy(), self._unwritten
+            tally.merge(self._pending.tasks.items())
+        return Figures(self._app_name, tally.tasks, self._since, self._last_flush, self._all_failures, unwritten)
 
-    def _ask(self, request: _Request, timeout: float) -> bool:
-        if not self._thread.is_alive():
-            return False
-        self._requests.append(request)
-        self._call()
-        return request.done.wait(timeout) and request.written
-
-    def _call(self) -> None:
+    def stop(self, timeout: float) -> int:
+        """Write what is left and end the threads, within *timeout* seconds. How many task runs were not written."""
+        self._deadline = time.monotonic() + timeout
+        self._stopping.set()
         self._attention.set()
+        self._handoff.wake()
+        self._thread.join(timeout + 0.5)
+        self._intake.join(0.5)
+        with self._failure_log.caught():
+            self._drain()
         with self._lock:
-            if not self._closed:
-                self._handoff.wake()
-
-    # -- the thread ------------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        while self._deadline is None:
-            try:
-                self._turn()
-            except Exception as exc:  # noqa: BLE001 - the thread must live: what it holds is not lost
-                self._failure_log.report(exc)
-                self._attention.wait(self._interval)
-        self._finish(self._deadline)
-
-    def _turn(self) -> None:
-        idle = not self._anything and self._batch is None and not self._requests
-        self._handoff.wait(None if idle else 0.0)
-        due = max(self._next_flush, self._held_until) - time.monotonic()
-        self._attention.wait(self.GATHER if idle else min(max(due, 0.0), 2 * self.GATHER))
-        self._attention.clear()
-        self._drain()
-        if time.monotonic() >= self._next_flush:
-            self._deliver()
-        while self._requests and (self._requests[0].release or time.monotonic() >= self._may_try_from):
-            self._answer(self._requests.popleft())
+            self._closed = True  # from here on its descriptors may be somebody else's
+            if not (self._thread.is_alive() or self._intake.is_alive()):
+                self._handoff.close()
+            return self._unwritten
 
     @property
-    def _anything(self) -> bool:
-        return bool(self._pending or self._pending.origins.hosts)
+    def _unwritten(self) -> int:
+        """Task runs that were taken in and are not confirmed by the store."""
+        return self._pending.count + (Tally.count_of(self._batch.tasks) if self._batch else 0)
+
+    def _ask(self, act: Callable[[], bool], timeout: float) -> bool:
+        if not self._thread.is_alive():
+            return False
+        answer: Future[bool] = Future()
+        self._requests.append((act, answer))
+        self._attention.set()
+        wait([answer], timeout)
+        return answer.done() and answer.result()
+
+    # -- taking in
+
+    def _take_in(self) -> None:
+        while not self._stopping.is_set():
+            with self._failure_log.caught():
+                self._handoff.wait(None)
+            self._stopping.wait(self.GATHER)
+            with self._failure_log.caught():
+                self._drain()
+            if self._has_pending:
+                self._attention.set()
 
     def _drain(self) -> None:
         with self._lock:
             if not self._closed:
                 self._handoff.drain(self._pending)
 
-    def _try_to_drain(self) -> None:
-        try:
-            self._drain()
-        except Exception as exc:  # noqa: BLE001 - as in _run
-            self._failure_log.report(exc)
-
-    def _relieve(self) -> None:
-        """Drain while the other thread writes, if that takes long."""
-        while self._deadline is None:
-            self._writing.wait()
-            time.sleep(2 * self.GATHER)  # nearly all writes are over by then
-            if self._writing.is_set() and self._deadline is None:
-                self._try_to_drain()
-
     @property
-    def _may_try_from(self) -> float:
-        """When the next attempt may be made, at the earliest (monotonic)."""
-        return self._last_attempt + self.MIN_BACKOFF if self._failures else 0.0
+    def _has_pending(self) -> bool:
+        return bool(self._pending or self._pending.origins.hosts)
 
-    def _answer(self, request: _Request) -> None:
-        if request.release:
-            self._held_until = 0.0
-            if request.forget:
-                self._forget(request.task)
-            request.written = True
+    # -- writing
+
+    def _write(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+            except Exception as exc:  # noqa: BLE001 - the thread must live on
+                self._failure_log.report(exc)
+                self._stopping.wait(self._interval)
+        self._finish()
+
+    def _turn(self) -> None:
+        self._attention.wait(self._pause())
+        self._attention.clear()
+        if time.monotonic() >= self._next_flush:
+            self._deliver()
+        while self._requests and time.monotonic() >= self._may_try_from:
+            act, answer = self._requests.popleft()
+            answer.set_result(act())
+
+    def _pause(self) -> float | None:
+        """Seconds until there is something to do; ``None``: not before something comes in."""
+        if self._requests:
+            moment = self._may_try_from
+        elif self._has_pending or self._batch is not None:
+            moment = max(self._next_flush, self._held_until)
         else:
-            self._held_until = 0.0
-            self._drain()  # what came since this turn began was handed over before the request, too
-            request.written = self._deliver()
-            self._held_until = time.monotonic() + request.hold if request.hold else 0.0
-        request.done.set()
+            return None
+        return max(0.0, moment - time.monotonic())
 
-    def _forget(self, task: str | None) -> None:
+    def _write_and_hold(self, seconds: float) -> bool:
+        self._held_until = 0.0
+        self._drain()  # what was handed over before the request
+        written = self._deliver()
+        self._held_until = time.monotonic() + seconds
+        return written
+
+    def _release(self, task: str | None) -> bool:
+        self._held_until = 0.0
         self._own.clear(task)
-        self._thinning.forget(task)
+        self._exemplars.forget(task)
         if task is None:
             self._since = time.time()
-        if not self._store.shared:  # nobody else can
+        if not self._store.shared:  # nobody else can reset it
             self._store.reset(task)
+        return True
 
     def _deliver(self) -> bool:
-        """Write batches until nothing is pending; whether that came true."""
+        """Write batches until nothing is pending. ``False``: a hold or a failure left some of it unwritten."""
         now = time.monotonic()
         if now < self._held_until:
             return False
         self._next_flush = now + self._interval
-        while batch := self._seal():
-            self._last_attempt = time.monotonic()
-            self._writing.set()
+        while batch := self._next_batch():
             try:
                 self._store.apply(batch, self._failures)
-            except Exception as exc:  # noqa: BLE001 - a StoreError; any other is our own fault, and no better
+            except Exception as exc:  # noqa: BLE001 - a StoreError, or a fault of our own: it is tried again
                 self._back_off(exc)
                 return False
-            finally:
-                self._writing.clear()
             self._batch, self._last_flush = None, time.time()
             if self._failures:
-                self._failures = 0
+                self._failures, self._may_try_from = 0, 0.0
                 self._failure_log.over("figures are being written again, nothing was lost")
         return True
 
-    def _back_off(self, error: Exception) -> None:
-        self._failures += 1
-        self._all_failures += 1
-        wait = min(self.MAX_BACKOFF, max(self.MIN_BACKOFF, self._interval) * 2 ** min(self._failures - 1, 10))
-        # the jitter spreads a fleet's attempts
-        self._next_flush = time.monotonic() + wait * random.uniform(1.0, 1.5)  # noqa: S311
-        self._failure_log.report(error)
-
-    def _seal(self) -> Batch | None:
-        """The batch to write next: the one that has had no answer yet, else a new one; ``None`` when all is written."""
+    def _next_batch(self) -> Batch | None:
+        """The batch that is not confirmed yet, unchanged; else a new one of what is pending, if anything is."""
         with self._lock:
-            if self._batch is None and self._anything:
+            if self._batch is None and self._has_pending:
                 self._sequence += 1
                 tasks = self._pending.take(self.BATCH_TASKS)
                 origins = self._pending.origins.take(self.BATCH_HOSTS)
                 self._batch = Batch(self._writer, self._sequence, tasks, origins)
                 self._own.merge(tasks.items())
-                self._thinning.thin(tasks)
+                self._exemplars.thin_out(tasks)
         return self._batch
 
-    def _finish(self, deadline: float) -> None:
-        """Write what is left, until *deadline* (monotonic); a hold that outlasts it counts less than the figures."""
-        self._held_until = min(self._held_until, deadline - 1.0)
-        while True:
+    def _back_off(self, error: Exception) -> None:
+        self._failures += 1
+        self._all_failures += 1
+        now = time.monotonic()
+        pause = min(self.MAX_BACKOFF, max(self.MIN_BACKOFF, self._interval) * 2 ** min(self._failures - 1, 10))
+        self._may_try_from = now + self.MIN_BACKOFF
+        self._next_flush = now + pause * random.uniform(1.0, 1.5)  # noqa: S311 - so that not all workers come at once
+        self._failure_log.report(error)
+
+    def _finish(self) -> None:
+        """Write what is left, until the deadline. A hold ends a second before it at the latest."""
+        self._held_until = min(self._held_until, self._deadline - 1.0)
+        written = False
+        while not written:
             self._attention.clear()
-            now = time.monotonic()
-            may_try_from = max(self._may_try_from, self._held_until)
-            self._attention.wait(max(0.0, min(may_try_from, deadline) - now))
+            moment = min(max(self._may_try_from, self._held_until), self._deadline)
+            self._attention.wait(max(0.0, moment - time.monotonic()))
             try:
                 self._drain()
-                if self._deliver():
-                    break
-            except Exception as exc:  # noqa: BLE001 - as in _run
-                self._last_attempt = time.monotonic()
+                written = self._deliver()
+            except Exception as exc:  # noqa: BLE001 - it is tried again
                 self._back_off(exc)
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= self._deadline:
                 break
         while self._requests:
-            self._requests.popleft().done.set()
-        self._writing.set()  # so that the other thread sees that it is over
-        with suppress(Exception):  # all is written, or told
+            self._requests.popleft()[1].set_result(False)
+        with suppress(Exception):
             self._store.close()
 
 
-class Thinning:
-    """Of each task and bucket: an exemplar is written if the one before is old enough. So rare ones always are."""
+class ExemplarFilter:
+    """Lets one exemplar of each task and bucket be written every ``EVERY`` seconds, so that rare ones always are."""
 
-    #: Seconds between two exemplars of a bucket.
     EVERY: Final = 10.0
 
     def __init__(self, max_names: int) -> None:
         self._max_names = max_names
-        self._written: dict[str, dict[str, float]] = {}
+        self._last: dict[str, dict[str, float]] = {}  # when the last one was seen, by task and bucket
 
-    def thin(self, tasks: Mapping[str, TaskStats]) -> None:
-        """Take from *tasks*, which are about to be written, the exemplars that come too soon."""
+    def thin_out(self, tasks: Mapping[str, TaskStats]) -> None:
+        """Drop from *tasks*, which are about to be written, the exemplars that come too soon."""
         for name, stats in tasks.items():
-            if stats.exemplars and (name in self._written or len(self._written) < self._max_names):
-                written = self._written.setdefault(name, {})
-                due = {
-                    field: seen
-                    for field, seen in stats.exemplars.items()
-                    if field not in written or seen.time >= written[field] + self.EVERY
-                }
-                written.update({field: seen.time for field, seen in due.items()})
-                stats.exemplars = due
+            if stats.exemplars and (name in self._last or len(self._last) < self._max_names):
+                last = self._last.setdefault(name, {})
+                for bucket, exemplar in [*stats.exemplars.items()]:
+                    if exemplar.time < last.get(bucket, -math.inf) + self.EVERY:
+                        del stats.exemplars[bucket]
+                    else:
+                        last[bucket] = exemplar.time
 
-    def forget(self, task: str | None = None) -> None:
-        """As nothing was written of *task*, or of any: after a reset."""
+    def forget(self, task: str | None) -> None:
+        """After a reset of *task*, or all: its next exemplar is written at once."""
         if task is None:
-            self._written.clear()
+            self._last.clear()
         else:
-            self._written.pop(task, None)
+            self._last.pop(task, None)

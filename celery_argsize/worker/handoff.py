@@ -1,117 +1,76 @@
-"""From the process that runs a task to the worker's main process: never waiting, never losing what was handed over.
+"""Takes what was measured from the process that runs a task to the worker's main process, without waiting.
 
-``PipeHandoff`` is for pools with child processes, ``LocalHandoff`` for those without. Both sides of each are here;
-what the main process does with what arrives is in ``flusher``.
+``PipeHandoff`` is for pools with child processes, ``LocalHandoff``, with the same methods, for those without. What the
+main process does with the measurements is in ``flusher``.
 
-The pipe: one for all children, non-blocking. A message of up to PIPE_BUF bytes is written whole or not at all, so
-children need no lock, and what is in the pipe outlives the child that wrote it. When it is full (the main process is
-stopped), a child adds up what it cannot hand over, and hands the sums over later, with its next task or when it ends.
+All children write to one non-blocking pipe. A message of up to PIPE_BUF bytes is written whole or not at all, so they
+need no lock, and what is in the pipe outlives the child that wrote it. While the pipe is full (the main process is
+stopped), a child adds up what it measures, and hands the sums over with a later task or when it ends.
 """
 
 from __future__ import annotations
 
-import contextlib
+import marshal
 import os
 import select
 import shutil
+import struct
 import tempfile
 import threading
 from collections import deque
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.figures.counters import OTHER, Tally, TaskStats
-from celery_argsize.worker.messages import chunks, pack, plain, split, unpack
+from celery_argsize.figures.counters import OTHER, Exemplar, Extreme, Tally, TaskStats
+from celery_argsize.figures.origins import Sighting
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from collections.abc import Iterator
 
     from celery_argsize.figures.counters import Rules
-    from celery_argsize.measuring.measurement import Plain
-
-if TYPE_CHECKING:
-    #: Counters of a task on their way.
-    _Sums: TypeAlias = tuple[str, TaskStats]
-
-
-class Handoff(Protocol):
-    """Both sides of the way from a task to the main process."""
-
-    @property
-    def path(self) -> str | None:
-        """Where spawned children find it, if they can."""
-
-    def put(self, measurement: Plain) -> None:
-        """Hand over one measurement: a ``Measurement``, or plain tuples of the same, which is faster.
-
-        Called where the task runs: never blocks, never raises for want of room.
-        """
-
-    def add(self, task: str, stats: TaskStats) -> None:
-        """Hand over counters of *task*. As ``put``."""
-
-    def linger(self, timeout: float) -> int:
-        """Hand over what is still kept back, until there is no room for *timeout* seconds; how many runs are left.
-
-        Called where no task waits.
-        """
-
-    def drain(self, into: Tally) -> None:
-        """Move everything that was handed over *into* a tally. Main process, flusher's thread only."""
-
-    def wait(self, timeout: float | None) -> None:
-        """Return when there may be something to drain, after ``wake``, or after *timeout* seconds."""
-
-    def wake(self) -> None:
-        """Make ``wait`` return now. From any thread."""
-
-    def close(self) -> None:
-        """Give back what it holds."""
-
-    def hide(self) -> None:
-        """Remove the path: who has it open keeps it."""
-
-    def after_fork(self) -> bool:
-        """In a child: leave what is the parent's alone; whether what the child hands over arrives there."""
-
+    from celery_argsize.measuring.measurement import Plain, PlainPart
 
 _failures: Final = FailureLog("what a task handed over could not be taken in, and is counted as an error")
 
 
 def _count_error(error: Exception, tally: Tally) -> None:
-    """Where one measurement could not be taken in: it is counted in *tally*, and keeps none of the others back."""
+    """Count in *tally* a measurement that could not be added to it."""
     _failures.report(error)
     counts = tally.tasks.setdefault(OTHER, TaskStats()).counts
     counts["errors"] = counts.get("errors", 0) + 1
 
 
 class LocalHandoff:
-    """Within one process. ``deque.append`` is atomic: no lock is taken where a task runs."""
+    """Within one process. ``deque.append`` is atomic, so that a task takes no lock."""
 
-    #: Measurements held one by one; from there on, tasks fold them into sums, so that memory stays bounded.
+    #: Measurements that are queued; beyond that, tasks add them up, so that memory stays bounded.
     HIGH_WATER: Final = 10_000
-    #: Seconds between looks: a put wakes nobody.
+    #: Seconds between looks into the queue: a put wakes nobody.
     TICK: Final = 1.0
 
     path: Final = None
+    """Where spawned children find the pipe."""
 
     def __init__(self, rules: Rules, max_names: int) -> None:
         self._rules = rules
-        self._queue: deque[Plain | _Sums] = deque()
+        self._queue: deque[Plain | tuple[str, TaskStats]] = deque()
         self._folded = Tally(max_names)
         self._folding = threading.Lock()
         self._woken = threading.Event()
 
     def put(self, measurement: Plain) -> None:
+        """Where a task runs: hand over one measurement. Never waits, never raises for want of room."""
         self._append(measurement)
 
     def add(self, task: str, stats: TaskStats) -> None:
+        """Where a task runs: hand over counters of *task*. Never waits, never raises for want of room."""
         self._append((task, stats))
 
-    def _append(self, content: Plain | _Sums) -> None:
-        self._queue.append(content)
-        # A lock that another thread holds is not waited for: that thread is folding already.
+    def _append(self, entry: Plain | tuple[str, TaskStats]) -> None:
+        self._queue.append(entry)
+        # Never waits for the lock: whoever holds it is folding already.
         if len(self._queue) > self.HIGH_WATER and self._folding.acquire(blocking=False):
             try:
                 self._fold()
@@ -119,45 +78,51 @@ class LocalHandoff:
                 self._folding.release()
 
     def _fold(self) -> None:
-        with contextlib.suppress(IndexError):
+        """Add up what is in the queue."""
+        with suppress(IndexError):
             for _ in range(len(self._queue)):
-                content = self._queue.popleft()
+                entry = self._queue.popleft()
                 try:
-                    if len(content) == 2:  # noqa: PLR2004 - sums
-                        self._folded.merge([content])
+                    if len(entry) == 2:  # noqa: PLR2004 - (task, stats)
+                        self._folded.merge([entry])
                     else:
-                        self._folded.add(content, self._rules)
-                except Exception as exc:  # noqa: BLE001 - a fault of ours, whatever it is
+                        self._folded.add(entry, self._rules)
+                except Exception as exc:  # noqa: BLE001 - the others still count
                     _count_error(exc, self._folded)
 
-    def linger(self, timeout: float) -> int:  # noqa: ARG002 - nothing is kept back
+    def linger(self, timeout: float) -> int:  # noqa: ARG002
+        """As a child ends: hand over what a full pipe kept back. How many runs had no room for *timeout* seconds."""
         return 0
 
     def drain(self, into: Tally) -> None:
+        """In the main process, one thread at a time: move all that was handed over *into* a tally."""
         with self._folding:
             self._fold()
             into.origins.merge(self._folded.origins.take())
             into.merge(self._folded.take(len(self._folded.tasks)).items())
 
     def wait(self, timeout: float | None) -> None:
+        """Return when there may be something to drain, after ``wake``, or after *timeout* seconds."""
         self._woken.wait(self.TICK if timeout is None else timeout)
         self._woken.clear()
 
     def wake(self) -> None:
+        """Make ``wait`` return now. From any thread."""
         self._woken.set()
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Close all descriptors."""
 
     def hide(self) -> None:
-        """Nobody else finds it."""
+        """Remove the path. Children that opened it can go on writing."""
 
     def after_fork(self) -> bool:
+        """In a new child. Whether the main process gets what is handed over there."""
         return False
 
 
 class PipeWriter:
-    """The child's end."""
+    """The child's end of the pipe."""
 
     def __init__(self, fd: int, rules: Rules, max_names: int) -> None:
         self._fd = fd
@@ -166,7 +131,7 @@ class PipeWriter:
 
     def put(self, measurement: Plain) -> None:
         if type(measurement) is not tuple:
-            measurement = plain(measurement)
+            measurement = _plain(measurement)
         if (self._kept.tasks and not self._offer()) or not self._write(measurement):
             self._kept.add(measurement, self._rules)
 
@@ -175,7 +140,7 @@ class PipeWriter:
         self._offer()
 
     def after_fork(self) -> bool:
-        self._kept.clear()  # what the parent kept is the parent's to hand over
+        self._kept.clear()  # the parent hands its own over
         return True
 
     def linger(self, timeout: float) -> int:
@@ -185,9 +150,9 @@ class PipeWriter:
         return self._kept.count
 
     def _write(self, content: tuple[Any, ...]) -> bool:
-        """Whether a message with *content* went into the pipe; it does so whole or not at all."""
-        message = pack(content)
-        if len(message) > select.PIPE_BUF:  # the longest, on some systems: what they add up to is handed over in parts
+        """Whether a message with *content* went into the pipe. It does so whole or not at all."""
+        message = _pack(content)
+        if len(message) > select.PIPE_BUF:  # on systems where that is little: its sums are handed over in parts
             return False
         try:
             os.write(self._fd, message)
@@ -196,33 +161,25 @@ class PipeWriter:
         return True
 
     def _offer(self) -> bool:
-        """Hand over what was kept, as far as the pipe has room; whether nothing is left."""
-        for content, emptied in chunks(self._kept):
+        """Hand over what was kept, as far as the pipe has room. Whether nothing is left."""
+        for content, sent in _chunks(self._kept):
             if not self._write(content):
                 return False
-            for field, holder in emptied.items():
+            for field, holder in sent.items():
                 del holder[field]
         self._kept.clear()
         return True
 
 
-def _enlarge(fd: int, capacity: int) -> None:
-    import fcntl  # noqa: PLC0415 - Windows has none, and no pool with children either
-
-    if hasattr(fcntl, "F_SETPIPE_SZ"):
-        with contextlib.suppress(OSError):  # over the user's quota: a smaller one will do
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, capacity)
-
-
 class PipeHandoff(PipeWriter):
-    """Both ends, made by the main process before it starts children.
+    """Both ends of the pipe, made by the main process before it starts children.
 
-    Forked children inherit the writing end; for spawned ones the pipe has a *path*, which ``PipeWriter`` opens there.
+    Forked children inherit the writing end. Spawned ones open the ``path`` of a *named* pipe.
     """
 
-    #: Bytes the pipe holds (Linux): about 4,000 measurements. Elsewhere it is the system's default.
+    #: Bytes that the pipe holds (Linux): about 4,000 measurements. Elsewhere it is the system's default.
     CAPACITY: Final = 1 << 20
-    #: Reads of up to 64 KB in one drain: children that write all the time do not keep it from ending.
+    #: Reads of up to 64 KB in one drain, so that it ends however fast children write.
     READS: Final = 64
 
     def __init__(self, rules: Rules, max_names: int, *, named: bool = False) -> None:
@@ -233,8 +190,11 @@ class PipeHandoff(PipeWriter):
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._read_fd, write_fd, self._wake_read, self._wake_write):
             os.set_blocking(fd, False)
-        _enlarge(write_fd, self.CAPACITY)
-        self._rest = b""
+        with suppress(ImportError, AttributeError, OSError):  # other systems; beyond a user's quota
+            import fcntl  # noqa: PLC0415 - Windows has none
+
+            fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, self.CAPACITY)
+        self._unfinished = b""
         self._poll = select.poll()
         self._poll.register(self._read_fd, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
@@ -251,17 +211,12 @@ class PipeHandoff(PipeWriter):
             data = self._read(self._read_fd)
             if not data:
                 break
-            self._rest = self._take(self._rest + data, into)
-
-    def _take(self, data: bytes, into: Tally) -> bytes:
-        """Unpack the whole messages in *data*; returns what is left of an unfinished one."""
-        messages, rest = split(data)
-        for message in messages:
-            try:
-                unpack(message, into, self._rules)
-            except Exception as exc:  # noqa: BLE001 - as above
-                _count_error(exc, into)
-        return rest
+            messages, self._unfinished = _split(self._unfinished + data)
+            for message in messages:
+                try:
+                    unpack(message, into, self._rules)
+                except Exception as exc:  # noqa: BLE001 - the others still count
+                    _count_error(exc, into)
 
     @staticmethod
     def _read(fd: int) -> bytes:
@@ -276,15 +231,88 @@ class PipeHandoff(PipeWriter):
             pass
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full of wakes: it will wake
+        with suppress(BlockingIOError):  # it is full of wakes already
             os.write(self._wake_write, b"!")
 
     def close(self) -> None:
         for fd in (self._read_fd, self._fd, self._wake_read, self._wake_write):
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.close(fd)
         self.hide()
 
     def hide(self) -> None:
-        if self._folder is not None and Path(self._folder).is_dir():
+        if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+Handoff = LocalHandoff | PipeHandoff
+
+# -- messages: a length, then a tuple in marshal's format; both ends run the same Python
+
+_LENGTH: Final = struct.Struct("<H")
+#: Later formats look for values that come twice, which takes longer than it saves.
+_FORMAT: Final = 2
+#: Counters or maxima in one message of sums. With bounded names and ids it stays under PIPE_BUF on any system.
+_FIELDS_A_MESSAGE: Final = 2
+
+
+def _plain(measurement: Plain) -> Plain:
+    """*measurement* as plain tuples: marshal takes no others."""
+
+    def part(given: PlainPart) -> PlainPart:
+        size, verdict, header, levels, limit, shape = given
+        return size and (size[0], size[1]), verdict, header, levels, limit, shape and (*shape,)
+
+    task, task_id, args, kwargs, when, origin = measurement
+    return task, task_id, part(args), part(kwargs), when, origin
+
+
+def _pack(content: tuple[Any, ...]) -> bytes:
+    data = marshal.dumps(content, _FORMAT)
+    return _LENGTH.pack(len(data)) + data
+
+
+def _split(data: bytes) -> tuple[list[bytes], bytes]:
+    """The whole messages in *data*, without their lengths, and the beginning of one more."""
+    messages, at = [], 0
+    while at + _LENGTH.size <= len(data):
+        begin = at + _LENGTH.size
+        end = begin + _LENGTH.unpack_from(data, at)[0]
+        if end > len(data):
+            break
+        messages.append(data[begin:end])
+        at = end
+    return messages, data[at:]
+
+
+def unpack(message: bytes, into: Tally, rules: Rules) -> None:
+    """Add to a tally what *message* has: a measurement, or a chunk of sums."""
+    content = marshal.loads(message)  # noqa: S302 - our own child's
+    if len(content) == 2:  # noqa: PLR2004 - (host, sightings)
+        host, sightings = content
+        into.origins.merge({host: {field: Sighting(*sighting) for field, sighting in sightings.items()}})
+    elif len(content) == 4:  # noqa: PLR2004 - (task, counts, maxima, exemplars)
+        task, counts, maxima, exemplars = content
+        largest = {field: Extreme(*extreme) for field, extreme in maxima.items()}
+        shown = {field: Exemplar(*exemplar) for field, exemplar in exemplars.items()}
+        into.merge([(task, TaskStats(counts, largest, shown))])
+    else:
+        into.add(content, rules)
+
+
+def _chunks(tally: Tally) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Split *tally* into messages that fit the pipe.
+
+    Yields ``(content, sent)``: once the message is written, the caller deletes each field in *sent* from its dict.
+    """
+    for host, sightings in [*tally.origins.hosts.items()]:
+        for field, sighting in [*sightings.items()]:
+            yield (host, {field: (*sighting,)}), {field: sightings}
+    for task, stats in [*tally.tasks.items()]:
+        holders: tuple[dict[str, Any], ...] = (stats.counts, stats.maxima, stats.exemplars)
+        for place, holder in enumerate(holders, start=1):
+            rest = iter([*holder.items()])
+            while some := [*islice(rest, _FIELDS_A_MESSAGE)]:
+                content: list[Any] = [task, {}, {}, {}]
+                content[place] = {field: value if place == 1 else (*value,) for field, value in some}
+                yield (*content,), {field: holder for field, _ in some}

@@ -1,11 +1,8 @@
-"""The log of large tasks: a few lines a task, before its body runs, so that the one that gets killed is in the log.
+"""Logs large tasks before their body runs, so that one that gets its process killed is in the log.
 
-Rate-limited per task name: a burst, then a few a minute, with the number that was not shown. No argument value is
-logged, only sizes, names and ids.
-
-The limit holds for all children of a worker together, however many there are and however short they live: what may
-still be logged is kept in memory that forked children share. No lock guards it. Two children that log the same task at
-the same moment may log one block too many, and that is all.
+Each task name may be logged a few times at once, then a few times a minute; the next block says how many were left out.
+All children of a worker share this allowance, in memory that they inherit when forked. It has no lock: two children
+that log a task at the same moment may log one block too many, and nothing worse.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from celery_argsize.measuring.cuts import CAUSES
 if TYPE_CHECKING:
     from celery_argsize.measuring.measurement import Measurement, Part
 
-#: What is kept of a task name: how many may be logged, as of when (monotonic seconds), how many were not shown since.
+#: Of one task name: how many may be logged, as of when (monotonic seconds), and how many were left out since the last.
 _SLOT: Final = struct.Struct("<ddQ")
 
 
@@ -33,22 +30,22 @@ class LargeTaskLog:
     BURST: Final = 10
     #: Tasks of one name that are logged a minute after that.
     A_MINUTE: Final = 3
-    #: Slots, 24 bytes each. Names are spread over them; two names that meet in one share its allowance.
+    #: Slots, 24 bytes each. Two names whose hashes meet in one share its allowance.
     SLOTS: Final = 4096
 
     def __init__(self) -> None:
         self._slots = mmap.mmap(-1, self.SLOTS * _SLOT.size)
 
     def write(self, measurement: Measurement, limits: tuple[int, int]) -> None:
-        """Log *measurement*, if its task may be logged now; *limits* are for args and kwargs, in characters."""
+        """Log *measurement*, if its task may be logged now. *limits*: for args and kwargs, in characters."""
         hidden = self._hidden(measurement.task)
         if hidden is not None:
             logger.warning("%s", _text(measurement, limits, hidden), extra=_fields(measurement, limits, hidden))
 
     def _hidden(self, task: str) -> int | None:
-        """How many of *task* were not shown since the last one, or ``None`` if this one is not to be shown either."""
+        """How many of *task* were left out since the last that was logged; ``None`` if this one is left out too."""
         now = time.monotonic()
-        # crc32, as hash() of a text differs between processes that were not forked from one another
+        # crc32, as hash() of a text differs between processes that were spawned
         at = zlib.crc32(task.encode()) % self.SLOTS * _SLOT.size
         left, since, hidden = _SLOT.unpack_from(self._slots, at)
         left = min(self.BURST, left + (now - since) * self.A_MINUTE / 60) if since else self.BURST
@@ -60,14 +57,13 @@ class LargeTaskLog:
 
 
 def _text(measurement: Measurement, limits: tuple[int, int], hidden: int) -> str:
+    both = f"{limits[0]:,} characters"
     lines = [
         f"Task: {measurement.task}",
         f"ID: {measurement.task_id}",
         f"Args: {_part(measurement.args)}",
         f"Kwargs: {_part(measurement.kwargs)}",
-        f"Current limit: {limits[0]:,} characters"
-        if limits[0] == limits[1]
-        else f"Current limit: {limits[0]:,} characters (args), {limits[1]:,} characters (kwargs)",
+        "Current limit: " + (both if limits[0] == limits[1] else f"{both} (args), {limits[1]:,} characters (kwargs)"),
     ]
     if hidden:
         lines.append(f"{hidden:,} more not shown")
@@ -80,7 +76,7 @@ def _part(part: Part) -> str:
 
 
 def _fields(measurement: Measurement, limits: tuple[int, int], hidden: int) -> dict[str, Any]:
-    """The same figures for JSON logs; prefixed, as a log record has an ``args`` of its own."""
+    """The figures for JSON logs, prefixed: a log record has an ``args`` of its own."""
     fields: dict[str, Any] = {
         "argsize_task": measurement.task,
         "argsize_task_id": measurement.task_id,

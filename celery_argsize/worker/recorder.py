@@ -1,7 +1,6 @@
-"""Where a task runs: measure it, log it if it is large, hand it over. The only code of ours that a task waits for.
+"""Where a task runs: measures its arguments, hands the result over, and logs it if it is large.
 
-No network, no lock, bounded work, and no exception gets out. What happens to a measurement after ``put`` is
-``flusher``'s business.
+The only code of ours that a task waits for: no network, no lock, bounded work, and no exception gets out.
 """
 
 from __future__ import annotations
@@ -22,61 +21,55 @@ from celery_argsize.worker.large_task_log import LargeTaskLog
 from celery_argsize.worker.soft_limit import SoftLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from celery import Celery
 
     from celery_argsize.measuring.measurement import Measurement, Plain, PlainPart
     from celery_argsize.settings import Settings
-    from celery_argsize.worker.handoff import Handoff, PipeWriter
+    from celery_argsize.worker.handoff import LocalHandoff, PipeWriter
 
-#: Values of intact reprs are looked at for their levels in one run of 8, and in fewer the longer the repr, one more for
-#: so many characters: ``argsize verify`` wants to know, and no more.
+#: Nesting depth of uncut reprs is sampled, for ``argsize verify``: one run in ``8 + len(repr) // 256``.
 SAMPLED: Final = 8
 SAMPLED_CHARS: Final = 256
-_turns: Final = count()
+_runs: Final = count()
 
 
 def measure_celery_task_size(
-    task: Any,
-    task_id: str | None = None,
-    args: Any = None,
-    kwargs: Any = None,
+    task: Any, task_id: str | None = None, args: Any = None, kwargs: Any = None
 ) -> Measurement:
-    """Measure the arguments of one run of *task*; in a ``task_prerun`` handler, pass what the signal brings.
+    """Measure the arguments of one run of *task*. In a ``task_prerun`` handler, pass what the signal brings.
 
-    What is not given is taken from ``task.request``, and so are the ``argsrepr`` and ``kwargsrepr`` that came with
-    the message. Never raises for what the arguments are: an unmeasurable part has the size ``None``.
+    What is not given comes from ``task.request``, and so do the ``argsrepr`` and ``kwargsrepr`` of the message. Never
+    raises for what the arguments are: a part that cannot be measured has the size ``None``.
     """
     return named(_measure(task, task.request, task_id, args, kwargs))
 
 
 def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: Any) -> Plain:
-    """As above; plain tuples, as making others would take longer than all the rest."""
-    # A request has no such attributes where the message had no such headers (eager, protocol 1, other languages).
+    """One run, measured, as plain tuples: a ``Measurement`` would take longer to make than all the rest."""
+    # A request has no reprs if the message had none: eager runs, protocol 1, other languages.
     name, origin = task.name, request.origin
     return (
-        _known_name(name) if type(name) is str and len(name) <= NAME_BYTES else clean(name, NAME_BYTES),
+        (_known_name if type(name) is str and len(name) <= NAME_BYTES else clean)(name, NAME_BYTES),
         clean(task_id or request.id or "", ID_BYTES),
         _part(request.args if args is None else args, getattr(request, "argsrepr", None)),
         _part(request.kwargs if kwargs is None else kwargs, getattr(request, "kwargsrepr", None)),
         time.time(),
-        _known_host(origin) if type(origin) is str and len(origin) <= NAME_BYTES else _host(origin),
+        (_known_host if type(origin) is str and len(origin) <= NAME_BYTES else _host)(origin),
     )
 
 
-#: Most runs have a part without anything in it: its reprs, by type, and what it comes to.
-_EMPTY_REPRS: Final[Mapping[type, tuple[str, ...]]] = {tuple: ("()", "[]"), list: ("()", "[]"), dict: ("{}",)}
+#: The reprs of an empty part, by its type. Most runs have one.
+_EMPTY_REPRS: Final[dict[type, tuple[str, ...]]] = {tuple: ("()", "[]"), list: ("()", "[]"), dict: ("{}",)}
 _EMPTY: Final[PlainPart] = (EMPTY, "intact", 2, 0, 0, None)
 
 
 def _part(value: Any, header: Any) -> PlainPart:
-    """One part: its repr is looked at first, as only that of a cut one has to be worked out."""
+    """One part. *header*: its repr as the message brought it, which is only worked out whole where it was cut."""
     if header in _EMPTY_REPRS.get(type(value), ()) and not value:
         return _EMPTY
     verdict, shown, limit = read_header(header, value)
-    if verdict == "intact" and type(value) in _EMPTY_REPRS:  # so it is no bigger than its repr
-        levels = 0 if next(_turns) % (SAMPLED + len(header) // SAMPLED_CHARS) else levels_of(value)
+    if verdict == "intact" and type(value) in _EMPTY_REPRS:  # the value is no bigger than its whole repr
+        levels = 0 if next(_runs) % (SAMPLED + len(header) // SAMPLED_CHARS) else levels_of(value)
         return measure_small(value), verdict, len(header), levels, 0, None
     chars = len(header) if isinstance(header, str) else 0
     if verdict not in CUTS:
@@ -85,35 +78,31 @@ def _part(value: Any, header: Any) -> PlainPart:
     return size and (size[0], size[1]), verdict, chars, shown, limit, shape and (*shape,)
 
 
-@lru_cache(maxsize=256)
-def _known_name(name: str) -> str:
-    return clean(name, NAME_BYTES)
-
-
 def _host(origin: object) -> str:
     return clean(str(origin or "").rpartition("@")[2], ORIGIN_BYTES)
 
 
-#: What is remembered is short, whoever sends it.
+#: Only for short texts, so that little is remembered whatever senders send.
+_known_name: Final = lru_cache(maxsize=256)(clean)
 _known_host: Final = lru_cache(maxsize=256)(_host)
 
 
 class Recorder:
     """The ``task_prerun`` receiver of one app."""
 
-    def __init__(self, app: Celery, settings: Settings, handoff: Handoff | PipeWriter) -> None:
+    def __init__(self, app: Celery, settings: Settings, handoff: LocalHandoff | PipeWriter) -> None:
         self._app = app
         self._include_eager = settings.include_eager
         self._large_chars = settings.large_task_chars
         self._log = LargeTaskLog() if settings.log_large_tasks else None
-        self._handoff = handoff
+        self.handoff = handoff
         self._soft_limit = SoftLimit(Recorder.on_task_prerun.__code__)
         self._failures = FailureLog("a task could not be measured (it ran all the same)")
 
     def on_task_prerun(
         self, task: Any = None, task_id: str | None = None, args: Any = None, kwargs: Any = None, **_: Any
     ) -> None:
-        """Measure and hand over one task run. Signature of ``celery.signals.task_prerun``."""
+        """Measure and hand over one task run. Receives ``celery.signals.task_prerun``."""
         counted = False
         try:
             request = task.request
@@ -122,35 +111,30 @@ class Recorder:
             if not self._soft_limit.watched:
                 self._soft_limit.watch()
             measurement = _measure(task, request, task_id, args, kwargs)
-            self._handoff.put(measurement)
+            self.handoff.put(measurement)
             counted = True
             if self._log is not None and is_large(measurement, self._large_chars):
                 amqp = self._app.amqp
                 self._log.write(named(measurement), (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
         except Exception as exc:  # noqa: BLE001 - nothing of ours may reach the task
             if not counted:
-                self._miss(task)
+                self._count_error(task)
             with suppress(Exception):
                 self._failures.report(exc)
 
-    def _miss(self, task: Any) -> None:
-        """Count a run that could not be measured, by its task's name if that can be had."""
+    def _count_error(self, task: Any) -> None:
+        """Count a run that could not be measured, under its task's name if that can be had."""
         name = OTHER
         with suppress(Exception):
             name = clean(task.name, NAME_BYTES)
         with suppress(Exception):
-            self._handoff.add(name, TaskStats({"errors": 1}))
+            self.handoff.add(name, TaskStats({"errors": 1}))
 
     def on_child_exit(self, **_: Any) -> None:
-        """Hand over what a full pipe kept back. Signature of ``celery.signals.worker_process_shutdown``."""
-        try:
-            dropped = self._handoff.linger(1.0)
-        except Exception as exc:  # noqa: BLE001 - the child must end as it would
-            self._failures.report(exc)
-            return
-        if dropped:
-            logger.error(
-                "celery_argsize: the main process took nothing for a second, as this child ended; the figures of %d "
-                "task runs are lost",
-                dropped,
-            )
+        """Hand over what a full pipe kept back. Receives ``celery.signals.worker_process_shutdown``."""
+        lost = 0
+        with self._failures.caught():
+            lost = self.handoff.linger(1.0)
+        if lost:
+            text = "celery_argsize: the main process took nothing for a second, as this child ended"
+            logger.error("%s; the figures of %d task runs are lost", text, lost)

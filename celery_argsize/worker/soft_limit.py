@@ -1,10 +1,8 @@
-"""Celery's soft time limit, where it comes while we measure: kept back until then, and raised in the task itself.
+"""Celery's soft time limit while we measure: held back, and raised in the task a moment later.
 
-The limit is a signal, whose handler raises ``SoftTimeLimitExceeded`` wherever the child happens to be. Raised within a
-receiver it would never reach the task, as ``Signal.send`` logs and swallows what receivers raise. So our handler does
-not raise: it has the signal sent again, to billiard's own handler, by a thread that sees where the task is.
-
-Nothing here takes a lock in a signal handler, and a task whose limit does not come pays next to nothing.
+The limit is a signal, whose handler raises ``SoftTimeLimitExceeded`` wherever the child happens to be. Within our
+receiver it would never reach the task, as ``Signal.send`` swallows what receivers raise. So our handler, which takes no
+lock, has a thread wait until the task is out of its receivers and send the signal again, to billiard's own handler.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 _SIGNAL: Final[int | None] = SIG_SOFT_TIMEOUT  # none on Windows
 
-#: Seconds between two looks whether the task has got past its receivers.
+#: Seconds between two looks whether the task is out of its receivers.
 TICK: Final = 0.001
 
 
@@ -37,7 +35,7 @@ class SoftLimit:
         self.watched = False
 
     def watch(self) -> None:
-        """Take over the signal in this process, if it is a pool child; until it comes."""
+        """In a pool child, take the signal over until it comes once."""
         if threading.current_thread() is not threading.main_thread():
             return
         self.watched = True
@@ -45,32 +43,32 @@ class SoftLimit:
             signal.signal(_SIGNAL, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        # From here on billiard's own handler, so that the traceback is the one that it would be without us.
+        # The signal that is sent again goes to billiard's own handler, so that the traceback has nothing of ours.
         self.watched = False
         signal.signal(signum, soft_timeout_sighandler)
         stack = _stack(frame)
-        tasks = [one for one in stack if one.f_code.co_name == "trace_task" and one.f_globals is vars(trace)]
-        ours = any(one.f_code is self._receiver for one in stack)
+        tasks = [each for each in stack if each.f_code.co_name == "trace_task" and each.f_globals is vars(trace)]
+        in_receiver = any(each.f_code is self._receiver for each in stack)
         try:
-            # The outermost: an eager run within it has no limit of its own. And no Thread, which takes locks.
-            _thread.start_new_thread(_send_again, (signum, threading.get_ident(), tasks[-1], ours))
-        except (IndexError, RuntimeError):  # in no task, or no thread to be had
+            # The outermost task: eager runs within it have no limit. Not threading.Thread, which takes locks.
+            _thread.start_new_thread(_send_again, (signum, threading.get_ident(), tasks[-1], in_receiver))
+        except (IndexError, RuntimeError):  # no task is running, or no thread can be started
             soft_timeout_sighandler(signum, frame)
 
 
 def _send_again(signum: int, thread: int, task: FrameType, wait: bool) -> None:  # noqa: FBT001 - called by no other
-    """Send the signal to *thread*; with *wait*, once it is out of its receivers, and unless *task* is over by then."""
-    stack = _stack(sys._current_frames().get(thread))  # noqa: SLF001 - the only way to look
+    """Send the signal to *thread*, with *wait* once it is out of its receivers; not if *task* is over by then."""
+    stack = _stack(sys._current_frames().get(thread))  # noqa: SLF001 - the only way to see another thread's frames
     while wait and any(frame.f_code is Signal.send.__code__ for frame in stack):
         time.sleep(TICK)
-        stack = _stack(sys._current_frames().get(thread))  # noqa: SLF001 - as above
+        stack = _stack(sys._current_frames().get(thread))  # noqa: SLF001
     if task in stack and task.f_locals.get("state") is None:  # Celery sets it when the body has ended
         signal.pthread_kill(thread, signum)
 
 
 def _stack(frame: FrameType | None) -> list[FrameType]:
-    found = []
+    frames = []
     while frame is not None:
-        found.append(frame)
+        frames.append(frame)
         frame = frame.f_back
-    return found
+    return frames

@@ -84,7 +84,7 @@ def many(count: int = 1000) -> str:
         size = int(10 * 2 ** rng.uniform(0, 14))
         if size < 900:
             return Part(Size(size, size), "intact", size + 2)
-        shape = Shape(size + size // 8, rng.choice((2, 3, 5)), size, 0, 1024, 0, size // 20, 9, 9, 9, 50)
+        shape = Shape(size + size // 8, rng.choice((2, 3, 5)), size, 0, 1024, 0, size // 20, 9, 9, 50)
         return Part(Size(size, size), "size", 1024, 0, 1024, shape)
 
     for number in range(count):

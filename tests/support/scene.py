@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -43,6 +44,12 @@ class Scene:
 
     def send(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return self.producer.send_task(name, args, kwargs, ignore_result=True)
+
+    def send_many(self, tasks: Iterable[tuple[str, list[Any], dict[str, Any]]]) -> None:
+        """Send *tasks* (name, args, kwargs) over one connection."""
+        with self.producer.connection_for_write() as connection, self.producer.amqp.Producer(connection) as producer:
+            for name, args, kwargs in tasks:
+                self.producer.send_task(name, args, kwargs, producer=producer, ignore_result=True)
 
     def oracle(self) -> list[tuple[str, str, int, int]]:
         return json_lines(self.oracle_file) if self.oracle_file.exists() else []

@@ -1,7 +1,7 @@
-"""Whatever turn a task's life takes, it takes with the monitor as it does without.
+"""Tasks go the same way with the monitor as without it, whatever happens to them.
 
-One scenario is run by two workers at the same time, one with the monitor and one without, each with a Redis database
-of its own. What happened is then compared: results, signals, children, Celery's own log.
+Two workers run one scenario at the same time, one with the monitor and one without, each with a Redis database of its
+own. Then results, signals, children and Celery's own log are compared.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ ENDS = {
     "revoked_before": "REVOKED",
     "revoked_while_running": "REVOKED",
 }
-#: Rejected without being put back: what Celery makes of that differs between its versions.
+#: "rejected" is not put back: its state differs between versions of Celery.
 TASKS = {*ENDS, "rejected"}
 
 #: Two, and one more for each task whose child was killed.
@@ -79,7 +79,7 @@ class Life:
         url = f"{server.url.removesuffix('/0')}/{database}"
         self.scene = Scene(folder, url, url)
         self.backend = self.scene.producer.backend
-        # One that stores no results: it listens for none.
+        # has no results, so that it does not listen for any
         self.sender = Celery("workload", broker=url, set_as_current=False)
         self.events_file = folder / "events.jsonl"
 
@@ -129,7 +129,7 @@ class Life:
 
 
 def celerys_own(log: str) -> Counter[tuple[str, str, str]]:
-    """What Celery logged, without what differs between any two runs: numbers (of processes, times), made-up ids."""
+    """What Celery logged, without what differs in each run: numbers (of processes, times) and made-up ids."""
     return Counter(
         (name, level, re.sub(r"0x[0-9a-f]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+(\.\d+)?", "N", text).rstrip())
         for name, level, text in records(log)
@@ -138,7 +138,7 @@ def celerys_own(log: str) -> Counter[tuple[str, str, str]]:
 
 
 def send_scenario(life: Life) -> None:
-    """Send all of it but what is revoked."""
+    """Send all tasks but those that are to be revoked."""
     send, signature = life.send, life.signature
     send("soft_limit", "sleeper", "x" * 3000, 10, soft_time_limit=0.3)
     send("soft_limit_caught", "cleans_up", "x" * 3000, 10, soft_time_limit=0.3)
@@ -246,7 +246,7 @@ def measuring_takes_a_second() -> list[dt.date]:
 @pytest.mark.slow
 def test_a_soft_time_limit_that_comes_while_we_measure_ends_the_task(tmp_path: Path, redis_server: RedisServer) -> None:
     life = Life(tmp_path, redis_server, 3)
-    # no oracle: a limit that comes within that would be swallowed as well
+    # without the oracle: Celery would swallow a limit that comes within it
     with redis_server.client() as client:
         client.flushall()
     with running(life.worker({}, "-c", "1", oracle=False)) as worker:

@@ -1,4 +1,4 @@
-"""What bounds memory, keys and lines, whatever is sent; at full scale: benchmarks/bounds.py, docs/reliability.md."""
+"""Memory, keys and log lines stay bounded, whatever is sent. benchmarks/bounds.py does it at full scale."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What hangs on the messages that the Celery at hand makes: its cuts, the limits it knows, and how verify sees them.
+"""What depends on the installed Celery: how it cuts reprs, which limits it knows, and that verify sees them.
 
-Real producers and a real worker; `make test-matrix` runs this on each Celery.
+With real producers and a real worker. `make test-matrix` runs this on each version of Celery.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def producer(scene: Scene) -> Celery:
 
 
 def verdicts(scene: Scene, app: Celery, arguments: dict[str, Any], times: int = 1) -> dict[str, set[str]]:
-    """By task name: what the worker says that *app* did to its header, after a reset."""
+    """By task name: how *app* cut the header of all *times* runs, as the worker counted it after a reset."""
     celery_argsize.reset_metrics(redis_url=scene.broker)
     for name, argument in arguments.items():
         for _ in range(times):

@@ -1,6 +1,6 @@
 """Real workers under load while the Redis with their figures is away, full, frozen or closed to them: nothing is lost.
 
-Tasks come through a Redis of their own, so that only the figures are in trouble.
+Tasks come through a Redis of their own, which stays up.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from support.scene import Scene
 
-TROUBLE = "figures are not being written"
-OVER = "figures are being written again, nothing was lost"
+NOT_WRITTEN = "figures are not being written"
+WRITTEN_AGAIN = "figures are being written again, nothing was lost"
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def figures(tmp_path: Path) -> Iterator[RedisServer]:
 
 @contextmanager
 def load(scene: Scene, a_second: int = 100) -> Iterator[None]:
-    """Tasks, all the time."""
+    """Send tasks all the time."""
     over = threading.Event()
 
     def send() -> None:
@@ -66,7 +66,7 @@ def total(server: RedisServer) -> int:
 
 
 def wait_for_all(scene: Scene, server: RedisServer, timeout: float = 40) -> None:
-    """Until the figures are the oracle's, with no task on its way."""
+    """Wait until the figures are the oracle's and no task is on its way."""
 
     def settled() -> bool:
         seen = len(scene.oracle())
@@ -92,13 +92,13 @@ def test_a_redis_that_is_absent_at_the_start_gets_everything_when_it_arrives(
     scene: Scene, figures: RedisServer
 ) -> None:
     with running(worker(scene, figures.url)) as found, load(scene):
-        wait_for_line(found, TROUBLE)
+        wait_for_line(found, NOT_WRITTEN)
         wait_for_runs(scene, 200)
         figures.start()
-        wait_for_line(found, OVER)
+        wait_for_line(found, WRITTEN_AGAIN)
     with running(worker(scene, figures.url)):
         wait_for_all(scene, figures)
-    assert found.log.count(TROUBLE) == 1
+    assert found.log.count(NOT_WRITTEN) == 1
     assert "Traceback" not in found.log
 
 
@@ -118,7 +118,7 @@ def test_ten_crashes_of_redis_lose_nothing_and_count_nothing_twice(scene: Scene,
 
 @pytest.mark.slow
 def test_while_redis_is_frozen_children_hand_over_all_they_measure(scene: Scene, figures: RedisServer) -> None:
-    """More than the pipe holds; and a child that is killed then takes nothing with it."""
+    """They measure more than the pipe holds. A child that is killed then takes nothing with it."""
     figures.start()
     assert figures.process is not None
     with running(worker(scene, figures.url, include_eager=True)):
@@ -165,15 +165,15 @@ def test_a_redis_without_a_free_place_is_asked_once_a_second_at_most(scene: Scen
         admin.config_set("maxclients", 1)
         with running(worker(scene, figures.url)) as found:
             with load(scene):
-                wait_for_line(found, TROUBLE)
+                wait_for_line(found, NOT_WRITTEN)
                 before, begun = admin.info("stats")["rejected_connections"], time.monotonic()
                 time.sleep(6)
                 attempts = admin.info("stats")["rejected_connections"] - before
                 assert 1 <= attempts <= time.monotonic() - begun + 1
                 admin.config_set("maxclients", 100)
-                wait_for_line(found, OVER)
+                wait_for_line(found, WRITTEN_AGAIN)
             wait_for_all(scene, figures)
-    assert found.log.count(TROUBLE) == 1
+    assert found.log.count(NOT_WRITTEN) == 1
     assert "it has no place for another client; raise its maxclients" in found.log
 
 
@@ -240,10 +240,10 @@ def test_each_refusal_is_one_line_that_names_the_fix_and_what_it_held_up_arrives
             begun = len(found.log)
             breaks(figures)
             with load(scene):
-                wait_for_line(found, TROUBLE, begun)
+                wait_for_line(found, NOT_WRITTEN, begun)
                 if breaks is not loading:
                     healed(figures)
-                wait_for_line(found, OVER, begun)
+                wait_for_line(found, WRITTEN_AGAIN, begun)
             said = [line for line in found.log[begun:].splitlines() if "celery_argsize" in line]
             assert len(said) == 2, said
             assert fix in said[0]
@@ -269,11 +269,11 @@ def test_a_wrong_address_is_one_line_that_names_it_and_costs_no_task(
         for _ in range(50):
             scene.send("task_0")
         wait_until(lambda: len(scene.oracle()) == 50, what="the tasks")
-        wait_for_line(found, TROUBLE)
+        wait_for_line(found, NOT_WRITTEN)
         begun = time.monotonic()
         log = found.stop()
         assert time.monotonic() - begun < 8
-    (said,) = [line for line in log.splitlines() if TROUBLE in line]
+    (said,) = [line for line in log.splitlines() if NOT_WRITTEN in line]
     assert fix in said
     assert "the figures of 50 task runs could not be written within 1 s and are lost" in log
     assert "Traceback" not in log

@@ -1,6 +1,6 @@
-"""Whatever raises in celery_argsize itself: tasks end as they would, the worker too, and what is missing is counted.
+"""Whatever raises in celery_argsize itself, tasks and worker end as they would, and runs that are missed are counted.
 
-The faults are put in by tests/support/apps/breaking.py, into real workers.
+tests/support/apps/breaking.py makes functions of ours raise, in real workers.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from support.servers import RedisServer
 
-#: What every error that is put in says (breaking.py).
+#: The text of each error that is raised (breaking.py).
 SECRET: Final = "sesame-open-4711"
 
 RUNS: Final = 20
 TEXT: Final = "x" * 5_000
-"""Large, and cut: takes the long way through the recorder."""
+"""Large, and its repr is cut: all code of the recorder runs."""
 
 
 class Patient:
@@ -39,7 +39,7 @@ class Patient:
         folder.mkdir(exist_ok=True)
         url = f"{server.url.removesuffix('/0')}/{database}"
         self.scene = Scene(folder, url, url)
-        # one without results, which listens for none
+        # has no results, so that it does not listen for any
         self.sender = Celery("workload", broker=url, set_as_current=False)
         self.hits_file = folder / "hits"
         self.sent: dict[str, int] = {}
@@ -53,7 +53,7 @@ class Patient:
         by_task: dict[str, str] | None = None,
         times: int = 1_000_000,
     ) -> Worker:
-        """Start a worker; what is broken is for breaking.py."""
+        """Start a worker. *broken*, *by_task* and *times* are explained in breaking.py."""
         settings = {"flush_interval": 0.1, "shutdown_timeout": 1, **(settings or {})}
         env = {
             **self.scene.env(settings, LOG_CONF),
@@ -77,7 +77,7 @@ class Patient:
         return {task_id: meta["result"] if meta["status"] == "SUCCESS" else meta for task_id, meta in metas.items()}
 
     def end(self) -> None:
-        """Have the worker stop, warmly, once all results are there."""
+        """Once all results are there, shut the worker down warmly."""
         self.wait_for_results()
         self.worker.process.terminate()
 
@@ -94,7 +94,7 @@ class Patient:
         return {task.name: (task.count, task.errors) for task in summary.tasks}
 
     def complaints(self) -> list[str]:
-        """What is wrong with how it ended and with its log; nothing, it is hoped."""
+        """What is wrong with the worker's end and its log."""
         found = []
         if (code := self.worker.process.wait(30)) != 0:
             found.append(f"ended with {code}")
@@ -117,7 +117,7 @@ def patient(tmp_path: Path, redis_server: RedisServer) -> Patient:
     return Patient(tmp_path, redis_server, 1)
 
 
-#: What breaks while a task of some name is measured, and how its runs are counted: measured, or as errors.
+#: What breaks while a task is measured, by the task's name; and how its runs are counted: as measured, or as errors.
 WHERE_A_TASK_RUNS: Final = {
     "task_0": ("worker.recorder:_measure", "errors"),
     "task_1": ("worker.recorder:clean", "errors"),
@@ -151,18 +151,18 @@ def test_what_raises_where_a_task_runs_is_counted_as_an_error_of_that_task(patie
     assert patient.counted() == expected
 
 
-#: The way of a measurement through the main process.
+#: What a measurement passes through in the main process.
 WAY: Final = (
     "worker.handoff:PipeHandoff.wait",
     "worker.handoff:PipeHandoff.drain",
     "worker.handoff:unpack",
     "worker.flusher:Flusher._turn",
     "worker.flusher:Flusher._deliver",
-    "worker.flusher:Flusher._seal",
+    "worker.flusher:Flusher._next_batch",
     "stores.redis:RedisStore.apply",
 )
 
-#: What breaks in the main process, and what else is done to the worker.
+#: What breaks in any process; with a comma, two at once.
 ANYWHERE: Final = [
     *WAY,
     "stores.redis:RedisStore.prepare",
@@ -170,7 +170,7 @@ ANYWHERE: Final = [
     "figures.counters:TaskStats.add",
     "figures.counters:Tally.merge",
     "figures.origins:Origins.add",
-    "worker.install:_Installed.start",
+    "worker.install:InstalledMonitor.start",
     "worker.assembly:_worker_store",
     "worker.recorder:Recorder.__init__",
     "worker.handoff:PipeHandoff.__init__",
@@ -187,10 +187,10 @@ ANYWHERE: Final = [
 NOTHING_ARRIVES: Final = {
     "worker.handoff:PipeHandoff.drain",
     "worker.flusher:Flusher._deliver",
-    "worker.flusher:Flusher._seal",
+    "worker.flusher:Flusher._next_batch",
     "stores.redis:RedisStore.apply",
     "stores.redis:RedisStore.prepare",
-    "worker.install:_Installed.start",
+    "worker.install:InstalledMonitor.start",
     "worker.assembly:_worker_store",
     "worker.recorder:Recorder.__init__",
     "worker.handoff:PipeHandoff.__init__",
@@ -231,7 +231,7 @@ def test_a_fault_that_stays_harms_no_task_and_no_worker(tmp_path: Path, redis_se
     assert not found, json.dumps(found, indent=1)
 
 
-#: Faults of the main process that pass: each breaks for a moment, and all at once.
+#: What breaks twice and then works again, all at the same time.
 PASSING: Final = (
     *WAY,
     "figures.counters:TaskStats.add",
@@ -251,7 +251,7 @@ def test_after_faults_that_pass_each_run_was_measured_or_is_counted_as_an_error(
     assert patient.hits() == dict.fromkeys(names.split(","), 2)
     counted = patient.counted()
     count, errors = (sum(column) for column in zip(*counted.values(), strict=True))
-    # what was being unpacked, what was being added up, and what said something of a host
+    # two each: while being unpacked, while being added up, while telling something of a host
     assert (count, errors) == (94, 6), counted
 
 

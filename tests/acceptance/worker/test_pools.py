@@ -1,4 +1,4 @@
-"""Every kind of worker counts every task, whatever becomes of its processes: figures against the oracle's file."""
+"""Each kind of pool counts each task, whatever becomes of its processes: the figures are those of the oracle."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
 def send_many(scene: Scene, count: int, *, seed: int = 1) -> None:
     rng = random.Random(seed)
-    with scene.producer.connection_for_write() as connection, scene.producer.amqp.Producer(connection) as producer:
-        for number in range(count):
-            scene.producer.send_task(
-                f"task_{number % 10}",
-                [["å" * rng.randrange(40), rng.random()] for _ in range(rng.randrange(20))],
-                {"n": number, "text": "x" * rng.randrange(200)} if number % 3 else {},
-                producer=producer,
-                ignore_result=True,
-            )
+    scene.send_many(
+        (
+            f"task_{number % 10}",
+            [["å" * rng.randrange(40), rng.random()] for _ in range(rng.randrange(20))],
+            {"n": number, "text": "x" * rng.randrange(200)} if number % 3 else {},
+        )
+        for number in range(count)
+    )
 
 
 def run_and_compare(scene: Scene, count: int, *options: str, settings: dict[str, object] | None = None) -> str:
@@ -78,7 +77,7 @@ def test_children_that_are_killed_right_after_prerun_lose_nothing(scene: Scene) 
         scene.send("killed", "x" * number)
     send_many(scene, 200, seed=2)
     with running(Worker(scene.folder, scene.env(), "-l", "CRITICAL", "-c", "4")) as worker:
-        # a task that was on its way to a child that died is run again by Celery: runs are more than ids
+        # Celery runs a task again that was on its way to a child that died: there are more runs than ids
         wait_until(lambda: len({run[1] for run in scene.oracle()}) >= 425, timeout=120, what="425 tasks")
         worker.stop()
     truth = scene.truth()

@@ -1,7 +1,7 @@
-"""Processes that die, stop, come and go: real prefork workers, and what is left of them afterwards.
+"""Processes that are killed, stopped, and replaced: real prefork workers lose nothing and leave nothing behind.
 
-A child that is killed at any moment may be killed between an oracle and the handler that is tested. So there are two:
-one before it, one after it. What is counted lies between them, and they are nearly always the same.
+Two oracles count the runs, one just before our handler and one just after it, as a child may be killed in between. The
+right figure lies between theirs, which are nearly always the same.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def wait_for_runs(scene: Scene, number: int) -> None:
 
 
 class After:
-    """The oracle that comes after the handler that is tested."""
+    """The oracle that comes after our handler."""
 
     def __init__(self, scene: Scene) -> None:
         self.file = scene.folder / "after.jsonl"
@@ -58,10 +58,7 @@ class After:
 
 
 def send(scene: Scene, count: int) -> None:
-    with scene.producer.connection_for_write() as connection, scene.producer.amqp.Producer(connection) as producer:
-        for number in range(count):
-            name = f"task_{number % 10}"
-            scene.producer.send_task(name, ["x" * (number % 500)], producer=producer, ignore_result=True)
+    scene.send_many((f"task_{number % 10}", ["x" * (number % 500)], {}) for number in range(count))
 
 
 def held(process: psutil.Process) -> tuple[int, int]:
@@ -70,7 +67,7 @@ def held(process: psutil.Process) -> tuple[int, int]:
 
 
 def most_held(process: psutil.Process) -> tuple[int, int]:
-    """The same over a second: while children come and go, some of billiard's pipes are closed already."""
+    """The most descriptors and threads within a second: while children come and go, there are fewer at times."""
     fds, threads = held(process)
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
@@ -81,7 +78,7 @@ def most_held(process: psutil.Process) -> tuple[int, int]:
 
 
 def own_temp(scene: Scene) -> Path:
-    """A folder for this worker's temporary files: others run beside it."""
+    """A folder for this worker's temporary files, apart from those of other tests."""
     (folder := scene.folder / "temp").mkdir()
     return folder
 
@@ -230,7 +227,7 @@ sys.exit(flusher.stop(10))
 
 @pytest.mark.slow
 def test_ten_thousand_forks_while_the_threads_are_busy_never_hang(redis_url: str) -> None:
-    """A fork copies locks as they are, held or not: what a child does must need none."""
+    """A fork copies locks as they are, held or not: a child must need none of them."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKS, redis_url, "10000"],
         capture_output=True, text=True, timeout=170, check=False,
@@ -243,7 +240,7 @@ def test_ten_thousand_forks_while_the_threads_are_busy_never_hang(redis_url: str
 
 @pytest.mark.slow
 def test_ten_thousand_tasks_in_greenlets_never_hang(scene: Scene) -> None:
-    """Monkey-patched locks, threads and sockets; eventlet and gevent, one after the other."""
+    """With locks, threads and sockets patched by gevent, and then by eventlet."""
     for number, pool in enumerate(("gevent", "eventlet"), 1):
         settings: dict[str, Any] = {"log_large_tasks": False, "include_eager": True, "flush_interval": 0.05}
         with running(Worker(scene.folder, scene.env(settings), "-P", pool, "-c", "20", "-l", "CRITICAL")) as worker:

@@ -1,7 +1,7 @@
 """No argument value leaves the process that runs its task, and no password of a URL is shown.
 
-LookResult for in all there is: the worker's log at DEBUG, each command that its Redis got, all keys and values that are
-then in it, and what the commands print. Celery's own lines quote arguments; that is Celery's business.
+They are looked for in the worker's log at DEBUG, in each command that its Redis got, in all keys and values of that
+Redis, and in what our commands print. Celery's own log lines do quote arguments.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MARKER: Final = "sesame-open-4711"
 
-#: Each piece of it gives the whole away, wherever a parser breaks it apart.
+#: Wherever a parser breaks it apart, each piece still shows where it came from.
 PASSWORD: Final = "sesame1/sesame2@sesame3:sesame4#sesame5?sesame6%sesame7"
 LOGIN: Final = f"sesame-user:{quote(PASSWORD, safe='')}"
 
@@ -42,7 +42,7 @@ LOGIN: Final = f"sesame-user:{quote(PASSWORD, safe='')}"
 
 @contextmanager
 def overheard(server: RedisServer) -> Iterator[list[bytes]]:
-    """Everything that *server* is asked to do meanwhile, in its own words; there once the block has ended."""
+    """All commands that *server* gets within the block, as MONITOR writes them; there once the block has ended."""
     heard: list[bytes] = []
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as listener:
         listener.sendall(b"MONITOR\r\n")
@@ -67,7 +67,7 @@ def contents(server: RedisServer) -> str:
 
 
 def send_marked(producer: Celery) -> int:
-    """Send the marker in every way it may go; how many runs are to be counted."""
+    """Send the marker in all ways there are. Gives how many runs are to be counted."""
     nested: list[Any] = [MARKER]
     for _ in range(30):
         nested = [{MARKER: nested}, MARKER]
@@ -103,7 +103,7 @@ def send_marked(producer: Celery) -> int:
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis for the figures alone; its user's name and password are those in ``LOGIN``."""
+    """A Redis for the figures alone, with the user and password of ``LOGIN``."""
     server = RedisServer(tmp_path)
     try:
         with server.start().client() as client:
@@ -181,7 +181,7 @@ def commands(env: dict[str, str], *each: list[str]) -> str:
 
 @pytest.fixture
 def unreachable(own_redis: RedisServer) -> dict[str, str]:
-    """URLs with a password that nobody answers to, by what is wrong."""
+    """URLs with a password at which no Redis can be used, by what is wrong."""
     return {
         "wrong password": with_login(own_redis, LOGIN + "8"),
         "nobody there": f"redis://{LOGIN}@127.0.0.1:{free_port()}/3",

@@ -1,4 +1,4 @@
-"""What one worker does to its surroundings: its connections, its log, its report, and its reaction to odd set-ups."""
+"""What one worker does: its connections, its log, its report at shutdown, and how it takes odd configurations."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ ARGS = 'celery_task_args_size_bytes_sum{part="args",task="scan"}'
 def batch(sequence: int, *names: str) -> Batch:
     tally = Tally(1000)
     for number, name in enumerate(names):
-        cut = Part(Size(5000, 6000 + number), "size", 1024, shape=Shape(6000, 2, *[9] * 9))
+        cut = Part(Size(5000, 6000 + number), "size", 1024, shape=Shape(6000, 2, *[9] * 8))
         whole = Part(Size(70, 80), "intact", 75)
         for args, kwargs in ((cut, whole), (whole, whole), (Part(None, "custom"), whole)):
             tally.add(Measurement(name, "id", args, kwargs, 1234.5), Rules(1024, DEFAULT_BUCKETS))

@@ -90,7 +90,7 @@ def any_part(rng: random.Random, most: float) -> Part:
     chars = int(2 ** rng.uniform(0, most)) - 1
     need = int(chars * rng.uniform(0.9, 1.3))
     cut = verdict in {"size", "depth", "both"} and rng.random() < 0.9
-    sums = [rng.randrange(2 * chars + 1) for _ in range(9)]
+    sums = [rng.randrange(2 * chars + 1) for _ in range(8)]
     shape = Shape(need, rng.randrange(1, 7), *sums) if cut else None
     return Part(Size(chars, int(chars * rng.choice((1, 1, 1.2, 3)))), verdict, need, shape=shape)
 

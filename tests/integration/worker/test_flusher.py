@@ -1,4 +1,4 @@
-"""The flusher between a real handoff and a real Redis: what is away for a while, and what is asked of it."""
+"""The flusher between a real handoff and a real Redis: it writes, waits out failures, and answers requests."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_exemplars_are_written_rarely_and_rare_ones_always(redis_url: str) -> No
     assert run("e", 3000, 111.0)["args.last_le.4096"] == "d"
     assert flusher.own_figures().tasks["scan"].exemplars["args.last_le.4096"].task_id == "e", "not in its own figures"
     store.reset()
-    assert flusher.release(5, forget=True)
+    assert flusher.release(5)
     assert run("f", 3000, 112.0) == {"args.last_le.4096": "f"}, "after a reset, at once"
     assert store.read().tasks["scan"].counts["count"] == 1
     flusher.stop(5)
@@ -161,7 +161,7 @@ def test_after_a_stop_nothing_reads_from_a_descriptor_that_is_anothers_by_then(r
         for end in ends:
             end.sendall(b"still here")
             end.settimeout(5)
-        time.sleep(0.25)  # as long as the second thread may take to look again
+        time.sleep(0.25)  # longer than either thread waits
         assert [end.recv(20) for end in ends] == [b"still here"] * 10
         for end in ends:
             end.close()
@@ -186,7 +186,7 @@ def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
     handoff.put(measurement("after"))
     time.sleep(0.3)  # several intervals, in which it must not come
     assert set(RedisStore(settings).read().tasks) == {"before"}
-    assert flusher.release(5, forget=True)
+    assert flusher.release(5)
     wait_until(lambda: set(RedisStore(settings).read().tasks) == {"before", "after"}, what="the release")
     assert flusher.stop(5) == 0
     assert set(flusher.own_figures().tasks) == {"after"}
@@ -194,7 +194,7 @@ def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
 
 @pytest.mark.slow
 def test_a_flush_writes_what_was_handed_over_before_it_also_in_the_middle_of_a_turn() -> None:
-    """What is in the pipe then must not come after a reset."""
+    """Else what is in the pipe at a reset would be written after it."""
     settings, asked = Settings(flush_interval=0.05), threading.Event()
 
     class Store(MemoryStore):
@@ -229,7 +229,7 @@ def test_releasing_with_a_store_that_nobody_else_sees_clears_it() -> None:
     flusher, handoff = start(store, settings, LocalHandoff(RULES, 100))
     handoff.put(measurement())
     assert flusher.flush(5, hold=5)
-    assert flusher.release(5, forget=True)
+    assert flusher.release(5)
     assert counted(store) == 0
     flusher.stop(5)
 

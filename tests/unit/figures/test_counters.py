@@ -18,7 +18,7 @@ from celery_argsize.settings import DEFAULT_BUCKETS
 RULES = Rules(large_task_chars=1024, bounds=DEFAULT_BUCKETS)
 
 sizes = st.builds(lambda chars, extra: Size(chars, chars + extra), st.integers(0, 10**9), st.integers(0, 1000))
-shapes = st.builds(Shape, *[st.integers(1, 10**6)] * 11)
+shapes = st.builds(Shape, *[st.integers(1, 10**6)] * 10)
 cuts = st.builds(
     Part, sizes, st.sampled_from(CUTS), st.integers(2, 10**6), st.integers(0, 9), st.integers(0, 10**6), shapes
 )

@@ -1,4 +1,4 @@
-"""What Celery did to a header, against Celery itself: its own producer, its own saferepr without each of the limits."""
+"""The verdicts on headers, compared with what Celery's own producer and saferepr did to them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ tricky = st.sampled_from(
         "('...',)",
     ]
 )
-#: saferepr cuts a long text back to its last space, and what follows it may still have room.
+#: saferepr cuts a long text back to its last space, so that what follows the text may still have room.
 words = st.builds(
     lambda word, length: f"{word} {'x' * length}", st.sampled_from(["Bearer", "see", "a b", ""]), st.integers(0, 3000)
 )
@@ -76,7 +76,7 @@ def produced(part: Any, limit: int, levels: int, **options: Any) -> str:
 
 
 def truth(part: Any, limit: int, levels: int) -> str:
-    """What saferepr did: a limit acted where leaving it out makes a difference."""
+    """The right verdict: a limit cut something if the header is another one without that limit."""
     header = saferepr(part, limit, levels)
     size = header != saferepr(part, None, levels)
     depth = header != saferepr(part, limit, 0)

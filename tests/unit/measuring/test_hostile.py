@@ -1,6 +1,6 @@
-"""Arguments with code of their own, that lies, raises or never ends: no exception reaches a task, no value a log.
+"""Arguments whose own code lies, raises or never ends: no exception reaches a task, and no value reaches a log.
 
-``FUZZ`` is how many arguments are made up: FUZZ=100000 make test ARGS="-k fuzzed --timeout 0" takes 14 minutes.
+``FUZZ`` sets how many arguments are made up: FUZZ=100000 make test ARGS="-k fuzzed --timeout 0" takes 14 minutes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 
 class Oracle(JSONEncoder):
-    """kombu's encoder, and two kinds it lacks; an encoding that asks too much of foreign code is given up."""
+    """kombu's encoder with sets and Enums. It gives up when the code of objects yields too much."""
 
     left = MOST_YIELDED
 
@@ -73,7 +73,7 @@ class Oracle(JSONEncoder):
 
 
 def is_endless(value: Any) -> bool:
-    """Whether json might ask an endless container for everything: nothing to compare with."""
+    """Whether json might take all that an endless container yields, so that there is nothing to compare with."""
     todo, seen = [value], set()
     while todo:
         found = todo.pop()
@@ -139,7 +139,7 @@ def header_of(part: Any, kind: Any, limit: int, levels: int) -> Any:
 
 
 class Caught:
-    """Takes what is handed over, as a pipe would: if it can be written."""
+    """Stands for the handoff: keeps what is handed over, if the pipe could carry it."""
 
     def __init__(self) -> None:
         self.measurements: list[Measurement] = []
@@ -157,7 +157,7 @@ class Caught:
 
 
 class Lines(logging.Handler):
-    """Everything that any logger says, with what a formatter could find."""
+    """All that any logger writes, with all attributes of the records."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -412,7 +412,7 @@ HEADERS = {
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", HEADERS)
 def test_a_header_of_any_make_is_read_in_linear_time(kind: str) -> None:
-    """Before they were mended, some took a minute for this much."""
+    """Quadratic code would take a minute for some of these."""
     header = HEADERS[kind]
     nest: Any = 1
     for _ in range(300):

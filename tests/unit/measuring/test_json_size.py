@@ -1,4 +1,4 @@
-"""Sizes, against json.dumps and kombu's encoder: nothing here shares code with what it tests."""
+"""Sizes, compared with json.dumps and kombu's encoder. Nothing here shares code with what it tests."""
 
 from __future__ import annotations
 

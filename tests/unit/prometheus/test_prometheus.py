@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 sizes = st.builds(lambda chars, extra: Size(chars, chars + extra), st.integers(0, 10**9), st.integers(0, 1000))
-shapes = st.builds(Shape, *[st.integers(1, 10**6)] * 11)
+shapes = st.builds(Shape, *[st.integers(1, 10**6)] * 10)
 cuts = st.builds(Part, st.none() | sizes, st.sampled_from(CUTS), st.just(1024), shape=shapes)
 parts = cuts | st.builds(Part, st.none() | sizes, st.sampled_from(["intact", "custom"]), st.integers(2, 10**6))
 names = st.sampled_from(["scan", "insert", 'a "name"', "å\\n\n%d{}"]) | st.text(max_size=5)

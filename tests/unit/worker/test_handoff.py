@@ -1,4 +1,4 @@
-"""From children to the main process: with real forks and real pipes, full ones too."""
+"""Measurements go from children to the main process: with real forks and real pipes, also full ones."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 RULES = Rules(1024, DEFAULT_BUCKETS)
 
-#: As long as names and ids get (recorder): the largest message there is.
-HUGE = Part(Size(2**40, 2**40), "custom", 2**31, 100, 2**31, Shape(*[2**40] * 11))
+#: The largest message there is: names and ids are as long as the recorder lets them be.
+HUGE = Part(Size(2**40, 2**40), "custom", 2**31, 100, 2**31, Shape(*[2**40] * 10))
 LONG = Measurement("n" * 160, "i" * 64, HUGE, HUGE, time.time(), "h" * 64)
 
 

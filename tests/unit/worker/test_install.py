@@ -1,4 +1,4 @@
-"""install(): free in a producer, harmless twice, one app's business only, undone by uninstall()."""
+"""install() costs a producer nothing, may be called twice, measures one app only, and is undone by uninstall()."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def in_a_new_process(code: str) -> str:
 
 @pytest.mark.smoke
 def test_it_is_free_in_a_producer() -> None:
-    said = in_a_new_process("""
+    printed = in_a_new_process("""
         import os, sys, threading
         from celery import Celery
         import celery_argsize
@@ -57,24 +57,24 @@ def test_it_is_free_in_a_producer() -> None:
         print(threading.active_count(), "redis" in sys.modules)
         print(fds == (os.listdir("/proc/self/fd") if fds else []), app.configured)
     """)
-    assert said == "1 False\nTrue False\n"
+    assert printed == "1 False\nTrue False\n"
 
 
 @pytest.mark.smoke
 def test_importing_the_package_imports_next_to_nothing() -> None:
-    said = in_a_new_process("""
+    printed = in_a_new_process("""
         import sys
         before = set(sys.modules)
         import celery_argsize
         heavy = {"celery", "redis", "orjson", "kombu", "click", "logging"} & (set(sys.modules) - before)
         print(sorted(heavy))
     """)
-    assert said == "[]\n"
+    assert printed == "[]\n"
 
 
 @pytest.mark.smoke
 def test_our_commands_cost_celery_s_command_line_a_few_small_modules() -> None:
-    said = in_a_new_process("""
+    printed = in_a_new_process("""
         import sys, celery.bin.celery
         for name in [name for name in sys.modules if name.startswith("celery_argsize.")]:
             del sys.modules[name]  # the entry point has loaded them
@@ -85,7 +85,7 @@ def test_our_commands_cost_celery_s_command_line_a_few_small_modules() -> None:
     ours = (
         "api api.inspect_command commands commands.group errors failure_log worker worker.monitor worker.remote_control"
     )
-    assert said.split() == [f"celery_argsize.{name}" for name in ours.split()]
+    assert printed.split() == [f"celery_argsize.{name}" for name in ours.split()]
 
 
 @pytest.mark.smoke
@@ -102,7 +102,7 @@ def test_libraries_of_the_extra_cli_are_imported_by_who_needs_them() -> None:
 
 @pytest.mark.smoke
 def test_a_producer_imports_nothing_that_only_a_worker_needs() -> None:
-    said = in_a_new_process("""
+    printed = in_a_new_process("""
         import sys
         from celery import Celery
         import celery_argsize
@@ -118,13 +118,13 @@ def test_a_producer_imports_nothing_that_only_a_worker_needs() -> None:
         print(*sorted(name for name in sys.modules if name.startswith("celery_argsize.")))
     """)
     ours = ["errors", "failure_log", "redis_url", "settings", "worker", "worker.install", "worker.monitor"]
-    assert said.split() == [f"celery_argsize.{name}" for name in ours]
+    assert printed.split() == [f"celery_argsize.{name}" for name in ours]
 
 
 @pytest.mark.smoke
 def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
-    """A fork while a thread imports would leave that import locked in the child."""
-    said = in_a_new_process(f"""
+    """A fork while a thread imports a module would leave that import locked in the child."""
+    printed = in_a_new_process(f"""
         import datetime, logging, os, sys
         from celery import Celery, signals
         from celery.utils.saferepr import saferepr
@@ -164,7 +164,7 @@ def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
         signals.worker_shutdown.send(sender=Some(app=app))
         print(*((task.name, task.count, task.errors) for task in celery_argsize.get_size_summary(app).tasks))
     """)
-    assert said == "child\nparent\n('work', 6, 0) ('broken', 0, 1)\n"
+    assert printed == "child\nparent\n('work', 6, 0) ('broken', 0, 1)\n"
 
 
 def test_every_public_name_is_there() -> None:
@@ -210,16 +210,16 @@ def test_the_app_may_be_configured_later(app: Celery) -> None:
 
 
 def test_a_proxy_of_the_app_is_the_app() -> None:
-    said = in_a_new_process("""
+    printed = in_a_new_process("""
         import celery, celery_argsize
         app = celery.Celery("music", broker="memory://")
         print(celery_argsize.install(celery.current_app) is celery_argsize.install(app))
     """)
-    assert said == "True\n"
+    assert printed == "True\n"
 
 
 class FakeWorker:
-    """What ``worker_init`` and ``worker_shutdown`` are sent by."""
+    """Stands for the worker that sends ``worker_init``."""
 
     pool_cls = "solo"
     pool_start_method = "fork"
@@ -326,7 +326,7 @@ def test_a_receiver_that_fails_does_not_reach_the_task(app: Celery, monkeypatch:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("celery_argsize.worker.recorder.measure_celery_task_size", fail)
+    monkeypatch.setattr("celery_argsize.worker.recorder._measure", fail)
     assert task.apply(("x",)).get() == 42
 
 

@@ -1,4 +1,4 @@
-"""The log of large tasks: its words, its fields, its limits."""
+"""The log of large tasks: its text, its fields for JSON logs, and how often it may write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import ID_BYTES, NAME_BYTES, Measurement, Part, clean
 from celery_argsize.worker.large_task_log import LargeTaskLog
 
-SEED = """\
+GUIDE_EXAMPLE = """\
 [CELERY MONITOR] Task: extract_metadata_batch
 [CELERY MONITOR] ID: 5ff7c033-b6c3-4a88-8b46-9d175f7a7b98
 [CELERY MONITOR] Args: 45,678 characters (⚠ TRUNCATED by size)
@@ -39,7 +39,7 @@ def _level(caplog: pytest.LogCaptureFixture) -> None:
 def test_the_guides_example(caplog: pytest.LogCaptureFixture) -> None:
     LargeTaskLog().write(large(), (1024, 1024))
     (record,) = caplog.records
-    assert record.getMessage() == SEED
+    assert record.getMessage() == GUIDE_EXAMPLE
     assert (record.name, record.levelname) == ("celery_argsize", "WARNING")
     fields = {name: value for name, value in vars(record).items() if name.startswith("argsize_")}
     assert fields == {
@@ -114,19 +114,19 @@ def test_names_are_made_fit_for_logs_and_redis(name: str) -> None:
     assert len(clean(name, ID_BYTES).encode()) <= ID_BYTES
 
 
-def test_trouble_is_counted_and_logged_once_in_a_while(
+def test_failures_are_counted_and_logged_once_in_a_while(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    trouble = FailureLog("it failed")
+    failures = FailureLog("it failed")
     for _ in range(50):
-        trouble.report(ValueError("a secret value"))
-    now += trouble.EVERY
-    trouble.report(ValueError("a secret value"))
-    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert said == [
+        failures.report(ValueError("a secret value"))
+    now += failures.EVERY
+    failures.report(ValueError("a secret value"))
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert lines == [
         "celery_argsize: it failed: ValueError",
         "celery_argsize: it failed: ValueError (49 more since the last such line)",
     ]
-    assert trouble.count == 51
+    assert failures.count == 51
