@@ -81,11 +81,6 @@ class Check:
     """Whether no task runs where it fails as a whole, that is, without a subject."""
 
     @property
-    def group(self) -> str:
-        """The part of the id before its dot."""
-        return self.id.partition(".")[0]
-
-    @property
     def docs(self) -> str:
         """Its section of the documentation, with the anchor that Git hosts make."""
         return f"docs/doctor.md#{self.id.replace('.', '')}"
@@ -110,9 +105,9 @@ class CheckResult:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data."""
-        check, outcome = self.check, self.outcome._asdict()
-        names = {"id": check.id, "group": check.group, "looks_at": check.looks_at}
-        return {**names, **outcome, "docs": check.docs, "vital": self.vital}
+        check, group = self.check, self.check.id.partition(".")[0]
+        names = {"id": check.id, "group": group, "looks_at": check.looks_at}
+        return {**names, **self.outcome._asdict(), "docs": check.docs, "vital": self.vital}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +121,19 @@ class Diagnosis:
     results: tuple[CheckResult, ...]
 
     @property
-    def checks(self) -> dict[str, Verdict]:
-        """Id of each check → its worst verdict."""
+    def counts(self) -> dict[Verdict, int]:
+        """Verdict → number of checks, the worst verdict first."""
         worst: dict[str, Verdict] = {}
         for result in self.results:
             name, verdict = result.check.id, result.outcome.verdict
             worst[name] = max(worst.get(name, "ok"), verdict, key=VERDICTS.index)
-        return worst
-
-    @property
-    def counts(self) -> dict[Verdict, int]:
-        """Verdict → number of checks, the worst verdict first."""
-        counter = Counter(self.checks.values())
+        counter = Counter(worst.values())
         return {verdict: counter[verdict] for verdict in reversed(VERDICTS)}
 
     @property
     def verdict(self) -> Verdict:
         """The worst of all verdicts; ``unknown`` where nothing was checked."""
-        return max(self.checks.values(), key=VERDICTS.index, default="unknown")
+        return next((verdict for verdict, count in self.counts.items() if count), "unknown")
 
     @property
     def exit_code(self) -> int:
@@ -170,14 +160,6 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data: docs/doctor.md."""
-        return {
-            "schema": DOCTOR_SCHEMA,
-            "app": self.app,
-            "time": self.time,
-            "verdict": self.verdict,
-            "health": self.health,
-            "score": self.score,
-            "exit_code": self.exit_code,
-            "counts": self.counts,
-            "checks": [result.to_json() for result in self.results],
-        }
+        names = ("app", "time", "verdict", "health", "score", "exit_code", "counts")
+        values = {name: getattr(self, name) for name in names}
+        return {"schema": DOCTOR_SCHEMA, **values, "checks": [result.to_json() for result in self.results]}

@@ -60,7 +60,7 @@ def diagnose(
     *,
     seconds: float = SECONDS,
     max_clients: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
     **given: str | None,
 ) -> Diagnosis:
     """Say what is wrong with the Redis, the settings, the live workers, the monitor and this machine.
@@ -76,21 +76,16 @@ def diagnose(
     """
     broken = load(app) if app is not None else ""
     usable = None if broken and _conf_error(app) else app
-    where = Scope(usable, given, seconds, max_clients, broken)
-    facts = look_around(where, progress=progress or (lambda *_: None))
+    facts = look_around(Scope(usable, given, seconds, max_clients, broken), progress=progress)
     return Diagnosis(str(getattr(app, "main", None) or ""), time.time(), judge(facts))
 
 
 def load(app: Celery) -> str:
-    """Load the app and its tasks as a worker does; why that failed, or an empty string.
-
-    The looks run in threads of their own, and must not all load it.
-    """
+    """Load the app and its tasks as a worker does, once for all looks; why that failed, or an empty string."""
     return _conf_error(app) or _error(app.finalize) or _error(app.loader.import_default_modules)
 
 
 def _conf_error(app: Any) -> str:
-    """Why the configuration cannot be read; empty if it can."""
     return _error(lambda: app.conf.get("broker_url"))
 
 
@@ -144,5 +139,4 @@ def _outcomes(check: Check, facts: Facts) -> list[Outcome]:
 
 
 def _why(exc: Exception, step: str) -> str:
-    """Why there is no answer."""
     return str(exc) if isinstance(exc, Unavailable) else f"{step} failed with {raised_at(exc)}; please report it"

@@ -20,15 +20,14 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.redis_facts import Counted, ServerFacts
     from celery_argsize.figures.summary import Summary
 
-
-class Unavailable(Exception):  # noqa: N818 - not an error: an answer
-    """What a check needs could not be looked at; the text says why."""
-
+NO_PSUTIL: Final = "psutil is not installed"
+GET_PSUTIL: Final = "pip install 'celery-argsize[cli]'"
 
 _T = TypeVar("_T")
 
-NO_APP: Final = "no app was given: say which with -A"
-NOT_LOOKED: Final = "not looked at"
+
+class Unavailable(Exception):  # noqa: N818 - not an error: an answer
+    """What a check needs could not be looked at; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,8 @@ class Scope:
     @property
     def why_no_app(self) -> str:
         """What to say where there is no app to look at."""
-        return "the app cannot be loaded, see settings.imports" if self.broken else NO_APP
+        loading = "the app cannot be loaded, see settings.imports"
+        return loading if self.broken else "no app was given: say which with -A"
 
     def need_whole(self) -> None:
         """Raise ``Unavailable`` if an app was given whose settings cannot be read."""
@@ -61,7 +61,7 @@ class LookResult(Generic[_T]):
     """What a look gave, or why it gave nothing."""
 
     found: _T | None = None
-    why_not: str = ""
+    why_not: str = "not looked at"
 
     def get(self) -> _T:
         """What the look gave; raises ``Unavailable`` if it gave nothing."""
@@ -75,11 +75,11 @@ class Facts:
     """All that a check can read."""
 
     where: Scope
-    redis: LookResult[tuple[ServerFacts, ...]] = LookResult(why_not=NOT_LOOKED)
+    redis: LookResult[tuple[ServerFacts, ...]] = LookResult()
     """Each Redis server once, whatever it is used for."""
-    workers: LookResult[WorkerFacts] = LookResult(why_not=NOT_LOOKED)
-    monitor: LookResult[MonitorFacts] = LookResult(why_not=NOT_LOOKED)
-    host: LookResult[HostFacts] = LookResult(why_not=NOT_LOOKED)
+    workers: LookResult[WorkerFacts] = LookResult()
+    monitor: LookResult[MonitorFacts] = LookResult()
+    host: LookResult[HostFacts] = LookResult()
 
     @property
     def app(self) -> Celery:
@@ -100,12 +100,6 @@ def raised_at(exc: BaseException) -> str:
     return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"
 
 
-NO_PSUTIL: Final = "psutil is not installed"
-GET_PSUTIL: Final = "pip install 'celery-argsize[cli]'"
-
-Kind = Literal["worker", "child", "beat"]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryProcess:
     """A process of Celery on this machine, of any app. What this user may not see has its default.
@@ -115,7 +109,7 @@ class CeleryProcess:
 
     pid: int
     ppid: int
-    kind: Kind
+    kind: Literal["worker", "child", "beat"]
     """``child``: a worker started it, for its pool or as the Beat of ``worker -B``."""
     beat: bool = False
     """Whether it sends what is due: a Beat, or a worker with ``-B``."""
@@ -203,7 +197,7 @@ class WorkerFacts:
     """The broker of the app, and what its workers answered."""
 
     broker: str = ""
-    """URL of the broker that took the connection, without secrets; all URLs if none did."""
+    """URL of the broker, without secrets."""
     broker_error: str = ""
     """Why it could not be reached; empty if it was."""
     no_control: str = ""
@@ -267,7 +261,6 @@ class Node:
     totals: Mapping[str, int] = field(default_factory=dict)
     """Task → runs since it started."""
     later: Mapping[str, int] = field(default_factory=dict)
-    """``totals`` *span* seconds later; empty where nothing is due often."""
     span: float = 0.0
     registered: tuple[str, ...] | None = None
     """Names of its tasks."""
@@ -288,12 +281,13 @@ class Node:
 
 
 class Heartbeat(NamedTuple):
-    """One worker-heartbeat (or worker-online) event.
-
-    When it was received, by this machine's clock, and sent, by the worker's: seconds since the epoch. And every how
-    many seconds the worker sends one.
-    """
+    """One worker-heartbeat (or worker-online) event."""
 
     received: float
+    """By this machine's clock, in seconds since the epoch."""
     sent: float
+    """By the worker's clock."""
     every: float
+    """Seconds from one to the next, as the worker says."""
+    active: int | None = None
+    """Tasks that the worker ran."""

@@ -71,7 +71,7 @@ def names(facts: Facts) -> list[Outcome] | Outcome:
             outcomes.append(outcome)
     options = (*SentinelChannel.from_transport_options, "reauth_check_interval")
     for name in transport_options(app) if broker_kind(app) == "redis" else ():
-        if name not in options and (meant := _nearest(str(name), options, _VERY_ALIKE)):
+        if name not in options and (meant := _nearest(name, options, _VERY_ALIKE)):
             reason, fix = "The broker's transport does not know this option.", f'write "{meant}" instead of "{name}"'
             outcomes.append(warn(reason, f"{name}, near {meant}", fix=fix))
     for name in conf.result_backend_transport_options or () if results_in_redis(app) else ():
@@ -93,31 +93,24 @@ def _canonical(written: str, prefix: str | None) -> str:
 def _name(app: Celery, written: str, given: set[str]) -> Outcome | None:
     """Judge one name. *given*: every setting that has a value, as in Celery's table."""
     prefix = vars(app.conf)["prefix"]
-    name, remark, fix = _canonical(written, prefix), "", ""
-    if name:
-        meant, remark = _meant(name), _REMARKS.get(name.removeprefix("broker_"), "")
-        # people's own, such as default_queue, from which task_default_queue is made
-        own = not name.startswith(_CELERYS) and (meant in given or not (meant or remark))
-        if own or name in _TABLE or name.startswith(_EXTENSIONS):
-            return None
-    elif not prefix and written.startswith(("CELERY", "BROKER_")):
+    name = _canonical(written, prefix)
+    if not name:
         meant = written.lower().removeprefix("celery_")
-        if meant in _TABLE:
-            remark = "Celery reads such names only in a namespace."
-            fix = 'app.config_from_object(..., namespace="CELERY")'
-        else:
-            meant = _nearest(written, _OLD_NAMES, _VERY_ALIKE)
-        if not meant or _OLD_NAMES.get(meant, meant) in given:
+        if prefix or not written.startswith("CELERY_") or meant not in _TABLE or meant in given:
             return None
-    else:
+        reason = "Celery reads such names only in a namespace."
+        return warn(reason, f"{written}; it is {meant}", fix='app.config_from_object(..., namespace="CELERY")')
+    meant, remark = _meant(name), _REMARKS.get(name.removeprefix("broker_"), "")
+    # people's own, such as default_queue, from which task_default_queue is made
+    own = not name.startswith(_CELERYS) and (meant in given or not (meant or remark))
+    if own or name in _TABLE or name.startswith(_EXTENSIONS):
         return None
-    figure, fix = written, fix or f"remove {written}"
+    figure, fix = written, f"remove {written}"
     if meant:
         meant = spelled(app, meant)
         figure += f"; the nearest that it knows is {meant}"
         fix = fix if remark else f"rename {written} to {meant}"
-    reason = f"Celery does not know it, so it does nothing. {remark}".rstrip()
-    return warn(reason, figure, fix=fix)
+    return warn(f"Celery does not know it, so it does nothing. {remark}".rstrip(), figure, fix=fix)
 
 
 def _meant(name: str) -> str:
@@ -134,7 +127,7 @@ def _meant(name: str) -> str:
 
 
 def _nearest(name: str, candidates: Iterable[str], alike: float) -> str:
-    return next(iter(get_close_matches(name, sorted(candidates), 1, alike)), "")
+    return next(iter(get_close_matches(name, candidates, 1, alike)), "")
 
 
 #: Settings that are numbers, or not set.
@@ -142,10 +135,8 @@ _NUMBERS: Final = {"worker_concurrency"} | {name for name in _TABLE if _TABLE[na
 #: Of these, what may be a timedelta, and what Celery makes a number of.
 _SPANS: Final = ("result_expires", "result_failure_expires", "result_chord_expires")
 _CONVERTED: Final = (*_SPANS, "redis_db", "redis_port", "broker_port")
-#: Options of kombu's Redis transport that must be of the kind of its own defaults.
+#: Options of kombu's Redis transport that must be of the kind of its own defaults; SQS has the first one.
 _OPTIONS: Final = ("visibility_timeout", "unacked_restore_interval", "sep", "global_keyprefix", "priority_steps")
-#: Options that are numbers, or None.
-_TIMEOUTS: Final = ("socket_timeout", "socket_connect_timeout", "health_check_interval", "max_connections")
 _KINDS: Final[dict[type, tuple[Any, str]]] = {
     int: ((int, float), "a number"),
     str: (str, "text"),
@@ -167,12 +158,11 @@ def _settings(app: Celery) -> list[Outcome]:
         figure, amount = f"{spelled(app, name)} is {_shown(value)}", number(value)
         if amount is None:
             default = default.total_seconds() if isinstance(default, timedelta) else default
-            reason = "It must be a number. Celery fails with this, at the latest when it needs it."
-            outcomes.append(fail(reason, figure, fix=setting(app, name, default) + "  # Celery's own"))
+            fix = setting(app, name, default) + "  # Celery's own"
+            outcomes.append(fail("It must be a number: Celery fails when it needs it.", figure, fix=fix))
         elif isinstance(value, str) and name not in _CONVERTED:
-            reason = "It is text, where a number belongs: Celery fails when it needs it."
             fix = setting(app, name, int(amount) if amount.is_integer() else amount)
-            outcomes.append(warn(reason, figure, fix=fix))
+            outcomes.append(warn("It is text, no number: Celery fails when it needs it.", figure, fix=fix))
     return outcomes
 
 
@@ -182,16 +172,11 @@ def _options(app: Celery) -> list[Outcome]:
     if given and not options:
         return [fail("It must be a mapping of options.", type(given).__name__, fix=setting(app, name, {}))]
     outcomes = []
-    judged = {"redis": (*_OPTIONS, *_TIMEOUTS), "sqs": _OPTIONS[:1]}
-    for option in judged.get(broker_kind(app), ()):
+    for option in {"redis": _OPTIONS, "sqs": _OPTIONS[:1]}.get(broker_kind(app), ()):
         default = getattr(SentinelChannel, option)
-        default = 30 if default is None else default
-        value = options.get(option, default)
-        kinds, kind = _KINDS[type(default)]
-        empty = bool(default) and value in ("", [], ())
-        if (empty or not isinstance(value, kinds)) and (value is not None or option in _OPTIONS):
-            figure = f"{name}: {option} is {_shown(value)}"
-            fix = transport_option(app, option, default)
+        value, (kinds, kind) = options.get(option, default), _KINDS[type(default)]
+        if not isinstance(value, kinds) or (default and value in ("", [])):
+            figure, fix = f"{name}: {option} is {_shown(value)}", transport_option(app, option, default)
             outcomes.append(fail(f"It must be {kind}. kombu fails with this.", figure, fix=fix))
     return outcomes
 
@@ -199,5 +184,4 @@ def _options(app: Celery) -> list[Outcome]:
 def _shown(value: object) -> str:
     """*value* as in Python; only its type where it may be a URL with a password, or the like."""
     shown = repr(value)
-    plain = re.fullmatch(r"[\w .,+\-'\"()\[\]\\]{,40}", shown)
-    return shown if plain else f"a {type(value).__name__}"
+    return shown if re.fullmatch(r"[\w .,+\-'\"()\[\]\\]{,40}", shown) else f"a {type(value).__name__}"

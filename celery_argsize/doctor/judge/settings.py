@@ -7,7 +7,6 @@ needed. The checks of names and of kinds of values are in ``setting_table``.
 from __future__ import annotations
 
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from kombu import serialization
@@ -20,7 +19,6 @@ from celery_argsize.doctor.app import (
     results_in_redis,
     setting,
     spelled,
-    time_limits,
     transport_option,
     transport_options,
     word_of,
@@ -56,20 +54,19 @@ def _memory(facts: Facts) -> list[Outcome]:
     return [_limit(facts, kib, node)._replace(subject=node) for node, kib in limits.items()]
 
 
-def _limit(facts: Facts, kib: float | None, node: str) -> Outcome:
+def _limit(facts: Facts, kib: float, node: str) -> Outcome:
     """Judge the limit of the worker *node*; without a name, that of the setting."""
     if not kib:
         return ok("not set: a child that leaks memory keeps it until it ends")
     host, limit = facts.host.found, kib * 1024
     memory = (host and host.memory_limit) or 0
     figure = f"{kib:,.0f} KiB, {size(limit)} for each child"
+    fix = memory_line(facts, FIELD_CHILD_KIB, node)
     if kib > ABSURD_CHILD_KIB and limit > memory:
         reason = "It is in KiB, and this looks like bytes: no child ever reaches it."
         return fail(reason, figure, fix=memory_line(facts, round(kib / 1024), node))
-    fix = memory_line(facts, FIELD_CHILD_KIB, node)
     if kib < LEAST_CHILD_KIB:
-        reason = "Even an empty child takes more: a new one is started after every task."
-        return fail(reason, figure, fix=fix)
+        return fail("Even an empty child takes more: a new one is started after every task.", figure, fix=fix)
     if host and 0 < memory < limit and host.hostname in {live.hostname for live in live_nodes(facts)}:
         reason = f"This machine has {size(memory)} for all: the kernel kills before a child reaches that."
         return warn(reason, figure, fix=fix)
@@ -107,11 +104,10 @@ def _concurrency(facts: Facts) -> Outcome:
 def _prefetch(facts: Facts) -> Outcome:
     name = "worker_prefetch_multiplier"
     messages = number_of(facts.app, name)
-    if messages == 0 and not facts.conf.get("worker_disable_prefetch"):
-        reason = "One worker takes every message there is, and the others stay idle."
+    if not messages and not facts.conf.get("worker_disable_prefetch"):
         fix = setting(facts.app, name, 1) + "  # for long tasks; Celery's own is 4"
-        return warn(reason, "0: no limit", fix=fix)
-    return ok("messages that a worker takes for each process", f"{messages or 0:g}")
+        return warn("One worker takes every message there is, and the others stay idle.", "0: no limit", fix=fix)
+    return ok("messages that a worker takes for each process", f"{messages:g}")
 
 
 def _pool_limit(facts: Facts) -> Outcome:
@@ -119,11 +115,11 @@ def _pool_limit(facts: Facts) -> Outcome:
     limit = number_of(app, name)
     if not limit:
         return ok("no pool: whoever sends a task opens a connection for it", "0")
+    figure = f"{limit:g} for each process that sends"
     if limit == 1 and broker_kind(app) != "sqs":  # SQS has no remote control
         reason = "celery inspect, control and revoke need two at once: they wait for ever."
-        return warn(reason, "1 connection for each process that sends", fix=setting(app, name, 2))
-    figure = f"{limit:g} connections for each process that sends"
-    return _over_maxclients(facts, name, limit, "messages", figure) or ok("the most that are kept", figure)
+        return warn(reason, figure, fix=setting(app, name, 2))
+    return _against_maxclients(facts, name, limit, "messages", figure)
 
 
 def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
@@ -141,23 +137,24 @@ def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
         if node.pool in {"gevent", "eventlet", "thread"} and node.concurrency > limit:
             reason, fix = "All tasks of this worker share them.", setting(app, name, node.concurrency + 2)
             return warn(reason, f"{figure}, {node.concurrency} tasks at once", fix=fix, subject=node.name)
-    return _over_maxclients(facts, name, limit, "results", figure) or ok("the most for results", figure)
+    return _against_maxclients(facts, name, limit, "results", figure)
 
 
-def _over_maxclients(facts: Facts, name: str, limit: float, role: Role, figure: str) -> Outcome | None:
+def _against_maxclients(facts: Facts, name: str, limit: float, role: Role, figure: str) -> Outcome:
     """Warn if *limit* is more than the Redis takes that has the messages or results, the *role*."""
     servers = [server for server in facts.redis.found or () if role in server.roles]
     maxclients = min((server.maxclients for server in servers if server.maxclients), default=limit)
     if limit <= maxclients:
-        return None
+        return ok(f"the most connections for {role}", figure)
     reason = "One process may take every connection that Redis allows."
     return warn(reason, f"{figure}, maxclients {maxclients}", fix=setting(facts.app, name, 4))
 
 
 def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
-    app, value, name = facts.app, facts.conf.result_expires, "result_expires"
+    app, name = facts.app, "result_expires"
     if not results_in_redis(app):
         return []
+    value = app.conf[name]
     seconds = value.total_seconds() if isinstance(value, timedelta) else number_of(app, name)
     if seconds:
         return ok("then Redis forgets a result", _seconds(seconds))
@@ -190,11 +187,14 @@ def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
     app, name = facts.app, "visibility_timeout"
     if (default := VISIBILITY_TIMEOUTS.get(broker_kind(app))) is None:
         return []
-    seconds = number(transport_options(app).get(name))
-    allowed = default if seconds is None else seconds
+    allowed = number(transport_options(app).get(name, default)) or default
+    conf = app.conf
     held = [(node.longest_eta or 0, f"{node.name} holds a task for") for node in live_nodes(facts)]
-    limits = {task.name: time_limits(app, task) for task in own_tasks(app) if task.acks_late}
-    late = [(hard or soft or 0, f"{task} may run for") for task, (soft, hard) in limits.items()]
+    late = [
+        (number(task.time_limit or conf.task_time_limit or conf.task_soft_time_limit) or 0, f"{task.name} may run for")
+        for task in own_tasks(app)
+        if task.acks_late
+    ]
     for verdict, waits in ((fail, held), (warn, late)):
         longest, words = max(waits, default=(0, ""))
         if longest > allowed:
@@ -208,18 +208,13 @@ def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
 def _time_limit(facts: Facts) -> Outcome:
     app, name = facts.app, "task_soft_time_limit"
     soft, hard = number_of(app, name), number_of(app, "task_time_limit")
-    limited = [task for task in own_tasks(app) if task.soft_time_limit or task.time_limit]
-    limits = {"": (soft, hard), **{task.name: time_limits(app, task) for task in limited}}
-    for task, (first, last) in limits.items():
-        if first and last and first >= last:
-            reason = "The hard limit kills the process before the task hears of the soft one."
-            fix = "a soft_time_limit for this task that is below its time_limit"
-            fix = fix if task else setting(app, name, round(last * 4 / 5, 1))
-            return warn(reason, f"soft {_seconds(first)}, hard {_seconds(last)}", fix=fix, subject=task)
+    if 0 < hard <= soft:
+        reason = "The hard limit kills the process before the task hears of the soft one."
+        fix = setting(app, name, round(hard * 4 / 5, 1))
+        return warn(reason, f"soft {_seconds(soft)}, hard {_seconds(hard)}", fix=fix)
     if hard:
         return ok("then the process of a task is killed", _seconds(hard))
-    figure = f"soft {_seconds(soft)}" if soft else ""
-    return ok("not set: a task that hangs keeps its process for ever", figure)
+    return ok("not set: a task that hangs keeps its process for ever", f"soft {_seconds(soft)}" if soft else "")
 
 
 #: kombu's names of serializers, such as pickle, and the content types of messages.
@@ -228,25 +223,20 @@ _TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
 
 def _serializer(facts: Facts) -> list[Outcome] | Outcome:
     app, name, outcomes = facts.app, "task_serializer", []
-    accept = [*(app.conf.accept_content or ())]
+    serializer, accept = app.conf[name], [*(app.conf.accept_content or ())]
     accepted = {_TYPES.get(each, each) for each in accept}
-    used = {task.serializer: task.name for task in own_tasks(app)} | {app.conf[name]: name}
-    for serializer, user in used.items():
-        content_type = _TYPES.get(serializer, serializer)
-        if serializer and content_type not in _TYPES.values():
-            names = sorted(each for each in _TYPES if "/" not in each)
-            nearest = next(iter(get_close_matches(serializer, names, 1, 0.0)), "json")
-            reason = "kombu has no such serializer: sending a task fails, and so does celery inspect."
-            fix = setting(app, name, nearest) if user == name else f"serializer={nearest!r}"
-            outcomes.append(fail(reason, f"{user} is {serializer}, and there are {', '.join(names)}", fix=fix))
-        elif serializer and content_type not in accepted:
-            reason = "Workers throw away such messages: the tasks never run."
-            fix = setting(app, "accept_content", [*accept, serializer])
-            fix = setting(app, name, "json") if content_type == _TYPES["pickle"] else fix
-            outcomes.append(fail(reason, f"{user} sends {serializer}, which is not in accept_content", fix=fix))
+    content_type, figure = _TYPES.get(serializer, serializer), f"{name} is {serializer}"
+    json = setting(app, name, "json")
+    if content_type not in _TYPES.values():
+        reason = "kombu has no such serializer: sending a task fails, and so does celery inspect."
+        outcomes.append(fail(reason, figure, fix=json))
+    elif content_type not in accepted:
+        fix = json if serializer == "pickle" else setting(app, "accept_content", [*accept, serializer])
+        reason = "Workers throw away such messages: the tasks never run."
+        outcomes.append(fail(reason, f"{figure}, which is not in accept_content", fix=fix))
     if _TYPES["pickle"] in accepted:
         reason = "Whoever can write to the broker can run any code in the workers."
-        fix = setting(app, name, "json") + "\n" + setting(app, "accept_content", ["json"])
+        fix = f"{json}\n{setting(app, 'accept_content', ['json'])}"
         outcomes.append(warn(reason, "accept_content has pickle", fix=fix))
     return outcomes or ok("what is sent is accepted, and is no code", ", ".join(sorted(map(str, accept))))
 
