@@ -65,10 +65,10 @@ def _queues_in_routes(app: Celery) -> list[str]:
     """Queues that ``task_routes`` spells out; what its functions answer is not among them."""
     amqp: Any = app.amqp
     try:
-        maps = [router for router in amqp.routes if isinstance(router, MapRoute)]
+        maps: list[Any] = [router for router in amqp.routes if isinstance(router, MapRoute)]
     except (TypeError, ValueError):  # Celery cannot read it either
         return []
-    routes: list[Any] = [route for each in maps for route in (*each.map.values(), *each.patterns.values())]
+    routes = [route for each in maps for route in (*each.map.values(), *each.patterns.values())]
     queues = (route.get("queue") if isinstance(route, Mapping) else route for route in routes)
     return [name for queue in queues if (name := _queue_name(queue))]
 
@@ -209,6 +209,7 @@ def _entry(app: Celery, name: str, entry: Any) -> Entry | None:
 
 
 def shortest_interval(app: Celery) -> float | None:
+    """Temporary."""
     entries = read_schedule(app).values()
     return min((entry.every for entry in entries if entry and entry.every), default=None)
 

@@ -9,17 +9,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.doctor.checks import CheckResult, Diagnosis, Outcome, unknown
+from celery_argsize.doctor.checks import CheckResult, Diagnosis, unknown
 from celery_argsize.doctor.facts import Facts, LookResult, Scope, Unavailable, raised_at
-from celery_argsize.doctor.judge import (
-    beat as beat_checks,
-    broker as broker_checks,
-    host as host_checks,
-    monitor as monitor_checks,
-    redis as redis_checks,
-    settings as settings_checks,
-    workers as worker_checks,
-)
+from celery_argsize.doctor.judge import beat, broker, host, monitor, redis, settings, workers
 from celery_argsize.doctor.look.host import look_at_host
 from celery_argsize.doctor.look.monitor import look_at_monitor
 from celery_argsize.doctor.look.redis import look_at_redis
@@ -33,14 +25,8 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Check
 
 #: Every check, in the order in which they are shown.
-CHECKS: Final = (
-    *redis_checks.CHECKS,
-    *settings_checks.CHECKS,
-    *broker_checks.CHECKS,
-    *worker_checks.CHECKS,
-    *beat_checks.CHECKS,
-    *monitor_checks.CHECKS,
-    *host_checks.CHECKS,
+CHECKS: Final = tuple(
+    check for group in (redis, settings, broker, workers, beat, monitor, host) for check in group.CHECKS
 )
 
 #: Seconds that looking may take in all, unless said otherwise.
@@ -128,14 +114,14 @@ def look_around(
 
 def judge(facts: Facts, checks: Iterable[Check] = CHECKS) -> tuple[CheckResult, ...]:
     """What each of *checks* says of *facts*."""
-    return tuple(CheckResult(check, outcome) for check in checks for outcome in _outcomes(check, facts))
-
-
-def _outcomes(check: Check, facts: Facts) -> list[Outcome]:
-    try:
-        return check.outcomes(facts)
-    except Exception as exc:  # noqa: BLE001 - one check that fails must not hide the others
-        return [unknown(_why(exc, "this check"))]
+    results = []
+    for check in checks:
+        try:
+            outcomes = check.outcomes(facts)
+        except Exception as exc:  # noqa: BLE001 - one check that fails must not hide the others
+            outcomes = [unknown(_why(exc, "this check"))]
+        results += [CheckResult(check, outcome) for outcome in outcomes]
+    return tuple(results)
 
 
 def _why(exc: Exception, step: str) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NO_PSUTIL: Final = "psutil is not installed"
 GET_PSUTIL: Final = "pip install 'celery-argsize[cli]'"
 
+NO_APP: Final = "no app was given: say which with -A"
+
 _T = TypeVar("_T")
 
 
@@ -38,7 +40,6 @@ class Scope:
     given: Mapping[str, str | None] = field(default_factory=dict)
     """Options of the command line: ``redis_url``, ``key_prefix``, ``app_name``."""
     seconds: float = 10.0
-    """How long all looks may take."""
     max_clients: int | None = None
     """How many clients the Redis takes, if an option says so."""
     broken: str = ""
@@ -47,8 +48,7 @@ class Scope:
     @property
     def why_no_app(self) -> str:
         """What to say where there is no app to look at."""
-        loading = "the app cannot be loaded, see settings.imports"
-        return loading if self.broken else "no app was given: say which with -A"
+        return "the app cannot be loaded, see settings.imports" if self.broken else NO_APP
 
     def need_whole(self) -> None:
         """Raise ``Unavailable`` if an app was given whose settings cannot be read."""
@@ -102,10 +102,7 @@ def raised_at(exc: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryProcess:
-    """A process of Celery on this machine, of any app. What this user may not see has its default.
-
-    ``app``, ``pool`` and ``max_memory`` (in KiB) are what its command line says.
-    """
+    """A process of Celery on this machine, of any app. What this user may not see has its default."""
 
     pid: int
     ppid: int
@@ -114,6 +111,7 @@ class CeleryProcess:
     beat: bool = False
     """Whether it sends what is due: a Beat, or a worker with ``-B``."""
     app: str = ""
+    """The word after ``-A``."""
     rss: int = 0
     """Bytes of memory that it holds."""
     created: float = 0.0
@@ -121,17 +119,17 @@ class CeleryProcess:
     # only of workers and Beats:
     pool: str = ""
     max_memory: int = 0
+    """KiB after ``--max-memory-per-child``."""
     stopped: bool = False
     """Whether it was stopped, as by SIGSTOP."""
     folder: str = ""
-    """Its working directory."""
     ports: frozenset[int] | None = None
     """Remote ports of its TCP connections; ``None``: not known."""
     ends: frozenset[str] = frozenset()
-    """Local ends of these, as CLIENT LIST of Redis has them: ``127.0.0.1:50000``."""
+    """Local ends of these: ``127.0.0.1:50000``."""
 
     def elsewhere(self, port: int) -> bool:
-        """Whether it is known not to be connected to *port*, such as a copy of the app with its own broker."""
+        """Whether it is known not to be connected to *port*."""
         return self.ports is not None and port not in self.ports
 
 
@@ -148,7 +146,7 @@ class CGroup:
     oom_kills: int | None = None
     """Processes in it that the kernel killed to get memory, since it exists."""
     workers: int = 0
-    """How many of ``HostFacts.processes`` are in it."""
+    """How many Celery processes are in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,25 +158,22 @@ class HostFacts:
     """How many this process may use."""
     memory_total: int | None = None
     memory_available: int | None = None
-    """What processes can still get without swapping."""
     oom_kills_since_boot: int | None = None
-    """Processes that the kernel killed to get memory, anywhere on the machine."""
     cgroup: CGroup | None = None
-    """The control group of this process."""
+    """That of this process."""
     worker_cgroups: tuple[CGroup, ...] = ()
     """Other ones with a Celery process in them."""
     processes: tuple[CeleryProcess, ...] = ()
-    """Those that this user may see; none without psutil."""
     psutil_missing: bool = False
 
     @property
     def memory_limit(self) -> int | None:
-        """What all processes here may use together: the memory, or a lower limit of the control group."""
+        """Bytes that all processes here may use together."""
         limits = [limit for limit in (self.memory_total, self.cgroup and self.cgroup.limit) if limit]
         return min(limits, default=None)
 
     def process(self, pid: int) -> CeleryProcess | None:
-        """The Celery process *pid*."""
+        """The Celery process of this id."""
         return next((process for process in self.processes if process.pid == pid), None)
 
 
@@ -189,7 +184,7 @@ class MonitorFacts:
     summary: Summary
     advice: Advice
     hosts: tuple[HostCheck, ...] = ()
-    """What messages of each host show of the limits in force; empty without an app."""
+    """The limits in force on each host; empty without an app."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +211,7 @@ class WorkerFacts:
     twice: tuple[str, ...] = ()
     """Names that more than one worker has."""
     listened: float = 0.0
-    """Seconds in which answers and heartbeats were heard."""
+    """For how many seconds."""
     counted: Mapping[str, Counted] = field(default_factory=dict)
     """On AMQP: each queue that exists → its messages and consumers."""
     uncounted: Mapping[str, str] = field(default_factory=dict)
@@ -252,12 +247,11 @@ class Node:
     pool: str = ""
     """``prefork``, ``solo``, ``thread``, ``gevent``, ``eventlet``, or the module of another pool."""
     concurrency: int = 0
-    """How many tasks its pool runs at once, now."""
     processes: tuple[int, ...] = ()
     """Pids of its pool."""
     queues: tuple[str, ...] = ()
     uptime: float | None = None
-    """Whole seconds since it started."""
+    """In whole seconds."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """Task → runs since it started."""
     later: Mapping[str, int] = field(default_factory=dict)
@@ -265,18 +259,17 @@ class Node:
     registered: tuple[str, ...] | None = None
     """Names of its tasks."""
     argsize: Mapping[str, Any] | None = None
-    """Its answer to ``celery inspect argsize``."""
+    """What ``celery inspect argsize`` gives."""
     stats: Mapping[str, Any] = field(default_factory=dict)
-    """Its answer to ``celery inspect stats``."""
     longest_eta: float | None = None
     """Seconds until the latest of the tasks that it holds for their ETA."""
     active: int | None = None
-    """Tasks that it runs."""
+    """How many tasks run."""
     heartbeats: tuple[Heartbeat, ...] = ()
 
     @property
     def hostname(self) -> str:
-        """The part of the name behind the ``@``."""
+        """What is behind the ``@`` of the name."""
         return self.name.partition("@")[2]
 
 

@@ -60,23 +60,20 @@ _REMARKS: Final = {
 
 def names(facts: Facts) -> list[Outcome] | Outcome:
     """Judge names: of settings, and of options for the broker and for a Redis result backend."""
-    app, conf, outcomes = facts.app, facts.conf.finalize(), []
-    # the last of the maps has Celery's defaults
-    written = {key for mapping in conf.maps[:-1] for key in mapping}
-    given = {_canonical(key, conf.prefix) for key in written} - {""}
-    for key in sorted(written):
-        outcome = _name(app, key, given)
-        # modules of settings have imports and functions as well
-        if outcome and not isinstance(conf[key], ModuleType) and not callable(conf[key]):
-            outcomes.append(outcome)
+    app, conf = facts.app, facts.conf.finalize()
+    # the last of the maps has Celery's defaults; modules of settings have imports and functions as well
+    names = {name for mapping in conf.maps[:-1] for name in mapping}
+    names = {name for name in names if not isinstance(conf[name], ModuleType) and not callable(conf[name])}
+    given = {_canonical(name, conf.prefix) for name in names}
+    outcomes = [outcome for name in sorted(names) if (outcome := _name(app, name, given))]
     options = (*SentinelChannel.from_transport_options, "reauth_check_interval")
     for name in transport_options(app) if broker_kind(app) == "redis" else ():
         if name not in options and (meant := _nearest(name, options, _VERY_ALIKE)):
-            reason, fix = "The broker's transport does not know this option.", f'write "{meant}" instead of "{name}"'
-            outcomes.append(warn(reason, f"{name}, near {meant}", fix=fix))
+            fix = f'write "{meant}" instead of "{name}"'
+            outcomes.append(warn("The transport does not know it.", f"{name}, near {meant}", fix=fix))
     for name in conf.result_backend_transport_options or () if results_in_redis(app) else ():
         if (meant := f"redis_{name}") in _TABLE:
-            reason = "Redis result backends do not read it from result_backend_transport_options."
+            reason = "It does nothing in result_backend_transport_options."
             outcomes.append(warn(reason, name, fix=f"set {spelled(app, meant)} instead"))
     return outcomes or ok("Celery knows every setting that is meant for it")
 
@@ -135,18 +132,11 @@ _NUMBERS: Final = {"worker_concurrency"} | {name for name in _TABLE if _TABLE[na
 #: Of these, what may be a timedelta, and what Celery makes a number of.
 _SPANS: Final = ("result_expires", "result_failure_expires", "result_chord_expires")
 _CONVERTED: Final = (*_SPANS, "redis_db", "redis_port", "broker_port")
-#: Options of kombu's Redis transport that must be of the kind of its own defaults; SQS has the first one.
-_OPTIONS: Final = ("visibility_timeout", "unacked_restore_interval", "sep", "global_keyprefix", "priority_steps")
-_KINDS: Final[dict[type, tuple[Any, str]]] = {
-    int: ((int, float), "a number"),
-    str: (str, "text"),
-    list: ((list, tuple), "a list of numbers, the first being 0"),
-}
 
 
 def values(facts: Facts) -> list[Outcome] | Outcome:
-    """Judge the kinds of values: of settings, and of options for the broker."""
-    return [*_settings(facts.app), *_options(facts.app)] or ok("numbers are numbers")
+    """Judge the kinds of values."""
+    return [*_settings(facts.app), *_visibility(facts.app)] or ok("numbers are numbers")
 
 
 def _settings(app: Celery) -> list[Outcome]:
@@ -166,19 +156,14 @@ def _settings(app: Celery) -> list[Outcome]:
     return outcomes
 
 
-def _options(app: Celery) -> list[Outcome]:
-    """Judge ``broker_transport_options`` of a Redis, and the visibility timeout of SQS."""
-    name, given, options = "broker_transport_options", app.conf.broker_transport_options, transport_options(app)
-    if given and not options:
-        return [fail("It must be a mapping of options.", type(given).__name__, fix=setting(app, name, {}))]
-    outcomes = []
-    for option in {"redis": _OPTIONS, "sqs": _OPTIONS[:1]}.get(broker_kind(app), ()):
-        default = getattr(SentinelChannel, option)
-        value, (kinds, kind) = options.get(option, default), _KINDS[type(default)]
-        if not isinstance(value, kinds) or (default and value in ("", [])):
-            figure, fix = f"{name}: {option} is {_shown(value)}", transport_option(app, option, default)
-            outcomes.append(fail(f"It must be {kind}. kombu fails with this.", figure, fix=fix))
-    return outcomes
+def _visibility(app: Celery) -> list[Outcome]:
+    """Judge the option that Redis and SQS count with."""
+    name, default = "visibility_timeout", 3600
+    value = transport_options(app).get(name, default)
+    if isinstance(value, (int, float)) or broker_kind(app) not in {"redis", "sqs"}:
+        return []
+    figure, fix = f"{name} is {_shown(value)}", transport_option(app, name, default)
+    return [fail("It must be a number: kombu fails with this.", figure, fix=fix)]
 
 
 def _shown(value: object) -> str:

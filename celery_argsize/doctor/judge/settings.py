@@ -18,7 +18,7 @@ from celery_argsize.doctor.app import (
     own_tasks,
     results_in_redis,
     setting,
-    spelled,
+    setting_path,
     transport_option,
     transport_options,
     word_of,
@@ -63,13 +63,12 @@ def _limit(facts: Facts, kib: float, node: str) -> Outcome:
     figure = f"{kib:,.0f} KiB, {size(limit)} for each child"
     fix = memory_line(facts, FIELD_CHILD_KIB, node)
     if kib > ABSURD_CHILD_KIB and limit > memory:
-        reason = "It is in KiB, and this looks like bytes: no child ever reaches it."
-        return fail(reason, figure, fix=memory_line(facts, round(kib / 1024), node))
+        fix = memory_line(facts, round(kib / 1024), node)
+        return fail("It is in KiB, and this looks like bytes: no child reaches it.", figure, fix=fix)
     if kib < LEAST_CHILD_KIB:
-        return fail("Even an empty child takes more: a new one is started after every task.", figure, fix=fix)
+        return fail("An empty child takes more: each task starts a new one.", figure, fix=fix)
     if host and 0 < memory < limit and host.hostname in {live.hostname for live in live_nodes(facts)}:
-        reason = f"This machine has {size(memory)} for all: the kernel kills before a child reaches that."
-        return warn(reason, figure, fix=fix)
+        return warn(f"The kernel kills first: this machine has {size(memory)}.", figure, fix=fix)
     return ok("a child that takes more is replaced after its task", figure)
 
 
@@ -94,19 +93,18 @@ def live_nodes(facts: Facts) -> tuple[Node, ...]:
 
 
 def _concurrency(facts: Facts) -> Outcome:
-    host, wanted = facts.host.found, facts.conf.worker_concurrency
-    cpus = f"{counted(host.cpus, 'CPU')} here" if host else ""
-    if not wanted:
-        return ok("not set: as many processes as the machine of the worker has CPUs", cpus)
-    return ok("processes of a worker, unless its command says otherwise", f"{wanted}, {cpus}".rstrip(", "))
+    host = facts.host.found
+    cpus = f", {counted(host.cpus, 'CPU')} here" if host else ""
+    figure = f"{facts.conf.worker_concurrency or 'not set'}{cpus}"
+    return ok("processes of a worker: one for each CPU, unless this or its command says otherwise", figure)
 
 
 def _prefetch(facts: Facts) -> Outcome:
     name = "worker_prefetch_multiplier"
     messages = number_of(facts.app, name)
     if not messages and not facts.conf.get("worker_disable_prefetch"):
-        fix = setting(facts.app, name, 1) + "  # for long tasks; Celery's own is 4"
-        return warn("One worker takes every message there is, and the others stay idle.", "0: no limit", fix=fix)
+        reason, fix = "One worker takes every message, and the others stay idle.", setting(facts.app, name, 4)
+        return warn(reason, "0: no limit", fix=f"{fix}  # or 1, for long tasks")
     return ok("messages that a worker takes for each process", f"{messages:g}")
 
 
@@ -114,10 +112,10 @@ def _pool_limit(facts: Facts) -> Outcome:
     app, name = facts.app, "broker_pool_limit"
     limit = number_of(app, name)
     if not limit:
-        return ok("no pool: whoever sends a task opens a connection for it", "0")
+        return ok("no pool: each message opens a connection")
     figure = f"{limit:g} for each process that sends"
     if limit == 1 and broker_kind(app) != "sqs":  # SQS has no remote control
-        reason = "celery inspect, control and revoke need two at once: they wait for ever."
+        reason = "celery inspect, control and revoke need two: they wait for ever."
         return warn(reason, figure, fix=setting(app, name, 2))
     return _against_maxclients(facts, name, limit, "messages", figure)
 
@@ -128,15 +126,15 @@ def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
         return []
     limit = number_of(app, name)
     if not limit:
-        return ok("not set: as many connections for results as a process needs at once")
+        return ok("not set: as many connections as a process needs")
     figure = f"{limit:g} for each process"
     if limit == 1:
-        reason = "Who waits for a result holds one, and needs another: Too many connections."
-        return fail(reason, figure, fix=setting(app, name, 4))
+        return fail("Waiting for a result takes two: Too many connections.", figure, fix=setting(app, name, 4))
     for node in live_nodes(facts):
         if node.pool in {"gevent", "eventlet", "thread"} and node.concurrency > limit:
-            reason, fix = "All tasks of this worker share them.", setting(app, name, node.concurrency + 2)
-            return warn(reason, f"{figure}, {node.concurrency} tasks at once", fix=fix, subject=node.name)
+            fix = setting(app, name, node.concurrency + 2)
+            tasks = f"{figure}, {node.concurrency} tasks at once"
+            return warn("All tasks of this worker share them.", tasks, fix=fix, subject=node.name)
     return _against_maxclients(facts, name, limit, "results", figure)
 
 
@@ -158,49 +156,43 @@ def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
     seconds = value.total_seconds() if isinstance(value, timedelta) else number_of(app, name)
     if seconds:
         return ok("then Redis forgets a result", _seconds(seconds))
-    if app.conf.task_ignore_result and all(task.ignore_result for task in own_tasks(app)):
+    if app.conf.task_ignore_result:
         return ok("no results are stored")
     fix = setting(app, name, 3600) + "  # seconds"
     return warn("Results stay in Redis for ever, until it is full.", "no expiry", fix=fix)
 
 
 def _ignore_result(facts: Facts) -> Outcome:
-    if not facts.conf.result_backend:
-        return ok("no result backend: nothing is stored")
-    tasks = own_tasks(facts.app)
+    tasks = own_tasks(facts.app) if facts.conf.result_backend else []
     storing = sum(not task.ignore_result for task in tasks)
-    figure = f"{storing} of {counted(len(tasks), 'task')} store a result"
-    return ok("a result that is stored stays until it expires", figure)
+    return ok("a result stays until it expires", f"{storing} of {counted(len(tasks), 'task')} store a result")
 
 
 def _startup_retry(facts: Facts) -> Outcome:
     app, name = facts.app, "broker_connection_retry_on_startup"
     value = app.conf[name]
-    # where it is not set, Celery 5 goes by the other one
+    # where it is not set, Celery goes by the other one
     if app.conf.broker_connection_retry if value is None else value:
         return ok("a worker that starts while the broker is away waits for it")
-    reason, fix = "A worker that starts while the broker is away ends.", setting(app, name, True)  # noqa: FBT003
-    return warn(reason, f"{spelled(app, name)} is {value}", fix=fix)
+    fix = f"{setting_path(app, name)} = True"
+    return warn("A worker that starts while the broker is away ends.", f"{value}", fix=fix)
 
 
 def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
     app, name = facts.app, "visibility_timeout"
     if (default := VISIBILITY_TIMEOUTS.get(broker_kind(app))) is None:
         return []
-    allowed = number(transport_options(app).get(name, default)) or default
-    conf = app.conf
+    allowed = number(transport_options(app).get(name)) or default
+    limit = number(app.conf.task_time_limit or app.conf.task_soft_time_limit)
+    late = [task for task in own_tasks(app) if task.acks_late]
     held = [(node.longest_eta or 0, f"{node.name} holds a task for") for node in live_nodes(facts)]
-    late = [
-        (number(task.time_limit or conf.task_time_limit or conf.task_soft_time_limit) or 0, f"{task.name} may run for")
-        for task in own_tasks(app)
-        if task.acks_late
-    ]
-    for verdict, waits in ((fail, held), (warn, late)):
+    running = [(number(task.time_limit) or limit or 0, f"{task.name} may run for") for task in late]
+    for verdict, waits in ((fail, held), (warn, running)):
         longest, words = max(waits, default=(0, ""))
         if longest > allowed:
-            reason = "A message that is not acknowledged by then goes to another worker: the task runs twice."
             hours = -(-int(longest * 1.5) // 3600)
             figure = f"{_seconds(allowed)}, and {words} {_seconds(longest)}"
+            reason = "Its message goes to another worker: the task runs twice."
             return verdict(reason, figure, fix=transport_option(app, name, hours * 3600))
     return ok("then a message that is not acknowledged goes to another worker", _seconds(allowed))
 
@@ -209,12 +201,11 @@ def _time_limit(facts: Facts) -> Outcome:
     app, name = facts.app, "task_soft_time_limit"
     soft, hard = number_of(app, name), number_of(app, "task_time_limit")
     if 0 < hard <= soft:
-        reason = "The hard limit kills the process before the task hears of the soft one."
-        fix = setting(app, name, round(hard * 4 / 5, 1))
-        return warn(reason, f"soft {_seconds(soft)}, hard {_seconds(hard)}", fix=fix)
+        figure, fix = f"soft {_seconds(soft)}, hard {_seconds(hard)}", setting(app, name, round(hard * 4 / 5, 1))
+        return warn("The task is killed before it hears of the soft limit.", figure, fix=fix)
     if hard:
         return ok("then the process of a task is killed", _seconds(hard))
-    return ok("not set: a task that hangs keeps its process for ever", f"soft {_seconds(soft)}" if soft else "")
+    return ok("not set: a task that hangs keeps its process for ever")
 
 
 #: kombu's names of serializers, such as pickle, and the content types of messages.
@@ -222,23 +213,20 @@ _TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
 
 
 def _serializer(facts: Facts) -> list[Outcome] | Outcome:
-    app, name, outcomes = facts.app, "task_serializer", []
-    serializer, accept = app.conf[name], [*(app.conf.accept_content or ())]
-    accepted = {_TYPES.get(each, each) for each in accept}
-    content_type, figure = _TYPES.get(serializer, serializer), f"{name} is {serializer}"
-    json = setting(app, name, "json")
-    if content_type not in _TYPES.values():
-        reason = "kombu has no such serializer: sending a task fails, and so does celery inspect."
-        outcomes.append(fail(reason, figure, fix=json))
-    elif content_type not in accepted:
-        fix = json if serializer == "pickle" else setting(app, "accept_content", [*accept, serializer])
-        reason = "Workers throw away such messages: the tasks never run."
-        outcomes.append(fail(reason, f"{figure}, which is not in accept_content", fix=fix))
+    app, outcomes = facts.app, []
+    serializer, accept = app.conf.task_serializer, [*(app.conf.accept_content or ())]
+    accepted = {_TYPES.get(name, name) for name in accept}
+    json = setting(app, "task_serializer", "json")
+    if _TYPES.get(serializer, serializer) not in accepted:
+        better = serializer in _TYPES and serializer != "pickle"
+        fix = setting(app, "accept_content", [*accept, serializer]) if better else json
+        figure = f"task_serializer is {serializer}, which is not in accept_content"
+        outcomes.append(fail("No task runs: sending fails, or workers throw the messages away.", figure, fix=fix))
     if _TYPES["pickle"] in accepted:
-        reason = "Whoever can write to the broker can run any code in the workers."
         fix = f"{json}\n{setting(app, 'accept_content', ['json'])}"
+        reason = "Whoever can write to the broker can run any code in the workers."
         outcomes.append(warn(reason, "accept_content has pickle", fix=fix))
-    return outcomes or ok("what is sent is accepted, and is no code", ", ".join(sorted(map(str, accept))))
+    return outcomes or ok("what is sent is accepted, and is no code", ", ".join(sorted(accepted)))
 
 
 def _seconds(seconds: float) -> str:

@@ -135,12 +135,12 @@ def test_names_of_a_namespace_are_shown_as_they_are_written() -> None:
     assert heartbeat.figure == "CELERY_WORKER_HEARTBEAT; the nearest that it knows is CELERY_BROKER_HEARTBEAT"
 
 
-def test_names_from_before_celery_4_are_known_and_their_misspellings_are_not() -> None:
+def test_names_from_before_celery_4_are_known() -> None:
     app = Celery("old", set_as_current=False)
-    names = {"BROKER_URL": REDIS, "CELERYD_CONCURRENCY": 2, "CELERY_ACKS_LATE": True, "CELERYD_PREFETCH_MULTIPLYER": 3}
+    names = {"BROKER_URL": REDIS, "CELERYD_CONCURRENCY": 2, "CELERY_ACKS_LATE": True}
     app.config_from_object(type("Settings", (), names))
 
-    assert one("names", app).fix == "rename CELERYD_PREFETCH_MULTIPLYER to CELERYD_PREFETCH_MULTIPLIER"
+    assert one("names", app).verdict == "ok"
 
 
 def test_settings_for_a_namespace_in_an_app_without_one_are_named() -> None:
@@ -320,16 +320,6 @@ def test_a_pool_that_runs_all_tasks_in_one_process_needs_as_many_connections() -
 
     assert one("redis_max_connections", app, nodes=(node,)).subject == "celery@h"
     assert one("redis_max_connections", app, nodes=(replace(node, pool="prefork"),)).verdict == "ok"
-
-
-def test_a_single_task_with_its_soft_limit_above_its_hard_one_is_named() -> None:
-    app = app_with(task_soft_time_limit=30)
-
-    @app.task(name="hasty", time_limit=20, shared=False)
-    def hasty() -> None:
-        """Do nothing."""
-
-    assert one("time_limit", app).subject == "hasty"
 
 
 def test_a_setting_is_spelled_as_the_app_reads_it() -> None:
