@@ -1,4 +1,4 @@
-"""The checks of the group beat: whether what is scheduled can run, whether it is sent, and by one Beat only.
+"""The checks of the group beat: whether what is scheduled can run and is sent, and by one Beat only.
 
 Beat answers no questions. What it sent shows in what workers ran.
 """
@@ -46,8 +46,8 @@ def _schedule(facts: Facts) -> list[Outcome]:
     entries = _entries(facts)
     outcomes = [
         fail(
-            "Beat cannot read this entry, which needs a task and a schedule: it ends, or never sends it.",
-            fix=f"# in beat_schedule:\n{name!r}: {{'task': 'NAME.OF.TASK', 'schedule': 60.0}}",
+            "Beat cannot read this entry: it ends, or never sends it.",
+            fix=f"{name!r}: {{'task': 'NAME.OF.TASK', 'schedule': 60.0}}",
             subject=name,
         )
         for name, entry in read_schedule(facts.app).items()
@@ -64,18 +64,16 @@ def _schedule(facts: Facts) -> list[Outcome]:
 def _not_run(facts: Facts, entry: Entry) -> Outcome | None:
     """Why no live worker runs what *entry* sends; ``None`` if one does."""
     queue, consumed, name = entry.queue, consumed_queues(facts), entry.name
-    figure = f"task {entry.task}, queue {queue or 'not known'}"
     command = f"celery -A {word_of(facts.app)}"
     if not any(_can_run(node, entry.task) for node in facts.workers.get().nodes):
-        reason = "No live worker knows its task: messages are thrown away (“Received unregistered task”)."
-        fix = f"# import its module in the worker, or correct its name:\n{command} inspect registered"
-        return fail(reason, figure, fix=fix, subject=name)
+        reason = "No live worker knows the task (“Received unregistered task”)."
+        return fail(reason, f"task {entry.task}", fix=f"{command} inspect registered", subject=name)
     if queue is None or queue in consumed:
         return None
     if silent := unheard_names(facts):
-        return unknown(f"who consumes its queue {queue} is not known: {silent[0]} does not answer", subject=name)
+        return unknown(f"nobody consumes its queue {queue}, but {silent[0]} does not answer", subject=name)
     fix = f"{command} worker -Q {shlex.quote(','.join(sorted({*consumed, queue})))}"
-    return fail("No live worker consumes the queue that it is sent to.", figure, fix=fix, subject=name)
+    return fail("No live worker consumes its queue.", f"queue {queue}", fix=fix, subject=name)
 
 
 def _sending(facts: Facts) -> list[Outcome]:
@@ -91,14 +89,14 @@ def _sending(facts: Facts) -> list[Outcome]:
     if outcomes:
         total = counted(len(by_task), "scheduled task")
         return [ok("Scheduled tasks run.", f"{len(outcomes)} of {total}; {outcomes[0].figure}")]
-    nothing = "of what live workers can run, nothing was due for long enough to see it"
+    nothing = "nothing that live workers can run was due for long enough"
     if beats:
         return [ok(f"A Beat runs here; {nothing}.", f"pid {beats[0].pid}")]
     return [unknown(f"{nothing}, and {_none_here(facts)}")]
 
 
 def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Outcome | None:
-    """Judge by its runs whether a task is sent, by any of its *entries*; ``None`` where that cannot be told."""
+    """Judge by its runs whether a task is sent by any of *entries*; ``None`` where that is not known."""
     task, nodes = entries[0].task, _able(facts, entries)
     if not nodes:
         return None
@@ -110,18 +108,18 @@ def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Out
     times = sum(entry.times_due(seconds, GRACE_SECONDS) for entry in entries)
     names, figure = ", ".join(entry.name for entry in entries), f"0 runs in {seconds:.0f} s"
     if any(entry.every is None for entry in entries):
-        reason = "It was due by the clock, and no worker ran it. Does a Beat run, and did it then?"
+        reason = "It was due by the clock, and no worker ran it. Does a Beat run?"
         return warn(reason, figure, fix=_command(facts), subject=names) if times >= 1 else None
     if times < DUE_AT_LEAST:
         return None
     figure += f", due every {1 / sum(1 / entry.every for entry in entries if entry.every):g} s"
     waiting = sum(waiting_in(facts, queue) or 0 for queue in {entry.queue for entry in entries} if queue)
     if waiting or any(0 < node.concurrency <= (node.active or 0) for node in nodes):
-        reason = "It is due and does not run: the workers are busy, and what Beat sends waits or expires."
+        figure += f"; {counted(waiting, 'message')} waiting"
         fix = f"# more workers, or a queue of its own:\ncelery -A {word_of(facts.app)} worker -Q QUEUE"
-        return warn(reason, f"{figure}; {counted(waiting, 'message')} waiting", fix=fix, subject=names)
-    cause = f"Beat runs here (pid {beats[0].pid}), with another schedule or broker" if beats else "no Beat sends it"
-    reason = f"It is due and does not run, and its workers are free: {cause}, or all expire first."
+        return warn("It does not run: the workers are busy.", figure, fix=fix, subject=names)
+    cause = f"Beat (pid {beats[0].pid}) has another schedule or broker" if beats else "no Beat sends it"
+    reason = f"It does not run, and its workers are free: {cause}, or all expire first."
     return fail(reason, figure, fix=f"# one Beat, and one only:\n{_command(facts)}", subject=names)
 
 
@@ -160,11 +158,11 @@ def _at_database(facts: Facts, beat: CeleryProcess) -> bool | None:
 def _single(facts: Facts) -> Outcome:
     beats, scheduler = _beats(facts), external_scheduler(facts.app)
     if "redbeat" in scheduler.lower():
-        return ok("RedBeat has a lock of its own: one of several Beats sends.", f"{len(beats)} here")
+        return ok("RedBeat has a lock: one of several sends.", f"{len(beats)} here")
     if len(beats) > 1:
         return _several(facts, beats, scheduler)
     if beats:
-        return ok("One Beat of this app on this machine. Others elsewhere are not seen.", f"pid {beats[0].pid}")
+        return ok("One Beat runs here. Others elsewhere are not seen.", f"pid {beats[0].pid}")
     if facts.conf.beat_schedule or scheduler:
         return unknown(_none_here(facts))
     return ok(_NO_SCHEDULE)
@@ -177,23 +175,20 @@ def _none_here(facts: Facts) -> str:
 
 
 def _several(facts: Facts, beats: list[CeleryProcess], scheduler: str) -> Outcome:
-    """Judge several Beats with the app's ``-A``. Those of staging or of another project may have it as well."""
+    """Judge several Beats with the app's ``-A``, which those of staging or of another project may have."""
     pids = ", ".join(str(beat.pid) for beat in beats)
     figure = f"{len(beats)} Beats with this app's -A on this machine: pids {pids}"
     here = [beat.folder for beat in beats if _at_database(facts, beat)]
     apart = len({beat.folder for beat in beats} - {""}) == len(beats)
     if apart and len(here) <= 1:
-        return unknown(f"{figure}, each started in another folder: whether they are of one app is not known")
-    fix = (
-        "# find the others, on all machines, and end them:\n"
-        "ps aux | grep 'celery.*beat'\n"
-        f"# under supervisor, in [program:celery-beat]:\ncommand={_command(facts)}\nnumprocs=1"
-    )
+        return unknown(f"{figure}, in different folders: whether they are of one app is not known")
+    fix = f"# end all but one; under supervisor:\ncommand={_command(facts)}\nnumprocs=1"
     # what other schedulers do about two Beats is not known
     known = not scheduler or "django_celery_beat" in scheduler
     if any(folder and here.count(folder) > 1 for folder in here) and known:
-        return fail("Two Beats send everything that is due: each task runs twice.", figure, fix=fix)
-    return warn("If all send to this app's database, which is not known, each task runs twice.", figure, fix=fix)
+        return fail("Two Beats send what is due: each task runs twice.", figure, fix=fix)
+    reason = "Each task runs twice if all send to this app's database, which is not known."
+    return warn(reason, figure, fix=fix)
 
 
 CHECKS: Final = (

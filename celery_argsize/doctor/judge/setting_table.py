@@ -18,7 +18,6 @@ from kombu.transport.redis import SentinelChannel
 from celery_argsize.doctor.app import (
     broker_kind,
     number,
-    results_in_redis,
     setting,
     spelled,
     transport_option,
@@ -44,42 +43,37 @@ _OLD_NAMES: Final[dict[str, str]] = vars(defaults)["_TO_NEW_KEY"]
 _CELERYS: Final = ("task_", "worker_", "beat_", "event_", "control_")
 #: Parts that people leave out (``time_limit``) or take for each other (``worker_acks_late``).
 _CONFUSED: Final = ("task", "worker", "broker", "result")
-#: Settings of extensions that begin so as well; the last is Celery's, and not in its table.
+#: Settings of extensions, and one of Celery's that is not in its table.
 _EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options", "result_backend_thread_safe")
 #: How alike two names must be (difflib's ratio), and where people's own begin like Celery's.
 _ALIKE: Final = 0.75
 _VERY_ALIKE: Final = 0.9
-#: Names that people take for settings (the first two from a field report), and what is so.
+#: Names that people take for settings (two from a field report), and what is so.
 _REMARKS: Final = {
-    "worker_heartbeat": "broker_heartbeat is for RabbitMQ, and Redis ignores it; how often a "
-    "worker says that it lives is an option of its command, --heartbeat-interval.",
-    "worker_clock_sync_interval": "Workers keep their clocks in step without a setting.",
+    "worker_heartbeat": "broker_heartbeat is for RabbitMQ, Redis ignores it; workers take --heartbeat-interval.",
+    "worker_clock_sync_interval": "Workers keep their clocks in step without it.",
     "visibility_timeout": 'It is an option: broker_transport_options["visibility_timeout"].',
 }
 
 
 def names(facts: Facts) -> list[Outcome] | Outcome:
-    """Judge names: of settings, and of options for the broker and for a Redis result backend."""
+    """Judge names: of settings, and of options for a Redis broker."""
     app, conf = facts.app, facts.conf.finalize()
     # the last of the maps has Celery's defaults; modules of settings have imports and functions as well
     names = {name for mapping in conf.maps[:-1] for name in mapping}
     names = {name for name in names if not isinstance(conf[name], ModuleType) and not callable(conf[name])}
-    given = {_canonical(name, conf.prefix) for name in names}
+    given = {_canonical(name, conf.prefix) for name in names} - {""}
     outcomes = [outcome for name in sorted(names) if (outcome := _name(app, name, given))]
     options = (*SentinelChannel.from_transport_options, "reauth_check_interval")
     for name in transport_options(app) if broker_kind(app) == "redis" else ():
         if name not in options and (meant := _nearest(name, options, _VERY_ALIKE)):
             fix = f'write "{meant}" instead of "{name}"'
             outcomes.append(warn("The transport does not know it.", f"{name}, near {meant}", fix=fix))
-    for name in conf.result_backend_transport_options or () if results_in_redis(app) else ():
-        if (meant := f"redis_{name}") in _TABLE:
-            reason = "It does nothing in result_backend_transport_options."
-            outcomes.append(warn(reason, name, fix=f"set {spelled(app, meant)} instead"))
     return outcomes or ok("Celery knows every setting that is meant for it")
 
 
 def _canonical(written: str, prefix: str | None) -> str:
-    """The name as in Celery's table; empty if Celery does not read it. *prefix*: ``CELERY_``, of the namespace."""
+    """The name as in Celery's table; empty if Celery does not read it. *prefix*: ``CELERY_``."""
     if written in _OLD_NAMES:
         return _OLD_NAMES[written]
     if prefix and written.startswith(prefix.upper() if prefix.isupper() else prefix.lower()):
@@ -95,8 +89,8 @@ def _name(app: Celery, written: str, given: set[str]) -> Outcome | None:
         meant = written.lower().removeprefix("celery_")
         if prefix or not written.startswith("CELERY_") or meant not in _TABLE or meant in given:
             return None
-        reason = "Celery reads such names only in a namespace."
-        return warn(reason, f"{written}; it is {meant}", fix='app.config_from_object(..., namespace="CELERY")')
+        fix = 'app.config_from_object(..., namespace="CELERY")'
+        return warn("Celery reads such names only in a namespace.", f"{written}; it is {meant}", fix=fix)
     meant, remark = _meant(name), _REMARKS.get(name.removeprefix("broker_"), "")
     # people's own, such as default_queue, from which task_default_queue is made
     own = not name.startswith(_CELERYS) and (meant in given or not (meant or remark))
@@ -149,10 +143,10 @@ def _settings(app: Celery) -> list[Outcome]:
         if amount is None:
             default = default.total_seconds() if isinstance(default, timedelta) else default
             fix = setting(app, name, default) + "  # Celery's own"
-            outcomes.append(fail("It must be a number: Celery fails when it needs it.", figure, fix=fix))
+            outcomes.append(fail("It must be a number: Celery fails with it.", figure, fix=fix))
         elif isinstance(value, str) and name not in _CONVERTED:
             fix = setting(app, name, int(amount) if amount.is_integer() else amount)
-            outcomes.append(warn("It is text, no number: Celery fails when it needs it.", figure, fix=fix))
+            outcomes.append(warn("It is text: Celery may fail with it.", figure, fix=fix))
     return outcomes
 
 
@@ -163,7 +157,7 @@ def _visibility(app: Celery) -> list[Outcome]:
     if isinstance(value, (int, float)) or broker_kind(app) not in {"redis", "sqs"}:
         return []
     figure, fix = f"{name} is {_shown(value)}", transport_option(app, name, default)
-    return [fail("It must be a number: kombu fails with this.", figure, fix=fix)]
+    return [fail("It must be a number: kombu fails with it.", figure, fix=fix)]
 
 
 def _shown(value: object) -> str:

@@ -44,8 +44,8 @@ VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
 
 def _imports(facts: Facts) -> Outcome:
     if facts.where.broken:
-        return fail("a worker would not start", facts.where.broken, fix="mend that module, or take it out of include")
-    return ok("the app and the modules of its tasks can be imported", counted(len(own_tasks(facts.app)), "task"))
+        return fail("a worker would not start", facts.where.broken, fix="mend that module")
+    return ok("the app and its tasks can be imported", counted(len(own_tasks(facts.app)), "task"))
 
 
 def _memory(facts: Facts) -> list[Outcome]:
@@ -58,22 +58,18 @@ def _limit(facts: Facts, kib: float, node: str) -> Outcome:
     """Judge the limit of the worker *node*; without a name, that of the setting."""
     if not kib:
         return ok("not set: a child that leaks memory keeps it until it ends")
-    host, limit = facts.host.found, kib * 1024
-    memory = (host and host.memory_limit) or 0
-    figure = f"{kib:,.0f} KiB, {size(limit)} for each child"
-    fix = memory_line(facts, FIELD_CHILD_KIB, node)
-    if kib > ABSURD_CHILD_KIB and limit > memory:
+    figure = f"{kib:,.0f} KiB, {size(kib * 1024)} for each child"
+    if kib > ABSURD_CHILD_KIB:
         fix = memory_line(facts, round(kib / 1024), node)
         return fail("It is in KiB, and this looks like bytes: no child reaches it.", figure, fix=fix)
     if kib < LEAST_CHILD_KIB:
+        fix = memory_line(facts, FIELD_CHILD_KIB, node)
         return fail("An empty child takes more: each task starts a new one.", figure, fix=fix)
-    if host and 0 < memory < limit and host.hostname in {live.hostname for live in live_nodes(facts)}:
-        return warn(f"The kernel kills first: this machine has {size(memory)}.", figure, fix=fix)
     return ok("a child that takes more is replaced after its task", figure)
 
 
 def memory_options(facts: Facts) -> dict[str, float]:
-    """Live worker of this machine → KiB after ``--max-memory-per-child`` on its command line, if it is there."""
+    """Live worker of this machine → KiB after ``--max-memory-per-child``, where that is given."""
     if (host := facts.host.found) is None:
         return {}
     here = {node.name: host.process(node.pid) for node in live_nodes(facts) if node.hostname == host.hostname}
@@ -96,15 +92,15 @@ def _concurrency(facts: Facts) -> Outcome:
     host = facts.host.found
     cpus = f", {counted(host.cpus, 'CPU')} here" if host else ""
     figure = f"{facts.conf.worker_concurrency or 'not set'}{cpus}"
-    return ok("processes of a worker: one for each CPU, unless this or its command says otherwise", figure)
+    return ok("processes of a worker, unless its command says otherwise", figure)
 
 
 def _prefetch(facts: Facts) -> Outcome:
     name = "worker_prefetch_multiplier"
     messages = number_of(facts.app, name)
     if not messages and not facts.conf.get("worker_disable_prefetch"):
-        reason, fix = "One worker takes every message, and the others stay idle.", setting(facts.app, name, 4)
-        return warn(reason, "0: no limit", fix=f"{fix}  # or 1, for long tasks")
+        fix = setting(facts.app, name, 1)
+        return warn("One worker takes all messages, the others stay idle.", "0: no limit", fix=fix)
     return ok("messages that a worker takes for each process", f"{messages:g}")
 
 
@@ -130,22 +126,17 @@ def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
     figure = f"{limit:g} for each process"
     if limit == 1:
         return fail("Waiting for a result takes two: Too many connections.", figure, fix=setting(app, name, 4))
-    for node in live_nodes(facts):
-        if node.pool in {"gevent", "eventlet", "thread"} and node.concurrency > limit:
-            fix = setting(app, name, node.concurrency + 2)
-            tasks = f"{figure}, {node.concurrency} tasks at once"
-            return warn("All tasks of this worker share them.", tasks, fix=fix, subject=node.name)
     return _against_maxclients(facts, name, limit, "results", figure)
 
 
 def _against_maxclients(facts: Facts, name: str, limit: float, role: Role, figure: str) -> Outcome:
-    """Warn if *limit* is more than the Redis takes that has the messages or results, the *role*."""
+    """Judge the setting *name*, a limit of connections to the Redis with the messages or results."""
     servers = [server for server in facts.redis.found or () if role in server.roles]
     maxclients = min((server.maxclients for server in servers if server.maxclients), default=limit)
     if limit <= maxclients:
         return ok(f"the most connections for {role}", figure)
-    reason = "One process may take every connection that Redis allows."
-    return warn(reason, f"{figure}, maxclients {maxclients}", fix=setting(facts.app, name, 4))
+    figure = f"{figure}, maxclients {maxclients}"
+    return warn("One process may take every connection.", figure, fix=setting(facts.app, name, 4))
 
 
 def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
@@ -159,7 +150,7 @@ def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
     if app.conf.task_ignore_result:
         return ok("no results are stored")
     fix = setting(app, name, 3600) + "  # seconds"
-    return warn("Results stay in Redis for ever, until it is full.", "no expiry", fix=fix)
+    return warn("Results stay until Redis is full.", "no expiry", fix=fix)
 
 
 def _ignore_result(facts: Facts) -> Outcome:
@@ -173,9 +164,9 @@ def _startup_retry(facts: Facts) -> Outcome:
     value = app.conf[name]
     # where it is not set, Celery goes by the other one
     if app.conf.broker_connection_retry if value is None else value:
-        return ok("a worker that starts while the broker is away waits for it")
+        return ok("a worker that starts without a broker waits for it")
     fix = f"{setting_path(app, name)} = True"
-    return warn("A worker that starts while the broker is away ends.", f"{value}", fix=fix)
+    return warn("A worker that starts without a broker ends.", f"{value}", fix=fix)
 
 
 def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
@@ -194,7 +185,7 @@ def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
             figure = f"{_seconds(allowed)}, and {words} {_seconds(longest)}"
             reason = "Its message goes to another worker: the task runs twice."
             return verdict(reason, figure, fix=transport_option(app, name, hours * 3600))
-    return ok("then a message that is not acknowledged goes to another worker", _seconds(allowed))
+    return ok("then a message goes to another worker, if not acknowledged", _seconds(allowed))
 
 
 def _time_limit(facts: Facts) -> Outcome:
@@ -221,10 +212,10 @@ def _serializer(facts: Facts) -> list[Outcome] | Outcome:
         better = serializer in _TYPES and serializer != "pickle"
         fix = setting(app, "accept_content", [*accept, serializer]) if better else json
         figure = f"task_serializer is {serializer}, which is not in accept_content"
-        outcomes.append(fail("No task runs: sending fails, or workers throw the messages away.", figure, fix=fix))
+        outcomes.append(fail("Sending fails, or workers throw the messages away.", figure, fix=fix))
     if _TYPES["pickle"] in accepted:
         fix = f"{json}\n{setting(app, 'accept_content', ['json'])}"
-        reason = "Whoever can write to the broker can run any code in the workers."
+        reason = "Whoever can send a message can run any code in the workers."
         outcomes.append(warn(reason, "accept_content has pickle", fix=fix))
     return outcomes or ok("what is sent is accepted, and is no code", ", ".join(sorted(accepted)))
 
@@ -241,7 +232,7 @@ CHECKS: Final = (
     Check("settings.concurrency", "worker_concurrency against the CPUs here", _concurrency),
     Check("settings.prefetch", "worker_prefetch_multiplier", _prefetch),
     Check("settings.broker_pool_limit", "broker_pool_limit against maxclients", _pool_limit),
-    Check("settings.redis_max_connections", "redis_max_connections against maxclients and concurrency", _result_pool),
+    Check("settings.redis_max_connections", "redis_max_connections against maxclients", _result_pool),
     Check("settings.result_expires", "result_expires", _result_expires),
     Check("settings.ignore_result", "how many tasks store a result", _ignore_result),
     Check("settings.startup_retry", "broker_connection_retry_on_startup", _startup_retry),
