@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -44,27 +45,14 @@ class Outcome(NamedTuple):
     fix: str = ""
     """Lines to paste, or what to do; empty where nothing needs doing."""
     subject: str = ""
-    """The server, worker, queue or host; empty for an outcome about all of them."""
+    """The server, worker, queue or host; empty: all of them."""
 
 
-def ok(reason: str, figure: str = "", subject: str = "") -> Outcome:
-    """All is well."""
-    return Outcome("ok", reason, figure, "", subject)
-
-
-def warn(reason: str, figure: str = "", *, fix: str, subject: str = "") -> Outcome:
-    """Something will go wrong."""
-    return Outcome("warn", reason, figure, fix, subject)
-
-
-def fail(reason: str, figure: str = "", *, fix: str, subject: str = "") -> Outcome:
-    """Something is wrong now."""
-    return Outcome("fail", reason, figure, fix, subject)
-
-
-def unknown(reason: str, *, fix: str = "", subject: str = "") -> Outcome:
-    """It could not be looked at; *reason* says why."""
-    return Outcome("unknown", reason, "", fix, subject)
+#: All is well; something will go wrong; something is wrong now; it could not be looked at, and the reason says why.
+ok: Final = partial(Outcome, "ok")
+warn: Final = partial(Outcome, "warn")
+fail: Final = partial(Outcome, "fail")
+unknown: Final = partial(Outcome, "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +62,6 @@ class Check:
     id: str
     """``group.name``, such as ``redis.clients``. docs/doctor.md has a section for each."""
     looks_at: str
-    """What is compared: ``connected_clients against maxclients``."""
     judge: Callable[[Facts], Outcome | Iterable[Outcome]]
     """Gives one outcome, or one for each subject (maybe none). May raise ``Unavailable``."""
     vital: bool = False
@@ -137,7 +124,7 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """0: all is well. 1: a check warns. 2: a check fails. 3: a check is unknown, and none warns or fails."""
+        """0: all is well. 1: a check warns. 2: one fails. 3: one is unknown, and none warns or fails."""
         return EXIT_CODES[self.verdict]
 
     @property

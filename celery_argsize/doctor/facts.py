@@ -43,11 +43,11 @@ class Scope:
     max_clients: int | None = None
     """How many clients the Redis takes, if an option says so."""
     broken: str = ""
-    """Why the app or a module of its tasks could not be loaded; empty if all were."""
+    """Why the app or a module of its tasks could not be loaded, if so."""
 
     @property
     def why_no_app(self) -> str:
-        """What to say where there is no app to look at."""
+        """What to say where there is no app."""
         return "the app cannot be loaded, see settings.imports" if self.broken else NO_APP
 
     def need_whole(self) -> None:
@@ -83,14 +83,14 @@ class Facts:
 
     @property
     def app(self) -> Celery:
-        """The app; raises ``Unavailable`` if none was given, or if it cannot be loaded."""
+        """The app; raises ``Unavailable`` where there is none."""
         if self.where.app is None:
             raise Unavailable(self.where.why_no_app)
         return self.where.app
 
     @property
     def conf(self) -> Any:
-        """The configuration of the app; raises ``Unavailable`` without an app."""
+        """Its configuration; raises ``Unavailable`` where there is no app."""
         return self.app.conf
 
 
@@ -194,17 +194,16 @@ class WorkerFacts:
     broker: str = ""
     """URL of the broker, without secrets."""
     broker_error: str = ""
-    """Why it could not be reached; empty if it was."""
+    """Why it could not be reached, if so."""
     no_control: str = ""
-    """Why workers cannot be asked; empty if they can."""
+    """Why workers cannot be asked, if so."""
     took: float | None = 0.0
     """Seconds to connect; ``None``: there was neither a connection nor an error in time."""
     unreached: Mapping[str, str] = field(default_factory=dict)
     """Of a list of brokers with one that was reached: URL of each other one, without secrets → its error."""
     port: int = 0
-    """The broker's; 0 where it has none."""
     ends: Mapping[str, bool] = field(default_factory=dict)
-    """On Redis: the client's end of each connection → whether it is at the database of the messages."""
+    """On Redis: the client's end of each connection → whether it uses the database of the messages."""
     nodes: tuple[Node, ...] = ()
     silent: tuple[str, ...] = ()
     """Names of workers that sent a heartbeat and no answer."""
@@ -232,7 +231,7 @@ class WorkerFacts:
         return self.nodes
 
     def at_database(self, process: CeleryProcess) -> bool | None:
-        """Whether a local process is connected to the database of the messages; ``None``: not known."""
+        """Whether a local process uses the database of the messages; ``None``: not known."""
         ends = [self.ends[end] for end in process.ends if end in self.ends]
         return any(ends) if ends else None
 

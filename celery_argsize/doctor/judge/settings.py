@@ -72,7 +72,7 @@ def memory_options(facts: Facts) -> dict[str, float]:
     """Live worker of this machine → KiB after ``--max-memory-per-child``, where that is given."""
     if (host := facts.host.found) is None:
         return {}
-    here = {node.name: host.process(node.pid) for node in live_nodes(facts) if node.hostname == host.hostname}
+    here = {node.name: host.process(node.pid) for node in _nodes(facts) if node.hostname == host.hostname}
     return {name: process.max_memory for name, process in here.items() if process and process.max_memory}
 
 
@@ -83,7 +83,7 @@ def memory_line(facts: Facts, kib: int, node: str = "") -> str:
     return f"{line}  # KiB: {size(kib * 1024)}"
 
 
-def live_nodes(facts: Facts) -> tuple[Node, ...]:
+def _nodes(facts: Facts) -> tuple[Node, ...]:
     """The workers that answer; none where nobody was asked."""
     return facts.workers.found.nodes if facts.workers.found else ()
 
@@ -176,7 +176,7 @@ def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
     allowed = number(transport_options(app).get(name)) or default
     limit = number(app.conf.task_time_limit or app.conf.task_soft_time_limit)
     late = [task for task in own_tasks(app) if task.acks_late]
-    held = [(node.longest_eta or 0, f"{node.name} holds a task for") for node in live_nodes(facts)]
+    held = [(node.longest_eta or 0, f"{node.name} holds a task for") for node in _nodes(facts)]
     running = [(number(task.time_limit) or limit or 0, f"{task.name} may run for") for task in late]
     for verdict, waits in ((fail, held), (warn, running)):
         longest, words = max(waits, default=(0, ""))
