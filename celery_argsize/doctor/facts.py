@@ -102,12 +102,12 @@ def raised_at(exc: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryProcess:
-    """A process of Celery on this machine, of any app. What this user may not see has its default."""
+    """A process of Celery on this machine, of any app. What is not known has its default."""
 
     pid: int
     ppid: int
     kind: Literal["worker", "child", "beat"]
-    """``child``: a worker started it, for its pool or as the Beat of ``worker -B``."""
+    """``child``: a worker started it."""
     beat: bool = False
     """Whether it sends what is due: a Beat, or a worker with ``-B``."""
     app: str = ""
@@ -135,16 +135,16 @@ class CeleryProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CGroup:
-    """The memory of a Linux control group: of a container, a pod, a systemd unit."""
+    """The memory of a Linux control group."""
 
     path: str
     """Below ``/sys/fs/cgroup``."""
     limit: int | None = None
-    """Bytes: the lowest limit of it and of the groups around it; ``None``: no limit."""
+    """Bytes: the lowest limit of it and of the groups around it."""
     used: int | None = None
-    """Bytes used of that limit, without cached files that the kernel can drop."""
+    """Bytes, without cached files that the kernel can drop."""
     oom_kills: int | None = None
-    """Processes in it that the kernel killed to get memory, since it exists."""
+    """Processes that the kernel killed to get memory."""
     workers: int = 0
     """How many Celery processes are in it."""
 
@@ -155,7 +155,6 @@ class HostFacts:
 
     hostname: str
     cpus: int
-    """How many this process may use."""
     memory_total: int | None = None
     memory_available: int | None = None
     oom_kills_since_boot: int | None = None
@@ -173,7 +172,7 @@ class HostFacts:
         return min(limits, default=None)
 
     def process(self, pid: int) -> CeleryProcess | None:
-        """The Celery process of this id."""
+        """The process of this id."""
         return next((process for process in self.processes if process.pid == pid), None)
 
 
@@ -198,7 +197,7 @@ class WorkerFacts:
     no_control: str = ""
     """Why workers cannot be asked, if so."""
     took: float | None = 0.0
-    """Seconds to connect; ``None``: there was neither a connection nor an error in time."""
+    """Seconds to connect; ``None``: no connection and no error in time."""
     unreached: Mapping[str, str] = field(default_factory=dict)
     """Of a list of brokers with one that was reached: URL of each other one, without secrets → its error."""
     port: int = 0
@@ -210,7 +209,6 @@ class WorkerFacts:
     twice: tuple[str, ...] = ()
     """Names that more than one worker has."""
     listened: float = 0.0
-    """For how many seconds."""
     counted: Mapping[str, Counted] = field(default_factory=dict)
     """On AMQP: each queue that exists → its messages and consumers."""
     uncounted: Mapping[str, str] = field(default_factory=dict)
@@ -230,11 +228,6 @@ class WorkerFacts:
             raise Unavailable("no worker answers")  # noqa: EM101, TRY003
         return self.nodes
 
-    def at_database(self, process: CeleryProcess) -> bool | None:
-        """Whether a local process uses the database of the messages; ``None``: not known."""
-        ends = [self.ends[end] for end in process.ends if end in self.ends]
-        return any(ends) if ends else None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
@@ -244,7 +237,7 @@ class Node:
     """``celery@host``."""
     pid: int = 0
     pool: str = ""
-    """``prefork``, ``solo``, ``thread``, ``gevent``, ``eventlet``, or the module of another pool."""
+    """``prefork``, ``solo``, ``thread``, ``gevent``, ``eventlet`` or another module."""
     concurrency: int = 0
     processes: tuple[int, ...] = ()
     """Pids of its pool."""
@@ -261,7 +254,7 @@ class Node:
     """What ``celery inspect argsize`` gives."""
     stats: Mapping[str, Any] = field(default_factory=dict)
     longest_eta: float | None = None
-    """Seconds until the latest of the tasks that it holds for their ETA."""
+    """Seconds until the latest ETA of the tasks that it holds."""
     active: int | None = None
     """How many tasks run."""
     heartbeats: tuple[Heartbeat, ...] = ()

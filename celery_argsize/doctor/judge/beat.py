@@ -18,6 +18,8 @@ from celery_argsize.doctor.judge.queues import consumed_queues, waiting_in
 from celery_argsize.words import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from celery_argsize.doctor.checks import Outcome
     from celery_argsize.doctor.facts import CeleryProcess, Facts, Node
 
@@ -83,7 +85,7 @@ def _sending(facts: Facts) -> list[Outcome]:
     if not by_task:
         return [ok(_NO_SCHEDULE)]
     beats = _beats(facts)
-    outcomes = [outcome for entries in by_task.values() if (outcome := _task(facts, entries, beats))]
+    outcomes = [outcome for entries in by_task.values() for outcome in _task(facts, entries, beats)]
     if alarms := [outcome for outcome in outcomes if outcome.verdict != "ok"]:
         return alarms
     if outcomes:
@@ -95,41 +97,39 @@ def _sending(facts: Facts) -> list[Outcome]:
     return [unknown(f"{nothing}, and {_none_here(facts)}")]
 
 
-def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Outcome | None:
-    """Judge by its runs whether a task is sent by any of *entries*; ``None`` where that is not known."""
-    task, nodes = entries[0].task, _able(facts, entries)
-    if not nodes:
-        return None
+def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Iterator[Outcome]:
+    """Judge by its runs whether a task is sent by any of *entries*, where that can be known."""
+    task, queues = entries[0].task, {entry.queue for entry in entries}
+    nodes = [node for node in facts.workers.get().live() if _can_run(node, task)]
+    nodes = [node for node in nodes if None in queues or queues & {*node.queues}]
+    # others may have run it as well
+    if not nodes or not queues <= {None, *consumed_queues(facts)} or unheard_names(facts):
+        return
     uptimes = [node.uptime or 0.0 for node in nodes]
     if runs := sum(node.totals.get(task, 0) for node in nodes):
-        return ok("", f"{task}: {counted(runs, 'run')} in {max(uptimes):,.0f} s")
+        yield ok("", f"{task}: {counted(runs, 'run')} in {max(uptimes):,.0f} s")
+        return
     # the time in which Beat and all workers were there
     seconds = min([*uptimes, *(time.time() - beat.created for beat in beats)])
     times = sum(entry.times_due(seconds, GRACE_SECONDS) for entry in entries)
-    names, figure = ", ".join(entry.name for entry in entries), f"0 runs in {seconds:.0f} s"
+    subject, figure = ", ".join(entry.name for entry in entries), f"0 runs in {seconds:.0f} s"
     if any(entry.every is None for entry in entries):
-        reason = "It was due by the clock, and no worker ran it. Does a Beat run?"
-        return warn(reason, figure, fix=_command(facts), subject=names) if times >= 1 else None
+        if times >= 1:
+            reason = "It was due by the clock, and no worker ran it. Does a Beat run?"
+            yield warn(reason, figure, fix=_command(facts), subject=subject)
+        return
     if times < DUE_AT_LEAST:
-        return None
+        return
     figure += f", due every {1 / sum(1 / entry.every for entry in entries if entry.every):g} s"
-    waiting = sum(waiting_in(facts, queue) or 0 for queue in {entry.queue for entry in entries} if queue)
+    waiting = sum(waiting_in(facts, queue) or 0 for queue in queues if queue)
     if waiting or any(0 < node.concurrency <= (node.active or 0) for node in nodes):
         figure += f"; {counted(waiting, 'message')} waiting"
         fix = f"# more workers, or a queue of its own:\ncelery -A {word_of(facts.app)} worker -Q QUEUE"
-        return warn("It does not run: the workers are busy.", figure, fix=fix, subject=names)
+        yield warn("It does not run: the workers are busy.", figure, fix=fix, subject=subject)
+        return
     cause = f"Beat (pid {beats[0].pid}) has another schedule or broker" if beats else "no Beat sends it"
     reason = f"It does not run, and its workers are free: {cause}, or all expire first."
-    return fail(reason, figure, fix=f"# one Beat, and one only:\n{_command(facts)}", subject=names)
-
-
-def _able(facts: Facts, entries: list[Entry]) -> list[Node]:
-    """The workers that can run a task; none where others may have run it as well."""
-    queues = {entry.queue for entry in entries}
-    if not queues <= {None, *consumed_queues(facts)} or unheard_names(facts):
-        return []
-    live = [node for node in facts.workers.get().nodes if _can_run(node, entries[0].task)]
-    return [node for node in live if None in queues or queues & {*node.queues}]
+    yield fail(reason, figure, fix=f"# one Beat, and one only:\n{_command(facts)}", subject=subject)
 
 
 def _command(facts: Facts) -> str:
@@ -139,8 +139,8 @@ def _command(facts: Facts) -> str:
 def _beats(facts: Facts) -> list[CeleryProcess]:
     """The Beats of this app on this machine. ``uv run`` counts once with the Beat that it started."""
     processes = facts.host.found.processes if facts.host.found else ()
-    beats = [beat for beat in processes if beat.beat and is_of_app(facts.app, beat.app)]
-    beats = [beat for beat in beats if _at_database(facts, beat) is not False]
+    ours = [beat for beat in processes if beat.beat and is_of_app(facts.app, beat.app)]
+    beats = [beat for beat in ours if _at_database(facts, beat) is not False]
     pids = {beat.pid for beat in beats}
     return [beat for beat in beats if beat.ppid not in pids]
 
@@ -151,8 +151,10 @@ def _at_database(facts: Facts, beat: CeleryProcess) -> bool | None:
         return None
     if beat.pid in {node.pid for node in workers.nodes if node.hostname == facts.host.get().hostname}:
         return True  # a worker with -B, which answers there
-    # a Beat that has sent nothing yet has no connection at all
-    return False if beat.ports and beat.elsewhere(workers.port) else workers.at_database(beat)
+    if beat.ports and beat.elsewhere(workers.port):
+        return False
+    ends = [workers.ends[end] for end in beat.ends if end in workers.ends]
+    return any(ends) if ends else None
 
 
 def _single(facts: Facts) -> Outcome:

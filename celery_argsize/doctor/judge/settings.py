@@ -1,7 +1,7 @@
 """The checks of the group settings: what the settings of an app, and options of its tasks, do to it.
 
-Celery's defaults are fine in every check. What is known of live workers, Redis and this machine is used, and never
-needed. The checks of names and of kinds of values are in ``setting_table``.
+Celery's defaults are fine in every check. Live workers and Redis are never needed. The checks of names and of kinds of
+values are in ``setting_table``.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 #: KiB that a child may take: 500 MB, from a field report that had it in bytes.
 FIELD_CHILD_KIB: Final = 500 << 10
-#: KiB that no child is meant to take: 64 GiB. 500 MB, written in bytes, would be 500 GB.
+#: KiB that no child is meant to take: 64 GiB.
 ABSURD_CHILD_KIB: Final = 64 << 20
-#: KiB that any child takes: that of an empty app has 41,000 (Celery 5.7, Python 3.11, Linux).
+#: KiB that any child takes: with an empty app, 41,000 (Celery 5.7, Python 3.11, Linux).
 LEAST_CHILD_KIB: Final = 30_000
-#: Seconds until a message that was not acknowledged goes to another worker: kombu's defaults.
+#: Seconds until an unacknowledged message goes to another worker: kombu's defaults.
 VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
 
 
@@ -48,23 +48,17 @@ def _imports(facts: Facts) -> Outcome:
     return ok("the app and its tasks can be imported", counted(len(own_tasks(facts.app)), "task"))
 
 
-def _memory(facts: Facts) -> list[Outcome]:
-    """Judge ``worker_max_memory_per_child``, and that option of the live workers on this machine."""
-    limits = {"": number_of(facts.app, "worker_max_memory_per_child"), **memory_options(facts)}
-    return [_limit(facts, kib, node)._replace(subject=node) for node, kib in limits.items()]
-
-
-def _limit(facts: Facts, kib: float, node: str) -> Outcome:
-    """Judge the limit of the worker *node*; without a name, that of the setting."""
+def _memory(facts: Facts) -> Outcome:
+    kib = number_of(facts.app, "worker_max_memory_per_child")
+    figure = f"{kib:,.0f} KiB, {size(kib * 1024)} for each child"
     if not kib:
         return ok("not set: a child that leaks memory keeps it until it ends")
-    figure = f"{kib:,.0f} KiB, {size(kib * 1024)} for each child"
     if kib > ABSURD_CHILD_KIB:
-        fix = memory_line(facts, round(kib / 1024), node)
-        return fail("It is in KiB, and this looks like bytes: no child reaches it.", figure, fix=fix)
+        reason, fix = "It is in KiB, and this looks like bytes.", memory_line(facts, round(kib / 1024))
+        return fail(reason, figure, fix=fix)
     if kib < LEAST_CHILD_KIB:
-        fix = memory_line(facts, FIELD_CHILD_KIB, node)
-        return fail("An empty child takes more: each task starts a new one.", figure, fix=fix)
+        reason, fix = "An empty child takes more: each task starts a new one.", memory_line(facts, FIELD_CHILD_KIB)
+        return fail(reason, figure, fix=fix)
     return ok("a child that takes more is replaced after its task", figure)
 
 
@@ -84,7 +78,6 @@ def memory_line(facts: Facts, kib: int, node: str = "") -> str:
 
 
 def _nodes(facts: Facts) -> tuple[Node, ...]:
-    """The workers that answer; none where nobody was asked."""
     return facts.workers.found.nodes if facts.workers.found else ()
 
 
@@ -130,7 +123,6 @@ def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
 
 
 def _against_maxclients(facts: Facts, name: str, limit: float, role: Role, figure: str) -> Outcome:
-    """Judge the setting *name*, a limit of connections to the Redis with the messages or results."""
     servers = [server for server in facts.redis.found or () if role in server.roles]
     maxclients = min((server.maxclients for server in servers if server.maxclients), default=limit)
     if limit <= maxclients:
