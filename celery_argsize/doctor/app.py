@@ -1,6 +1,6 @@
-"""What an app's configuration says: its tasks, queues, broker and schedule, and how its settings are written.
+"""What an app's configuration says, without connecting to anything: tasks, queues, broker, schedule, names of settings.
 
-All is read from the app, and nothing is connected to. What the checks make of it is in ``judge``.
+What the checks make of it is in ``judge``.
 """
 
 from __future__ import annotations
@@ -26,17 +26,11 @@ def own_tasks(app: Celery) -> list[Any]:
     return [app.tasks[name] for name in sorted(app.tasks) if not name.startswith("celery.")]
 
 
-def time_limits(app: Celery, task: Any) -> tuple[float | None, float | None]:
-    """The soft and the hard time limit of *task* in seconds: its own ones, or else the app's."""
-    soft = task.soft_time_limit or app.conf.task_soft_time_limit
-    hard = task.time_limit or app.conf.task_time_limit
-    return number(soft), number(hard)
-
-
 def queue_of(app: Celery, name: str, options: Mapping[str, Any] | None = None) -> str | None:
-    """The queue to which *app* sends a task with *options* of ``apply_async``; ``None`` where that cannot be told."""
+    """The queue of a task that is sent with *options* of ``apply_async``; ``None``: not known."""
     task: Any = app.tasks.get(name)
-    own = {key: value for key in ("queue", "exchange", "routing_key") if (value := getattr(task, key, None))}
+    own = {key: getattr(task, key, None) for key in ("queue", "exchange", "routing_key")}
+    own = {key: value for key, value in own.items() if value}
     try:  # routers are asked without the task's arguments
         route = app.amqp.router.route({**own, **(options or {})}, name, (), {}, task)
     except Exception:  # noqa: BLE001 - a router of the app's own, or a queue that it forbids
@@ -46,16 +40,14 @@ def queue_of(app: Celery, name: str, options: Mapping[str, Any] | None = None) -
 
 def routed_queues(app: Celery) -> dict[str, str]:
     """Queues that something is sent to by name, each with a clause that says what: ``task_routes names it``."""
-    reasons: dict[str, str] = {}
-    for task in own_tasks(app):
-        queue = queue_of(app, task.name)
-        if queue and queue != app.conf.task_default_queue:
-            reasons.setdefault(queue, f"the task {task.name} is sent there")
-    for queue in _queues_in_routes(app):
-        reasons.setdefault(queue, "task_routes names it")
+    reasons = dict.fromkeys(_queues_in_routes(app), "task_routes names it")
     for name, entry in read_schedule(app).items():
         if entry and entry.queue:
             reasons.setdefault(entry.queue, f"the beat_schedule entry {name} is sent there")
+    for task in own_tasks(app):
+        queue = queue_of(app, task.name)
+        if queue and queue != app.conf.task_default_queue:
+            reasons[queue] = f"the task {task.name} is sent there"
     return reasons
 
 
@@ -89,20 +81,20 @@ def _queue_name(queue: Any) -> str | None:
 def number(value: Any) -> float | None:
     """*value* as a number; ``None`` where it is none."""
     try:
-        return None if value is None else float(value)
+        return float(value)
     except (TypeError, ValueError):
         return None
 
 
-def number_of(app: Celery, name: str) -> float | None:
-    """The setting *name* as a number; ``None`` where it is not set.
+def number_of(app: Celery, name: str) -> float:
+    """The setting *name* as a number; 0 where it is not set.
 
     Raises:
         Unavailable: it is something else, which the check settings.values reports.
     """
-    value = app.conf[name]
+    value = app.conf[name] or 0
     amount = number(value)
-    if value and amount is None:
+    if amount is None:
         message = f"{spelled(app, name)} is not a number: see settings.values"
         raise Unavailable(message)
     return amount
@@ -120,8 +112,7 @@ def broker_kind(app: Celery) -> str:
     """What carries the messages, as in URLs: ``redis``, ``amqp``, ``sqs``."""
     url: Any = app.conf.broker_read_url or app.conf.broker_transport or "amqp"
     url = str(url[0] if isinstance(url, (list, tuple)) else url)
-    scheme = "redis" if is_redis_url(url) else url.partition(":")[0].lower()
-    return "amqp" if scheme in {"pyamqp", "amqps"} else scheme
+    return "redis" if is_redis_url(url) else url.partition(":")[0].lower()
 
 
 def results_in_redis(app: Celery) -> bool:
@@ -130,11 +121,11 @@ def results_in_redis(app: Celery) -> bool:
 
 
 def spelled(app: Any, name: str) -> str:
-    """The setting *name* as the app's settings write it: ``CELERY_TASK_TIME_LIMIT``, if CELERY is their namespace."""
+    """The setting *name* as the app writes it: ``CELERY_TASK_TIME_LIMIT``, if CELERY is its namespace."""
     namespace = str(getattr(app, "namespace", None) or "").rstrip("_")
     if not namespace:
         return name
-    # as Celery does it: the case of the namespace is that of the whole name
+    # the case of the namespace is that of the whole name, as in Celery
     return f"{namespace}_{name}".upper() if namespace.isupper() else f"{namespace}_{name}".lower()
 
 
@@ -149,26 +140,30 @@ def setting(app: Any, name: str, value: object) -> str:
 
 
 def transport_option(app: Celery, name: str, value: object) -> str:
-    """A line of Python that sets one of ``broker_transport_options``; the others, maybe passwords, are not shown."""
+    """A line that sets one of ``broker_transport_options``; the others, maybe passwords, are not shown."""
     if not app.conf.broker_transport_options:
         return setting(app, "broker_transport_options", {name: value})
     return f"{setting_path(app, 'broker_transport_options')}[{name!r}] = {value!r}"
 
 
 def word_of(app: Any) -> str:
-    """What to write after ``-A`` for *app*, as far as it can be told; else ``proj``."""
+    """What to write after ``-A`` for *app*; ``proj`` where that is not known."""
     main = str(app.main or "")
     if main in {"", "__main__"}:
         return "proj"
-    modules = (main, f"{main}.celery", f"{main}.app")
-    return next((module for module in modules if _holds(module, app)), main)
+    return next((module for module in _modules(main) if _holds(module, app)), main)
 
 
 def is_of_app(app: Any, word: str) -> bool:
     """Whether ``-A`` *word* means *app*: by its name, or by a loaded module that holds it."""
     module = word.partition(":")[0]
-    modules = (module, f"{module}.celery", f"{module}.app", module.rpartition(".")[0])
+    modules = (*_modules(module), module.rpartition(".")[0])
     return bool(module) and (module == app.main or any(_holds(name, app) for name in modules))
+
+
+def _modules(word: str) -> tuple[str, ...]:
+    """Where Celery looks for the app of ``-A`` *word*."""
+    return word, f"{word}.celery", f"{word}.app"
 
 
 def _holds(module: str, app: Any) -> bool:
@@ -186,8 +181,6 @@ class Entry:
     every: float | None
     """Seconds from one run to the next; ``None`` where it goes by the clock (crontab, solar)."""
     schedule: Any
-    expires: bool
-    """Whether workers drop it when it comes late."""
 
     def times_due(self, seconds: float, grace: float) -> float:
         """How often it was due from *seconds* to *grace* seconds ago; by the clock, 1 for any number of times."""
@@ -209,14 +202,14 @@ def _entry(app: Celery, name: str, entry: Any) -> Entry | None:
         schedule.remaining_estimate(schedule.now())
         interval = getattr(schedule, "run_every", None)
         every = interval.total_seconds() if interval else None
-        task, options = entry["task"], entry.get("options") or {}
-        return Entry(name, task, queue_of(app, task, options), every, schedule, "expires" in options)
+        queue = queue_of(app, entry["task"], entry.get("options"))
+        return Entry(name, entry["task"], queue, every, schedule)
     except Exception:  # noqa: BLE001 - whatever is there, Beat fails with it as well
         return None
 
 
 def shortest_interval(app: Celery) -> float | None:
-    """Seconds between two runs of what is due most often; ``None`` where nothing has an interval."""
+    """Temporary."""
     entries = read_schedule(app).values()
     return min((entry.every for entry in entries if entry and entry.every), default=None)
 

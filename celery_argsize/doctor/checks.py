@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -44,27 +45,14 @@ class Outcome(NamedTuple):
     fix: str = ""
     """Lines to paste, or what to do; empty where nothing needs doing."""
     subject: str = ""
-    """The server, worker, queue or host; empty for an outcome about all of them."""
+    """The server, worker, queue or host; empty: all of them."""
 
 
-def ok(reason: str, figure: str = "", subject: str = "") -> Outcome:
-    """All is well."""
-    return Outcome("ok", reason, figure, "", subject)
-
-
-def warn(reason: str, figure: str = "", *, fix: str, subject: str = "") -> Outcome:
-    """Something will go wrong."""
-    return Outcome("warn", reason, figure, fix, subject)
-
-
-def fail(reason: str, figure: str = "", *, fix: str, subject: str = "") -> Outcome:
-    """Something is wrong now."""
-    return Outcome("fail", reason, figure, fix, subject)
-
-
-def unknown(reason: str, *, fix: str = "", subject: str = "") -> Outcome:
-    """It could not be looked at; *reason* says why."""
-    return Outcome("unknown", reason, "", fix, subject)
+#: All is well; something will go wrong; something is wrong now; it could not be looked at, and the reason says why.
+ok: Final = partial(Outcome, "ok")
+warn: Final = partial(Outcome, "warn")
+fail: Final = partial(Outcome, "fail")
+unknown: Final = partial(Outcome, "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +62,10 @@ class Check:
     id: str
     """``group.name``, such as ``redis.clients``. docs/doctor.md has a section for each."""
     looks_at: str
-    """What is compared: ``connected_clients against maxclients``."""
     judge: Callable[[Facts], Outcome | Iterable[Outcome]]
     """Gives one outcome, or one for each subject (maybe none). May raise ``Unavailable``."""
     vital: bool = False
     """Whether no task runs where it fails as a whole, that is, without a subject."""
-
-    @property
-    def group(self) -> str:
-        """The part of the id before its dot."""
-        return self.id.partition(".")[0]
 
     @property
     def docs(self) -> str:
@@ -110,9 +92,9 @@ class CheckResult:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data."""
-        check, outcome = self.check, self.outcome._asdict()
-        names = {"id": check.id, "group": check.group, "looks_at": check.looks_at}
-        return {**names, **outcome, "docs": check.docs, "vital": self.vital}
+        check, group = self.check, self.check.id.partition(".")[0]
+        names = {"id": check.id, "group": group, "looks_at": check.looks_at}
+        return {**names, **self.outcome._asdict(), "docs": check.docs, "vital": self.vital}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,28 +108,23 @@ class Diagnosis:
     results: tuple[CheckResult, ...]
 
     @property
-    def checks(self) -> dict[str, Verdict]:
-        """Id of each check → its worst verdict."""
+    def counts(self) -> dict[Verdict, int]:
+        """Verdict → number of checks, the worst verdict first."""
         worst: dict[str, Verdict] = {}
         for result in self.results:
             name, verdict = result.check.id, result.outcome.verdict
             worst[name] = max(worst.get(name, "ok"), verdict, key=VERDICTS.index)
-        return worst
-
-    @property
-    def counts(self) -> dict[Verdict, int]:
-        """Verdict → number of checks, the worst verdict first."""
-        counter = Counter(self.checks.values())
+        counter = Counter(worst.values())
         return {verdict: counter[verdict] for verdict in reversed(VERDICTS)}
 
     @property
     def verdict(self) -> Verdict:
         """The worst of all verdicts; ``unknown`` where nothing was checked."""
-        return max(self.checks.values(), key=VERDICTS.index, default="unknown")
+        return next((verdict for verdict, count in self.counts.items() if count), "unknown")
 
     @property
     def exit_code(self) -> int:
-        """0: all is well. 1: a check warns. 2: a check fails. 3: a check is unknown, and none warns or fails."""
+        """0: all is well. 1: a check warns. 2: one fails. 3: one is unknown, and none warns or fails."""
         return EXIT_CODES[self.verdict]
 
     @property
@@ -170,14 +147,6 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data: docs/doctor.md."""
-        return {
-            "schema": DOCTOR_SCHEMA,
-            "app": self.app,
-            "time": self.time,
-            "verdict": self.verdict,
-            "health": self.health,
-            "score": self.score,
-            "exit_code": self.exit_code,
-            "counts": self.counts,
-            "checks": [result.to_json() for result in self.results],
-        }
+        names = ("app", "time", "verdict", "health", "score", "exit_code", "counts")
+        values = {name: getattr(self, name) for name in names}
+        return {"schema": DOCTOR_SCHEMA, **values, "checks": [result.to_json() for result in self.results]}

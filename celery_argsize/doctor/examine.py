@@ -9,17 +9,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.doctor.checks import CheckResult, Diagnosis, Outcome, unknown
+from celery_argsize.doctor.checks import CheckResult, Diagnosis, unknown
 from celery_argsize.doctor.facts import Facts, LookResult, Scope, Unavailable, raised_at
-from celery_argsize.doctor.judge import (
-    beat as beat_checks,
-    broker as broker_checks,
-    host as host_checks,
-    monitor as monitor_checks,
-    redis as redis_checks,
-    settings as settings_checks,
-    workers as worker_checks,
-)
+from celery_argsize.doctor.judge import beat, broker, host, monitor, redis, settings, workers
 from celery_argsize.doctor.look.host import look_at_host
 from celery_argsize.doctor.look.monitor import look_at_monitor
 from celery_argsize.doctor.look.redis import look_at_redis
@@ -33,14 +25,8 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Check
 
 #: Every check, in the order in which they are shown.
-CHECKS: Final = (
-    *redis_checks.CHECKS,
-    *settings_checks.CHECKS,
-    *broker_checks.CHECKS,
-    *worker_checks.CHECKS,
-    *beat_checks.CHECKS,
-    *monitor_checks.CHECKS,
-    *host_checks.CHECKS,
+CHECKS: Final = tuple(
+    check for group in (redis, settings, broker, workers, beat, monitor, host) for check in group.CHECKS
 )
 
 #: Seconds that looking may take in all, unless said otherwise.
@@ -60,7 +46,7 @@ def diagnose(
     *,
     seconds: float = SECONDS,
     max_clients: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
     **given: str | None,
 ) -> Diagnosis:
     """Say what is wrong with the Redis, the settings, the live workers, the monitor and this machine.
@@ -76,21 +62,16 @@ def diagnose(
     """
     broken = load(app) if app is not None else ""
     usable = None if broken and _conf_error(app) else app
-    where = Scope(usable, given, seconds, max_clients, broken)
-    facts = look_around(where, progress=progress or (lambda *_: None))
+    facts = look_around(Scope(usable, given, seconds, max_clients, broken), progress=progress)
     return Diagnosis(str(getattr(app, "main", None) or ""), time.time(), judge(facts))
 
 
 def load(app: Celery) -> str:
-    """Load the app and its tasks as a worker does; why that failed, or an empty string.
-
-    The looks run in threads of their own, and must not all load it.
-    """
+    """Load the app and its tasks as a worker does, once for all looks; why that failed, or an empty string."""
     return _conf_error(app) or _error(app.finalize) or _error(app.loader.import_default_modules)
 
 
 def _conf_error(app: Any) -> str:
-    """Why the configuration cannot be read; empty if it can."""
     return _error(lambda: app.conf.get("broker_url"))
 
 
@@ -133,16 +114,15 @@ def look_around(
 
 def judge(facts: Facts, checks: Iterable[Check] = CHECKS) -> tuple[CheckResult, ...]:
     """What each of *checks* says of *facts*."""
-    return tuple(CheckResult(check, outcome) for check in checks for outcome in _outcomes(check, facts))
-
-
-def _outcomes(check: Check, facts: Facts) -> list[Outcome]:
-    try:
-        return check.outcomes(facts)
-    except Exception as exc:  # noqa: BLE001 - one check that fails must not hide the others
-        return [unknown(_why(exc, "this check"))]
+    results = []
+    for check in checks:
+        try:
+            outcomes = check.outcomes(facts)
+        except Exception as exc:  # noqa: BLE001 - one check that fails must not hide the others
+            outcomes = [unknown(_why(exc, "this check"))]
+        results += [CheckResult(check, outcome) for outcome in outcomes]
+    return tuple(results)
 
 
 def _why(exc: Exception, step: str) -> str:
-    """Why there is no answer."""
     return str(exc) if isinstance(exc, Unavailable) else f"{step} failed with {raised_at(exc)}; please report it"

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.redis_facts import Counted, ServerFacts
     from celery_argsize.figures.summary import Summary
 
+NO_PSUTIL: Final = "psutil is not installed"
+GET_PSUTIL: Final = "pip install 'celery-argsize[cli]'"
 
-class Unavailable(Exception):  # noqa: N818 - not an error: an answer
-    """What a check needs could not be looked at; the text says why."""
-
+NO_APP: Final = "no app was given: say which with -A"
 
 _T = TypeVar("_T")
 
-NO_APP: Final = "no app was given: say which with -A"
-NOT_LOOKED: Final = "not looked at"
+
+class Unavailable(Exception):  # noqa: N818 - not an error: an answer
+    """What a check needs could not be looked at; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,14 @@ class Scope:
     given: Mapping[str, str | None] = field(default_factory=dict)
     """Options of the command line: ``redis_url``, ``key_prefix``, ``app_name``."""
     seconds: float = 10.0
-    """How long all looks may take."""
     max_clients: int | None = None
     """How many clients the Redis takes, if an option says so."""
     broken: str = ""
-    """Why the app or a module of its tasks could not be loaded; empty if all were."""
+    """Why the app or a module of its tasks could not be loaded, if so."""
 
     @property
     def why_no_app(self) -> str:
-        """What to say where there is no app to look at."""
+        """What to say where there is no app."""
         return "the app cannot be loaded, see settings.imports" if self.broken else NO_APP
 
     def need_whole(self) -> None:
@@ -61,7 +61,7 @@ class LookResult(Generic[_T]):
     """What a look gave, or why it gave nothing."""
 
     found: _T | None = None
-    why_not: str = ""
+    why_not: str = "not looked at"
 
     def get(self) -> _T:
         """What the look gave; raises ``Unavailable`` if it gave nothing."""
@@ -75,22 +75,22 @@ class Facts:
     """All that a check can read."""
 
     where: Scope
-    redis: LookResult[tuple[ServerFacts, ...]] = LookResult(why_not=NOT_LOOKED)
+    redis: LookResult[tuple[ServerFacts, ...]] = LookResult()
     """Each Redis server once, whatever it is used for."""
-    workers: LookResult[WorkerFacts] = LookResult(why_not=NOT_LOOKED)
-    monitor: LookResult[MonitorFacts] = LookResult(why_not=NOT_LOOKED)
-    host: LookResult[HostFacts] = LookResult(why_not=NOT_LOOKED)
+    workers: LookResult[WorkerFacts] = LookResult()
+    monitor: LookResult[MonitorFacts] = LookResult()
+    host: LookResult[HostFacts] = LookResult()
 
     @property
     def app(self) -> Celery:
-        """The app; raises ``Unavailable`` if none was given, or if it cannot be loaded."""
+        """The app; raises ``Unavailable`` where there is none."""
         if self.where.app is None:
             raise Unavailable(self.where.why_no_app)
         return self.where.app
 
     @property
     def conf(self) -> Any:
-        """The configuration of the app; raises ``Unavailable`` without an app."""
+        """Its configuration; raises ``Unavailable`` where there is no app."""
         return self.app.conf
 
 
@@ -100,26 +100,18 @@ def raised_at(exc: BaseException) -> str:
     return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"
 
 
-NO_PSUTIL: Final = "psutil is not installed"
-GET_PSUTIL: Final = "pip install 'celery-argsize[cli]'"
-
-Kind = Literal["worker", "child", "beat"]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryProcess:
-    """A process of Celery on this machine, of any app. What this user may not see has its default.
-
-    ``app``, ``pool`` and ``max_memory`` (in KiB) are what its command line says.
-    """
+    """A process of Celery on this machine, of any app. What is not known has its default."""
 
     pid: int
     ppid: int
-    kind: Kind
-    """``child``: a worker started it, for its pool or as the Beat of ``worker -B``."""
+    kind: Literal["worker", "child", "beat"]
+    """``child``: a worker started it."""
     beat: bool = False
     """Whether it sends what is due: a Beat, or a worker with ``-B``."""
     app: str = ""
+    """The word after ``-A``."""
     rss: int = 0
     """Bytes of memory that it holds."""
     created: float = 0.0
@@ -127,34 +119,34 @@ class CeleryProcess:
     # only of workers and Beats:
     pool: str = ""
     max_memory: int = 0
+    """KiB after ``--max-memory-per-child``."""
     stopped: bool = False
     """Whether it was stopped, as by SIGSTOP."""
     folder: str = ""
-    """Its working directory."""
     ports: frozenset[int] | None = None
     """Remote ports of its TCP connections; ``None``: not known."""
     ends: frozenset[str] = frozenset()
-    """Local ends of these, as CLIENT LIST of Redis has them: ``127.0.0.1:50000``."""
+    """Local ends of these: ``127.0.0.1:50000``."""
 
     def elsewhere(self, port: int) -> bool:
-        """Whether it is known not to be connected to *port*, such as a copy of the app with its own broker."""
+        """Whether it is known not to be connected to *port*."""
         return self.ports is not None and port not in self.ports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CGroup:
-    """The memory of a Linux control group: of a container, a pod, a systemd unit."""
+    """The memory of a Linux control group."""
 
     path: str
     """Below ``/sys/fs/cgroup``."""
     limit: int | None = None
-    """Bytes: the lowest limit of it and of the groups around it; ``None``: no limit."""
+    """Bytes: the lowest limit of it and of the groups around it."""
     used: int | None = None
-    """Bytes used of that limit, without cached files that the kernel can drop."""
+    """Bytes, without cached files that the kernel can drop."""
     oom_kills: int | None = None
-    """Processes in it that the kernel killed to get memory, since it exists."""
+    """Processes that the kernel killed to get memory."""
     workers: int = 0
-    """How many of ``HostFacts.processes`` are in it."""
+    """How many Celery processes are in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,28 +155,24 @@ class HostFacts:
 
     hostname: str
     cpus: int
-    """How many this process may use."""
     memory_total: int | None = None
     memory_available: int | None = None
-    """What processes can still get without swapping."""
     oom_kills_since_boot: int | None = None
-    """Processes that the kernel killed to get memory, anywhere on the machine."""
     cgroup: CGroup | None = None
-    """The control group of this process."""
+    """That of this process."""
     worker_cgroups: tuple[CGroup, ...] = ()
     """Other ones with a Celery process in them."""
     processes: tuple[CeleryProcess, ...] = ()
-    """Those that this user may see; none without psutil."""
     psutil_missing: bool = False
 
     @property
     def memory_limit(self) -> int | None:
-        """What all processes here may use together: the memory, or a lower limit of the control group."""
+        """Bytes that all processes here may use together."""
         limits = [limit for limit in (self.memory_total, self.cgroup and self.cgroup.limit) if limit]
         return min(limits, default=None)
 
     def process(self, pid: int) -> CeleryProcess | None:
-        """The Celery process *pid*."""
+        """The process of this id."""
         return next((process for process in self.processes if process.pid == pid), None)
 
 
@@ -195,7 +183,7 @@ class MonitorFacts:
     summary: Summary
     advice: Advice
     hosts: tuple[HostCheck, ...] = ()
-    """What messages of each host show of the limits in force; empty without an app."""
+    """The limits in force on each host; empty without an app."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,26 +191,24 @@ class WorkerFacts:
     """The broker of the app, and what its workers answered."""
 
     broker: str = ""
-    """URL of the broker that took the connection, without secrets; all URLs if none did."""
+    """URL of the broker, without secrets."""
     broker_error: str = ""
-    """Why it could not be reached; empty if it was."""
+    """Why it could not be reached, if so."""
     no_control: str = ""
-    """Why workers cannot be asked; empty if they can."""
+    """Why workers cannot be asked, if so."""
     took: float | None = 0.0
-    """Seconds to connect; ``None``: there was neither a connection nor an error in time."""
+    """Seconds to connect; ``None``: no connection and no error in time."""
     unreached: Mapping[str, str] = field(default_factory=dict)
     """Of a list of brokers with one that was reached: URL of each other one, without secrets → its error."""
     port: int = 0
-    """The broker's; 0 where it has none."""
     ends: Mapping[str, bool] = field(default_factory=dict)
-    """On Redis: the client's end of each connection → whether it is at the database of the messages."""
+    """On Redis: the client's end of each connection → whether it uses the database of the messages."""
     nodes: tuple[Node, ...] = ()
     silent: tuple[str, ...] = ()
     """Names of workers that sent a heartbeat and no answer."""
     twice: tuple[str, ...] = ()
     """Names that more than one worker has."""
     listened: float = 0.0
-    """Seconds in which answers and heartbeats were heard."""
     counted: Mapping[str, Counted] = field(default_factory=dict)
     """On AMQP: each queue that exists → its messages and consumers."""
     uncounted: Mapping[str, str] = field(default_factory=dict)
@@ -242,11 +228,6 @@ class WorkerFacts:
             raise Unavailable("no worker answers")  # noqa: EM101, TRY003
         return self.nodes
 
-    def at_database(self, process: CeleryProcess) -> bool | None:
-        """Whether a local process is connected to the database of the messages; ``None``: not known."""
-        ends = [self.ends[end] for end in process.ends if end in self.ends]
-        return any(ends) if ends else None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
@@ -256,44 +237,42 @@ class Node:
     """``celery@host``."""
     pid: int = 0
     pool: str = ""
-    """``prefork``, ``solo``, ``thread``, ``gevent``, ``eventlet``, or the module of another pool."""
+    """``prefork``, ``solo``, ``thread``, ``gevent``, ``eventlet`` or another module."""
     concurrency: int = 0
-    """How many tasks its pool runs at once, now."""
     processes: tuple[int, ...] = ()
     """Pids of its pool."""
     queues: tuple[str, ...] = ()
     uptime: float | None = None
-    """Whole seconds since it started."""
+    """In whole seconds."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """Task → runs since it started."""
     later: Mapping[str, int] = field(default_factory=dict)
-    """``totals`` *span* seconds later; empty where nothing is due often."""
     span: float = 0.0
     registered: tuple[str, ...] | None = None
     """Names of its tasks."""
     argsize: Mapping[str, Any] | None = None
-    """Its answer to ``celery inspect argsize``."""
+    """What ``celery inspect argsize`` gives."""
     stats: Mapping[str, Any] = field(default_factory=dict)
-    """Its answer to ``celery inspect stats``."""
     longest_eta: float | None = None
-    """Seconds until the latest of the tasks that it holds for their ETA."""
+    """Seconds until the latest ETA of the tasks that it holds."""
     active: int | None = None
-    """Tasks that it runs."""
+    """How many tasks run."""
     heartbeats: tuple[Heartbeat, ...] = ()
 
     @property
     def hostname(self) -> str:
-        """The part of the name behind the ``@``."""
+        """What is behind the ``@`` of the name."""
         return self.name.partition("@")[2]
 
 
 class Heartbeat(NamedTuple):
-    """One worker-heartbeat (or worker-online) event.
-
-    When it was received, by this machine's clock, and sent, by the worker's: seconds since the epoch. And every how
-    many seconds the worker sends one.
-    """
+    """One worker-heartbeat (or worker-online) event."""
 
     received: float
+    """By this machine's clock, in seconds since the epoch."""
     sent: float
+    """By the worker's clock."""
     every: float
+    """Seconds from one to the next, as the worker says."""
+    active: int | None = None
+    """Tasks that the worker ran."""

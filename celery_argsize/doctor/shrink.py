@@ -67,9 +67,8 @@ class _Worker(NamedTuple):
         self.listener.ask({question: arguments}, [self.name], seconds=ANSWER)
         self.listener.listen(lambda: replies.get(self.name) is not before, time.monotonic() + ANSWER)
         reply = replies.get(self.name)
-        if reply is before or self.name in self.listener.twice:
-            return {}
-        return reply.said if reply and isinstance(reply.said, dict) else {}
+        answered = reply is not before and self.name not in self.listener.twice
+        return reply.said if reply and answered and isinstance(reply.said, dict) else {}
 
     def size(self, at_most: int, deadline: float) -> int:
         """How many processes it has, once they are *at_most* or time is up; 0: no answer."""

@@ -23,41 +23,38 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int | None = None, quiet: boo
 
     *width*: columns of the terminal. Sentences are wrapped to fit; lines to paste are not. ``None``: no wrapping.
     """
-    by = {
-        verdict: [result for result in diagnosis.results if result.outcome.verdict == verdict] for verdict in VERDICTS
-    }
-    blocks = [
-        _headline(diagnosis),
-        *map(_alarm, [*by["fail"], *by["warn"]]),
-        _unknown(by["unknown"]),
-        [] if quiet else _well(by["ok"]),
-    ]
+    by: dict[Verdict, list[CheckResult]] = {verdict: [] for verdict in VERDICTS}
+    for result in diagnosis.results:
+        by[result.outcome.verdict].append(result)
+    alarms = [_alarm(result) for result in by["fail"] + by["warn"]]
+    blocks = [_headline(diagnosis), *alarms, _unknown(by["unknown"]), [] if quiet else _well(by["ok"])]
     return "\n\n".join("\n".join(_wrapped(block, width)) for block in blocks if block)
 
 
 def _headline(diagnosis: Diagnosis) -> list[str]:
-    counts = ", ".join(f"{count} {_SIGNS[verdict]}" for verdict, count in diagnosis.counts.items() if count)
+    checks = diagnosis.counts
+    counts = ", ".join(f"{count} {_SIGNS[verdict]}" for verdict, count in checks.items() if count)
     app = f" of {printable(diagnosis.app)}" if diagnosis.app else ""
     score = "" if diagnosis.score is None else f" ({diagnosis.score} of 100)"
-    return [
-        f"SYSTEM HEALTH{app}: {diagnosis.health}{score}",
-        f"{len(diagnosis.checks)} checks: {counts}. {when(diagnosis.time)}",
-    ]
+    total = f"{sum(checks.values())} checks: {counts}. {when(diagnosis.time)}"
+    return [f"SYSTEM HEALTH{app}: {diagnosis.health}{score}", total]
 
 
 def _alarm(result: CheckResult) -> list[str]:
-    sign, outcome = _SIGNS[result.outcome.verdict], result.outcome
-    line = f"{sign} {result.check.id}{_about(outcome)}: {_sentence(outcome)}"
-    return [line, *_indented(outcome.fix), f"  see {result.check.docs}"]
+    outcome, check = result.outcome, result.check
+    return [*_lines(outcome, check.id), f"  see {check.docs}"]
 
 
 def _unknown(results: list[CheckResult]) -> list[str]:
     """Checks in a row that have one reason share a line: many need the same Redis."""
-    lines = []
-    for outcome, group in groupby(results, key=lambda result: result.outcome):
-        names = ", ".join(result.check.id for result in group)
-        lines += [f"{_SIGNS['unknown']} {names}{_about(outcome)}: {_sentence(outcome)}", *_indented(outcome.fix)]
-    return lines
+    groups = groupby(results, key=lambda result: result.outcome)
+    return [line for outcome, group in groups for line in _lines(outcome, *(result.check.id for result in group))]
+
+
+def _lines(outcome: Outcome, *checks: str) -> list[str]:
+    """What *checks* say, and the lines of the fix, indented."""
+    fix = [f"  {printable(line)}" for line in outcome.fix.splitlines()]
+    return [f"{_SIGNS[outcome.verdict]} {', '.join(checks)}{_about(outcome)}: {_sentence(outcome)}", *fix]
 
 
 def _well(results: list[CheckResult]) -> list[str]:
@@ -91,7 +88,3 @@ def _sentence(outcome: Outcome) -> str:
     if reason and reason[-1] not in ".?!)":
         reason += "."
     return f"{figure}: {reason}" if figure and reason else figure or reason
-
-
-def _indented(fix: str) -> list[str]:
-    return [f"  {printable(line)}" for line in fix.splitlines()]

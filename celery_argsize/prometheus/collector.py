@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from celery_argsize.advice.brokers import broker_of
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.prometheus.metrics import SHOWN, SHOWN_WITH_EXEMPLARS, Scrape, exposition, families, metrics
+from celery_argsize.measuring.cuts import CUTS
+from celery_argsize.measuring.measurement import PARTS
+from celery_argsize.prometheus.metrics import Scrape, exposition, families, metrics
 from celery_argsize.settings import DEFAULT_BUCKETS
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 
     from celery_argsize.advice.advice import Advice, ReprLimits
     from celery_argsize.figures.counters import Figures
+
+_OF_PARTS: Final = ("count", "bytes", "max_bytes", *(f"by_{cause}" for cause in CUTS))
+#: What the counters that metrics show begin with. A store need not read any others.
+SHOWN: Final = ("large", "unmeasurable", "errors", *(f"{part}.{name}" for part in PARTS for name in _OF_PARTS))
+#: With the exemplars, which only OpenMetrics shows.
+SHOWN_WITH_EXEMPLARS: Final = (*SHOWN, *(f"{part}.last_le" for part in PARTS))
 
 
 class Source(Protocol):

@@ -18,7 +18,6 @@ from kombu.transport.redis import SentinelChannel
 from celery_argsize.doctor.app import (
     broker_kind,
     number,
-    results_in_redis,
     setting,
     spelled,
     transport_option,
@@ -44,45 +43,37 @@ _OLD_NAMES: Final[dict[str, str]] = vars(defaults)["_TO_NEW_KEY"]
 _CELERYS: Final = ("task_", "worker_", "beat_", "event_", "control_")
 #: Parts that people leave out (``time_limit``) or take for each other (``worker_acks_late``).
 _CONFUSED: Final = ("task", "worker", "broker", "result")
-#: Settings of extensions that begin so as well; the last is Celery's, and not in its table.
+#: Settings of extensions, and one of Celery's that is not in its table.
 _EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options", "result_backend_thread_safe")
 #: How alike two names must be (difflib's ratio), and where people's own begin like Celery's.
 _ALIKE: Final = 0.75
 _VERY_ALIKE: Final = 0.9
-#: Names that people take for settings (the first two from a field report), and what is so.
+#: Names that people take for settings (two from a field report), and what is so.
 _REMARKS: Final = {
-    "worker_heartbeat": "broker_heartbeat is for RabbitMQ, and Redis ignores it; how often a "
-    "worker says that it lives is an option of its command, --heartbeat-interval.",
-    "worker_clock_sync_interval": "Workers keep their clocks in step without a setting.",
+    "worker_heartbeat": "broker_heartbeat is for RabbitMQ, Redis ignores it; workers take --heartbeat-interval.",
+    "worker_clock_sync_interval": "Workers keep their clocks in step without it.",
     "visibility_timeout": 'It is an option: broker_transport_options["visibility_timeout"].',
 }
 
 
 def names(facts: Facts) -> list[Outcome] | Outcome:
-    """Judge names: of settings, and of options for the broker and for a Redis result backend."""
-    app, conf, outcomes = facts.app, facts.conf.finalize(), []
-    # the last of the maps has Celery's defaults
-    written = {key for mapping in conf.maps[:-1] for key in mapping}
-    given = {_canonical(key, conf.prefix) for key in written} - {""}
-    for key in sorted(written):
-        outcome = _name(app, key, given)
-        # modules of settings have imports and functions as well
-        if outcome and not isinstance(conf[key], ModuleType) and not callable(conf[key]):
-            outcomes.append(outcome)
+    """Judge names: of settings, and of options for a Redis broker."""
+    app, conf = facts.app, facts.conf.finalize()
+    # the last of the maps has Celery's defaults; modules of settings have imports and functions as well
+    names = {name for mapping in conf.maps[:-1] for name in mapping}
+    names = {name for name in names if not isinstance(conf[name], ModuleType) and not callable(conf[name])}
+    given = {_canonical(name, conf.prefix) for name in names} - {""}
+    outcomes = [outcome for name in sorted(names) if (outcome := _name(app, name, given))]
     options = (*SentinelChannel.from_transport_options, "reauth_check_interval")
     for name in transport_options(app) if broker_kind(app) == "redis" else ():
-        if name not in options and (meant := _nearest(str(name), options, _VERY_ALIKE)):
-            reason, fix = "The broker's transport does not know this option.", f'write "{meant}" instead of "{name}"'
-            outcomes.append(warn(reason, f"{name}, near {meant}", fix=fix))
-    for name in conf.result_backend_transport_options or () if results_in_redis(app) else ():
-        if (meant := f"redis_{name}") in _TABLE:
-            reason = "Redis result backends do not read it from result_backend_transport_options."
-            outcomes.append(warn(reason, name, fix=f"set {spelled(app, meant)} instead"))
+        if name not in options and (meant := _nearest(name, options, _VERY_ALIKE)):
+            fix = f'write "{meant}" instead of "{name}"'
+            outcomes.append(warn("The transport does not know it.", f"{name}, near {meant}", fix=fix))
     return outcomes or ok("Celery knows every setting that is meant for it")
 
 
 def _canonical(written: str, prefix: str | None) -> str:
-    """The name as in Celery's table; empty if Celery does not read it. *prefix*: ``CELERY_``, of the namespace."""
+    """The name as in Celery's table; empty if Celery does not read it. *prefix*: ``CELERY_``."""
     if written in _OLD_NAMES:
         return _OLD_NAMES[written]
     if prefix and written.startswith(prefix.upper() if prefix.isupper() else prefix.lower()):
@@ -93,31 +84,24 @@ def _canonical(written: str, prefix: str | None) -> str:
 def _name(app: Celery, written: str, given: set[str]) -> Outcome | None:
     """Judge one name. *given*: every setting that has a value, as in Celery's table."""
     prefix = vars(app.conf)["prefix"]
-    name, remark, fix = _canonical(written, prefix), "", ""
-    if name:
-        meant, remark = _meant(name), _REMARKS.get(name.removeprefix("broker_"), "")
-        # people's own, such as default_queue, from which task_default_queue is made
-        own = not name.startswith(_CELERYS) and (meant in given or not (meant or remark))
-        if own or name in _TABLE or name.startswith(_EXTENSIONS):
-            return None
-    elif not prefix and written.startswith(("CELERY", "BROKER_")):
+    name = _canonical(written, prefix)
+    if not name:
         meant = written.lower().removeprefix("celery_")
-        if meant in _TABLE:
-            remark = "Celery reads such names only in a namespace."
-            fix = 'app.config_from_object(..., namespace="CELERY")'
-        else:
-            meant = _nearest(written, _OLD_NAMES, _VERY_ALIKE)
-        if not meant or _OLD_NAMES.get(meant, meant) in given:
+        if prefix or not written.startswith("CELERY_") or meant not in _TABLE or meant in given:
             return None
-    else:
+        fix = 'app.config_from_object(..., namespace="CELERY")'
+        return warn("Celery reads such names only in a namespace.", f"{written}; it is {meant}", fix=fix)
+    meant, remark = _meant(name), _REMARKS.get(name.removeprefix("broker_"), "")
+    # people's own, such as default_queue, from which task_default_queue is made
+    own = not name.startswith(_CELERYS) and (meant in given or not (meant or remark))
+    if own or name in _TABLE or name.startswith(_EXTENSIONS):
         return None
-    figure, fix = written, fix or f"remove {written}"
+    figure, fix = written, f"remove {written}"
     if meant:
         meant = spelled(app, meant)
         figure += f"; the nearest that it knows is {meant}"
         fix = fix if remark else f"rename {written} to {meant}"
-    reason = f"Celery does not know it, so it does nothing. {remark}".rstrip()
-    return warn(reason, figure, fix=fix)
+    return warn(f"Celery does not know it, so it does nothing. {remark}".rstrip(), figure, fix=fix)
 
 
 def _meant(name: str) -> str:
@@ -134,7 +118,7 @@ def _meant(name: str) -> str:
 
 
 def _nearest(name: str, candidates: Iterable[str], alike: float) -> str:
-    return next(iter(get_close_matches(name, sorted(candidates), 1, alike)), "")
+    return next(iter(get_close_matches(name, candidates, 1, alike)), "")
 
 
 #: Settings that are numbers, or not set.
@@ -142,20 +126,11 @@ _NUMBERS: Final = {"worker_concurrency"} | {name for name in _TABLE if _TABLE[na
 #: Of these, what may be a timedelta, and what Celery makes a number of.
 _SPANS: Final = ("result_expires", "result_failure_expires", "result_chord_expires")
 _CONVERTED: Final = (*_SPANS, "redis_db", "redis_port", "broker_port")
-#: Options of kombu's Redis transport that must be of the kind of its own defaults.
-_OPTIONS: Final = ("visibility_timeout", "unacked_restore_interval", "sep", "global_keyprefix", "priority_steps")
-#: Options that are numbers, or None.
-_TIMEOUTS: Final = ("socket_timeout", "socket_connect_timeout", "health_check_interval", "max_connections")
-_KINDS: Final[dict[type, tuple[Any, str]]] = {
-    int: ((int, float), "a number"),
-    str: (str, "text"),
-    list: ((list, tuple), "a list of numbers, the first being 0"),
-}
 
 
 def values(facts: Facts) -> list[Outcome] | Outcome:
-    """Judge the kinds of values: of settings, and of options for the broker."""
-    return [*_settings(facts.app), *_options(facts.app)] or ok("numbers are numbers")
+    """Judge the kinds of values."""
+    return [*_settings(facts.app), *_visibility(facts.app)] or ok("numbers are numbers")
 
 
 def _settings(app: Celery) -> list[Outcome]:
@@ -167,37 +142,25 @@ def _settings(app: Celery) -> list[Outcome]:
         figure, amount = f"{spelled(app, name)} is {_shown(value)}", number(value)
         if amount is None:
             default = default.total_seconds() if isinstance(default, timedelta) else default
-            reason = "It must be a number. Celery fails with this, at the latest when it needs it."
-            outcomes.append(fail(reason, figure, fix=setting(app, name, default) + "  # Celery's own"))
+            fix = setting(app, name, default) + "  # Celery's own"
+            outcomes.append(fail("It must be a number: Celery fails with it.", figure, fix=fix))
         elif isinstance(value, str) and name not in _CONVERTED:
-            reason = "It is text, where a number belongs: Celery fails when it needs it."
             fix = setting(app, name, int(amount) if amount.is_integer() else amount)
-            outcomes.append(warn(reason, figure, fix=fix))
+            outcomes.append(warn("It is text: Celery may fail with it.", figure, fix=fix))
     return outcomes
 
 
-def _options(app: Celery) -> list[Outcome]:
-    """Judge ``broker_transport_options`` of a Redis, and the visibility timeout of SQS."""
-    name, given, options = "broker_transport_options", app.conf.broker_transport_options, transport_options(app)
-    if given and not options:
-        return [fail("It must be a mapping of options.", type(given).__name__, fix=setting(app, name, {}))]
-    outcomes = []
-    judged = {"redis": (*_OPTIONS, *_TIMEOUTS), "sqs": _OPTIONS[:1]}
-    for option in judged.get(broker_kind(app), ()):
-        default = getattr(SentinelChannel, option)
-        default = 30 if default is None else default
-        value = options.get(option, default)
-        kinds, kind = _KINDS[type(default)]
-        empty = bool(default) and value in ("", [], ())
-        if (empty or not isinstance(value, kinds)) and (value is not None or option in _OPTIONS):
-            figure = f"{name}: {option} is {_shown(value)}"
-            fix = transport_option(app, option, default)
-            outcomes.append(fail(f"It must be {kind}. kombu fails with this.", figure, fix=fix))
-    return outcomes
+def _visibility(app: Celery) -> list[Outcome]:
+    """Judge the option that Redis and SQS count with."""
+    name, default = "visibility_timeout", 3600
+    value = transport_options(app).get(name, default)
+    if isinstance(value, (int, float)) or broker_kind(app) not in {"redis", "sqs"}:
+        return []
+    figure, fix = f"{name} is {_shown(value)}", transport_option(app, name, default)
+    return [fail("It must be a number: kombu fails with it.", figure, fix=fix)]
 
 
 def _shown(value: object) -> str:
     """*value* as in Python; only its type where it may be a URL with a password, or the like."""
     shown = repr(value)
-    plain = re.fullmatch(r"[\w .,+\-'\"()\[\]\\]{,40}", shown)
-    return shown if plain else f"a {type(value).__name__}"
+    return shown if re.fullmatch(r"[\w .,+\-'\"()\[\]\\]{,40}", shown) else f"a {type(value).__name__}"

@@ -1,13 +1,12 @@
 """The checks of the group settings: what the settings of an app, and options of its tasks, do to it.
 
-Celery's defaults are fine in every check. What is known of live workers, Redis and this machine is used, and never
-needed. The checks of names and of kinds of values are in ``setting_table``.
+Celery's defaults are fine in every check. Live workers and Redis are never needed. The checks of names and of kinds of
+values are in ``setting_table``.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from kombu import serialization
@@ -19,8 +18,7 @@ from celery_argsize.doctor.app import (
     own_tasks,
     results_in_redis,
     setting,
-    spelled,
-    time_limits,
+    setting_path,
     transport_option,
     transport_options,
     word_of,
@@ -36,51 +34,39 @@ if TYPE_CHECKING:
 
 #: KiB that a child may take: 500 MB, from a field report that had it in bytes.
 FIELD_CHILD_KIB: Final = 500 << 10
-#: KiB that no child is meant to take: 64 GiB. 500 MB, written in bytes, would be 500 GB.
+#: KiB that no child is meant to take: 64 GiB.
 ABSURD_CHILD_KIB: Final = 64 << 20
-#: KiB that any child takes: that of an empty app has 41,000 (Celery 5.7, Python 3.11, Linux).
+#: KiB that any child takes: with an empty app, 41,000 (Celery 5.7, Python 3.11, Linux).
 LEAST_CHILD_KIB: Final = 30_000
-#: Seconds until a message that was not acknowledged goes to another worker: kombu's defaults.
+#: Seconds until an unacknowledged message goes to another worker: kombu's defaults.
 VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
 
 
 def _imports(facts: Facts) -> Outcome:
     if facts.where.broken:
-        return fail("a worker would not start", facts.where.broken, fix="mend that module, or take it out of include")
-    return ok("the app and the modules of its tasks can be imported", counted(len(own_tasks(facts.app)), "task"))
+        return fail("a worker would not start", facts.where.broken, fix="mend that module")
+    return ok("the app and its tasks can be imported", counted(len(own_tasks(facts.app)), "task"))
 
 
-def _memory(facts: Facts) -> list[Outcome]:
-    """Judge ``worker_max_memory_per_child``, and that option of the live workers on this machine."""
-    limits = {"": number_of(facts.app, "worker_max_memory_per_child"), **memory_options(facts)}
-    return [_limit(facts, kib, node)._replace(subject=node) for node, kib in limits.items()]
-
-
-def _limit(facts: Facts, kib: float | None, node: str) -> Outcome:
-    """Judge the limit of the worker *node*; without a name, that of the setting."""
+def _memory(facts: Facts) -> Outcome:
+    kib = number_of(facts.app, "worker_max_memory_per_child")
+    figure = f"{kib:,.0f} KiB, {size(kib * 1024)} for each child"
     if not kib:
         return ok("not set: a child that leaks memory keeps it until it ends")
-    host, limit = facts.host.found, kib * 1024
-    memory = (host and host.memory_limit) or 0
-    figure = f"{kib:,.0f} KiB, {size(limit)} for each child"
-    if kib > ABSURD_CHILD_KIB and limit > memory:
-        reason = "It is in KiB, and this looks like bytes: no child ever reaches it."
-        return fail(reason, figure, fix=memory_line(facts, round(kib / 1024), node))
-    fix = memory_line(facts, FIELD_CHILD_KIB, node)
-    if kib < LEAST_CHILD_KIB:
-        reason = "Even an empty child takes more: a new one is started after every task."
+    if kib > ABSURD_CHILD_KIB:
+        reason, fix = "It is in KiB, and this looks like bytes.", memory_line(facts, round(kib / 1024))
         return fail(reason, figure, fix=fix)
-    if host and 0 < memory < limit and host.hostname in {live.hostname for live in live_nodes(facts)}:
-        reason = f"This machine has {size(memory)} for all: the kernel kills before a child reaches that."
-        return warn(reason, figure, fix=fix)
+    if kib < LEAST_CHILD_KIB:
+        reason, fix = "An empty child takes more: each task starts a new one.", memory_line(facts, FIELD_CHILD_KIB)
+        return fail(reason, figure, fix=fix)
     return ok("a child that takes more is replaced after its task", figure)
 
 
 def memory_options(facts: Facts) -> dict[str, float]:
-    """Live worker of this machine → KiB after ``--max-memory-per-child`` on its command line, if it is there."""
+    """Live worker of this machine → KiB after ``--max-memory-per-child``, where that is given."""
     if (host := facts.host.found) is None:
         return {}
-    here = {node.name: host.process(node.pid) for node in live_nodes(facts) if node.hostname == host.hostname}
+    here = {node.name: host.process(node.pid) for node in _nodes(facts) if node.hostname == host.hostname}
     return {name: process.max_memory for name, process in here.items() if process and process.max_memory}
 
 
@@ -91,39 +77,36 @@ def memory_line(facts: Facts, kib: int, node: str = "") -> str:
     return f"{line}  # KiB: {size(kib * 1024)}"
 
 
-def live_nodes(facts: Facts) -> tuple[Node, ...]:
-    """The workers that answer; none where nobody was asked."""
+def _nodes(facts: Facts) -> tuple[Node, ...]:
     return facts.workers.found.nodes if facts.workers.found else ()
 
 
 def _concurrency(facts: Facts) -> Outcome:
-    host, wanted = facts.host.found, facts.conf.worker_concurrency
-    cpus = f"{counted(host.cpus, 'CPU')} here" if host else ""
-    if not wanted:
-        return ok("not set: as many processes as the machine of the worker has CPUs", cpus)
-    return ok("processes of a worker, unless its command says otherwise", f"{wanted}, {cpus}".rstrip(", "))
+    host = facts.host.found
+    cpus = f", {counted(host.cpus, 'CPU')} here" if host else ""
+    figure = f"{facts.conf.worker_concurrency or 'not set'}{cpus}"
+    return ok("processes of a worker, unless its command says otherwise", figure)
 
 
 def _prefetch(facts: Facts) -> Outcome:
     name = "worker_prefetch_multiplier"
     messages = number_of(facts.app, name)
-    if messages == 0 and not facts.conf.get("worker_disable_prefetch"):
-        reason = "One worker takes every message there is, and the others stay idle."
-        fix = setting(facts.app, name, 1) + "  # for long tasks; Celery's own is 4"
-        return warn(reason, "0: no limit", fix=fix)
-    return ok("messages that a worker takes for each process", f"{messages or 0:g}")
+    if not messages and not facts.conf.get("worker_disable_prefetch"):
+        fix = setting(facts.app, name, 1)
+        return warn("One worker takes all messages, the others stay idle.", "0: no limit", fix=fix)
+    return ok("messages that a worker takes for each process", f"{messages:g}")
 
 
 def _pool_limit(facts: Facts) -> Outcome:
     app, name = facts.app, "broker_pool_limit"
     limit = number_of(app, name)
     if not limit:
-        return ok("no pool: whoever sends a task opens a connection for it", "0")
+        return ok("no pool: each message opens a connection")
+    figure = f"{limit:g} for each process that sends"
     if limit == 1 and broker_kind(app) != "sqs":  # SQS has no remote control
-        reason = "celery inspect, control and revoke need two at once: they wait for ever."
-        return warn(reason, "1 connection for each process that sends", fix=setting(app, name, 2))
-    figure = f"{limit:g} connections for each process that sends"
-    return _over_maxclients(facts, name, limit, "messages", figure) or ok("the most that are kept", figure)
+        reason = "celery inspect, control and revoke need two: they wait for ever."
+        return warn(reason, figure, fix=setting(app, name, 2))
+    return _against_maxclients(facts, name, limit, "messages", figure)
 
 
 def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
@@ -132,94 +115,80 @@ def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
         return []
     limit = number_of(app, name)
     if not limit:
-        return ok("not set: as many connections for results as a process needs at once")
+        return ok("not set: as many connections as a process needs")
     figure = f"{limit:g} for each process"
     if limit == 1:
-        reason = "Who waits for a result holds one, and needs another: Too many connections."
-        return fail(reason, figure, fix=setting(app, name, 4))
-    for node in live_nodes(facts):
-        if node.pool in {"gevent", "eventlet", "thread"} and node.concurrency > limit:
-            reason, fix = "All tasks of this worker share them.", setting(app, name, node.concurrency + 2)
-            return warn(reason, f"{figure}, {node.concurrency} tasks at once", fix=fix, subject=node.name)
-    return _over_maxclients(facts, name, limit, "results", figure) or ok("the most for results", figure)
+        return fail("Waiting for a result takes two: Too many connections.", figure, fix=setting(app, name, 4))
+    return _against_maxclients(facts, name, limit, "results", figure)
 
 
-def _over_maxclients(facts: Facts, name: str, limit: float, role: Role, figure: str) -> Outcome | None:
-    """Warn if *limit* is more than the Redis takes that has the messages or results, the *role*."""
+def _against_maxclients(facts: Facts, name: str, limit: float, role: Role, figure: str) -> Outcome:
     servers = [server for server in facts.redis.found or () if role in server.roles]
     maxclients = min((server.maxclients for server in servers if server.maxclients), default=limit)
     if limit <= maxclients:
-        return None
-    reason = "One process may take every connection that Redis allows."
-    return warn(reason, f"{figure}, maxclients {maxclients}", fix=setting(facts.app, name, 4))
+        return ok(f"the most connections for {role}", figure)
+    figure = f"{figure}, maxclients {maxclients}"
+    return warn("One process may take every connection.", figure, fix=setting(facts.app, name, 4))
 
 
 def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
-    app, value, name = facts.app, facts.conf.result_expires, "result_expires"
+    app, name = facts.app, "result_expires"
     if not results_in_redis(app):
         return []
+    value = app.conf[name]
     seconds = value.total_seconds() if isinstance(value, timedelta) else number_of(app, name)
     if seconds:
         return ok("then Redis forgets a result", _seconds(seconds))
-    if app.conf.task_ignore_result and all(task.ignore_result for task in own_tasks(app)):
+    if app.conf.task_ignore_result:
         return ok("no results are stored")
     fix = setting(app, name, 3600) + "  # seconds"
-    return warn("Results stay in Redis for ever, until it is full.", "no expiry", fix=fix)
+    return warn("Results stay until Redis is full.", "no expiry", fix=fix)
 
 
 def _ignore_result(facts: Facts) -> Outcome:
-    if not facts.conf.result_backend:
-        return ok("no result backend: nothing is stored")
-    tasks = own_tasks(facts.app)
+    tasks = own_tasks(facts.app) if facts.conf.result_backend else []
     storing = sum(not task.ignore_result for task in tasks)
-    figure = f"{storing} of {counted(len(tasks), 'task')} store a result"
-    return ok("a result that is stored stays until it expires", figure)
+    return ok("a result stays until it expires", f"{storing} of {counted(len(tasks), 'task')} store a result")
 
 
 def _startup_retry(facts: Facts) -> Outcome:
     app, name = facts.app, "broker_connection_retry_on_startup"
     value = app.conf[name]
-    # where it is not set, Celery 5 goes by the other one
+    # where it is not set, Celery goes by the other one
     if app.conf.broker_connection_retry if value is None else value:
-        return ok("a worker that starts while the broker is away waits for it")
-    reason, fix = "A worker that starts while the broker is away ends.", setting(app, name, True)  # noqa: FBT003
-    return warn(reason, f"{spelled(app, name)} is {value}", fix=fix)
+        return ok("a worker that starts without a broker waits for it")
+    fix = f"{setting_path(app, name)} = True"
+    return warn("A worker that starts without a broker ends.", f"{value}", fix=fix)
 
 
 def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
     app, name = facts.app, "visibility_timeout"
     if (default := VISIBILITY_TIMEOUTS.get(broker_kind(app))) is None:
         return []
-    seconds = number(transport_options(app).get(name))
-    allowed = default if seconds is None else seconds
-    held = [(node.longest_eta or 0, f"{node.name} holds a task for") for node in live_nodes(facts)]
-    limits = {task.name: time_limits(app, task) for task in own_tasks(app) if task.acks_late}
-    late = [(hard or soft or 0, f"{task} may run for") for task, (soft, hard) in limits.items()]
-    for verdict, waits in ((fail, held), (warn, late)):
+    allowed = number(transport_options(app).get(name)) or default
+    limit = number(app.conf.task_time_limit or app.conf.task_soft_time_limit)
+    late = [task for task in own_tasks(app) if task.acks_late]
+    held = [(node.longest_eta or 0, f"{node.name} holds a task for") for node in _nodes(facts)]
+    running = [(number(task.time_limit) or limit or 0, f"{task.name} may run for") for task in late]
+    for verdict, waits in ((fail, held), (warn, running)):
         longest, words = max(waits, default=(0, ""))
         if longest > allowed:
-            reason = "A message that is not acknowledged by then goes to another worker: the task runs twice."
             hours = -(-int(longest * 1.5) // 3600)
             figure = f"{_seconds(allowed)}, and {words} {_seconds(longest)}"
+            reason = "Its message goes to another worker: the task runs twice."
             return verdict(reason, figure, fix=transport_option(app, name, hours * 3600))
-    return ok("then a message that is not acknowledged goes to another worker", _seconds(allowed))
+    return ok("then a message goes to another worker, if not acknowledged", _seconds(allowed))
 
 
 def _time_limit(facts: Facts) -> Outcome:
     app, name = facts.app, "task_soft_time_limit"
     soft, hard = number_of(app, name), number_of(app, "task_time_limit")
-    limited = [task for task in own_tasks(app) if task.soft_time_limit or task.time_limit]
-    limits = {"": (soft, hard), **{task.name: time_limits(app, task) for task in limited}}
-    for task, (first, last) in limits.items():
-        if first and last and first >= last:
-            reason = "The hard limit kills the process before the task hears of the soft one."
-            fix = "a soft_time_limit for this task that is below its time_limit"
-            fix = fix if task else setting(app, name, round(last * 4 / 5, 1))
-            return warn(reason, f"soft {_seconds(first)}, hard {_seconds(last)}", fix=fix, subject=task)
+    if 0 < hard <= soft:
+        figure, fix = f"soft {_seconds(soft)}, hard {_seconds(hard)}", setting(app, name, round(hard * 4 / 5, 1))
+        return warn("The task is killed before it hears of the soft limit.", figure, fix=fix)
     if hard:
         return ok("then the process of a task is killed", _seconds(hard))
-    figure = f"soft {_seconds(soft)}" if soft else ""
-    return ok("not set: a task that hangs keeps its process for ever", figure)
+    return ok("not set: a task that hangs keeps its process for ever")
 
 
 #: kombu's names of serializers, such as pickle, and the content types of messages.
@@ -227,28 +196,20 @@ _TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
 
 
 def _serializer(facts: Facts) -> list[Outcome] | Outcome:
-    app, name, outcomes = facts.app, "task_serializer", []
-    accept = [*(app.conf.accept_content or ())]
-    accepted = {_TYPES.get(each, each) for each in accept}
-    used = {task.serializer: task.name for task in own_tasks(app)} | {app.conf[name]: name}
-    for serializer, user in used.items():
-        content_type = _TYPES.get(serializer, serializer)
-        if serializer and content_type not in _TYPES.values():
-            names = sorted(each for each in _TYPES if "/" not in each)
-            nearest = next(iter(get_close_matches(serializer, names, 1, 0.0)), "json")
-            reason = "kombu has no such serializer: sending a task fails, and so does celery inspect."
-            fix = setting(app, name, nearest) if user == name else f"serializer={nearest!r}"
-            outcomes.append(fail(reason, f"{user} is {serializer}, and there are {', '.join(names)}", fix=fix))
-        elif serializer and content_type not in accepted:
-            reason = "Workers throw away such messages: the tasks never run."
-            fix = setting(app, "accept_content", [*accept, serializer])
-            fix = setting(app, name, "json") if content_type == _TYPES["pickle"] else fix
-            outcomes.append(fail(reason, f"{user} sends {serializer}, which is not in accept_content", fix=fix))
+    app, outcomes = facts.app, []
+    serializer, accept = app.conf.task_serializer, [*(app.conf.accept_content or ())]
+    accepted = {_TYPES.get(name, name) for name in accept}
+    json = setting(app, "task_serializer", "json")
+    if _TYPES.get(serializer, serializer) not in accepted:
+        better = serializer in _TYPES and serializer != "pickle"
+        fix = setting(app, "accept_content", [*accept, serializer]) if better else json
+        figure = f"task_serializer is {serializer}, which is not in accept_content"
+        outcomes.append(fail("Sending fails, or workers throw the messages away.", figure, fix=fix))
     if _TYPES["pickle"] in accepted:
-        reason = "Whoever can write to the broker can run any code in the workers."
-        fix = setting(app, name, "json") + "\n" + setting(app, "accept_content", ["json"])
+        fix = f"{json}\n{setting(app, 'accept_content', ['json'])}"
+        reason = "Whoever can send a message can run any code in the workers."
         outcomes.append(warn(reason, "accept_content has pickle", fix=fix))
-    return outcomes or ok("what is sent is accepted, and is no code", ", ".join(sorted(map(str, accept))))
+    return outcomes or ok("what is sent is accepted, and is no code", ", ".join(sorted(accepted)))
 
 
 def _seconds(seconds: float) -> str:
@@ -263,7 +224,7 @@ CHECKS: Final = (
     Check("settings.concurrency", "worker_concurrency against the CPUs here", _concurrency),
     Check("settings.prefetch", "worker_prefetch_multiplier", _prefetch),
     Check("settings.broker_pool_limit", "broker_pool_limit against maxclients", _pool_limit),
-    Check("settings.redis_max_connections", "redis_max_connections against maxclients and concurrency", _result_pool),
+    Check("settings.redis_max_connections", "redis_max_connections against maxclients", _result_pool),
     Check("settings.result_expires", "result_expires", _result_expires),
     Check("settings.ignore_result", "how many tasks store a result", _ignore_result),
     Check("settings.startup_retry", "broker_connection_retry_on_startup", _startup_retry),

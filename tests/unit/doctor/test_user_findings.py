@@ -72,16 +72,6 @@ def test_a_pool_of_one_connection_hangs_remote_control(broker: str, limit: int |
     assert found.fix == ("app.conf.broker_pool_limit = 2" if verdict == "warn" else "")
 
 
-def test_the_memory_option_of_a_live_worker_counts_like_the_setting() -> None:
-    given = facts(app_with(), process(10, max_memory=524_288_000), nodes=(node(), node("w@far")))
-    found = judged(given, "settings.max_memory")
-    assert {subject: one.verdict for subject, one in found.items()} == {"": "ok", "w@box": "fail"}
-    assert found["w@box"].figure == "524,288,000 KiB, 500.0 GB for each child"
-    assert found["w@box"].fix == "celery -A shop worker --max-memory-per-child 512000  # KiB: 500.0 MB"
-    sane = facts(app_with(), process(10, max_memory=512_000), nodes=(node(),))
-    assert {one.verdict for one in judged(sane, "settings.max_memory").values()} == {"ok"}
-
-
 def test_a_child_over_the_option_of_its_worker_is_replaced_after_every_task() -> None:
     child = CeleryProcess(pid=11, ppid=10, kind="child", rss=50 << 20, created=time.time())
     busy = node(processes=(11,), concurrency=1)
