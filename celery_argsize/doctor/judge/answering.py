@@ -46,8 +46,7 @@ def answering(facts: Facts) -> list[Outcome]:
         figure += f"; no heartbeat within {workers.listened:.0f} s from {some_of(quiet)}"
     outcomes = [ok("Workers answer.", figure)]
     for name in workers.twice:
-        reason = "Several workers have this name, and orders go to any of them."
-        fix = f"celery -A {word_of(facts.app)} worker -n worker1@%h   # %h is the host"
+        reason, fix = "Several workers have this name.", "celery worker -n worker1@%h  # %h: host"
         outcomes.append(warn(reason, fix=fix, subject=name))
     outcomes += _silent(facts, workers)
     for node in workers.nodes:
@@ -57,37 +56,35 @@ def answering(facts: Facts) -> list[Outcome]:
 
 def _nobody(facts: Facts, workers: WorkerFacts) -> list[Outcome]:
     if workers.listened < max(LISTENED_AT_LEAST, ANSWER_TIMES * (workers.took or 0)):
-        raise Unavailable("too little time to hear workers; --timeout 60 gives more")  # noqa: EM101, TRY003
+        raise Unavailable("too little time to hear workers: --timeout 60")  # noqa: EM101, TRY003
     silent = [*_silent(facts, workers)]
     if any(outcome.verdict == "unknown" for outcome in silent):
         return silent
     figure = f"0 answers within {workers.listened:.0f} s"
     reason = "No worker answers: none runs on this broker, or all are stuck."
-    return [fail(reason, figure, fix=f"celery -A {word_of(facts.app)} worker -l info"), *silent]
+    fix = f"celery -A {word_of(facts.app)} worker -l info"
+    return [fail(reason, figure, fix=fix), *silent]
 
 
 def _silent(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
     """Workers known by a heartbeat or by their process, that do not answer."""
     figure = f"no answer within {workers.listened:.0f} s"
-    fix = "# what it does now; restart it, if it stays so:\npy-spy dump --pid"
     for name in workers.silent:
         reason = "It sends heartbeats and no answer: it is stuck, or a solo worker in a task."
-        yield fail(reason, figure, fix=f"{fix} PID", subject=name)
+        yield fail(reason, figure, fix="py-spy dump --pid PID", subject=name)
     for process in unheard(facts):
         subject = f"pid {process.pid}"
+        young = time.time() - process.created <= STARTING_SECONDS
         if process.stopped:
             reason = "It is stopped (SIGSTOP), and what it has fetched waits."
             yield fail(reason, fix=f"kill -CONT {process.pid}", subject=subject)
-        elif _is_starting(process) or (process.pool or facts.conf.worker_pool) == "solo":
+        elif young or (process.pool or facts.conf.worker_pool) == "solo":
             reason = "it does not answer: it is starting, or a solo worker in a task"
             yield unknown(reason, subject=subject)
         else:
             reason = "It runs here and does not answer: it is stuck, or shutting down."
-            yield fail(reason, figure, fix=f"{fix} {process.pid}", subject=subject)
-
-
-def _is_starting(process: CeleryProcess) -> bool:
-    return time.time() - process.created <= STARTING_SECONDS
+            fix = f"py-spy dump --pid {process.pid}  # restart it, if it stays so"
+            yield fail(reason, figure, fix=fix, subject=subject)
 
 
 def unheard(facts: Facts) -> list[CeleryProcess]:
@@ -99,8 +96,10 @@ def unheard(facts: Facts) -> list[CeleryProcess]:
     return [
         process
         for process in host.processes
-        if process.kind == "worker" and process.pid not in answering
-        if is_of_app(facts.app, process.app) and not process.elsewhere(workers.port)
+        if process.kind == "worker"
+        and process.pid not in answering
+        and is_of_app(facts.app, process.app)
+        and not process.elsewhere(workers.port)
     ]
 
 
@@ -114,15 +113,13 @@ def _heartbeats(facts: Facts, node: Node) -> Iterator[Outcome]:
     """Heartbeats that come late, and a clock that differs from this machine's."""
     beats = node.heartbeats
     gaps = [later.received - earlier.received for earlier, later in pairwise(beats)]
-    gap, every = max(gaps, default=0.0), max((beat.every for beat in beats), default=0.0)
-    if gap > 2 * every + 1:
-        reason = "Heartbeats come late: the worker starves (CPU, swap) or its connection hangs."
-        figure = f"{gap:.1f} s between two, where {every:g} s are due"
+    if gaps and max(gaps) > 2 * beats[0].every + 1:
+        reason = "Heartbeats come late: it lacks CPU or memory, or its connection hangs."
+        figure = f"{max(gaps):.1f} s between two, where {beats[0].every:g} s are due"
         yield warn(reason, figure, fix=less_memory(facts, 2), subject=node.name)
     # one of them may have been held up on its way
     drift = min((beat.received - beat.sent for beat in beats), key=abs, default=0.0)
     if abs(drift) > DRIFT_SECONDS:
-        reason = "That machine's clock differs from this one's: ETAs come early or late."
+        reason = "Its machine's clock differs from this one's: ETAs come early or late."
         figure = f"{abs(drift):.0f} s {'behind' if drift > 0 else 'ahead'}"
-        fix = "# on both machines:\ntimedatectl set-ntp true"
-        yield warn(reason, figure, fix=fix, subject=node.name)
+        yield warn(reason, figure, fix="timedatectl set-ntp true", subject=node.name)

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Final, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Final
 
-from celery_argsize.doctor.app import (
-    defaulted_tasks,
-    known_queues,
-    number,
-    queue_of,
-    routed_queues,
-    setting,
-    word_of,
-)
-from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
+from celery_argsize.doctor import app as apps
+from celery_argsize.doctor.checks import Check, Outcome, fail, ok, unknown, warn
 from celery_argsize.doctor.facts import GET_PSUTIL, NO_PSUTIL, Unavailable
 from celery_argsize.doctor.judge.answering import answering, some_of, unheard_names
 from celery_argsize.doctor.judge.host import less_memory
@@ -22,9 +15,6 @@ from celery_argsize.doctor.judge.settings import memory_line, memory_options
 from celery_argsize.words import counted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from celery_argsize.doctor.checks import Outcome
     from celery_argsize.doctor.facts import Facts, Node
 
 #: Prefork children for each CPU that are fine, and in all. Celery's default is one each.
@@ -38,88 +28,65 @@ def _concurrency(facts: Facts) -> Outcome:
     nodes, host = facts.workers.get().live(), facts.host.get()
     here = [node for node in nodes if node.hostname == host.hostname]
     if not here:
-        return ok("All workers run on other machines.", counted(len(nodes), "worker"))
+        return ok("All workers run on other machines.")
     children = sum(node.concurrency for node in here if node.pool == "prefork")
     figure = f"prefork children: {children}, for {counted(host.cpus, 'CPU')}"
     if children <= max(CHILDREN_PER_CPU * host.cpus, CHILDREN_ALWAYS):
         return ok("The CPUs bear that.", figure)
-    each = max(1, host.cpus // len(here))
-    reason = (
-        "They take the CPU from each other and from heartbeats (“missed heartbeat”). "
-        "Tasks that only wait are cheaper with -P threads or -P gevent."
-    )
-    line = setting(facts.app, "worker_concurrency", each)
-    return warn(reason, figure, fix=f"{line}  # or -c {each} for each worker here")
-
-
-class _Pool(NamedTuple):
-    """What the processes of one node on this machine hold, in bytes."""
-
-    node: Node
-    main: int
-    children: list[int]
-
-    @property
-    def biggest(self) -> int:
-        """The biggest process that runs tasks."""
-        return max(self.children, default=self.main)
+    reason = "They take the CPU from each other and from heartbeats (“missed heartbeat”)."
+    line = apps.setting(facts.app, "worker_concurrency", max(1, host.cpus // len(here)))
+    fix = f"{line}\n# or, for tasks that only wait: -P threads, -P gevent"
+    return warn(reason, figure, fix=fix)
 
 
 def _memory(facts: Facts) -> list[Outcome]:
     nodes, host = facts.workers.get().live(), facts.host.get()
     if host.psutil_missing:
         raise Unavailable(f"{NO_PSUTIL}: {GET_PSUTIL}")  # noqa: EM102, TRY003
-    pools, remote = [], []
+    outcomes, counts, grown, biggest = list[Outcome](), list[int](), 0, 0
     for node in nodes:
         main = host.process(node.pid) if node.hostname == host.hostname else None
         if main is None:
-            remote.append(ok("Its memory is not seen from here.", subject=node.name))
+            outcomes.append(ok("Its memory is not seen from here.", subject=node.name))
             continue
         processes = [process for process in host.processes if process.ppid == main.pid]
-        own = [process.rss for process in processes if process.pid in node.processes]
-        pools.append(_Pool(node, main.rss, own))
-    return [*_together(facts, pools), *_over_limit(facts, pools), *remote]
-
-
-def _together(facts: Facts, pools: list[_Pool]) -> Iterator[Outcome]:
-    """Whether all fit, were each child as big as the biggest of its pool."""
-    limit = facts.host.get().memory_limit
-    if not pools or limit is None:
-        return
-    # what a child shares with its main process counts once
-    grown = sum(pool.main + max(0, pool.biggest - pool.main) * pool.node.concurrency for pool in pools)
-    biggest = max(pools, key=lambda pool: pool.biggest)
-    figure = f"the biggest process {size(biggest.biggest)}, the memory here {size(limit)}"
+        children = [process.rss for process in processes if process.pid in node.processes]
+        most = max(children, default=main.rss)
+        # what a child shares with its main process counts once
+        grown += main.rss + max(0, most - main.rss) * node.concurrency
+        biggest = max(biggest, most)
+        counts.append(node.concurrency)
+        if children:
+            outcomes += _over_limit(facts, node.name, min(children))
+    limit = host.memory_limit
+    if not counts or limit is None:
+        return outcomes
+    figure = f"the biggest process {size(biggest)}, the memory here {size(limit)}"
     if grown <= limit:
-        yield ok("They fit, were each as big as the biggest.", figure)
-        return
+        return [ok("They fit, were each as big as the biggest.", figure), *outcomes]
     reason = f"As big as the biggest, they would take {size(grown)}: the kernel kills one."
-    # half of the memory for all, but never less than twice the main process
-    room = limit // 2 - sum(pool.main for pool in pools)
-    each = room // max(1, sum(pool.node.concurrency for pool in pools))
-    kib = max(each + biggest.main, 2 * biggest.main) >> 10
-    fix = less_memory(facts, max(1, biggest.node.concurrency // 2), kib)
-    yield warn(reason, figure, fix=fix)
+    # half of the children, and half of the memory for them
+    fix = less_memory(facts, max(1, max(counts) // 2), limit // max(1, sum(counts)) >> 10)
+    return [warn(reason, figure, fix=fix), *outcomes]
 
 
-def _over_limit(facts: Facts, pools: list[_Pool]) -> Iterator[Outcome]:
-    """Pools whose smallest child is over the limit."""
-    options, setting_kib = memory_options(facts), number(facts.conf.worker_max_memory_per_child)
-    for pool in pools:
-        name, smallest = pool.node.name, min(pool.children, default=0)
-        limit = int(options.get(name) or setting_kib or 0) << 10
-        if 0 < limit < smallest:
-            reason = "Over worker_max_memory_per_child, each child is replaced after every task."
-            figure = f"the smallest takes {size(smallest)}, the limit is {size(limit)}"
-            line = memory_line(facts, smallest >> 9, name if name in options else "")
-            yield warn(reason, figure, fix=line, subject=name)
+def _over_limit(facts: Facts, name: str, smallest: int) -> list[Outcome]:
+    """Judge a pool whose smallest child is over the limit."""
+    options, default = memory_options(facts), apps.number(facts.conf.worker_max_memory_per_child)
+    limit = int(options.get(name) or default or 0) << 10
+    if not 0 < limit < smallest:
+        return []
+    reason = "Over worker_max_memory_per_child, each child is replaced after every task."
+    figure = f"the smallest takes {size(smallest)}, the limit is {size(limit)}"
+    fix = memory_line(facts, smallest >> 9, name if name in options else "")
+    return [warn(reason, figure, fix=fix, subject=name)]
 
 
 def consumed_queues(facts: Facts) -> frozenset[str]:
     """The queues that somebody consumes; raises ``Unavailable`` if no worker answers."""
     workers = facts.workers.get()
-    queues = {queue for node in workers.live() for queue in node.queues}
-    return frozenset(queues | {name for name, queue in workers.counted.items() if queue.consumers})
+    counted = [name for name, queue in workers.counted.items() if queue.consumers]
+    return frozenset(counted).union(*(node.queues for node in workers.live()))
 
 
 def waiting_in(facts: Facts, queue: str) -> int | None:
@@ -130,19 +97,19 @@ def waiting_in(facts: Facts, queue: str) -> int | None:
 
 def _in_redis(facts: Facts) -> dict[str, int]:
     """Queue → messages that wait in it, on the Redis servers that carry messages."""
-    servers = [server for server in facts.redis.found or () if "messages" in server.roles]
-    return {name: count for server in reversed(servers) if not server.error for name, count in server.queues.items()}
+    queues: dict[str, int] = {}
+    for server in facts.redis.found or ():
+        if "messages" in server.roles and not server.error:
+            queues = {**server.queues, **queues}
+    return queues
 
 
 def _queues(facts: Facts) -> list[Outcome]:
     consumed, uncounted = consumed_queues(facts), facts.workers.get().uncounted
-    names = known_queues(facts.app).union(_in_redis(facts)) - consumed - uncounted.keys()
-    outcomes = [
-        outcome
-        for name in sorted(names)
-        if not any(part in name for part in _INTERNAL)
-        if (outcome := _unconsumed(facts, name, consumed))
-    ]
+    names = apps.known_queues(facts.app).union(_in_redis(facts)) - consumed - uncounted.keys()
+    names = {name for name in names if not any(part in name for part in _INTERNAL)}
+    judged = [_unconsumed(facts, name, consumed) for name in sorted(names)]
+    outcomes = [outcome for outcome in judged if outcome]
     if left := [name for name in uncounted if name not in consumed]:
         reasons = "; ".join(dict.fromkeys(uncounted[name] for name in left))
         outcomes.append(unknown(f"nobody who answers consumes {some_of(left)}, and {reasons}"))
@@ -153,18 +120,18 @@ def _queues(facts: Facts) -> list[Outcome]:
 def _unconsumed(facts: Facts, name: str, consumed: frozenset[str]) -> Outcome | None:
     """Judge a queue that nobody who answers consumes; ``None`` if nothing is sent there."""
     app, waiting = facts.app, waiting_in(facts, name)
-    routed = routed_queues(app).get(name)
-    defaulted = defaulted_tasks(app) if name == app.conf.task_default_queue else []
+    routed = apps.routed_queues(app).get(name)
+    defaulted = apps.defaulted_tasks(app) if name == app.conf.task_default_queue else []
     if not waiting and not routed and not defaulted:
         return None
     silent = unheard_names(facts)
     if silent and name not in facts.workers.get().counted:
         reason = f"nobody who answers consumes it, and {silent[0]} does not answer"
         return unknown(reason, subject=name)
-    celery, every = f"celery -A {word_of(app)}", shlex.quote(",".join(sorted({*consumed, name})))
+    celery, every = f"celery -A {apps.word_of(app)}", shlex.quote(",".join(sorted({*consumed, name})))
     fix = (
-        f"# have a worker consume it as well:\n{celery} worker -Q {every}\n"
-        f"# or one that runs, until it ends:\n{celery} control add_consumer {shlex.quote(name)}"
+        f"# a worker that consumes it as well:\n{celery} worker -Q {every}\n"
+        f"# or, until it ends:\n{celery} control add_consumer {shlex.quote(name)}"
     )
     if waiting:
         reason, figure = "Messages wait and no worker consumes it.", f"{waiting:,} waiting"
@@ -187,17 +154,17 @@ def _unregistered(facts: Facts, nodes: list[Node], node: Node) -> Outcome | None
     """Tasks that *node* does not know, and another worker on a queue of it does."""
     app = facts.app
     for queue in node.queues:
-        others = {name for other in nodes if queue in other.queues for name in other.registered or ()}
-        lacking = sorted(others.difference(node.registered or ()))
+        peers = [other.registered or () for other in nodes if queue in other.queues]
+        lacking = sorted({*chain(*peers)}.difference(node.registered or ()))
         # where tasks of another app are sent is not known
-        names = [name for name in lacking if queue_of(app, name) == queue or name not in app.tasks]
+        names = [name for name in lacking if name not in app.tasks or apps.queue_of(app, name) == queue]
         if names:
             reason = (
                 "It throws away tasks that others on this queue know: they run different "
                 "versions, or different apps share the queue."
             )
             figure = f"{len(names)} unknown on queue {queue}: {some_of(names)}"
-            line = setting(app, "task_default_queue", "a_name_of_its_own")
+            line = apps.setting(app, "task_default_queue", "a_name_of_its_own")
             fix = f"# deploy the same code to all, or give each app its own queue:\n{line}"
             return warn(reason, figure, fix=fix, subject=node.name)
     return None

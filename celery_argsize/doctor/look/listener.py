@@ -45,16 +45,13 @@ class Listener:
         self._answered: set[tuple[str, str]] = set()
         # events of workers, without those of tasks
         events = app.events.Receiver(connection, routing_key="worker.#", app=app)
-        self.consumers = (
-            self._consumer(mailbox.reply_queue, mailbox.accept, self._on_reply),
-            self._consumer(events.queue(self._channel), events.accept, self._on_events),
-        )
-
-    def _consumer(self, queue: Any, accept: Any, callback: Callable[[Any, Any], None]) -> Any:
-        options = {"accept": accept, "no_ack": True, "callbacks": [callback]}
-        consumer = Consumer(self._channel, [queue], **options)
-        consumer.on_decode_error = lambda *_: None
-        return consumer
+        options: Any = {"no_ack": True, "on_decode_error": lambda *_: None}
+        answers = Consumer(self._channel, [mailbox.reply_queue], accept=mailbox.accept, **options)
+        answers.register_callback(self._on_reply)
+        queues = [events.queue(self._channel)]
+        heartbeats = Consumer(self._channel, queues, accept=events.accept, **options)
+        heartbeats.register_callback(self._on_events)
+        self.consumers = (answers, heartbeats)
 
     def __enter__(self) -> Listener:  # noqa: PYI034 - Self is new in Python 3.11
         for consumer in self.consumers:
