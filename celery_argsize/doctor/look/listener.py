@@ -64,13 +64,7 @@ class Listener:
         # only on AMQP does a queue for replies go with its connection
         self._channel.after_reply_message_received(self._mailbox.reply_queue.name)
 
-    def ask(
-        self,
-        questions: Mapping[str, Mapping[str, Any]],
-        nodes: Iterable[str] | None = None,
-        *,
-        seconds: float,
-    ) -> None:
+    def ask(self, questions: Mapping[str, Any], nodes: Iterable[str] | None = None, *, seconds: float) -> None:
         """Send each question, with its arguments, to *nodes* or to all; valid for *seconds*."""
         for question, arguments in questions.items():
             ticket = uuid()

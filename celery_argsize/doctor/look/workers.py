@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.doctor.app import known_queues, number, routed_queues
+from celery_argsize.doctor.app import known_queues, number
 from celery_argsize.doctor.errors import why_not
 from celery_argsize.doctor.facts import Node, Unavailable, WorkerFacts, raised_at
 from celery_argsize.doctor.look.broker import (
@@ -77,7 +77,7 @@ class _Survey:
     """One look at the broker and the workers; each step adds to ``facts``."""
 
     def __init__(self, app: Celery, seconds: float) -> None:
-        reason = f"no connection to the broker and no error within {seconds:g} s; {_LONGER}"
+        reason = f"the broker did not answer within {seconds:g} s; {_LONGER}"
         self.facts = WorkerFacts(broker=broker_url(app), took=None, no_control=reason)
         self._app = app
         self._end = time.monotonic() + seconds
@@ -101,25 +101,22 @@ class _Survey:
 
     def _failed(self, exc: Exception) -> None:
         reason, connected = why_not(exc), self.facts.took is not None
-        if reason == NO_ANSWER and (connected or self._patience < BROKER_SECONDS):
-            self._add(no_control=f"the broker gave {reason}; {_LONGER}")
-            return
-        if " " not in reason:  # it is only the class of the error
+        if unclear := " " not in reason:  # it is only the class of the error
             reason = f"perhaps kombu cannot work with the app's settings ({raised_at(exc)}), "
             reason += "see settings.values, .serializer"
-            if connected:
-                self._add(no_control=reason)
-                return
-        self._add(broker_error=reason, took=self.facts.took or 0.0)
+        if reason == NO_ANSWER and (connected or self._patience < BROKER_SECONDS):
+            self._add(no_control=f"the broker gave {reason}; {_LONGER}")
+        elif unclear and connected:
+            self._add(no_control=reason)
+        else:
+            self._add(broker_error=reason, took=self.facts.took or 0.0)
 
     def _ask(self, connection: Any) -> None:
         app, transport = self._app, connection.transport.driver_type
         if transport == "memory" or not connection.supports_exchange_type("fanout"):
             self._add(no_control=f"Celery has no remote control over {transport}")
             return
-        # first those that something is sent to, as there may be no time to count all
-        queues = [app.conf.task_default_queue, *sorted(routed_queues(app))]
-        queues = [*dict.fromkeys([*queues, *sorted(known_queues(app))])]
+        queues = sorted(known_queues(app))
         if transport == "amqp":
             late = f"the broker was too slow to count it in time; {_LONGER}"
             self._add(uncounted=dict.fromkeys(queues, late))
@@ -136,20 +133,20 @@ class _Survey:
     def _hear(self, listener: Listener) -> None:
         """Ask until every node heard sent a heartbeat and answered everything, or time is up."""
         listener.ask(_QUESTIONS, seconds=LISTEN_SECONDS)
-        began = time.monotonic()
+        began, alive, answers = time.monotonic(), listener.heartbeats, listener.replies["ping"]
         most = max(LISTEN_SECONDS, SLOW_TIMES * (self.facts.took or 0))
         listener.listen(
             lambda: (
                 time.monotonic() > began + ANSWER_SECONDS
-                and listener.heartbeats.keys() >= listener.replies["ping"].keys()
-                and listener.answered(_QUESTIONS, listener.heartbeats or {"nobody"})
+                and alive.keys() >= answers.keys()
+                and listener.answered(_QUESTIONS, alive or {"nobody"})
             ),
             began + min(most, (self._end - began) / 2),
         )
         self._add(
             no_control="",
             nodes=_nodes(listener),
-            silent=tuple(sorted(listener.heartbeats.keys() - listener.replies["ping"].keys())),
+            silent=tuple(sorted(alive.keys() - answers.keys())),
             twice=tuple(sorted(listener.twice)),
             listened=time.monotonic() - began,
         )
@@ -157,12 +154,11 @@ class _Survey:
 
 def _ask_scheduled(app: Celery, listener: Listener) -> None:
     """Ask nodes that hold a few tasks for their ETA when these are due."""
-    nodes = []
-    for name, reply in listener.replies["stats"].items():
+    nodes, multiplier = [], int(number(app.conf.worker_prefetch_multiplier) or 0)
+    for name, (stats,) in listener.replies["stats"].items():
         # a worker fetches one message more for each
-        multiplier = int(number(app.conf.worker_prefetch_multiplier) or 0)
-        usual = _concurrency(reply.said) * multiplier
-        if usual and 0 < (reply.said.get("prefetch_count") or 0) - usual <= ETA_TASKS_AT_MOST:
+        usual = _concurrency(stats) * multiplier
+        if 0 < usual < (stats.get("prefetch_count") or 0) <= usual + ETA_TASKS_AT_MOST:
             nodes.append(name)
     if nodes:
         listener.ask({"scheduled": {}}, nodes, seconds=ANSWER_SECONDS)
@@ -191,11 +187,11 @@ def _node(name: str, listener: Listener) -> Node:
     etas = [_seconds_until(task["eta"]) for task in lists.get("scheduled", ()) if task["eta"]]
     return Node(
         name=name,
-        pid=int(stats.get("pid") or 0),
+        pid=stats.get("pid") or 0,
         pool=str(pool.get("implementation") or "").partition(":")[0].rpartition(".")[2],
         concurrency=_concurrency(stats),
         processes=tuple(pool.get("processes") or ()),
-        queues=tuple(str(queue.get("name")) for queue in lists.get("active_queues", ())),
+        queues=tuple(queue["name"] for queue in lists.get("active_queues", ())),
         uptime=stats.get("uptime"),
         totals=stats.get("total") or {},
         registered=tuple(lists["registered"]) if "registered" in lists else None,
