@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kombu import Consumer, Producer
 from kombu.utils.uuid import uuid
@@ -13,12 +13,6 @@ from celery_argsize.doctor.facts import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
-
-
-class Reply(NamedTuple):
-    """One worker's answer to one question."""
-
-    said: Any
 
 
 class _OnceProducer(Producer):  # type: ignore[misc, unused-ignore]
@@ -33,8 +27,8 @@ class Listener:
     """A context manager for asking workers. It hears them only while ``listen`` runs."""
 
     def __init__(self, app: Any, connection: Any) -> None:
-        self.replies: dict[str, dict[str, Reply]] = defaultdict(dict)
-        """Question → node → its latest reply."""
+        self.replies: dict[str, dict[str, Any]] = defaultdict(dict)
+        """Question → node → its latest answer."""
         self.twice: set[str] = set()
         """Names that more than one node has."""
         self.heartbeats: dict[str, list[Heartbeat]] = defaultdict(list)
@@ -101,7 +95,7 @@ class Listener:
             if (ticket, node) in self._answered:
                 self.twice.add(node)
             self._answered.add((ticket, node))
-            self.replies[question][node] = Reply(answer)
+            self.replies[question][node] = answer
 
     def _on_events(self, body: Any, _: Any) -> None:
         for event in body if isinstance(body, list) else [body]:

@@ -155,7 +155,7 @@ class _Survey:
 def _ask_scheduled(app: Celery, listener: Listener) -> None:
     """Ask nodes that hold a few tasks for their ETA when these are due."""
     nodes, multiplier = [], int(number(app.conf.worker_prefetch_multiplier) or 0)
-    for name, (stats,) in listener.replies["stats"].items():
+    for name, stats in listener.replies["stats"].items():
         # a worker fetches one message more for each
         usual = _concurrency(stats) * multiplier
         if 0 < usual < (stats.get("prefetch_count") or 0) <= usual + ETA_TASKS_AT_MOST:
@@ -180,7 +180,7 @@ def _nodes(listener: Listener) -> tuple[Node, ...]:
 def _node(name: str, listener: Listener) -> Node:
     """What the node *name* answered."""
     replies = listener.replies.items()
-    answers = {question: nodes[name].said for question, nodes in replies if name in nodes}
+    answers = {question: nodes[name] for question, nodes in replies if name in nodes}
     lists = {question: answer for question, answer in answers.items() if isinstance(answer, list)}
     stats, beats = answers.get("stats") or {}, tuple(listener.heartbeats.get(name, ()))
     pool = stats.get("pool") or {}
