@@ -61,19 +61,17 @@ def look_at_host(_: Scope, root: Path = Path("/")) -> HostFacts:
 def _celery_processes(psutil: Any) -> Iterator[CeleryProcess]:
     """Workers with what they started, and Beats. A fork has the command line of its parent."""
     seen = [*psutil.process_iter(["ppid", "cmdline"])]
-    celery = {}
-    for process in seen:
-        if kind := process_of(process.info["cmdline"] or [], process.pid, process.info["ppid"] or 0):
-            celery[process.pid] = kind
-    workers = {pid for pid, each in celery.items() if each.kind == "worker" and each.ppid not in celery}
+    parsed = [process_of(each.info["cmdline"] or [], each.pid, each.info["ppid"] or 0) for each in seen]
+    celery = {process.pid: process for process in parsed if process}
+    mains = {pid for pid, process in celery.items() if process.ppid not in celery}
     for process in seen:
         pid, ppid = process.pid, process.info["ppid"]
         with suppress(psutil.Error, OSError):  # it ended meanwhile, or is another user's
-            if ppid in workers:
+            if pid in celery and (pid in mains or celery[pid].kind == "beat"):
+                yield replace(celery[pid], **_details(psutil, process))
+            elif ppid in mains and celery[ppid].kind == "worker":
                 child = CeleryProcess(pid=pid, ppid=ppid, kind="child")
                 yield replace(child, rss=process.memory_info().rss, created=process.create_time())
-            elif pid in workers or (pid in celery and celery[pid].kind == "beat"):
-                yield replace(celery[pid], **_details(psutil, process))
 
 
 def _details(psutil: Any, process: Any) -> dict[str, Any]:
@@ -93,12 +91,12 @@ def _details(psutil: Any, process: Any) -> dict[str, Any]:
 
 
 def own_ends() -> frozenset[str]:
-    """``CeleryProcess.ends`` of this process; empty where they may not be seen."""
-    try:
+    """``CeleryProcess.ends`` of this process; empty without psutil."""
+    with suppress(ImportError):
         import psutil  # noqa: PLC0415 - an extra
-    except ImportError:
-        return frozenset()
-    return frozenset(_details(psutil, psutil.Process())["ends"])
+
+        return frozenset(_details(psutil, psutil.Process())["ends"])
+    return frozenset()
 
 
 def _end(ip: str, port: int) -> str:
