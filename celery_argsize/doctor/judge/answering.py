@@ -60,17 +60,15 @@ def _nobody(facts: Facts, workers: WorkerFacts) -> list[Outcome]:
     silent = [*_silent(facts, workers)]
     if any(outcome.verdict == "unknown" for outcome in silent):
         return silent
-    figure = f"0 answers within {workers.listened:.0f} s"
-    reason = "No worker answers: none runs on this broker, or all are stuck."
-    fix = f"celery -A {word_of(facts.app)} worker -l info"
-    return [fail(reason, figure, fix=fix), *silent]
+    figure, fix = f"0 answers within {workers.listened:.0f} s", f"celery -A {word_of(facts.app)} worker"
+    return [fail("No worker answers: none runs, or all are stuck.", figure, fix=fix), *silent]
 
 
 def _silent(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
     """Workers known by a heartbeat or by their process, that do not answer."""
     figure = f"no answer within {workers.listened:.0f} s"
     for name in workers.silent:
-        reason = "It sends heartbeats and no answer: it is stuck, or a solo worker in a task."
+        reason = "It sends heartbeats and no answer: it is stuck, or solo and in a task."
         yield fail(reason, figure, fix="py-spy dump --pid PID", subject=name)
     for process in unheard(facts):
         subject = f"pid {process.pid}"

@@ -15,7 +15,7 @@ from celery_argsize.doctor.judge.settings import memory_line, memory_options
 from celery_argsize.words import counted, size
 
 if TYPE_CHECKING:
-    from celery_argsize.doctor.facts import Facts, Node
+    from celery_argsize.doctor.facts import Facts
 
 #: Prefork children for each CPU that are fine, and in all. Celery's default is one each.
 CHILDREN_PER_CPU: Final = 4
@@ -128,14 +128,12 @@ def _unconsumed(facts: Facts, name: str, consumed: frozenset[str]) -> Outcome | 
     if silent and name not in facts.workers.get().counted:
         reason = f"nobody who answers consumes it, and {silent[0]} does not answer"
         return unknown(reason, subject=name)
-    celery, every = f"celery -A {apps.word_of(app)}", shlex.quote(",".join(sorted({*consumed, name})))
-    fix = (
-        f"# a worker that consumes it as well:\n{celery} worker -Q {every}\n"
-        f"# or, until it ends:\n{celery} control add_consumer {shlex.quote(name)}"
-    )
+    celery, every = f"celery -A {apps.word_of(app)}", ",".join(sorted({*consumed, name}))
+    fix = f"{celery} worker -Q {shlex.quote(every)}\n# or have a live one consume it:\n"
+    fix += f"{celery} control add_consumer {shlex.quote(name)}"
     if waiting:
-        reason, figure = "Messages wait and no worker consumes it.", f"{waiting:,} waiting"
-        return fail(reason, figure, fix=fix, subject=name)
+        reason = "Messages wait and no worker consumes it."
+        return fail(reason, f"{waiting:,} waiting", fix=fix, subject=name)
     if routed:
         reason = f"No worker consumes it, and {routed}."
         return warn(reason, "nothing waits yet", fix=fix, subject=name)
@@ -144,30 +142,21 @@ def _unconsumed(facts: Facts, name: str, consumed: frozenset[str]) -> Outcome | 
 
 
 def _registered(facts: Facts) -> list[Outcome]:
-    nodes = [node for node in facts.workers.get().live() if node.registered is not None]
-    outcomes = [outcome for node in nodes if (outcome := _unregistered(facts, nodes, node))]
-    figure = f"{len(nodes)} asked"
+    app, nodes, outcomes = facts.app, facts.workers.get().live(), list[Outcome]()
+    reason = "It throws away tasks that others on this queue know: other code, or another app."
+    line = apps.setting(app, "task_default_queue", "a_name_of_its_own")
+    fix = f"# deploy the same code to all, or give each app its own queue:\n{line}"
+    for node in nodes:
+        for queue in node.queues if node.registered is not None else ():
+            peers = [other.registered or () for other in nodes if queue in other.queues]
+            lacking = sorted({*chain(*peers)}.difference(node.registered or ()))
+            # where tasks of another app are sent is not known
+            lacking = [name for name in lacking if apps.queue_of(app, name) == queue or name not in app.tasks]
+            if lacking:
+                figure = f"{len(lacking)} unknown on queue {queue}: {some_of(lacking)}"
+                outcomes.append(warn(reason, figure, fix=fix, subject=node.name))
+    figure = counted(len(nodes), "worker")
     return outcomes or [ok("Workers that share a queue know the same tasks.", figure)]
-
-
-def _unregistered(facts: Facts, nodes: list[Node], node: Node) -> Outcome | None:
-    """Tasks that *node* does not know, and another worker on a queue of it does."""
-    app = facts.app
-    for queue in node.queues:
-        peers = [other.registered or () for other in nodes if queue in other.queues]
-        lacking = sorted({*chain(*peers)}.difference(node.registered or ()))
-        # where tasks of another app are sent is not known
-        names = [name for name in lacking if name not in app.tasks or apps.queue_of(app, name) == queue]
-        if names:
-            reason = (
-                "It throws away tasks that others on this queue know: they run different "
-                "versions, or different apps share the queue."
-            )
-            figure = f"{len(names)} unknown on queue {queue}: {some_of(names)}"
-            line = apps.setting(app, "task_default_queue", "a_name_of_its_own")
-            fix = f"# deploy the same code to all, or give each app its own queue:\n{line}"
-            return warn(reason, figure, fix=fix, subject=node.name)
-    return None
 
 
 CHECKS: Final[tuple[Check, ...]] = (
