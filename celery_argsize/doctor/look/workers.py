@@ -169,7 +169,7 @@ def _ask_scheduled(app: Celery, listener: Listener) -> None:
 def _concurrency(stats: Mapping[str, Any]) -> int:
     """How many tasks a pool runs at once, by the answer to ``inspect stats``."""
     pool = stats.get("pool") or {}
-    # the live size first: autoscaling and pool_shrink change it, and not always max-concurrency
+    # the live size first: pool_shrink changes it, and not max-concurrency
     return len(pool.get("processes") or ()) or int(pool.get("max-concurrency") or 0)
 
 
@@ -181,6 +181,7 @@ def _node(name: str, listener: Listener) -> Node:
     """What the node *name* answered."""
     replies = listener.replies.items()
     answers = {question: nodes[name] for question, nodes in replies if name in nodes}
+    # where a command fails, the answer is a dict with its error
     lists = {question: answer for question, answer in answers.items() if isinstance(answer, list)}
     stats, beats = answers.get("stats") or {}, tuple(listener.heartbeats.get(name, ()))
     pool = stats.get("pool") or {}
