@@ -208,12 +208,6 @@ def _entry(app: Celery, name: str, entry: Any) -> Entry | None:
         return None
 
 
-def shortest_interval(app: Celery) -> float | None:
-    """Temporary."""
-    entries = read_schedule(app).values()
-    return min((entry.every for entry in entries if entry and entry.every), default=None)
-
-
 def external_scheduler(app: Celery) -> str:
     """Name of a scheduler that keeps a schedule of its own; empty where ``beat_schedule`` is all."""
     scheduler = app.conf.beat_scheduler

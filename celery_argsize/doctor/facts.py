@@ -198,8 +198,6 @@ class WorkerFacts:
     """Why workers cannot be asked, if so."""
     took: float | None = 0.0
     """Seconds to connect; ``None``: no connection and no error in time."""
-    unreached: Mapping[str, str] = field(default_factory=dict)
-    """Of a list of brokers with one that was reached: URL of each other one, without secrets → its error."""
     port: int = 0
     ends: Mapping[str, bool] = field(default_factory=dict)
     """On Redis: the client's end of each connection → whether it uses the database of the messages."""
@@ -246,8 +244,6 @@ class Node:
     """In whole seconds."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """Task → runs since it started."""
-    later: Mapping[str, int] = field(default_factory=dict)
-    span: float = 0.0
     registered: tuple[str, ...] | None = None
     """Names of its tasks."""
     argsize: Mapping[str, Any] | None = None

@@ -63,12 +63,11 @@ class _Worker(NamedTuple):
     def ask(self, question: str, **arguments: int) -> Mapping[str, Any]:
         """Its answer; empty if there is none, or if another worker has its name."""
         replies = self.listener.replies[question]
-        before = replies.get(self.name)
+        replies.pop(self.name, None)
         self.listener.ask({question: arguments}, [self.name], seconds=ANSWER)
-        self.listener.listen(lambda: replies.get(self.name) is not before, time.monotonic() + ANSWER)
+        self.listener.listen(lambda: self.name in replies, time.monotonic() + ANSWER)
         reply = replies.get(self.name)
-        answered = reply is not before and self.name not in self.listener.twice
-        return reply.said if reply and answered and isinstance(reply.said, dict) else {}
+        return reply if isinstance(reply, dict) and self.name not in self.listener.twice else {}
 
     def size(self, at_most: int, deadline: float) -> int:
         """How many processes it has, once they are *at_most* or time is up; 0: no answer."""

@@ -14,7 +14,7 @@ from celery_argsize.doctor.app import Entry, external_scheduler, is_of_app, read
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
 from celery_argsize.doctor.facts import GET_PSUTIL, Unavailable
 from celery_argsize.doctor.judge.answering import unheard_names
-from celery_argsize.doctor.judge.queues import consumed_queues, waiting_in
+from celery_argsize.doctor.judge.workers import consumed_queues, waiting_in
 from celery_argsize.words import counted
 
 if TYPE_CHECKING:

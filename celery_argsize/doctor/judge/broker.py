@@ -18,34 +18,21 @@ SHOWN_SECONDS: Final = 0.5
 SLOW_SECONDS: Final = 2.0
 
 
-def _reachable(facts: Facts) -> list[Outcome]:
+def _reachable(facts: Facts) -> Outcome:
     workers = facts.workers.get()
-    longer = max(60, round(3 * facts.where.seconds))
-    patient = (
-        f"# to look all the same where it is slow:\ncelery -A {word_of(facts.app)} argsize doctor --timeout {longer}"
-    )
-
-    def fix(url: str, why: str) -> str:
-        lines = fix_for(facts.app, url, why)
-        return f"{lines}\n{patient}" if NO_ANSWER in why else lines
-
     if workers.took is None:
         raise Unavailable(workers.no_control)
-    if workers.broker_error:
-        reason = f"No task is sent or run: {workers.broker_error}."
-        return [fail(reason, workers.broker, fix=fix(workers.broker, workers.broker_error))]
+    longer = max(60, round(3 * facts.where.seconds))
+    patient = f"# if it is slow:\ncelery -A {word_of(facts.app)} argsize doctor --timeout {longer}"
+    if error := workers.broker_error:
+        fix = fix_for(facts.app, workers.broker, error)
+        fix = f"{fix}\n{patient}" if NO_ANSWER in error else fix
+        return fail(f"No task is sent or run: {error}.", workers.broker, fix=fix)
     shown = f", connected in {workers.took:.1f} s" if workers.took >= SHOWN_SECONDS else ""
-    outcomes = [ok("The broker takes connections.", workers.broker + shown)]
     if workers.took >= SLOW_SECONDS:
-        reason = "The broker is slow: whoever sends a task waits that long, and workers are hard to ask."
-        outcomes = [warn(reason, workers.broker + shown, fix=patient)]
-    for url, why in workers.unreached.items():
-        reason = (
-            f"It is one of the brokers that broker_url lists, and takes no connection: {why}. Workers and senders go "
-            "on with another one; messages that are left in this one wait until it is back."
-        )
-        outcomes.append(warn(reason, url, fix=fix(url, why), subject=url))
-    return outcomes
+        reason = "The broker is slow: whoever sends a task waits that long."
+        return warn(reason, workers.broker + shown, fix=patient)
+    return ok("The broker takes connections.", workers.broker + shown)
 
 
 CHECKS: Final = (Check("broker.reachable", "a connection to the broker", _reachable, vital=True),)

@@ -1,4 +1,4 @@
-"""The checks of the group monitor: the size guide's way through "nothing is collected", then the limits.
+"""The checks of the group monitor: why nothing is collected, step by step, then the limits.
 
 Each step needs those before it, so the first that is not well is the one to mend.
 """
@@ -23,114 +23,110 @@ if TYPE_CHECKING:
 
     from celery_argsize.advice.advice import ReprLimits
     from celery_argsize.doctor.facts import Facts
+    from celery_argsize.figures.summary import Summary
 
-#: Seconds without a write, though something waits: a worker tries each second, and a failover of a Redis takes less.
+#: Seconds without a write, though something waits: a worker tries each second.
 STALE_SECONDS: Final = 30.0
 
-_INSTALL: Final = (
-    "import celery_argsize\ncelery_argsize.install(app)   # where app = Celery(...) is; then restart workers"
-)
+_INSTALL: Final = "celery_argsize.install(app)  # where app is made; then restart workers"
+_REDIS: Final = "app.conf.argsize_redis_url = 'redis://localhost:6379/0'"
+_SAME: Final = """\
+# the same for workers and this command:
+argsize_redis_url, argsize_key_prefix, argsize_app_name"""
 
 
 def _installed(facts: Facts) -> Outcome:
-    """Whether install was called, with settings that can work."""
     if installed(facts.app) is None:
-        return fail("the module that makes the app does not call install", "not installed", fix=_INSTALL)
+        return fail("the app does not call install", "not installed", fix=_INSTALL)
     try:
         settings = locate(facts.app, **facts.where.given).settings
     except ArgsizeError as exc:
-        return fail(f"workers run without the monitor: {exc}", "a setting cannot work", fix="correct that setting")
+        return fail(f"workers do not measure: {exc}", "a setting cannot work", fix="correct it")
     if not settings.enabled:
-        return warn("argsize_enabled is false: nothing is measured", "off", fix="app.conf.argsize_enabled = True")
+        return warn("nothing is measured", "off", fix="app.conf.argsize_enabled = True")
     if settings.redis_url is None:
-        reason = "each worker keeps its figures in its own memory until it stops, and nobody else sees them"
-        return warn(reason, "no Redis", fix="app.conf.argsize_redis_url = 'redis://localhost:6379/0'")
+        return warn("each worker keeps its figures to itself", "no Redis", fix=_REDIS)
     figure = f"{safe_url(settings.redis_url)}, under {settings.base.removesuffix(':')}"
     return ok("the app calls install, and figures are kept there", figure)
 
 
 def _measuring(facts: Facts) -> Iterator[Outcome]:
-    """Whether each live worker measures."""
+    measuring = _answers(facts)
     for node in facts.workers.get().live():
-        answer = node.argsize or {}
-        if "total_tasks" in answer:
+        if answer := measuring.get(node.name):
             figure = f"{counted(answer['total_tasks'], 'run')} since it began, or was reset"
             yield ok("it measures", figure, subject=node.name)
-            continue
-        reason = "it does not know celery_argsize: it began before install was called, or runs other code"
-        reason = NOT_HERE if answer.get("error") == NOT_HERE else reason
-        fix = "restart this worker; it must import the module that calls celery_argsize.install(app)"
-        yield fail(reason, "not measuring", fix=fix, subject=node.name)
+        else:
+            reason = (node.argsize or {}).get("error")
+            if reason != NOT_HERE:
+                reason = "it does not know celery_argsize: it began before install was called"
+            yield fail(reason, "not measuring", fix="restart this worker", subject=node.name)
 
 
 def _answers(facts: Facts) -> dict[str, Mapping[str, Any]]:
     """Name of each live worker that measures → its answer to ``celery inspect argsize``."""
-    nodes = facts.workers.get().live()
-    return {node.name: node.argsize for node in nodes if node.argsize and "total_tasks" in node.argsize}
+    answers = {node.name: node.argsize or {} for node in facts.workers.get().live()}
+    return {name: answer for name, answer in answers.items() if "total_tasks" in answer}
 
 
 def _flushing(facts: Facts) -> Iterator[Outcome]:
-    """Whether each live worker writes what it measured."""
     for name, answer in _answers(facts).items():
+        last = answer["last_flush"]
         waiting, failures = answer["waiting"], answer["flush_failures"]
-        age = max(0.0, time.time() - answer["last_flush"]) if answer["last_flush"] is not None else float("inf")
-        figure = "nothing written yet" if age == float("inf") else f"last flush {age:,.0f} s ago"
-        figure += f", {counted(waiting, 'run')} waiting, {counted(failures, 'failed attempt')}"
+        age = max(0.0, time.time() - (last or 0))
+        figure = f"last flush {age:,.0f} s ago" if last else "nothing written yet"
+        figure += f", {counted(waiting, 'run')} waiting"
+        figure += f", {counted(failures, 'failed attempt')}"
         if waiting and failures and age > STALE_SECONDS:
             reason = "it cannot write what it measures; nothing is lost while it runs"
-            fix = "see the worker's log for the line that begins with celery_argsize, and redis.reachable above"
+            fix = "see celery_argsize in the worker's log, and redis.reachable"
             yield fail(reason, figure, fix=fix, subject=name)
         else:
             yield ok("", figure, subject=name)
 
 
 def _arriving(facts: Facts) -> list[Outcome]:
-    """Whether what workers measured is where we look, and whether runs were left out."""
-    summary = facts.monitor.get().summary
-    outcomes = [*_left_out(facts)]
-    if outcomes and not (facts.workers.found and facts.workers.found.nodes):
+    summary, workers = facts.monitor.get().summary, facts.workers.found
+    outcomes = [*_left_out(facts, summary)]
+    if outcomes and not (workers and workers.nodes):
         return outcomes
     app_name = locate(facts.where.app, **facts.where.given).settings.app_name
     for name, answer in _answers(facts).items():
+        reason = ""
         if answer["app"] != app_name:
             reason = f"its app_name is {answer['app']!r}, here it is {app_name!r}"
         elif answer["total_tasks"] > answer["waiting"] and not summary.total_tasks:
-            reason = "what it wrote is not where we look: another Redis, database or prefix"
-        else:
-            continue
-        fix = "give workers and this command the same argsize_redis_url, argsize_key_prefix and argsize_app_name"
-        outcomes.append(fail(reason, "figures go elsewhere", fix=fix, subject=name))
-    figure = f"{counted(summary.total_tasks, 'run')} of {counted(len(summary.tasks), 'task name')}"
-    return outcomes or [ok("what workers measure is found where we look", figure)]
+            reason = "what it wrote is in another Redis, database or prefix"
+        if reason:
+            outcomes.append(fail(reason, "figures go elsewhere", fix=_SAME, subject=name))
+    runs, names = counted(summary.total_tasks, "run"), counted(len(summary.tasks), "task name")
+    return outcomes or [ok("what workers measure is found here", f"{runs} of {names}")]
 
 
-def _left_out(facts: Facts) -> Iterator[Outcome]:
+def _left_out(facts: Facts, summary: Summary) -> Iterator[Outcome]:
     """Runs that were not measured, or not counted under their name."""
-    summary = facts.monitor.get().summary
     if summary.errors:
-        reason = "errors in celery_argsize kept runs from being measured; the worker's log has each kind"
-        figure = f"{summary.errors:,} of {summary.errors + summary.total_tasks:,} runs not measured"
-        yield warn(reason, figure, fix="look for celery_argsize in the worker's log, and report it")
+        reason = "errors in celery_argsize: runs were not measured"
+        figure = f"{summary.errors:,} of {summary.errors + summary.total_tasks:,} runs"
+        yield warn(reason, figure, fix="report what the worker's log says of celery_argsize")
     if summary.other_runs:
-        reason = "more task names than are kept apart: the rest is added up under __other__"
-        fix = "raise argsize_max_task_names; or, if names are made at run time, give those tasks one name"
-        yield warn(reason, f"{counted(summary.other_runs, 'run')} under __other__", fix=fix)
-    if not summary.total_tasks and facts.where.app is not None and facts.conf.task_always_eager:
-        reason = "tasks run eagerly, in the process that sends them, and such runs are not counted"
+        reason = "more task names than are kept apart"
+        figure = f"{counted(summary.other_runs, 'run')} under __other__"
+        yield warn(reason, figure, fix="raise argsize_max_task_names")
+    if facts.where.app and facts.conf.task_always_eager and not summary.total_tasks:
+        reason = "tasks run where they are sent, and are not counted"
         line = setting(facts.app, "task_always_eager", value=False)
-        fix = f"{line}\nor, to count them: app.conf.argsize_include_eager = True"
+        fix = f"{line}\n# or:\napp.conf.argsize_include_eager = True"
         yield warn(reason, "task_always_eager", fix=fix)
 
 
 def _limits(facts: Facts) -> list[Outcome]:
-    """The limits that are advised, and those that messages show, against those of the app."""
     outcomes = [_advised(facts)]
     for host in facts.monitor.get().hosts:
-        lower = [finding for finding in host.findings if not finding.agrees]
-        if lower:
-            reason = f"its messages are made with lower limits than the app at hand has ({lower[0].text})"
+        if lower := [finding for finding in host.findings if not finding.agrees]:
+            reason = f"its messages have lower limits than the app ({lower[0].text})"
             figure = f"{len(lower)} of {len(host.findings)} sightings"
-            fix = "deploy and restart what sends tasks on that host; then: celery -A proj argsize verify"
+            fix = "deploy and restart what sends tasks there"
             outcomes.append(warn(reason, figure, fix=fix, subject=host.host))
     return outcomes
 
@@ -139,15 +135,18 @@ def _advised(facts: Facts) -> Outcome:
     monitor = facts.monitor.get()
     advice, runs = monitor.advice, counted(monitor.summary.total_tasks, "run")
     figure = f"{counted(advice.truncated, 'truncated repr')} in {runs}"
-    if advice.verdict in {"nothing", "too_few"}:
-        return ok("too few runs for advice" if advice.verdict == "too_few" else "no limit needs raising", figure)
+    if advice.verdict == "too_few":
+        return ok("too few runs for advice", figure)
+    if advice.verdict == "nothing":
+        return ok("no limit needs raising", figure)
     if advice.verdict not in {"apply", "apply_only"}:
-        fix = "celery -A proj argsize recommend   # what to do for each task"
-        return warn("tasks get payloads for which no limit should be raised", figure, fix=fix)
+        reason = "tasks get payloads for which no limit should be raised"
+        return warn(reason, figure, fix="celery -A proj argsize recommend")
     wanted = {"": advice.limits} if advice.limits else advice.per_task
-    if facts.where.app is not None and all(_has(facts, name, limits) for name, limits in wanted.items()):
-        return ok("the app has the limits that are advised; reset to count afresh", figure)
-    return warn(f"{advice.cured:,} of these would be whole with other limits", figure, fix="\n".join(advice.lines))
+    if facts.where.app and all(_has(facts, *each) for each in wanted.items()):
+        return ok("the app has the advised limits; reset to count afresh", figure)
+    reason = f"{advice.cured:,} of these would be whole with other limits"
+    return warn(reason, figure, fix="\n".join(advice.lines))
 
 
 def _has(facts: Facts, task: str, wanted: ReprLimits) -> bool:
@@ -158,9 +157,9 @@ def _has(facts: Facts, task: str, wanted: ReprLimits) -> bool:
 
 
 CHECKS: Final = (
-    Check("monitor.installed", "whether the app calls celery_argsize.install, and its settings", _installed),
+    Check("monitor.installed", "whether the app calls install, and its settings", _installed),
     Check("monitor.measuring", "whether each live worker measures", _measuring),
     Check("monitor.flushing", "each live worker's last flush, and what waits", _flushing),
-    Check("monitor.arriving", "whether what workers measured is where we look, and all of it", _arriving),
-    Check("monitor.limits", "limits advised, and limits that messages show, against those of the app", _limits),
+    Check("monitor.arriving", "whether what workers measured is here, all of it", _arriving),
+    Check("monitor.limits", "limits advised and limits in messages against the app's", _limits),
 )

@@ -38,28 +38,21 @@ def broker_url(app: Celery) -> str:
         return safe_url(app.conf.broker_read_url or app.conf.broker_url)
 
 
-def brokers_of(app: Celery) -> list[str | None]:
-    """The URLs of a failover list, with their secrets; ``[None]`` for one broker, as sentinels are."""
-    with app.connection_for_read() as connection:
-        urls = [str(url) for url in connection.alt]
-    return [*urls] if len(urls) > 1 and "sentinel" not in urls[0] else [None]
-
-
 def port_of(connection: Any) -> int:
     """The broker's port; 0 where it has none."""
     return int(connection.port or connection.transport.default_port or 0)
 
 
 @contextmanager
-def connection_to(app: Celery, seconds: float, url: str | None = None) -> Iterator[Any]:
-    """A connection to the broker of *app*, or to *url*, one of ``brokers_of``.
+def connection_to(app: Celery, seconds: float) -> Iterator[Any]:
+    """A connection to the broker of *app*; of a failover list, to the first that answers.
 
     No wait on it takes longer than *seconds*, where the transport allows it.
 
     Raises:
         Exception: whatever kombu raises, within a small multiple of *seconds*.
     """
-    with app.connection_for_read(url) as unconnected:
+    with app.connection_for_read() as unconnected:
         redis = unconnected.transport.driver_type == "redis"
     options: dict[str, Any] = {}
     if redis:
@@ -70,7 +63,7 @@ def connection_to(app: Celery, seconds: float, url: str | None = None) -> Iterat
         options["polling_interval"] = 1  # seconds that closing may take
         given = transport_options(app).get("sentinel_kwargs") or {}
         options["sentinel_kwargs"] = {**given, **times, "retry": Retry(NoBackoff(), 0)}
-    connection: Any = app.connection_for_read(url, connect_timeout=seconds, transport_options=options)
+    connection: Any = app.connection_for_read(connect_timeout=seconds, transport_options=options)
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=seconds)
         yield connection

@@ -83,16 +83,12 @@ def test_a_slow_broker_is_not_away(redis_server: RedisServer) -> None:
             judged(facts[seconds], "broker.reachable")
 
 
-def test_of_a_failover_list_the_broker_that_is_there_is_named_and_the_one_that_is_not(
-    redis_server: RedisServer,
-) -> None:
+def test_of_a_failover_list_the_broker_that_answers_is_named(redis_server: RedisServer) -> None:
     dead = f"redis://:verysecret@127.0.0.1:{free_port()}/0"
     app = Celery("workload", broker=f"{dead};{redis_server.url}", set_as_current=False)
     found = judged(facts_of(app, 3), "broker.reachable")
-    shown = safe_url(dead)
-    assert {subject: one.verdict for subject, one in found.items()} == {"": "ok", shown: "warn"}
+    assert {subject: one.verdict for subject, one in found.items()} == {"": "ok"}
     assert found[""].figure == safe_url(redis_server.url)
-    assert "refused" in found[shown].reason
     assert "verysecret" not in repr(found)
 
 
