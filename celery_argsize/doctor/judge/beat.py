@@ -40,7 +40,7 @@ def _entries(facts: Facts) -> list[Entry]:
 
 
 def _can_run(node: Node, task: str) -> bool:
-    """Whether a worker knows *task*. None lists Celery's own, which all know."""
+    """Whether a worker knows *task*; all know Celery's own, which none lists."""
     return node.registered is None or task in node.registered or task.startswith("celery.")
 
 
@@ -109,8 +109,9 @@ def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Ite
     if runs := sum(node.totals.get(task, 0) for node in nodes):
         yield ok("", f"{task}: {counted(runs, 'run')} in {max(uptimes):,.0f} s")
         return
-    # the time in which Beat and all workers were there
-    seconds = min([*uptimes, *(time.time() - beat.created for beat in beats)])
+    # the time in which Beat and all workers were there, until they were asked
+    asked = time.time() - facts.workers.get().listened
+    seconds = min([*uptimes, *(asked - beat.created for beat in beats)])
     times = sum(entry.times_due(seconds, GRACE_SECONDS) for entry in entries)
     subject, figure = ", ".join(entry.name for entry in entries), f"0 runs in {seconds:.0f} s"
     if any(entry.every is None for entry in entries):
