@@ -6,18 +6,18 @@ What the checks make of it is in ``judge``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from celery.app.routes import MapRoute
 from celery.schedules import maybe_schedule
 
 from celery_argsize.doctor.facts import Unavailable
 from celery_argsize.redis_url import is_redis_url
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery import Celery
 
 
@@ -39,16 +39,11 @@ def queue_of(app: Celery, name: str, options: Mapping[str, Any] | None = None) -
 
 
 def routed_queues(app: Celery) -> dict[str, str]:
-    """Queues that something is sent to by name, each with a clause that says what: ``task_routes names it``."""
-    reasons = dict.fromkeys(_queues_in_routes(app), "task_routes names it")
-    for name, entry in read_schedule(app).items():
-        if entry and entry.queue:
-            reasons.setdefault(entry.queue, f"the beat_schedule entry {name} is sent there")
-    for task in own_tasks(app):
-        queue = queue_of(app, task.name)
-        if queue and queue != app.conf.task_default_queue:
-            reasons[queue] = f"the task {task.name} is sent there"
-    return reasons
+    """Queues that something is sent to by name, each with a clause that says what: ``the task a is sent there``."""
+    entries = {name: entry for name, entry in read_schedule(app).items() if entry}
+    reasons = {entry.queue: f"the beat_schedule entry {name} is sent there" for name, entry in entries.items()}
+    reasons |= {queue_of(app, task.name): f"the task {task.name} is sent there" for task in own_tasks(app)}
+    return {queue: reason for queue, reason in reasons.items() if queue and queue != app.conf.task_default_queue}
 
 
 def defaulted_tasks(app: Celery) -> list[str]:
@@ -59,18 +54,6 @@ def defaulted_tasks(app: Celery) -> list[str]:
 def known_queues(app: Celery) -> set[str]:
     """Every queue that the configuration names, and the default one."""
     return {app.conf.task_default_queue, *app.amqp.queues, *routed_queues(app)}
-
-
-def _queues_in_routes(app: Celery) -> list[str]:
-    """Queues that ``task_routes`` spells out; what its functions answer is not among them."""
-    amqp: Any = app.amqp
-    try:
-        maps: list[Any] = [router for router in amqp.routes if isinstance(router, MapRoute)]
-    except (TypeError, ValueError):  # Celery cannot read it either
-        return []
-    routes = [route for each in maps for route in (*each.map.values(), *each.patterns.values())]
-    queues = (route.get("queue") if isinstance(route, Mapping) else route for route in routes)
-    return [name for queue in queues if (name := _queue_name(queue))]
 
 
 def _queue_name(queue: Any) -> str | None:
@@ -123,10 +106,8 @@ def results_in_redis(app: Celery) -> bool:
 def spelled(app: Any, name: str) -> str:
     """The setting *name* as the app writes it: ``CELERY_TASK_TIME_LIMIT``, if CELERY is its namespace."""
     namespace = str(getattr(app, "namespace", None) or "").rstrip("_")
-    if not namespace:
-        return name
-    # the case of the namespace is that of the whole name, as in Celery
-    return f"{namespace}_{name}".upper() if namespace.isupper() else f"{namespace}_{name}".lower()
+    whole = f"{namespace}_{name}".lower() if namespace else name
+    return whole.upper() if namespace.isupper() else whole
 
 
 def setting_path(app: Any, name: str) -> str:
@@ -177,7 +158,6 @@ class Entry:
     name: str
     task: str
     queue: str | None
-    """Where it is sent; ``None``: not known."""
     every: float | None
     """Seconds from one run to the next; ``None`` where it goes by the clock (crontab, solar)."""
     schedule: Any

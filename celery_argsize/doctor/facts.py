@@ -50,11 +50,6 @@ class Scope:
         """What to say where there is no app."""
         return "the app cannot be loaded, see settings.imports" if self.broken else NO_APP
 
-    def need_whole(self) -> None:
-        """Raise ``Unavailable`` if an app was given whose settings cannot be read."""
-        if self.broken and self.app is None:
-            raise Unavailable(self.why_no_app)
-
 
 @dataclass(frozen=True, slots=True)
 class LookResult(Generic[_T]):
