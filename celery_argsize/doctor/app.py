@@ -75,11 +75,9 @@ def number_of(app: Celery, name: str) -> float:
     Raises:
         Unavailable: it is something else, which the check settings.values reports.
     """
-    value = app.conf[name] or 0
-    amount = number(value)
+    amount = number(app.conf[name] or 0)
     if amount is None:
-        message = f"{spelled(app, name)} is not a number: see settings.values"
-        raise Unavailable(message)
+        raise Unavailable(f"{spelled(app, name)} is not a number: see settings.values")  # noqa: EM102, TRY003
     return amount
 
 
