@@ -29,13 +29,13 @@ def own_tasks(app: Celery) -> list[Any]:
 def queue_of(app: Celery, name: str, options: Mapping[str, Any] | None = None) -> str | None:
     """The queue of a task that is sent with *options* of ``apply_async``; ``None``: not known."""
     task: Any = app.tasks.get(name)
-    own = {key: getattr(task, key, None) for key in ("queue", "exchange", "routing_key")}
-    own = {key: value for key, value in own.items() if value}
+    own = {key: value for key in ("queue", "exchange", "routing_key") if (value := getattr(task, key, None))}
     try:  # routers are asked without the task's arguments
-        route = app.amqp.router.route({**own, **(options or {})}, name, (), {}, task)
+        queue = app.amqp.router.route({**own, **(options or {})}, name, (), {}, task).get("queue")
     except Exception:  # noqa: BLE001 - a router of the app's own, or a queue that it forbids
         return None
-    return _queue_name(route.get("queue"))
+    queue = getattr(queue, "name", queue)
+    return queue if isinstance(queue, str) and queue else None
 
 
 def routed_queues(app: Celery) -> dict[str, str]:
@@ -54,11 +54,6 @@ def defaulted_tasks(app: Celery) -> list[str]:
 def known_queues(app: Celery) -> set[str]:
     """Every queue that the configuration names, and the default one."""
     return {app.conf.task_default_queue, *app.amqp.queues, *routed_queues(app)}
-
-
-def _queue_name(queue: Any) -> str | None:
-    name = getattr(queue, "name", queue)
-    return name if isinstance(name, str) and name else None
 
 
 def number(value: Any) -> float | None:

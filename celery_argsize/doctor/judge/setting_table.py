@@ -123,9 +123,8 @@ def _nearest(name: str, candidates: Iterable[str], alike: float) -> str:
 
 #: Settings that are numbers, or not set.
 _NUMBERS: Final = {"worker_concurrency"} | {name for name in _TABLE if _TABLE[name].type in {"int", "float"}}
-#: Of these, those that may be a timedelta, and those that Celery converts.
-_SPANS: Final = ("result_expires", "result_failure_expires", "result_chord_expires")
-_CONVERTED: Final = (*_SPANS, "redis_db", "redis_port", "broker_port")
+#: Those with these ends may be text that is a number; the first may be a timedelta.
+_CONVERTED: Final = ("_expires", "redis_db", "redis_port", "broker_port")
 
 
 def values(facts: Facts) -> list[Outcome] | Outcome:
@@ -137,14 +136,15 @@ def _settings(app: Celery) -> list[Outcome]:
     outcomes = []
     for name in sorted(_NUMBERS):
         value, default = app.conf.get(name), _TABLE[name].default
-        if not value or isinstance(value, (int, float, timedelta) if name in _SPANS else (int, float)):
+        span = name.endswith("_expires") and isinstance(value, timedelta)
+        if not value or span or isinstance(value, (int, float)):
             continue
         figure, amount = f"{spelled(app, name)} is {_shown(value)}", number(value)
         if amount is None:
             default = default.total_seconds() if isinstance(default, timedelta) else default
             fix = setting(app, name, default) + "  # Celery's own"
             outcomes.append(fail("It must be a number: Celery fails with it.", figure, fix=fix))
-        elif isinstance(value, str) and name not in _CONVERTED:
+        elif isinstance(value, str) and not name.endswith(_CONVERTED):
             fix = setting(app, name, int(amount) if amount.is_integer() else amount)
             outcomes.append(warn("It is text: Celery may fail with it.", figure, fix=fix))
     return outcomes
