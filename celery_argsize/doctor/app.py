@@ -6,18 +6,18 @@ What the checks make of it is in ``judge``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from celery.app.routes import MapRoute
 from celery.schedules import maybe_schedule
 
 from celery_argsize.doctor.facts import Unavailable
 from celery_argsize.redis_url import is_redis_url
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery import Celery
 
 
@@ -29,26 +29,21 @@ def own_tasks(app: Celery) -> list[Any]:
 def queue_of(app: Celery, name: str, options: Mapping[str, Any] | None = None) -> str | None:
     """The queue of a task that is sent with *options* of ``apply_async``; ``None``: not known."""
     task: Any = app.tasks.get(name)
-    own = {key: getattr(task, key, None) for key in ("queue", "exchange", "routing_key")}
-    own = {key: value for key, value in own.items() if value}
+    own = {key: value for key in ("queue", "exchange", "routing_key") if (value := getattr(task, key, None))}
     try:  # routers are asked without the task's arguments
-        route = app.amqp.router.route({**own, **(options or {})}, name, (), {}, task)
+        queue = app.amqp.router.route({**own, **(options or {})}, name, (), {}, task).get("queue")
     except Exception:  # noqa: BLE001 - a router of the app's own, or a queue that it forbids
         return None
-    return _queue_name(route.get("queue"))
+    queue = getattr(queue, "name", queue)
+    return queue if isinstance(queue, str) and queue else None
 
 
 def routed_queues(app: Celery) -> dict[str, str]:
-    """Queues that something is sent to by name, each with a clause that says what: ``task_routes names it``."""
-    reasons = dict.fromkeys(_queues_in_routes(app), "task_routes names it")
-    for name, entry in read_schedule(app).items():
-        if entry and entry.queue:
-            reasons.setdefault(entry.queue, f"the beat_schedule entry {name} is sent there")
-    for task in own_tasks(app):
-        queue = queue_of(app, task.name)
-        if queue and queue != app.conf.task_default_queue:
-            reasons[queue] = f"the task {task.name} is sent there"
-    return reasons
+    """Queues that something is sent to by name, each with a clause that says what: ``the task a is sent there``."""
+    entries = {name: entry for name, entry in read_schedule(app).items() if entry}
+    reasons = {entry.queue: f"the beat_schedule entry {name} is sent there" for name, entry in entries.items()}
+    reasons |= {queue_of(app, task.name): f"the task {task.name} is sent there" for task in own_tasks(app)}
+    return {queue: reason for queue, reason in reasons.items() if queue and queue != app.conf.task_default_queue}
 
 
 def defaulted_tasks(app: Celery) -> list[str]:
@@ -59,23 +54,6 @@ def defaulted_tasks(app: Celery) -> list[str]:
 def known_queues(app: Celery) -> set[str]:
     """Every queue that the configuration names, and the default one."""
     return {app.conf.task_default_queue, *app.amqp.queues, *routed_queues(app)}
-
-
-def _queues_in_routes(app: Celery) -> list[str]:
-    """Queues that ``task_routes`` spells out; what its functions answer is not among them."""
-    amqp: Any = app.amqp
-    try:
-        maps: list[Any] = [router for router in amqp.routes if isinstance(router, MapRoute)]
-    except (TypeError, ValueError):  # Celery cannot read it either
-        return []
-    routes = [route for each in maps for route in (*each.map.values(), *each.patterns.values())]
-    queues = (route.get("queue") if isinstance(route, Mapping) else route for route in routes)
-    return [name for queue in queues if (name := _queue_name(queue))]
-
-
-def _queue_name(queue: Any) -> str | None:
-    name = getattr(queue, "name", queue)
-    return name if isinstance(name, str) and name else None
 
 
 def number(value: Any) -> float | None:
@@ -92,11 +70,9 @@ def number_of(app: Celery, name: str) -> float:
     Raises:
         Unavailable: it is something else, which the check settings.values reports.
     """
-    value = app.conf[name] or 0
-    amount = number(value)
+    amount = number(app.conf[name] or 0)
     if amount is None:
-        message = f"{spelled(app, name)} is not a number: see settings.values"
-        raise Unavailable(message)
+        raise Unavailable(f"{spelled(app, name)} is not a number: see settings.values")  # noqa: EM102, TRY003
     return amount
 
 
@@ -123,10 +99,8 @@ def results_in_redis(app: Celery) -> bool:
 def spelled(app: Any, name: str) -> str:
     """The setting *name* as the app writes it: ``CELERY_TASK_TIME_LIMIT``, if CELERY is its namespace."""
     namespace = str(getattr(app, "namespace", None) or "").rstrip("_")
-    if not namespace:
-        return name
-    # the case of the namespace is that of the whole name, as in Celery
-    return f"{namespace}_{name}".upper() if namespace.isupper() else f"{namespace}_{name}".lower()
+    whole = f"{namespace}_{name}".lower() if namespace else name
+    return whole.upper() if namespace.isupper() else whole
 
 
 def setting_path(app: Any, name: str) -> str:
@@ -177,7 +151,6 @@ class Entry:
     name: str
     task: str
     queue: str | None
-    """Where it is sent; ``None``: not known."""
     every: float | None
     """Seconds from one run to the next; ``None`` where it goes by the clock (crontab, solar)."""
     schedule: Any

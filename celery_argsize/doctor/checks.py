@@ -39,11 +39,10 @@ class Outcome(NamedTuple):
 
     verdict: Verdict
     reason: str
-    """A sentence: what the verdict means for the app."""
     figure: str = ""
     """What was seen, with its unit: ``19 of 20 clients``."""
     fix: str = ""
-    """Lines to paste, or what to do; empty where nothing needs doing."""
+    """Lines to paste."""
     subject: str = ""
     """The server, worker, queue or host; empty: all of them."""
 

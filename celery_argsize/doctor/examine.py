@@ -61,18 +61,15 @@ def diagnose(
         given: ``redis_url``, ``key_prefix`` and ``app_name``, as for ``get_size_summary``.
     """
     broken = load(app) if app is not None else ""
-    usable = None if broken and _conf_error(app) else app
+    usable = None if _error(lambda: app and app.conf.broker_url) else app
     facts = look_around(Scope(usable, given, seconds, max_clients, broken), progress=progress)
     return Diagnosis(str(getattr(app, "main", None) or ""), time.time(), judge(facts))
 
 
 def load(app: Celery) -> str:
     """Load the app and its tasks as a worker does, once for all looks; why that failed, or an empty string."""
-    return _conf_error(app) or _error(app.finalize) or _error(app.loader.import_default_modules)
-
-
-def _conf_error(app: Any) -> str:
-    return _error(lambda: app.conf.get("broker_url"))
+    steps = (lambda: app.conf.broker_url, app.finalize, app.loader.import_default_modules)
+    return next((error for step in steps if (error := _error(step))), "")
 
 
 def _error(step: Callable[[], Any]) -> str:
@@ -96,6 +93,8 @@ def look_around(
 
     def take(name: str, look: Callable[[Scope], Any]) -> None:
         try:
+            if where.app is None and where.broken and name != "host":
+                raise Unavailable(where.why_no_app)  # noqa: TRY301 - without the app, another Redis would be looked at
             results[name] = LookResult(look(where))
         except Exception as exc:  # noqa: BLE001 - one look that fails must not hide the others
             results[name] = LookResult(why_not=_why(exc, "looking"))

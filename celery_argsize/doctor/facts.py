@@ -50,11 +50,6 @@ class Scope:
         """What to say where there is no app."""
         return "the app cannot be loaded, see settings.imports" if self.broken else NO_APP
 
-    def need_whole(self) -> None:
-        """Raise ``Unavailable`` if an app was given whose settings cannot be read."""
-        if self.broken and self.app is None:
-            raise Unavailable(self.why_no_app)
-
 
 @dataclass(frozen=True, slots=True)
 class LookResult(Generic[_T]):
@@ -76,7 +71,6 @@ class Facts:
 
     where: Scope
     redis: LookResult[tuple[ServerFacts, ...]] = LookResult()
-    """Each Redis server once, whatever it is used for."""
     workers: LookResult[WorkerFacts] = LookResult()
     monitor: LookResult[MonitorFacts] = LookResult()
     host: LookResult[HostFacts] = LookResult()
@@ -109,7 +103,7 @@ class CeleryProcess:
     kind: Literal["worker", "child", "beat"]
     """``child``: a worker started it."""
     beat: bool = False
-    """Whether it sends what is due: a Beat, or a worker with ``-B``."""
+    """Whether it is a Beat, or a worker with ``-B``."""
     app: str = ""
     """The word after ``-A``."""
     rss: int = 0
@@ -121,7 +115,7 @@ class CeleryProcess:
     max_memory: int = 0
     """KiB after ``--max-memory-per-child``."""
     stopped: bool = False
-    """Whether it was stopped, as by SIGSTOP."""
+    """By SIGSTOP."""
     folder: str = ""
     ports: frozenset[int] | None = None
     """Remote ports of its TCP connections; ``None``: not known."""
@@ -138,7 +132,6 @@ class CGroup:
     """The memory of a Linux control group."""
 
     path: str
-    """Below ``/sys/fs/cgroup``."""
     limit: int | None = None
     """Bytes: the lowest limit of it and of the groups around it."""
     used: int | None = None
@@ -191,7 +184,7 @@ class WorkerFacts:
     """The broker of the app, and what its workers answered."""
 
     broker: str = ""
-    """URL of the broker, without secrets."""
+    """Its URL, without secrets."""
     broker_error: str = ""
     """Why it could not be reached, if so."""
     no_control: str = ""
@@ -241,7 +234,6 @@ class Node:
     """Pids of its pool."""
     queues: tuple[str, ...] = ()
     uptime: float | None = None
-    """In whole seconds."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """Task → runs since it started."""
     registered: tuple[str, ...] | None = None
@@ -252,7 +244,6 @@ class Node:
     longest_eta: float | None = None
     """Seconds until the latest ETA of the tasks that it holds."""
     active: int | None = None
-    """How many tasks run."""
     heartbeats: tuple[Heartbeat, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""A diagnosis as text for people: health, failures, warnings, what is unknown, what is well. Pure."""
+"""A diagnosis as text for people. Pure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ COLORS: Final = {"FAIL": "red", "WARN": "yellow"}
 def diagnosis_text(diagnosis: Diagnosis, *, width: int | None = None, quiet: bool = False) -> str:
     """The worst first; *quiet* leaves out what is well.
 
-    *width*: columns of the terminal. Sentences are wrapped to fit; lines to paste are not. ``None``: no wrapping.
+    Sentences are wrapped in *width* columns; lines to paste are not.
     """
     by: dict[Verdict, list[CheckResult]] = {verdict: [] for verdict in VERDICTS}
     for result in diagnosis.results:
         by[result.outcome.verdict].append(result)
-    alarms = [_alarm(result) for result in by["fail"] + by["warn"]]
+    alarms = [
+        [*_lines(result.outcome, result.check.id), f"  see {result.check.docs}"] for result in by["fail"] + by["warn"]
+    ]
     blocks = [_headline(diagnosis), *alarms, _unknown(by["unknown"]), [] if quiet else _well(by["ok"])]
     return "\n\n".join("\n".join(_wrapped(block, width)) for block in blocks if block)
 
@@ -40,13 +42,8 @@ def _headline(diagnosis: Diagnosis) -> list[str]:
     return [f"SYSTEM HEALTH{app}: {diagnosis.health}{score}", total]
 
 
-def _alarm(result: CheckResult) -> list[str]:
-    outcome, check = result.outcome, result.check
-    return [*_lines(outcome, check.id), f"  see {check.docs}"]
-
-
 def _unknown(results: list[CheckResult]) -> list[str]:
-    """Checks in a row that have one reason share a line: many need the same Redis."""
+    """Checks in a row that have one reason share a line."""
     groups = groupby(results, key=lambda result: result.outcome)
     return [line for outcome, group in groups for line in _lines(outcome, *(result.check.id for result in group))]
 
@@ -58,7 +55,7 @@ def _lines(outcome: Outcome, *checks: str) -> list[str]:
 
 
 def _well(results: list[CheckResult]) -> list[str]:
-    """A line for each; a subject is only named where it differs from that of the line before."""
+    """A line for each, with its subject where that differs from the one before."""
     rows, before = [], ""
     for result in results:
         outcome = result.outcome

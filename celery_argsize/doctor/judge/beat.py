@@ -34,13 +34,12 @@ _NO_SCHEDULE: Final = "beat_schedule is empty: nothing needs a Beat."
 def _entries(facts: Facts) -> list[Entry]:
     """What Beat is to send; raises ``Unavailable`` where another scheduler keeps that elsewhere."""
     if scheduler := external_scheduler(facts.app):
-        message = f"{scheduler} keeps the schedule: it cannot be seen here"
-        raise Unavailable(message)
+        raise Unavailable(f"{scheduler} keeps the schedule: it cannot be seen here")  # noqa: EM102, TRY003
     return [entry for entry in read_schedule(facts.app).values() if entry]
 
 
 def _can_run(node: Node, task: str) -> bool:
-    """Whether a worker knows *task*. None lists Celery's own, which all know."""
+    """Whether a worker knows *task*; all know Celery's own, which none lists."""
     return node.registered is None or task in node.registered or task.startswith("celery.")
 
 
@@ -64,7 +63,6 @@ def _schedule(facts: Facts) -> list[Outcome]:
 
 
 def _not_run(facts: Facts, entry: Entry) -> Outcome | None:
-    """Why no live worker runs what *entry* sends; ``None`` if one does."""
     queue, consumed, name = entry.queue, consumed_queues(facts), entry.name
     command = f"celery -A {word_of(facts.app)}"
     if not any(_can_run(node, entry.task) for node in facts.workers.get().nodes):
@@ -109,8 +107,9 @@ def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Ite
     if runs := sum(node.totals.get(task, 0) for node in nodes):
         yield ok("", f"{task}: {counted(runs, 'run')} in {max(uptimes):,.0f} s")
         return
-    # the time in which Beat and all workers were there
-    seconds = min([*uptimes, *(time.time() - beat.created for beat in beats)])
+    # the time in which Beat and all workers were there, until they were asked
+    asked = time.time() - facts.workers.get().listened
+    seconds = min([*uptimes, *(asked - beat.created for beat in beats)])
     times = sum(entry.times_due(seconds, GRACE_SECONDS) for entry in entries)
     subject, figure = ", ".join(entry.name for entry in entries), f"0 runs in {seconds:.0f} s"
     if any(entry.every is None for entry in entries):
@@ -137,12 +136,11 @@ def _command(facts: Facts) -> str:
 
 
 def _beats(facts: Facts) -> list[CeleryProcess]:
-    """The Beats of this app on this machine. ``uv run`` counts once with the Beat that it started."""
+    """The Beats of this app on this machine."""
     processes = facts.host.found.processes if facts.host.found else ()
     ours = [beat for beat in processes if beat.beat and is_of_app(facts.app, beat.app)]
-    beats = [beat for beat in ours if _at_database(facts, beat) is not False]
-    pids = {beat.pid for beat in beats}
-    return [beat for beat in beats if beat.ppid not in pids]
+    beats = {beat.pid: beat for beat in ours if _at_database(facts, beat) is not False}
+    return [beat for beat in beats.values() if beat.ppid not in beats]  # else it was started by `uv run`
 
 
 def _at_database(facts: Facts, beat: CeleryProcess) -> bool | None:
@@ -159,12 +157,10 @@ def _at_database(facts: Facts, beat: CeleryProcess) -> bool | None:
 
 def _single(facts: Facts) -> Outcome:
     beats, scheduler = _beats(facts), external_scheduler(facts.app)
-    if "redbeat" in scheduler.lower():
-        return ok("RedBeat has a lock: one of several sends.", f"{len(beats)} here")
-    if len(beats) > 1:
+    if len(beats) > 1 and "redbeat" not in scheduler.lower():
         return _several(facts, beats, scheduler)
-    if beats:
-        return ok("One Beat runs here. Others elsewhere are not seen.", f"pid {beats[0].pid}")
+    if beats:  # of several with RedBeat, one sends: it has a lock
+        return ok("One Beat sends from here. Others elsewhere are not seen.", f"pid {beats[0].pid}")
     if facts.conf.beat_schedule or scheduler:
         return unknown(_none_here(facts))
     return ok(_NO_SCHEDULE)
@@ -172,24 +168,23 @@ def _single(facts: Facts) -> Outcome:
 
 def _none_here(facts: Facts) -> str:
     if facts.host.found is None or facts.host.found.psutil_missing:
-        return f"without psutil no Beat is seen on this machine: {GET_PSUTIL}"
+        return f"without psutil no Beat is seen here: {GET_PSUTIL}"
     return "no Beat of this app runs on this machine; others elsewhere are not seen"
 
 
 def _several(facts: Facts, beats: list[CeleryProcess], scheduler: str) -> Outcome:
-    """Judge several Beats with the app's ``-A``, which those of staging or of another project may have."""
+    """Judge Beats with the app's ``-A``, which those of another project may have."""
     pids = ", ".join(str(beat.pid) for beat in beats)
     figure = f"{len(beats)} Beats with this app's -A on this machine: pids {pids}"
     here = [beat.folder for beat in beats if _at_database(facts, beat)]
     apart = len({beat.folder for beat in beats} - {""}) == len(beats)
     if apart and len(here) <= 1:
-        return unknown(f"{figure}, in different folders: whether they are of one app is not known")
+        return unknown(f"{figure}, in different folders: maybe of different apps, which is not known")
     fix = f"# end all but one; under supervisor:\ncommand={_command(facts)}\nnumprocs=1"
-    # what other schedulers do about two Beats is not known
     known = not scheduler or "django_celery_beat" in scheduler
     if any(folder and here.count(folder) > 1 for folder in here) and known:
         return fail("Two Beats send what is due: each task runs twice.", figure, fix=fix)
-    reason = "Each task runs twice if all send to this app's database, which is not known."
+    reason = "Each task runs twice if all are of this app, which is not known."
     return warn(reason, figure, fix=fix)
 
 

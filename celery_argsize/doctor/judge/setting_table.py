@@ -1,7 +1,7 @@
 """The checks settings.names and settings.values: the settings of an app against Celery's own table.
 
-People keep settings of their own there, and extensions do. So a name is only reported if it is close to one of Celery's
-(by difflib), or begins as only Celery's do.
+People and extensions keep settings of their own there. So a name is only reported if it is close to one of Celery's, or
+begins as only Celery's do.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _name(app: Celery, written: str, given: set[str]) -> Outcome | None:
         fix = 'app.config_from_object(..., namespace="CELERY")'
         return warn("Celery reads such names only in a namespace.", f"{written}; it is {meant}", fix=fix)
     meant, remark = _meant(name), _REMARKS.get(name.removeprefix("broker_"), "")
-    # people's own, such as default_queue, from which task_default_queue is made
+    # people's own: default_queue, from which task_default_queue is made
     own = not name.startswith(_CELERYS) and (meant in given or not (meant or remark))
     if own or name in _TABLE or name.startswith(_EXTENSIONS):
         return None
@@ -101,11 +101,11 @@ def _name(app: Celery, written: str, given: set[str]) -> Outcome | None:
         meant = spelled(app, meant)
         figure += f"; the nearest that it knows is {meant}"
         fix = fix if remark else f"rename {written} to {meant}"
-    return warn(f"Celery does not know it, so it does nothing. {remark}".rstrip(), figure, fix=fix)
+    return warn(f"Celery does not know it. {remark}".rstrip(), figure, fix=fix)
 
 
 def _meant(name: str) -> str:
-    """The setting that was probably meant by *name*; empty where none is like it."""
+    """The setting that was probably meant by *name*, if any."""
     part, _, short = name.partition("_")
     same_part = [key.removeprefix(f"{part}_") for key in _TABLE if key.startswith(f"{part}_")]
     alike = _ALIKE if part in _CONFUSED or name.startswith(_CELERYS) else _VERY_ALIKE
@@ -123,9 +123,8 @@ def _nearest(name: str, candidates: Iterable[str], alike: float) -> str:
 
 #: Settings that are numbers, or not set.
 _NUMBERS: Final = {"worker_concurrency"} | {name for name in _TABLE if _TABLE[name].type in {"int", "float"}}
-#: Of these, what may be a timedelta, and what Celery makes a number of.
-_SPANS: Final = ("result_expires", "result_failure_expires", "result_chord_expires")
-_CONVERTED: Final = (*_SPANS, "redis_db", "redis_port", "broker_port")
+#: Those with these ends may be text that is a number; the first may be a timedelta.
+_CONVERTED: Final = ("_expires", "redis_db", "redis_port", "broker_port")
 
 
 def values(facts: Facts) -> list[Outcome] | Outcome:
@@ -137,14 +136,15 @@ def _settings(app: Celery) -> list[Outcome]:
     outcomes = []
     for name in sorted(_NUMBERS):
         value, default = app.conf.get(name), _TABLE[name].default
-        if not value or isinstance(value, (int, float, timedelta) if name in _SPANS else (int, float)):
+        span = name.endswith("_expires") and isinstance(value, timedelta)
+        if not value or span or isinstance(value, (int, float)):
             continue
         figure, amount = f"{spelled(app, name)} is {_shown(value)}", number(value)
         if amount is None:
             default = default.total_seconds() if isinstance(default, timedelta) else default
             fix = setting(app, name, default) + "  # Celery's own"
             outcomes.append(fail("It must be a number: Celery fails with it.", figure, fix=fix))
-        elif isinstance(value, str) and name not in _CONVERTED:
+        elif isinstance(value, str) and not name.endswith(_CONVERTED):
             fix = setting(app, name, int(amount) if amount.is_integer() else amount)
             outcomes.append(warn("It is text: Celery may fail with it.", figure, fix=fix))
     return outcomes
@@ -161,6 +161,6 @@ def _visibility(app: Celery) -> list[Outcome]:
 
 
 def _shown(value: object) -> str:
-    """*value* as in Python; only its type where it may be a URL with a password, or the like."""
+    """*value* as in Python; only its type where it may have a password."""
     shown = repr(value)
     return shown if re.fullmatch(r"[\w .,+\-'\"()\[\]\\]{,40}", shown) else f"a {type(value).__name__}"

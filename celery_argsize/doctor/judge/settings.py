@@ -52,18 +52,17 @@ def _memory(facts: Facts) -> Outcome:
     kib = number_of(facts.app, "worker_max_memory_per_child")
     figure = f"{kib:,.0f} KiB, {size(kib * 1024)} for each child"
     if not kib:
-        return ok("not set: a child that leaks memory keeps it until it ends")
+        return ok("not set: a child that leaks memory keeps it")
+    fix = memory_line(facts, FIELD_CHILD_KIB)
     if kib > ABSURD_CHILD_KIB:
-        reason, fix = "It is in KiB, and this looks like bytes.", memory_line(facts, round(kib / 1024))
-        return fail(reason, figure, fix=fix)
+        return fail("It is in KiB, and this looks like bytes.", figure, fix=fix)
     if kib < LEAST_CHILD_KIB:
-        reason, fix = "An empty child takes more: each task starts a new one.", memory_line(facts, FIELD_CHILD_KIB)
-        return fail(reason, figure, fix=fix)
+        return fail("An empty child takes more: each task starts a new one.", figure, fix=fix)
     return ok("a child that takes more is replaced after its task", figure)
 
 
 def memory_options(facts: Facts) -> dict[str, float]:
-    """Live worker of this machine → KiB after ``--max-memory-per-child``, where that is given."""
+    """Live worker of this machine → KiB after ``--max-memory-per-child``, if given."""
     if (host := facts.host.found) is None:
         return {}
     here = {node.name: host.process(node.pid) for node in _nodes(facts) if node.hostname == host.hostname}
@@ -71,7 +70,7 @@ def memory_options(facts: Facts) -> dict[str, float]:
 
 
 def memory_line(facts: Facts, kib: int, node: str = "") -> str:
-    """A line that lets children take *kib*: the setting, or the option of the live worker *node*."""
+    """A line that lets children take *kib*: the setting, or an option of the worker *node*."""
     command = f"celery -A {word_of(facts.app)} worker --max-memory-per-child {kib}"
     line = command if node else setting(facts.app, "worker_max_memory_per_child", kib)
     return f"{line}  # KiB: {size(kib * 1024)}"
@@ -84,8 +83,8 @@ def _nodes(facts: Facts) -> tuple[Node, ...]:
 def _concurrency(facts: Facts) -> Outcome:
     host = facts.host.found
     cpus = f", {counted(host.cpus, 'CPU')} here" if host else ""
-    figure = f"{facts.conf.worker_concurrency or 'not set'}{cpus}"
-    return ok("processes of a worker, unless its command says otherwise", figure)
+    reason = "processes of a worker, unless its command says otherwise"
+    return ok(reason, f"{facts.conf.worker_concurrency or 'not set'}{cpus}")
 
 
 def _prefetch(facts: Facts) -> Outcome:
@@ -104,8 +103,7 @@ def _pool_limit(facts: Facts) -> Outcome:
         return ok("no pool: each message opens a connection")
     figure = f"{limit:g} for each process that sends"
     if limit == 1 and broker_kind(app) != "sqs":  # SQS has no remote control
-        reason = "celery inspect, control and revoke need two: they wait for ever."
-        return warn(reason, figure, fix=setting(app, name, 2))
+        return warn("celery inspect and control need two, and wait for ever.", figure, fix=setting(app, name, 2))
     return _against_maxclients(facts, name, limit, "messages", figure)
 
 
@@ -154,8 +152,9 @@ def _ignore_result(facts: Facts) -> Outcome:
 def _startup_retry(facts: Facts) -> Outcome:
     app, name = facts.app, "broker_connection_retry_on_startup"
     value = app.conf[name]
-    # where it is not set, Celery goes by the other one
-    if app.conf.broker_connection_retry if value is None else value:
+    if value is None:
+        value = app.conf.broker_connection_retry  # Celery goes by this one then
+    if value:
         return ok("a worker that starts without a broker waits for it")
     fix = f"{setting_path(app, name)} = True"
     return warn("A worker that starts without a broker ends.", f"{value}", fix=fix)
@@ -175,9 +174,9 @@ def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
         if longest > allowed:
             hours = -(-int(longest * 1.5) // 3600)
             figure = f"{_seconds(allowed)}, and {words} {_seconds(longest)}"
-            reason = "Its message goes to another worker: the task runs twice."
-            return verdict(reason, figure, fix=transport_option(app, name, hours * 3600))
-    return ok("then a message goes to another worker, if not acknowledged", _seconds(allowed))
+            fix = transport_option(app, name, hours * 3600)
+            return verdict("Another worker gets the message: it runs twice.", figure, fix=fix)
+    return ok("then another worker gets the message", _seconds(allowed))
 
 
 def _time_limit(facts: Facts) -> Outcome:
@@ -207,7 +206,7 @@ def _serializer(facts: Facts) -> list[Outcome] | Outcome:
         outcomes.append(fail("Sending fails, or workers throw the messages away.", figure, fix=fix))
     if _TYPES["pickle"] in accepted:
         fix = f"{json}\n{setting(app, 'accept_content', ['json'])}"
-        reason = "Whoever can send a message can run any code in the workers."
+        reason = "Whoever sends a message can run any code."
         outcomes.append(warn(reason, "accept_content has pickle", fix=fix))
     return outcomes or ok("what is sent is accepted, and is no code", ", ".join(sorted(accepted)))
 
@@ -218,8 +217,8 @@ def _seconds(seconds: float) -> str:
 
 CHECKS: Final = (
     Check("settings.imports", "whether the modules of the tasks can be imported", _imports),
-    Check("settings.names", "names of settings against those that Celery knows", names),
-    Check("settings.values", "values of settings against the kinds that Celery and kombu take", values),
+    Check("settings.names", "names that Celery knows", names),
+    Check("settings.values", "settings that must be numbers", values),
     Check("settings.max_memory", "worker_max_memory_per_child, in KiB", _memory),
     Check("settings.concurrency", "worker_concurrency against the CPUs here", _concurrency),
     Check("settings.prefetch", "worker_prefetch_multiplier", _prefetch),
@@ -228,7 +227,7 @@ CHECKS: Final = (
     Check("settings.result_expires", "result_expires", _result_expires),
     Check("settings.ignore_result", "how many tasks store a result", _ignore_result),
     Check("settings.startup_retry", "broker_connection_retry_on_startup", _startup_retry),
-    Check("settings.visibility_timeout", "visibility_timeout against time limits and ETAs", _visibility_timeout),
+    Check("settings.visibility_timeout", "visibility_timeout, time limits, ETAs", _visibility_timeout),
     Check("settings.time_limit", "task_time_limit and task_soft_time_limit", _time_limit),
     Check("settings.serializer", "task_serializer and accept_content", _serializer),
 )

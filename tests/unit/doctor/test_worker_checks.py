@@ -293,7 +293,7 @@ def test_the_queues_of_an_app_in_all_ways_to_name_one() -> None:
         "broken",
         task_queues=[Queue("celery"), Queue("declared")],
         task_create_missing_queues=True,
-        task_routes=[router, {"patterned.*": "by_pattern"}, [("far.*", {"queue": Queue("by_pair")})]],
+        task_routes=[router, {"patterned.*": "by_pattern"}],
         beat_schedule={"e": {"task": "elsewhere", "schedule": 1, "options": {"queue": "by_beat"}}, "odd": {}},
     )
     with pytest.warns(CDeprecationWarning, match="'queue' task attribute"):  # deprecated, and in force
@@ -301,7 +301,7 @@ def test_the_queues_of_an_app_in_all_ways_to_name_one() -> None:
     assert queue_of(app, "own") == "by_task"
     assert queue_of(app, "plain") == "celery"
     assert queue_of(app, "broken") is None
-    named = {"by_function", "by_pattern", "by_pair", "by_beat", "by_task"}
+    named = {"by_function", "by_pattern", "by_beat", "by_task"}
     assert named <= set(routed_queues(app))
     assert {"declared", "celery", *named} <= known_queues(app)
     assert defaulted_tasks(app) == ["plain"]
