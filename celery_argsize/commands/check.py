@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from celery_argsize.commands import common
-from celery_argsize.views.check import check_summary, check_text
+from celery_argsize.views.check import check_summary, check_text, of_tasks
 
 if TYPE_CHECKING:
     from celery_argsize.figures.summary import Summary
@@ -70,4 +69,4 @@ def _only(summary: Summary, names: tuple[str, ...]) -> Summary:
             hint = f"perhaps: {close}" if close else "argsize report shows those that were"
             message = f"no task named {name!r} was measured; {hint}"
             raise click.BadParameter(message, param_hint="--task")
-    return replace(summary, tasks=tuple(task for task in summary.tasks if task.name in names))
+    return of_tasks(summary, names)

@@ -16,7 +16,7 @@ from celery_argsize.measuring.cuts import CUTS
 from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 #: Version of the JSON that ``Summary.to_json`` gives.
 JSON_SCHEMA: Final = 1
@@ -228,11 +228,23 @@ def summarize(*figures: Figures) -> Summary:
     total = added_up("", figures)
     tasks = [_task(name, stats) for name, stats in total.tasks.items()]
     tasks = sorted((task for task in tasks if task.count or task.errors), key=lambda task: (-task.max, task.name))
+    return _summary(tasks, tuple(app.app for app in figures), total.since, total.updated)
+
+
+def only(summary: Summary, wanted: Callable[[str], bool]) -> Summary:
+    """The summary of those tasks of *summary* whose names are *wanted*."""
+    tasks = [task for task in summary.tasks if wanted(task.name)]
+    return _summary(tasks, summary.apps, summary.since, summary.updated)
+
+
+def _summary(
+    tasks: Sequence[TaskSummary], apps: tuple[str, ...], since: float | None, updated: float | None
+) -> Summary:
     args, kwargs = [task.args for task in tasks], [task.kwargs for task in tasks]
     return Summary(
-        apps=tuple(app.app for app in figures),
-        since=total.since,
-        updated=total.updated,
+        apps=apps,
+        since=since,
+        updated=updated,
         total_tasks=sum(task.count for task in tasks),
         max_args_size=max((part.max for part in args), default=0),
         max_kwargs_size=max((part.max for part in kwargs), default=0),

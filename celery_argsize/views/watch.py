@@ -7,14 +7,14 @@ Pure: summaries go in; a view for rich to paint, and lines, come out. Reading, w
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from celery_argsize.figures.summary import summarize
+from celery_argsize.figures.summary import only, summarize
 from celery_argsize.words import counted, printable, shorten, when, width
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ class History:
 
     def view(self, figures: Iterable[Figures], now: float) -> View:
         """What to show of *figures*: the tasks that have *name_filter* in their names. *now* is as for ``add``."""
-        summary = summarize(*figures)
-        summary = replace(summary, tasks=tuple(task for task in summary.tasks if self._name_filter in task.name))
+        summary = only(summarize(*figures), lambda name: self._name_filter in name)
         return View(self._where, summary, self.add(summary, now), self._name_filter)
 
     def add(self, summary: Summary, now: float) -> list[Row]:

@@ -9,6 +9,7 @@ from support.simulate import fresh_app, observe
 
 from celery_argsize.advice.adviser import advise
 from celery_argsize.figures.counters import OTHER
+from celery_argsize.figures.summary import only
 from celery_argsize.views.advice_text import advice_text
 from celery_argsize.views.report import report_json, report_text
 
@@ -63,3 +64,10 @@ def test_what_would_harm_them_is_not_advised_for_all_tasks() -> None:
     advice = advice_on(a=CUT, **{OTHER: HUGE})
     assert (advice.verdict, [*advice.per_task]) == ("apply_only", ["a"])
     assert advice_on(**{OTHER: HUGE}).verdict == "too_few"
+
+
+def test_the_summary_of_some_tasks_adds_up_these_alone() -> None:
+    summary = only(observe(fresh_app(), {"scan": [CUT] * 3, "insert": [SMALL]}), lambda name: name == "insert")
+    assert (summary.total_tasks, summary.max_args_size, summary.truncated_tasks) == (1, 3, 0)
+    assert summary.largest_task is not None
+    assert summary.largest_task.name == "insert"
