@@ -1,6 +1,6 @@
-"""Limits for one task: the lowest that keep its reprs whole, whether the broker takes them, and what they cost.
+"""Limits for one task: the lowest that keep its reprs whole, why they will not do, and what they cost.
 
-Pure. ``adviser`` chooses among these plans. How fast this machine makes reprs is measured in ``publish_cost``.
+Pure. ``adviser`` chooses among these plans. ``publish_cost`` measures how fast this machine makes reprs.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from celery_argsize.measuring.cuts import DEFAULT_LEVELS, DEFAULT_LIMIT
 from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from celery_argsize.figures.summary import PartSummary, TaskSummary
 
-#: Limits for brokers whose headers must fit a frame. The guide's tiers are above the frame, these below it.
+#: Round limits for brokers whose headers must fit a frame; the guide's tiers exceed it.
 FRAME_LIMITS: Final = (DEFAULT_LIMIT, 16 * 1024, 64 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
 class ReprSpeed:
-    """Seconds that Celery's saferepr takes for each piece of a repr, on one machine."""
+    """Seconds that Celery's saferepr takes for each piece of a repr."""
 
     member: float
-    """A number or a short text, and the separator behind it."""
+    """A number or a short text, with its separator."""
     key: float
-    """The key of a dict item."""
     container: float
     chain_step: float
     """See ``Cuts.chain_steps``."""
@@ -41,7 +42,7 @@ class Plan:
 
     limits: ReprLimits
     problems: tuple[str, ...]
-    """Why they will not do; empty if they will."""
+    """Why they will not do, if so."""
     cost: Cost
 
 
@@ -53,74 +54,69 @@ class Planner:
     days: float
     """The period that the figures are from; 0 if not known."""
     max_publish_seconds: float
-    """What limits may add to the publish of a truncated message, on average; ten times that for the largest."""
+    """As ``advise`` takes it."""
     repr_speed: ReprSpeed | None
-    """Without it, time is left out of account."""
 
     def no_limit(self, parts: dict[str, PartSummary]) -> str:
         """Why there is no plan."""
         needs = " and ".join(f"{part.need.max:,} ({name})" for name, part in parts.items())
-        if self.broker.headers_max is None:
-            return f"whole reprs take up to {needs} characters, over the highest tier, {TIERS[-1].limit:,}"
-        return (
-            f"whole reprs take up to {needs} characters, and all headers of a message must fit "
-            f"{self.broker.headers_max:,} bytes ({self.broker.source})"
-        )
+        most = f"over the highest tier, {TIERS[-1].limit:,}"
+        if self.broker.headers_max is not None:
+            frame = f"{self.broker.headers_max:,} bytes ({self.broker.source})"
+            most = f"and all headers of a message must fit {frame}"
+        return f"whole reprs take up to {needs} characters, {most}"
 
     def plan(self, task: TaskSummary, parts: dict[str, PartSummary], needs: dict[str, int]) -> Plan | None:
-        """The lowest limits that leave *needs* characters of each part; ``None`` if no limits do."""
+        """The lowest limits that leave *needs* characters of each part, if any do."""
         fitting = self._fitting(parts, needs)
         if fitting is None:
             return None
-        # the default, unless something was cut by depth, or would be once it is not cut by size
         levels = max(DEFAULT_LEVELS, *(part.need.levels for part in parts.values()))
         limits = ReprLimits(levels=levels, **fitting)
         cost = self._cost(task, parts, limits)
         return Plan(limits, tuple(self._problems(task, parts, limits, cost)), cost)
 
     def _fitting(self, parts: dict[str, PartSummary], needs: dict[str, int]) -> dict[str, int] | None:
-        """Limits that the broker takes; ``None`` if it takes none so high."""
-        if self.broker.headers_max is None:
-            steps = (DEFAULT_LIMIT, *(tier.limit for tier in TIERS))
-            limits = {name: next((step for step in steps if need <= step), 0) for name, need in needs.items()}
-            return limits if all(limits.values()) else None
+        """Limits that the broker takes, if it takes any so high."""
+        in_frame = self.broker.headers_max is not None
+        steps = FRAME_LIMITS if in_frame else (DEFAULT_LIMIT, *(tier.limit for tier in TIERS))
+        round_limits = {name: next((step for step in steps if need <= step), 0) for name, need in needs.items()}
+        if not in_frame:
+            return round_limits if all(round_limits.values()) else None
         tight = {name: max(DEFAULT_LIMIT, math.ceil(need / 1024) * 1024) for name, need in needs.items()}
-        loose = {
-            name: next((step for step in FRAME_LIMITS if need <= step), tight[name]) for name, need in needs.items()
-        }
+        loose = {name: limit or tight[name] for name, limit in round_limits.items()}
         density = {name: bytes_per_char(part) for name, part in parts.items()}
         return next((limits for limits in (loose, tight) if self.fits_frame(limits, density)), None)
 
     def fits_frame(self, limits: dict[str, int], density: dict[str, float]) -> bool:
         """Whether reprs as long as *limits* fit the headers of one message.
 
-        *density*: bytes a character, by part. A part that is not in *limits* keeps the default limit.
+        *density*: bytes a character, by part. A part without a limit keeps the default.
         """
         if self.broker.headers_max is None:
             return True
-        # a character takes up to 4 bytes in UTF-8; of parts that are raised, the most that was seen
+        # a character takes up to 4 bytes in UTF-8
         taken = sum(limits[name] * density[name] if name in limits else DEFAULT_LIMIT * 4 for name in PARTS)
         return taken + OTHER_HEADERS <= self.broker.headers_max
 
-    def _problems(self, task: TaskSummary, parts: dict[str, PartSummary], limits: ReprLimits, cost: Cost) -> list[str]:
-        broker, problems = self.broker, []
+    def _problems(
+        self, task: TaskSummary, parts: dict[str, PartSummary], limits: ReprLimits, cost: Cost
+    ) -> Iterator[str]:
         extra = sum(min(getattr(limits, name), part.need.max) * self._carried(part)[0] for name, part in parts.items())
-        largest = broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes) + extra
-        if broker.message_max is not None and largest > broker.message_max:
-            problems.append(
-                f"the largest message would take about {largest:,.0f} bytes, and the broker takes "
-                f"{broker.message_max:,} ({broker.source})"
-            )
+        largest = self.broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes) + extra
+        most = self.broker.message_max
+        if most is not None and largest > most:
+            takes = f"the broker takes {most:,} ({self.broker.source})"
+            yield f"the largest message would take about {largest:,.0f} bytes, and {takes}"
         mean = ("on average", cost.publish_seconds or 0.0, self.max_publish_seconds)
-        most = ("for the largest", cost.publish_seconds_max or 0.0, 10 * self.max_publish_seconds)
-        for which, seconds, limit in (mean, most):
+        worst = ("for the largest", cost.publish_seconds_max or 0.0, 10 * self.max_publish_seconds)
+        for which, seconds, limit in (mean, worst):
             if seconds > limit:
-                ms = f"{seconds * 1000:,.0f} ms longer {which}, over {limit * 1000:,.0f} ms"
-                return [*problems, f"a publish would take {ms}"]
-        return problems
+                yield f"a publish would take {seconds * 1000:,.0f} ms longer {which}, over {limit * 1000:,.0f} ms"
+                return
 
     def _carried(self, part: PartSummary) -> tuple[float, float]:
-        """Bytes that the broker carries for a character of a whole repr, and for all cut reprs that were sent."""
+        """Bytes that a character of a whole repr takes in the broker, and all the cut reprs."""
         cuts, need = part.cuts, max(1, part.cuts.need)
         if self.broker.carries in {"json", "base64"}:
             growth = 4 / 3 if self.broker.carries == "base64" else 1.0
@@ -150,10 +146,10 @@ class Planner:
 
 
 def _slower(part: PartSummary, need: float, limit: int, speed: ReprSpeed) -> float:
-    """Seconds that a repr of *need* characters takes longer under *limit* than under Celery's default.
+    """Seconds that a repr of *need* characters takes longer under *limit* than under the default.
 
-    It is taken to be made like all truncated ones together. Its pieces grow with its length, and the steps between its
-    containers with the square of that.
+    It is taken to be made like all truncated ones together. Its pieces grow with its length, the steps
+    between its containers with the square of that.
     """
     cuts = part.cuts
     if not cuts.need:
@@ -174,5 +170,5 @@ def _chars_sent(part: PartSummary, limit: int) -> float:
 
 
 def bytes_per_char(part: PartSummary) -> float:
-    """Bytes in UTF-8 that a character of this part takes, the most that was seen: such a part may fill the limit."""
+    """UTF-8 bytes that a character of *part* takes, the most that was seen."""
     return max(1.0, part.max_density / 1000)
