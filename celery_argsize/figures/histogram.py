@@ -1,7 +1,4 @@
-"""Histograms as the counters have them: buckets by their upper bound, and percentiles that are never too low.
-
-Pure, and about any number that is kept in buckets: sizes in characters or bytes, and needs.
-"""
+"""Histograms as counters have them, and percentiles that are never too low. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def buckets(prefix: str, counts: Mapping[str, int]) -> list[tuple[float, int]]:
-    """The buckets among *counts* whose name begins with *prefix*: (upper bound, number), rising."""
+    """The buckets in *counts* under *prefix*: (upper bound, number), rising."""
     filled = ((name[len(prefix) :], number) for name, number in counts.items() if name.startswith(prefix))
     return sorted((float(bound.replace("+Inf", "inf")), number) for bound, number in filled)
 
@@ -24,7 +21,7 @@ def label(bound: float) -> str:
 
 
 def quantile(histogram: Sequence[tuple[float, int]], share: float, largest: int) -> int:
-    """The bound of the bucket in which the *share* quantile lies (nearest rank), but never above *largest*."""
+    """The bound of the bucket of the *share* quantile (nearest rank), never above *largest*."""
     rank = math.ceil(share * sum(number for _, number in histogram))
     for bound, number in histogram:
         rank -= number
