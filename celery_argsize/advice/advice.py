@@ -1,4 +1,4 @@
-"""Advice on truncated reprs: what to do, what that cures and costs. And the size guide's rule of thumb.
+"""Advice on truncated reprs, and the size guide's rule of thumb.
 
 Pure data. ``adviser.advise`` makes it, ``views.advice_text`` shows it.
 """
@@ -52,9 +52,9 @@ class Cost:
     publish_seconds: float | None
     """How much longer a truncated message's publish takes, on average; ``None`` if not measured."""
     publish_seconds_max: float | None
-    """How much longer the publish of the largest message takes."""
+    """That of the largest message."""
     count: int
-    """Truncated reprs that this was worked out from."""
+    """Truncated reprs that this is worked out from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,6 @@ class PartAdvice:
     """What would keep one part whole."""
 
     part: str
-    """``args`` or ``kwargs``."""
     truncated: int
     truncated_by: Mapping[str, int]
     """By cause: ``size``, ``depth``, ``both``."""
@@ -70,7 +69,6 @@ class PartAdvice:
     """Characters that the largest whole repr takes."""
     need_p99: int
     levels: int
-    """Levels that the deepest takes."""
     limit: int | None
     """The limit advised, or the least that would do; ``None`` if none does."""
     cured: int
@@ -88,11 +86,11 @@ class TaskAdvice:
     count: int
     """Runs seen."""
     truncated: int
-    """Runs with a truncated part."""
+    """Of these."""
     verdict: Verdict
     reasons: tuple[str, ...]
     parts: tuple[PartAdvice, ...]
-    """The parts that were truncated."""
+    """Those that were truncated."""
     limits: ReprLimits | None
     """The limits advised, if any."""
     cost: Cost | None
@@ -113,7 +111,7 @@ class TaskAdvice:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do about an app's truncated reprs."""
+    """What to do about an app's truncated reprs, from what ``Summary`` has."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -128,11 +126,9 @@ class Advice:
     celery_version: str
     """That of the producers; empty if not known."""
     total_tasks: int
-    """Runs seen, of all tasks."""
+    """Runs seen."""
     since: float | None
-    """When counting began, in seconds since the epoch."""
     updated: float | None
-    """When the newest figures were written."""
 
     @property
     def truncated(self) -> int:
@@ -159,7 +155,7 @@ class Advice:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Python to paste where tasks are sent from; empty if no limit is to be raised."""
+        """Python to paste; empty if no limit is to be raised."""
         if self.limits is not None:
             return app_lines(self.limits)
         return task_lines(self.per_task) if self.per_task else ()

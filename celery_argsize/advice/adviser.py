@@ -65,14 +65,15 @@ def advise(  # noqa: PLR0913 - two things to know, three to tune
 ) -> Advice:
     """What to do about the truncated reprs in *summary*.
 
-    *broker* is a kombu transport's name or a URL, *celery_version* that of the producers; without the
-    latter, levels count as fixed, as before Celery 5.7. Tasks with fewer than *min_runs* runs get no
-    advice. Without *repr_speed*, *max_publish_seconds* is not looked at.
+    *broker*: a kombu transport's name or a URL. *celery_version*: that of the producers; the default
+    is one before 5.7. Tasks with fewer than *min_runs* runs get no advice. Without *repr_speed*,
+    *max_publish_seconds* is not looked at.
     """
-    planner = Planner(broker_of(broker), _days(summary), max_publish_seconds, repr_speed)
-    tasks = [_task_advice(task, planner, min_runs) for task in summary.tasks if task.truncated]
+    version = celery_version or ""
+    planner = Planner(broker_of(broker), version, _days(summary), min_runs, max_publish_seconds, repr_speed)
+    tasks = [_task_advice(task, planner) for task in summary.tasks if task.truncated]
     tasks.sort(key=lambda task: (-task.truncated, task.name))
-    verdict, reasons, limits = _app_verdict(tasks, summary, planner, celery_version or "", min_runs)
+    verdict, reasons, limits = _app_verdict(tasks, summary, planner)
     thumb = recommend(summary)
     return Advice(
         verdict=verdict,
@@ -82,21 +83,21 @@ def advise(  # noqa: PLR0913 - two things to know, three to tune
         limits=limits,
         tasks=tuple(_in_app(task, verdict) for task in tasks),
         broker=planner.broker,
-        celery_version=celery_version or "",
+        celery_version=version,
         total_tasks=summary.total_tasks,
         since=summary.since,
         updated=summary.updated,
     )
 
 
-def _task_advice(task: TaskSummary, planner: Planner, min_runs: int) -> TaskAdvice:
+def _task_advice(task: TaskSummary, planner: Planner) -> TaskAdvice:
     """Limits for all reprs of *task*, else for all but the largest 1 %, else something else."""
     parts = {name: getattr(task, name) for name in PARTS if getattr(task, name).truncated}
     for_all = planner.plan(task, parts, {name: part.need.max for name, part in parts.items()})
     for_most = planner.plan(task, parts, {name: part.need.p99 for name, part in parts.items()})
     chosen = next((plan for plan in (for_all, for_most) if plan and not plan.problems), None)
     problems = for_all.problems if for_all else (planner.no_limit(parts),)
-    verdict, reasons = _verdict(task, parts, chosen, problems, min_runs)
+    verdict, reasons = _verdict(task, chosen, problems, planner.min_runs)
     shown = chosen or for_all
     return TaskAdvice(
         name=task.name,
@@ -128,14 +129,14 @@ def _lines(task: str, verdict: Verdict, chosen: Plan | None, parts: Iterable[str
 
 
 def _verdict(
-    task: TaskSummary, parts: dict[str, PartSummary], chosen: Plan | None, problems: Sequence[str], min_runs: int
+    task: TaskSummary, chosen: Plan | None, problems: Sequence[str], min_runs: int
 ) -> tuple[Verdict, list[str]]:
     """The verdict on a task, and why. *problems*: of limits for all its reprs."""
-    lost = sum(part.truncated - part.cuts.count for part in parts.values())
+    lost = sum(part.truncated - part.cuts.count for part in (task.args, task.kwargs))
     reasons = [f"{lost:,} of its truncated reprs could not be measured, and are not counted as cured"] if lost else []
     if task.count < min_runs:
         return "too_few", [f"seen {task.count:,} times; from {min_runs:,} on there is advice", *reasons]
-    largest = max(part.max for part in parts.values())
+    largest = max(part.max for part in (task.args, task.kwargs) if part.truncated)
     burden = f"its arguments are up to {largest:,} characters, a burden for broker and worker in any case"
     if chosen:
         if problems:
@@ -175,32 +176,31 @@ def _cured(part: PartSummary, limit: int | None) -> int:
 
 
 def _app_verdict(
-    tasks: list[TaskAdvice], summary: Summary, planner: Planner, celery_version: str, min_runs: int
+    tasks: list[TaskAdvice], summary: Summary, planner: Planner
 ) -> tuple[Verdict, list[str], ReprLimits | None]:
     """The verdict on the app, why, and the limits."""
     good = [task for task in tasks if task.limits is not None]
     bad = [task for task in tasks if task.verdict in {"pass_reference", "short_argsrepr"}]
     if not good and not bad:
-        if tasks or summary.total_tasks < min_runs:
-            return "too_few", [f"no truncated task was seen {min_runs:,} times"], None
+        if tasks or summary.total_tasks < planner.min_runs:
+            return "too_few", [f"no truncated task was seen {planner.min_runs:,} times"], None
         return "nothing", [f"none of {summary.total_tasks:,} runs had a truncated repr"], None
     if not good:
         verdict: Verdict = next((task.verdict for task in bad if task.name != OTHER), "too_few")
         return verdict, ["no limit is advised for any of the tasks; see each"], None
     limits = highest([task.limits for task in good if task.limits])
     against = [f"for all tasks, the limits would harm {', '.join(task.name for task in bad)}"] if bad else []
-    against += _risks(limits, tasks, summary, planner, celery_version)
+    against += _risks(limits, tasks, summary, planner)
     if not against:
         return "apply", [], limits
     return "apply_only" if any(task.name != OTHER for task in good) else "too_few", against, None
 
 
-def _risks(
-    limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planner: Planner, celery_version: str
-) -> list[str]:
+def _risks(limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planner: Planner) -> list[str]:
     """What speaks against *limits* for all tasks, even if they do for each by itself."""
     risks = []
-    if limits.levels != DEFAULT_LEVELS and [*map(int, re.findall(r"\d+", celery_version)[:2])] < LEVELS_SINCE:
+    version = [*map(int, re.findall(r"\d+", planner.celery_version)[:2])]
+    if limits.levels != DEFAULT_LEVELS and version < LEVELS_SINCE:
         nested = f"arguments are nested {limits.levels} levels deep"
         risks.append(f"{nested}, and before Celery 5.7 only single tasks can show more than {DEFAULT_LEVELS}")
     density = {name: max(bytes_per_char(getattr(task, name)) for task in summary.tasks) for name in PARTS}
@@ -228,9 +228,10 @@ def _in_app(task: TaskAdvice, app_verdict: Verdict) -> TaskAdvice:
 
 
 def _against_the_guide(broker: Broker, tier: int | None) -> str:
-    if tier is None or broker.headers_max is None or tier + OTHER_HEADERS <= broker.headers_max:
+    most = broker.headers_max
+    if tier is None or most is None or tier + OTHER_HEADERS <= most:
         return ""
-    harm = f"it lets headers grow over the {broker.headers_max:,} bytes that the broker takes"
+    harm = f"it lets headers grow over the {most:,} bytes that the broker takes"
     return f"{harm}, which closes the producer's connection ({broker.source})"
 
 

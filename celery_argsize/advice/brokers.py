@@ -49,11 +49,8 @@ class Broker:
         return size * {"utf8": 1.0, "json": 4 / 3, "base64": 16 / 9}[self.carries or "utf8"]
 
 
-#: The brokers' defaults, from their own documentation: RabbitMQ, "Configuration" (8 bytes go around a
-#: frame, and AMQP 0-9-1, 4.2.6, wants all headers in one; before RabbitMQ 4 a message took 128 MiB);
-#: Redis, "Strings"; AWS, "Amazon SQS message quotas" (since August 2025); Microsoft, "Service Bus
-#: quotas" and "Scalability and performance targets for Queue Storage"; Google, "Pub/Sub quotas and
-#: limits"; librdkafka, CONFIGURATION.md; MongoDB, "MongoDB limits".
+#: The defaults in the brokers' own documentation. RabbitMQ: 8 bytes go around a frame, and AMQP 0-9-1,
+#: 4.2.6, wants all headers in one; before version 4 a message took 128 MiB. SQS: since August 2025.
 _TABLE: Final = (
     Broker("amqp", "utf8", 131_064, 16 * MIB, "RabbitMQ's defaults: frame_max 131,072, max_message_size 16 MiB"),
     Broker("redis", "json", None, 512 * MIB, "Redis: proto-max-bulk-len 512 MB"),

@@ -1,4 +1,4 @@
-"""Are the limits in force where messages come from? Compares what messages show with what is wanted.
+"""Are the limits in force where messages come from?
 
 Pure. Sightings (``figures.origins``) and wanted limits in, findings out.
 """
@@ -27,7 +27,6 @@ class Finding:
 
     task: str
     part: str
-    """``args`` or ``kwargs``."""
     agrees: bool
     """Whether the wanted limits give this."""
     text: str
@@ -41,9 +40,9 @@ class HostCheck:
 
     host: str
     seen: float
-    """When its last message was, in seconds since the epoch."""
+    """When its last message was."""
     findings: tuple[Finding, ...]
-    """The newest first."""
+    """Newest first."""
 
     @property
     def verdict(self) -> Verdict:

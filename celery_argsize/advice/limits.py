@@ -1,7 +1,7 @@
-"""Sets limits on an app: for all its tasks, or for single ones, so that only these pay for it.
+"""Sets limits on an app: for all its tasks, or for single ones.
 
-A message is made by the function in ``app.amqp.task_protocols`` for protocol 2, however a task is sent.
-``set_repr_limits`` replaces that by one that calls it. docs/advice.md says why not elsewhere.
+However a task is sent, a function in ``app.amqp.task_protocols`` makes its message. ``set_repr_limits``
+wraps that. docs/advice.md says why not elsewhere.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class _TaskReprs:
         self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
     ) -> Any:
         if limits := self.limits.get(name):
-            if options.get("argsrepr") is None:
-                options["argsrepr"] = saferepr(args or (), limits.args, maxlevels=limits.levels)
-            if options.get("kwargsrepr") is None:
-                options["kwargsrepr"] = saferepr(kwargs or {}, limits.kwargs, maxlevels=limits.levels)
+            parts = (("argsrepr", args or (), limits.args), ("kwargsrepr", kwargs or {}, limits.kwargs))
+            for option, part, limit in parts:
+                if options.get(option) is None:
+                    options[option] = saferepr(part, limit, maxlevels=limits.levels)
         return self.make(task_id, name, args, kwargs, *rest, **options)
 
 

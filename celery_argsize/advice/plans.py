@@ -1,6 +1,6 @@
-"""Limits for one task: the lowest that keep its reprs whole, why they will not do, and what they cost.
+"""Limits for one task: the lowest that keep its reprs whole, and what they cost.
 
-Pure. ``adviser`` chooses among these plans. ``publish_cost`` measures how fast this machine makes reprs.
+Pure. ``adviser`` chooses among these plans.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Plans limits for a broker."""
+    """Plans limits for a broker. ``advise`` explains its fields."""
 
     broker: Broker
+    celery_version: str
     days: float
     """The period that the figures are from; 0 if not known."""
+    min_runs: int
     max_publish_seconds: float
-    """As ``advise`` takes it."""
     repr_speed: ReprSpeed | None
 
     def no_limit(self, parts: dict[str, PartSummary]) -> str:
@@ -96,7 +97,8 @@ class Planner:
         if self.broker.headers_max is None:
             return True
         # a character takes up to 4 bytes in UTF-8
-        taken = sum(limits[name] * density[name] if name in limits else DEFAULT_LIMIT * 4 for name in PARTS)
+        default = DEFAULT_LIMIT * 4
+        taken = sum(limits[name] * density[name] if name in limits else default for name in PARTS)
         return taken + OTHER_HEADERS <= self.broker.headers_max
 
     def _problems(
@@ -116,7 +118,7 @@ class Planner:
                 return
 
     def _carried(self, part: PartSummary) -> tuple[float, float]:
-        """Bytes that a character of a whole repr takes in the broker, and all the cut reprs."""
+        """Bytes in the broker of a character of a whole repr, and of all cut reprs."""
         cuts, need = part.cuts, max(1, part.cuts.need)
         if self.broker.carries in {"json", "base64"}:
             growth = 4 / 3 if self.broker.carries == "base64" else 1.0
@@ -148,8 +150,7 @@ class Planner:
 def _slower(part: PartSummary, need: float, limit: int, speed: ReprSpeed) -> float:
     """Seconds that a repr of *need* characters takes longer under *limit* than under the default.
 
-    It is taken to be made like all truncated ones together. Its pieces grow with its length, the steps
-    between its containers with the square of that.
+    Pieces grow with its length, chain steps with the square of that.
     """
     cuts = part.cuts
     if not cuts.need:

@@ -1,7 +1,6 @@
-"""How fast Celery's saferepr is on this machine; ``plans`` works out what a publish costs from that.
+"""How fast Celery's saferepr is on this machine; ``plans`` works out the cost of a publish.
 
-A repr costs what its members, dict items, containers, steps between containers, and bytes do. Checked
-with 50 kinds of arguments: benchmarks/ADVICE.md.
+Checked with 50 kinds of arguments: benchmarks/ADVICE.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A Redis Cluster, over one connection: to the node that has the slot of the key.
 
-The client of redis-py connects as soon as it is made, and to each node: too many for a worker that promises one.
+redis-py's own client connects as soon as it is made, and to each node.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class ClusterClient:
         try:
             return call(self._connect(key))
         except exceptions.ResponseError as exc:
-            if not isinstance(exc, exceptions.MovedError) and not str(exc).startswith("MOVED "):  # so in redis-py 5.0
+            moved = isinstance(exc, exceptions.MovedError) or str(exc).startswith("MOVED ")  # redis-py 5.0
+            if not moved:
                 raise
             self.close()  # the node has not run it
             return call(self._connect(key))

@@ -1,6 +1,6 @@
-"""Connects to a Redis server, to the primary that sentinels name, or to a cluster; explains its errors.
+"""Connects to a Redis server, a sentinels' primary or a cluster, and explains its errors.
 
-``redis_url`` works out what a URL says; ``stores.redis`` what is kept in Redis.
+``redis_url`` reads URLs; ``stores.redis`` says what is kept in Redis.
 """
 
 from __future__ import annotations
@@ -42,15 +42,14 @@ _Sentinel: Final[Any] = sentinel.Sentinel
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_SETTINGS: Final = ("ssl_cert_reqs", "ssl_check_hostname", *_TLS_FILES)
 #: Options of an app that are not for a connection.
-_POOL_OPTIONS: Final = ("max_connections", "timeout")
+_POOL_OPTIONS: Final = {"connection_class", "max_connections", "timeout"}
 _SENTINEL_OPTIONS: Final = ("master_name", "min_other_sentinels", "sentinel_kwargs")
 
 
 def connect(settings: Settings) -> Client:
     """A client for the Redis of *settings*, which opens one connection when it is first used.
 
-    It waits at most ``TIMEOUT`` seconds, and never sends anything twice. A connection that was closed
-    while idle is replaced without an error.
+    It never sends anything twice. A connection that was closed while idle is replaced.
 
     Raises:
         ConfigError: the URL, or an option, cannot work.
@@ -68,7 +67,7 @@ def connect(settings: Settings) -> Client:
 
 
 def _options(settings: Settings, place: RedisPlace) -> dict[str, Any]:
-    """Options for redis-py: the URL's before the settings', before the app's, before the defaults."""
+    """Options for redis-py, from the defaults, the app, the settings and the URL; the last counts."""
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
@@ -109,8 +108,8 @@ def _check_files(settings: Settings, options: dict[str, Any]) -> None:
 def _client(settings: Settings, place: RedisPlace, options: dict[str, Any]) -> Client:
     for_sentinels: dict[str, Any] = {name: options.pop(name) for name in _SENTINEL_OPTIONS if name in options}
     # refuses unknown options now, not when it connects
-    of_connection = {key: value for key, value in options.items() if key not in {"connection_class", *_POOL_OPTIONS}}
-    options.get("connection_class", redis.Connection)(**of_connection)
+    names = options.keys() - _POOL_OPTIONS
+    options.get("connection_class", redis.Connection)(**{name: options[name] for name in names})
     if place.kind == "server":
         return redis.Redis(connection_pool=redis.ConnectionPool(**options))
     hosts = [(each.get("host", "localhost"), each["port"]) for each in map(_parse_url, place.urls)]
@@ -134,8 +133,8 @@ def _sentinel_client(
     shared = ("socket_timeout", "socket_connect_timeout", "client_name", "retry")
     of_sentinels = {key: options[key] for key in shared if key in options}
     of_sentinels.update(for_sentinels.get("sentinel_kwargs") or {})
-    signing_in = {key: for_sentinels.get(f"sentinel_{key}") for key in ("username", "password")}
-    of_sentinels.update({key: value for key, value in signing_in.items() if value is not None})
+    for key in for_sentinels.keys() & {"sentinel_username", "sentinel_password"}:
+        of_sentinels[key.removeprefix("sentinel_")] = for_sentinels[key]
     if "sentinel_ssl" in for_sentinels:
         tls = for_sentinels["sentinel_ssl"].lower() in {"1", "true", "yes", "on"}
     else:  # as for the primary, unless the app says more
@@ -144,8 +143,8 @@ def _sentinel_client(
         of_sentinels = {key: value for key, value in options.items() if key.startswith("ssl_")} | of_sentinels
         _complete_tls(of_sentinels)
     others = int(for_sentinels.get("min_other_sentinels", 0))
-    client: redis.Redis = _Sentinel(hosts, others, sentinel_kwargs=of_sentinels, **options).master_for(name)
-    return client
+    sentinels = _Sentinel(hosts, others, sentinel_kwargs=of_sentinels, **options)
+    return sentinels.master_for(name)  # type: ignore[no-any-return]
 
 
 def disconnect(client: Client) -> None:
@@ -194,7 +193,7 @@ _FIXES: Final = (
     ("called without any password|no password is set", "it has no password; take it out of the URL"),
     ("AuthenticationError|NOAUTH|WRONGPASS", "it wants a user name and password other than the URL's"),
     ("certificate has expired", "its certificate has expired; renew that"),
-    ("not yet valid", "its certificate is not valid yet; are both clocks right?"),
+    ("not yet valid", "its certificate is not valid yet; are the clocks right?"),
     (
         "(?i)(hostname|ip address) mismatch|doesn't match",
         "its certificate is for another host name; use that, or set redis_ssl_check_hostname to false",

@@ -68,7 +68,6 @@ class RedisStore:
 
     @cached_property
     def _scripts(self) -> dict[str, Any]:
-        """The Lua scripts by name."""
         return {name: self._client.register_script(_lua(name)) for name in ("apply", "origins", "read", "reset")}
 
     def prepare(self) -> None:
@@ -107,7 +106,7 @@ class RedisStore:
         self._is_listed = True
 
     def _begin_anew(self) -> None:
-        """Have the next attempt connect, perhaps to a new primary, and list the app there."""
+        """Have the next attempt connect, perhaps to a new primary."""
         self._is_listed = False
         disconnect(self._client)
 
@@ -183,11 +182,7 @@ class RedisStore:
 
 
 class AppsStore(RedisStore):
-    """Reads the figures of all apps under a key prefix, over one connection.
-
-    Raises:
-        StoreError: they could not be read.
-    """
+    """Reads the figures of all apps under a key prefix, over one connection."""
 
     def names(self) -> list[str]:
         """The names of the apps."""
@@ -195,16 +190,12 @@ class AppsStore(RedisStore):
             return sorted(map(_text, self._client.smembers(f"{self._settings.key_prefix}:apps")))
 
     def read_each(self) -> list[Figures]:
-        """The figures of each app, in one round trip for each, and one more."""
+        """The figures of each app."""
         return [RedisStore(with_app(self._settings, name), self._client).read() for name in self.names()]
 
 
 def apps_in(settings: Settings) -> list[str]:
-    """Names of the apps that have figures under the key prefix of *settings*.
-
-    Raises:
-        StoreError: Redis could not be read.
-    """
+    """Names of the apps with figures in the Redis of *settings*, or a ``StoreError``."""
     with closing(AppsStore(settings)) as store:
         return store.names()
 
