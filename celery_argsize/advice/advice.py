@@ -72,7 +72,7 @@ class PartAdvice:
     limit: int | None
     """The limit advised, or the least that would do; ``None`` if none does."""
     cured: int
-    """How many of those truncated it leaves whole, at least."""
+    """How many it leaves whole, at least."""
     p99_limit: int | None
     """The limit for all but the largest 1 %, if that is lower."""
     p99_cured: int
@@ -80,19 +80,16 @@ class PartAdvice:
 
 @dataclass(frozen=True, slots=True)
 class TaskAdvice:
-    """What to do about one task."""
+    """What to do about one task; it counts runs."""
 
     name: str
     count: int
-    """Runs seen."""
     truncated: int
-    """Of these."""
     verdict: Verdict
     reasons: tuple[str, ...]
     parts: tuple[PartAdvice, ...]
     """Those that were truncated."""
     limits: ReprLimits | None
-    """The limits advised, if any."""
     cost: Cost | None
     """Of these limits, or of the least that would do."""
     lines: tuple[str, ...]
@@ -124,9 +121,7 @@ class Advice:
     """Those with truncated parts, most of them first."""
     broker: Broker
     celery_version: str
-    """That of the producers; empty if not known."""
     total_tasks: int
-    """Runs seen."""
     since: float | None
     updated: float | None
 

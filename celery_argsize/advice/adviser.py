@@ -34,20 +34,18 @@ if TYPE_CHECKING:
     from celery_argsize.advice.plans import ReprSpeed
     from celery_argsize.figures.summary import PartSummary, Summary, TaskSummary
 
+    _Verdict = tuple[Verdict, list[str]]  # and why
+
 #: Runs of a task that advice takes. If 30 need no more than a limit, fewer than 10 % of all do, with
 #: 95 % confidence (the rule of three).
 MIN_RUNS: Final = 30
-
 #: Seconds that limits may add to a truncated message's publish, on average; ten times that for the
 #: largest. A publish takes about 1 ms by itself, and a web request waits for it.
 MAX_PUBLISH_SECONDS: Final = 0.01
-
 #: Seconds from which figures are extrapolated to a day.
 MIN_SECONDS: Final = 600
-
-#: Characters of JSON from which a payload is a burden, whatever its repr: the guide's first tier.
+#: Characters of JSON from which a payload is a burden, whatever its repr.
 LARGE_PAYLOAD: Final = TIERS[0].limit
-
 #: The first Celery with the setting ``task_repr_maxlevels``.
 LEVELS_SINCE: Final = [5, 7]
 
@@ -128,21 +126,20 @@ def _lines(task: str, verdict: Verdict, chosen: Plan | None, parts: Iterable[str
     return app_lines(chosen.limits) if chosen and verdict == "apply" else ()
 
 
-def _verdict(
-    task: TaskSummary, chosen: Plan | None, problems: Sequence[str], min_runs: int
-) -> tuple[Verdict, list[str]]:
-    """The verdict on a task, and why. *problems*: of limits for all its reprs."""
+def _verdict(task: TaskSummary, chosen: Plan | None, problems: Sequence[str], min_runs: int) -> _Verdict:
+    """The verdict on a task. *problems*: of limits for all its reprs."""
     lost = sum(part.truncated - part.cuts.count for part in (task.args, task.kwargs))
-    reasons = [f"{lost:,} of its truncated reprs could not be measured, and are not counted as cured"] if lost else []
+    lost_text = f"{lost:,} of its truncated reprs could not be measured, and are not counted as cured"
+    reasons = [lost_text] if lost else []
     if task.count < min_runs:
         return "too_few", [f"seen {task.count:,} times; from {min_runs:,} on there is advice", *reasons]
     largest = max(part.max for part in (task.args, task.kwargs) if part.truncated)
-    burden = f"its arguments are up to {largest:,} characters, a burden for broker and worker in any case"
+    burden = f"its arguments are up to {largest:,} characters, a burden for broker and worker"
     if chosen:
         if problems:
             reasons.insert(0, f"the largest 1 % stay truncated: {problems[0]}")
         if largest > LARGE_PAYLOAD:
-            reasons.append(f"{burden}; a reference in their place would make the message small too")
+            reasons.append(f"{burden}; a reference would make the message small too")
         return "apply", reasons
     if largest > LARGE_PAYLOAD:
         return "pass_reference", [*problems, *reasons, burden]
@@ -179,7 +176,7 @@ def _app_verdict(
     tasks: list[TaskAdvice], summary: Summary, planner: Planner
 ) -> tuple[Verdict, list[str], ReprLimits | None]:
     """The verdict on the app, why, and the limits."""
-    good = [task for task in tasks if task.limits is not None]
+    good = [task for task in tasks if task.limits]
     bad = [task for task in tasks if task.verdict in {"pass_reference", "short_argsrepr"}]
     if not good and not bad:
         if tasks or summary.total_tasks < planner.min_runs:
@@ -203,15 +200,16 @@ def _risks(limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planne
     if limits.levels != DEFAULT_LEVELS and version < LEVELS_SINCE:
         nested = f"arguments are nested {limits.levels} levels deep"
         risks.append(f"{nested}, and before Celery 5.7 only single tasks can show more than {DEFAULT_LEVELS}")
-    density = {name: max(bytes_per_char(getattr(task, name)) for task in summary.tasks) for name in PARTS}
-    raised = {name: getattr(limits, name) for name in PARTS if getattr(limits, name) != DEFAULT_LIMIT}
+    parts = {name: [getattr(task, name) for task in summary.tasks] for name in PARTS}
+    density = {name: max(map(bytes_per_char, parts[name])) for name in PARTS}
+    both = {"args": limits.args, "kwargs": limits.kwargs}
+    raised = {name: limit for name, limit in both.items() if limit != DEFAULT_LIMIT}
     if not planner.fits_frame(raised, density):
         most = f"{planner.broker.headers_max:,} bytes ({planner.broker.source})"
         risks.append(f"with both parts as long as the limits, headers would not fit {most}")
-    rare = [task for task in tasks if task.verdict == "too_few"]
-    unsure = [task.name for task in rare if any(part.need_max > getattr(limits, part.part) for part in task.parts)]
-    if unsure:
-        risks.append(f"what the limits would do to {', '.join(unsure)} is not known yet")
+    for task in tasks:
+        if task.verdict == "too_few" and any(part.need_max > both[part.part] for part in task.parts):
+            risks.append(f"what the limits would do to {task.name} is not known yet")
     return risks
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
-
 #: Bytes set aside for a message's other headers. Celery's own take 400 to 700 (measured on RabbitMQ
 #: 3.10: an argsrepr of 130,500 passed, one of 130,700 did not); stamps and the caller's come on top.
 OTHER_HEADERS: Final = 4 * KIB
@@ -33,11 +32,6 @@ class Broker:
     """Bytes that a message may take; ``None`` if not known or not limited."""
     source: str = ""
     """Where the limits are from."""
-
-    @property
-    def known(self) -> bool:
-        """Whether what it takes is known."""
-        return self.carries is not None
 
     @property
     def body_max(self) -> int | None:
@@ -73,7 +67,7 @@ _ALIASES: Final = {
 
 
 def broker_of(name: str | None) -> Broker:
-    """The broker of a kombu transport's *name* or of a URL; not ``known`` if the table lacks it."""
+    """The broker of a kombu transport's *name* or of a URL, in the table or not."""
     scheme = (name or "unknown").partition("://")[0].partition("+")[0].strip().lower()
     return _BROKERS.get(_ALIASES.get(scheme, scheme)) or Broker(scheme, None)
 

@@ -1,4 +1,4 @@
-"""Are the limits in force where messages come from?
+"""Whether the limits are in force where messages come from.
 
 Pure. Sightings (``figures.origins``) and wanted limits in, findings out.
 """

@@ -23,7 +23,7 @@ _PROTOCOL = 2  # protocol 1 has no reprs
 
 
 class _TaskReprs:
-    """Makes messages with *make*, and longer reprs for some tasks."""
+    """Makes messages with *make*, with longer reprs for some tasks."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
@@ -60,11 +60,7 @@ def set_repr_limits(app: Celery, limits: Mapping[str, ReprLimits | int]) -> None
 
 
 def set_app_limits(app: Celery, limits: ReprLimits) -> None:
-    """Set limits for all tasks of *app*.
-
-    Raises:
-        ConfigError: a limit that cannot work.
-    """
+    """Set limits for all tasks of *app*; a ``ConfigError`` if one cannot work."""
     _check("app", limits)
     app.amqp.argsrepr_maxsize = limits.args
     app.amqp.kwargsrepr_maxsize = limits.kwargs

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
     from celery_argsize.figures.summary import PartSummary, TaskSummary
 
+    Parts = dict[str, PartSummary]
+
 #: Round limits for brokers whose headers must fit a frame; the guide's tiers exceed it.
 FRAME_LIMITS: Final = (DEFAULT_LIMIT, 16 * 1024, 64 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
 class ReprSpeed:
-    """Seconds that Celery's saferepr takes for each piece of a repr."""
+    """Seconds that Celery's saferepr takes for each piece of a repr: see ``Cuts``."""
 
     member: float
-    """A number or a short text, with its separator."""
     key: float
     container: float
     chain_step: float
-    """See ``Cuts.chain_steps``."""
     byte: float
 
 
@@ -58,7 +58,7 @@ class Planner:
     max_publish_seconds: float
     repr_speed: ReprSpeed | None
 
-    def no_limit(self, parts: dict[str, PartSummary]) -> str:
+    def no_limit(self, parts: Parts) -> str:
         """Why there is no plan."""
         needs = " and ".join(f"{part.need.max:,} ({name})" for name, part in parts.items())
         most = f"over the highest tier, {TIERS[-1].limit:,}"
@@ -67,7 +67,7 @@ class Planner:
             most = f"and all headers of a message must fit {frame}"
         return f"whole reprs take up to {needs} characters, {most}"
 
-    def plan(self, task: TaskSummary, parts: dict[str, PartSummary], needs: dict[str, int]) -> Plan | None:
+    def plan(self, task: TaskSummary, parts: Parts, needs: dict[str, int]) -> Plan | None:
         """The lowest limits that leave *needs* characters of each part, if any do."""
         fitting = self._fitting(parts, needs)
         if fitting is None:
@@ -77,7 +77,7 @@ class Planner:
         cost = self._cost(task, parts, limits)
         return Plan(limits, tuple(self._problems(task, parts, limits, cost)), cost)
 
-    def _fitting(self, parts: dict[str, PartSummary], needs: dict[str, int]) -> dict[str, int] | None:
+    def _fitting(self, parts: Parts, needs: dict[str, int]) -> dict[str, int] | None:
         """Limits that the broker takes, if it takes any so high."""
         in_frame = self.broker.headers_max is not None
         steps = FRAME_LIMITS if in_frame else (DEFAULT_LIMIT, *(tier.limit for tier in TIERS))
@@ -101,9 +101,7 @@ class Planner:
         taken = sum(limits[name] * density[name] if name in limits else default for name in PARTS)
         return taken + OTHER_HEADERS <= self.broker.headers_max
 
-    def _problems(
-        self, task: TaskSummary, parts: dict[str, PartSummary], limits: ReprLimits, cost: Cost
-    ) -> Iterator[str]:
+    def _problems(self, task: TaskSummary, parts: Parts, limits: ReprLimits, cost: Cost) -> Iterator[str]:
         extra = sum(min(getattr(limits, name), part.need.max) * self._carried(part)[0] for name, part in parts.items())
         largest = self.broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes) + extra
         most = self.broker.message_max
@@ -125,7 +123,7 @@ class Planner:
             return cuts.escaped / need * growth, cuts.sent_escaped * growth
         return cuts.bytes / need, float(cuts.sent_bytes)
 
-    def _cost(self, task: TaskSummary, parts: dict[str, PartSummary], limits: ReprLimits) -> Cost:
+    def _cost(self, task: TaskSummary, parts: Parts, limits: ReprLimits) -> Cost:
         extra, sent, slower, slowest = 0.0, 0.0, 0.0, 0.0
         for name, part in parts.items():
             limit = getattr(limits, name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from celery_argsize import settings as config
 from celery_argsize.errors import ConfigError, StoreError
-from celery_argsize.figures.counters import added_up
+from celery_argsize.figures.summary import added_up
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.worker import monitor as monitors
 
@@ -153,4 +153,4 @@ class Reader:
             StoreError: they could not be read.
         """
         found = self._each(fields)
-        return found[0] if len(found) == 1 else added_up("", found)
+        return found[0] if len(found) == 1 else added_up(found)

@@ -1,4 +1,4 @@
-"""What is kept of many measurements: counters that add up, maxima, and a few examples.
+"""What is kept of many measurements: counters that add up, histograms, maxima, a few examples.
 
 Pure. ``TaskStats`` has the figures of one task name, as flat dicts: in a worker, on the way to Redis, and
 as read from there. ``Tally`` has those of many names, ``Figures`` all of an app. ``summary`` makes them
@@ -7,6 +7,7 @@ readable; ``stores.fields`` writes them to Redis.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from celery_argsize.measuring.measurement import PARTS, is_large
 from celery_argsize.measuring.repr_shape import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from celery_argsize.measuring.measurement import Plain, PlainPart
     from celery_argsize.settings import Settings
@@ -268,13 +269,22 @@ class Figures:
     """Runs among these that are not in a store yet."""
 
 
-def added_up(app: str, figures: Iterable[Figures]) -> Figures:
-    """The figures of several apps as those of one called *app*."""
-    apps = [*figures]
-    total: dict[str, TaskStats] = {}
-    for single in apps:
-        for name, stats in single.tasks.items():
-            total.setdefault(name, TaskStats()).merge(stats)
-    since = min((single.since for single in apps if single.since is not None), default=None)
-    updated = max((single.updated for single in apps if single.updated is not None), default=None)
-    return Figures(app, total, since, updated, sum(single.flush_failures for single in apps))
+def buckets(prefix: str, counts: Mapping[str, int]) -> list[tuple[float, int]]:
+    """The buckets in *counts* under *prefix*: (upper bound, number), rising."""
+    filled = ((name[len(prefix) :], number) for name, number in counts.items() if name.startswith(prefix))
+    return sorted((float(bound.replace("+Inf", "inf")), number) for bound, number in filled)
+
+
+def label(bound: float) -> str:
+    """The name of a bucket: its inclusive upper bound, or ``+Inf``."""
+    return "+Inf" if math.isinf(bound) else str(int(bound))
+
+
+def quantile(histogram: Sequence[tuple[float, int]], share: float, largest: int) -> int:
+    """The bound of the bucket of the *share* quantile (nearest rank), never above *largest*."""
+    rank = math.ceil(share * sum(number for _, number in histogram))
+    for bound, number in histogram:
+        rank -= number
+        if rank <= 0:
+            return int(min(bound, largest))
+    return 0

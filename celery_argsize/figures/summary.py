@@ -9,13 +9,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.figures.counters import CUT_SUMS, OTHER, Extreme, Figures, TaskStats, added_up
-from celery_argsize.figures.histogram import buckets, label, quantile
+from celery_argsize.figures.counters import CUT_SUMS, OTHER, Extreme, Figures, TaskStats, buckets, label, quantile
 from celery_argsize.measuring.cuts import CUTS
 from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 #: Version of the JSON that ``Summary.to_json`` gives.
 JSON_SCHEMA: Final = 1
@@ -42,13 +41,12 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class CutBucket:
-    """Truncated parts whose need falls in one bucket."""
+    """Truncated parts whose need falls in one bucket, and their needs together."""
 
     bound: float
     """Inclusive, in characters; infinite for the last."""
     count: int
     need: int
-    """Of all of them."""
 
     @property
     def mean(self) -> float:
@@ -212,9 +210,21 @@ def _values(of: Any, *left_out: str) -> dict[str, Any]:
     return {field.name: getattr(of, field.name) for field in fields(of) if field.name not in left_out}
 
 
+def added_up(figures: Iterable[Figures]) -> Figures:
+    """The figures of several apps as those of one."""
+    apps = [*figures]
+    total: dict[str, TaskStats] = {}
+    for single in apps:
+        for name, stats in single.tasks.items():
+            total.setdefault(name, TaskStats()).merge(stats)
+    since = min((single.since for single in apps if single.since is not None), default=None)
+    updated = max((single.updated for single in apps if single.updated is not None), default=None)
+    return Figures("", total, since, updated, sum(single.flush_failures for single in apps))
+
+
 def summarize(*figures: Figures) -> Summary:
     """The summary of *figures*, of one app or of several."""
-    total = added_up("", figures)
+    total = added_up(figures)
     tasks = [_task(name, stats) for name, stats in total.tasks.items()]
     tasks = sorted((task for task in tasks if task.count or task.errors), key=lambda task: (-task.max, task.name))
     args, kwargs = [task.args for task in tasks], [task.kwargs for task in tasks]

@@ -58,8 +58,7 @@ class ClusterClient:
         try:
             return call(self._connect(key))
         except exceptions.ResponseError as exc:
-            moved = isinstance(exc, exceptions.MovedError) or str(exc).startswith("MOVED ")  # redis-py 5.0
-            if not moved:
+            if not isinstance(exc, exceptions.MovedError) and "MOVED " not in str(exc):  # in redis-py 5.0
                 raise
             self.close()  # the node has not run it
             return call(self._connect(key))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,10 +29,8 @@ if TYPE_CHECKING:
 
 #: Name of our connection in CLIENT LIST.
 CLIENT_NAME: Final = "celery-argsize"
-
 #: Seconds to wait for Redis, to connect and for each reply.
 TIMEOUT: Final = 5.0
-
 #: Without types in redis-py.
 _parse_url: Final[Callable[[str], dict[str, Any]]] = redis_connection.parse_url
 _Sentinel: Final[Any] = sentinel.Sentinel
@@ -155,13 +152,6 @@ def disconnect(client: Client) -> None:
         manager = getattr(client.connection_pool, "sentinel_manager", None)
         for server in manager.sentinels if manager else ():
             server.connection_pool.disconnect()
-
-
-def prepare() -> None:
-    """Import what connecting would import: see ``RedisStore.prepare``."""
-    "localhost".encode("idna")  # encodings.idna: resolving a host name takes it
-    metadata.version("redis")  # email.parser: redis-py tells Redis its version
-    import_module("secrets")  # a pool takes it, and those of a cluster are made late
 
 
 _CERTIFICATE: Final = "set redis_ssl_certfile and redis_ssl_keyfile"

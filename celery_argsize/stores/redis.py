@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import closing, contextmanager
 from functools import cached_property, lru_cache
-from importlib import resources
+from importlib import import_module, metadata, resources
 from typing import TYPE_CHECKING, Any, Final
 
 from redis import exceptions
@@ -19,7 +19,7 @@ from celery_argsize.figures.counters import OTHER, Figures
 from celery_argsize.figures.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
 from celery_argsize.settings import with_app
-from celery_argsize.stores.connection import connect, disconnect, explain, prepare
+from celery_argsize.stores.connection import connect, disconnect, explain
 from celery_argsize.stores.fields import ANY, from_hash, to_argv
 
 if TYPE_CHECKING:
@@ -31,16 +31,12 @@ if TYPE_CHECKING:
 
 #: Version of what is in Redis (docs/redis-schema.md).
 SCHEMA: Final = 1
-
 #: What apply.lua returns when the batch was the first of its app.
 FIRST: Final = 2
-
 #: Seconds for which a writer is remembered: how late a batch may be sent again.
 WRITER_TTL: Final = 24 * 60 * 60
-
 #: Seconds to wait for ``wait_replicas`` replicas to confirm a batch.
 WAIT_TIMEOUT: Final = 1.0
-
 #: Seconds for which a host is remembered after its last message, and how many hosts are.
 ORIGIN_TTL: Final = 7 * 24 * 60 * 60
 MAX_ORIGINS: Final = 1000
@@ -76,7 +72,9 @@ class RedisStore:
         A fork while a thread imports would leave that import locked in the child for ever.
         """
         assert self._scripts  # noqa: S101 - for its effect: the files are read
-        prepare()
+        "localhost".encode("idna")  # encodings.idna: resolving a host name takes it
+        metadata.version("redis")  # email.parser: redis-py tells Redis its version
+        import_module("secrets")  # a pool takes it, and a cluster's are made late
 
     def apply(self, batch: Batch, failed: int = 0) -> None:
         settings, base = self._settings, self._base
