@@ -41,20 +41,20 @@ class ReprLimits:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What limits cost beyond Celery's defaults."""
+    """What limits cost beyond Celery's defaults, for truncated messages, on average."""
 
     extra_bytes: float
-    """Bytes that a truncated message gets longer in the broker, on average."""
+    """In the broker."""
     extra_bytes_a_day: float | None
     """``None`` if the figures are from under ten minutes."""
     message_bytes: float
-    """About how many bytes a truncated message takes now, on average."""
+    """What a message takes now."""
     publish_seconds: float | None
-    """How much longer a truncated message's publish takes, on average; ``None`` if not measured."""
+    """What a publish takes longer; ``None`` if not measured."""
     publish_seconds_max: float | None
     """That of the largest message."""
     count: int
-    """Truncated reprs that this is worked out from."""
+    """Reprs that this is worked out from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,6 @@ class PartAdvice:
     part: str
     truncated: int
     truncated_by: Mapping[str, int]
-    """By cause: ``size``, ``depth``, ``both``."""
     need_max: int
     """Characters that the largest whole repr takes."""
     need_p99: int
@@ -118,7 +117,7 @@ class Advice:
     limits: ReprLimits | None
     """For all tasks, with the verdict ``apply``."""
     tasks: tuple[TaskAdvice, ...]
-    """Those with truncated parts, most of them first."""
+    """Those with truncated parts, worst first."""
     broker: Broker
     celery_version: str
     total_tasks: int
@@ -220,9 +219,8 @@ class Recommendation:
     limit: int
     """1.2 times the largest part, rounded down."""
     tier: int | None
-    """The limit of the guide's tier; ``None`` if none covers the largest part."""
+    """The guide's limit; ``None`` if no tier covers the largest part."""
     tier_name: str
-    """Such as ``128KB``, or ``none``."""
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -231,7 +229,7 @@ class Recommendation:
 
 
 def recommend(summary: Summary) -> Recommendation:
-    """The guide's recommendation."""
+    """The guide's advice."""
     size = max(summary.max_args_size, summary.max_kwargs_size)
     tier = next((tier for tier in TIERS if size < tier.below), None)
     return Recommendation(size * 12 // 10, tier.limit if tier else None, tier.name if tier else "none")

@@ -5,6 +5,7 @@ Pure. ``plans`` works out limits; this module chooses among them, for each task 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -42,12 +43,8 @@ MIN_RUNS: Final = 30
 #: Seconds that limits may add to a truncated message's publish, on average; ten times that for the
 #: largest. A publish takes about 1 ms by itself, and a web request waits for it.
 MAX_PUBLISH_SECONDS: Final = 0.01
-#: Seconds from which figures are extrapolated to a day.
-MIN_SECONDS: Final = 600
 #: Characters of JSON from which a payload is a burden, whatever its repr.
 LARGE_PAYLOAD: Final = TIERS[0].limit
-#: The first Celery with the setting ``task_repr_maxlevels``.
-LEVELS_SINCE: Final = [5, 7]
 
 _MANY_TASKS: Final = f"{OTHER} is many tasks, whose names are past max_task_names; raise that for advice on each"
 
@@ -89,10 +86,9 @@ def advise(  # noqa: PLR0913 - two things to know, three to tune
 
 
 def _task_advice(task: TaskSummary, planner: Planner) -> TaskAdvice:
-    """Limits for all reprs of *task*, else for all but the largest 1 %, else something else."""
+    """Limits for all reprs of *task*, or for all but the largest 1 %, or something else."""
     parts = {name: getattr(task, name) for name in PARTS if getattr(task, name).truncated}
-    for_all = planner.plan(task, parts, {name: part.need.max for name, part in parts.items()})
-    for_most = planner.plan(task, parts, {name: part.need.p99 for name, part in parts.items()})
+    for_all, for_most = planner.plan(task, parts, "max"), planner.plan(task, parts, "p99")
     chosen = next((plan for plan in (for_all, for_most) if plan and not plan.problems), None)
     problems = for_all.problems if for_all else (planner.no_limit(parts),)
     verdict, reasons = _verdict(task, chosen, problems, planner.min_runs)
@@ -168,8 +164,8 @@ def _cured(part: PartSummary, limit: int | None) -> int:
     """Truncated parts that *limit* leaves whole."""
     if limit is None:
         return 0
-    whole = part.need.max <= limit
-    return sum(bucket.count for bucket in part.cuts.buckets if whole or bucket.bound <= limit)
+    bound = math.inf if part.need.max <= limit else limit
+    return sum(bucket.count for bucket in part.cuts.buckets if bucket.bound <= bound)
 
 
 def _app_verdict(
@@ -197,7 +193,7 @@ def _risks(limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planne
     """What speaks against *limits* for all tasks, even if they do for each by itself."""
     risks = []
     version = [*map(int, re.findall(r"\d+", planner.celery_version)[:2])]
-    if limits.levels != DEFAULT_LEVELS and version < LEVELS_SINCE:
+    if limits.levels != DEFAULT_LEVELS and version < [5, 7]:  # the first with task_repr_maxlevels
         nested = f"arguments are nested {limits.levels} levels deep"
         risks.append(f"{nested}, and before Celery 5.7 only single tasks can show more than {DEFAULT_LEVELS}")
     parts = {name: [getattr(task, name) for task in summary.tasks] for name in PARTS}
@@ -207,9 +203,10 @@ def _risks(limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planne
     if not planner.fits_frame(raised, density):
         most = f"{planner.broker.headers_max:,} bytes ({planner.broker.source})"
         risks.append(f"with both parts as long as the limits, headers would not fit {most}")
-    for task in tasks:
-        if task.verdict == "too_few" and any(part.need_max > both[part.part] for part in task.parts):
-            risks.append(f"what the limits would do to {task.name} is not known yet")
+    rare = [task for task in tasks if task.verdict == "too_few"]
+    unsure = [task.name for task in rare if any(part.need_max > both[part.part] for part in task.parts)]
+    if unsure:
+        risks.append(f"what the limits would do to {', '.join(unsure)} is not known yet")
     return risks
 
 
@@ -234,6 +231,6 @@ def _against_the_guide(broker: Broker, tier: int | None) -> str:
 
 
 def _days(summary: Summary) -> float:
-    """The period that the figures are from; 0 if it is too short to tell of a day."""
+    """The period that the figures are from; 0 if under ten minutes."""
     seconds = (summary.updated or 0.0) - (summary.since or 0.0)
-    return seconds / 86_400 if seconds >= MIN_SECONDS and summary.since is not None else 0.0
+    return seconds / 86_400 if seconds >= 600 and summary.since is not None else 0.0  # noqa: PLR2004 - as said

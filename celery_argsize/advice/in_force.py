@@ -31,7 +31,6 @@ class Finding:
     """Whether the wanted limits give this."""
     text: str
     time: float
-    """When it was seen, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class HostCheck:
 
     host: str
     seen: float
-    """When its last message was."""
+    """When its last message was, in seconds since the epoch."""
     findings: tuple[Finding, ...]
     """Newest first."""
 
@@ -62,11 +61,12 @@ def check_hosts(
     """Check each host by what was seen after *since*; *wanted* gives the limits of a task."""
     checks = []
     for host, sightings in origins.items():
-        recent = {field: sighting for field, sighting in sightings.items() if sighting.time >= since}
+        recent = {field: seen for field, seen in sightings.items() if seen.time >= since}
         if recent:
             findings = [_finding(field, recent, wanted) for field in recent if field != SEEN]
             newest = sorted(filter(None, findings), key=lambda finding: -finding.time)
-            checks.append(HostCheck(host, max(sighting.time for sighting in recent.values()), tuple(newest)))
+            last = max(seen.time for seen in recent.values())
+            checks.append(HostCheck(host, last, tuple(newest)))
     return sorted(checks, key=lambda check: (check.verdict != "not_in_force", check.host))
 
 
@@ -76,8 +76,8 @@ def _finding(field: str, sightings: Mapping[str, Sighting], wanted: Callable[[st
     value, time = sightings[field]
     limits = wanted(task)
     if kind in {"whole", "deep"}:
-        unit = "characters" if kind == "whole" else "levels"
-        return Finding(task, part, agrees=True, text=f"a repr of {value:,} {unit} came whole", time=time)
+        text = f"a repr of {value:,} {'characters' if kind == 'whole' else 'levels'} came whole"
+        return Finding(task, part, agrees=True, text=text, time=time)
     if kind == "size":
         limit: int = getattr(limits, part)
         is_met, text = value >= limit, f"cut at {value:,} characters, wanted is a limit of {limit:,}"

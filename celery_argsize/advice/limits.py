@@ -68,7 +68,7 @@ def set_app_limits(app: Celery, limits: ReprLimits) -> None:
 
 
 def limits_of(app: Celery, task: str) -> ReprLimits:
-    """The limits for the next message of *task*."""
+    """Those of the next message of *task*."""
     amqp: Any = app.amqp
     make = amqp.task_protocols[_PROTOCOL]
     single = make.limits.get(task) if isinstance(make, _TaskReprs) else None

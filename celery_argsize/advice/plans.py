@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from celery_argsize.advice.advice import TIERS, Cost, ReprLimits
 from celery_argsize.advice.brokers import OTHER_HEADERS, Broker
@@ -38,11 +38,10 @@ class ReprSpeed:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Limits that were considered for a task."""
+    """Limits for a task, and why they will not do, if so."""
 
     limits: ReprLimits
     problems: tuple[str, ...]
-    """Why they will not do, if so."""
     cost: Cost
 
 
@@ -53,7 +52,6 @@ class Planner:
     broker: Broker
     celery_version: str
     days: float
-    """The period that the figures are from; 0 if not known."""
     min_runs: int
     max_publish_seconds: float
     repr_speed: ReprSpeed | None
@@ -67,9 +65,9 @@ class Planner:
             most = f"and all headers of a message must fit {frame}"
         return f"whole reprs take up to {needs} characters, {most}"
 
-    def plan(self, task: TaskSummary, parts: Parts, needs: dict[str, int]) -> Plan | None:
-        """The lowest limits that leave *needs* characters of each part, if any do."""
-        fitting = self._fitting(parts, needs)
+    def plan(self, task: TaskSummary, parts: Parts, need: Literal["max", "p99"]) -> Plan | None:
+        """The lowest limits that leave *parts* whole up to their *need*, if any do."""
+        fitting = self._fitting(parts, {name: getattr(part.need, need) for name, part in parts.items()})
         if fitting is None:
             return None
         levels = max(DEFAULT_LEVELS, *(part.need.levels for part in parts.values()))
@@ -78,14 +76,14 @@ class Planner:
         return Plan(limits, tuple(self._problems(task, parts, limits, cost)), cost)
 
     def _fitting(self, parts: Parts, needs: dict[str, int]) -> dict[str, int] | None:
-        """Limits that the broker takes, if it takes any so high."""
+        """Limits that the broker takes, if any."""
         in_frame = self.broker.headers_max is not None
         steps = FRAME_LIMITS if in_frame else (DEFAULT_LIMIT, *(tier.limit for tier in TIERS))
-        round_limits = {name: next((step for step in steps if need <= step), 0) for name, need in needs.items()}
+        highs = {name: next((step for step in steps if need <= step), 0) for name, need in needs.items()}
         if not in_frame:
-            return round_limits if all(round_limits.values()) else None
-        tight = {name: max(DEFAULT_LIMIT, math.ceil(need / 1024) * 1024) for name, need in needs.items()}
-        loose = {name: limit or tight[name] for name, limit in round_limits.items()}
+            return highs if all(highs.values()) else None
+        tight = {name: max(1, math.ceil(need / 1024)) * 1024 for name, need in needs.items()}
+        loose = {name: high or tight[name] for name, high in highs.items()}
         density = {name: bytes_per_char(part) for name, part in parts.items()}
         return next((limits for limits in (loose, tight) if self.fits_frame(limits, density)), None)
 
@@ -102,8 +100,9 @@ class Planner:
         return taken + OTHER_HEADERS <= self.broker.headers_max
 
     def _problems(self, task: TaskSummary, parts: Parts, limits: ReprLimits, cost: Cost) -> Iterator[str]:
-        extra = sum(min(getattr(limits, name), part.need.max) * self._carried(part)[0] for name, part in parts.items())
-        largest = self.broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes) + extra
+        largest = self.broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes)
+        for name, part in parts.items():
+            largest += min(getattr(limits, name), part.need.max) * self._carried(part)[0]
         most = self.broker.message_max
         if most is not None and largest > most:
             takes = f"the broker takes {most:,} ({self.broker.source})"
@@ -118,21 +117,21 @@ class Planner:
     def _carried(self, part: PartSummary) -> tuple[float, float]:
         """Bytes in the broker of a character of a whole repr, and of all cut reprs."""
         cuts, need = part.cuts, max(1, part.cuts.need)
-        if self.broker.carries in {"json", "base64"}:
-            growth = 4 / 3 if self.broker.carries == "base64" else 1.0
-            return cuts.escaped / need * growth, cuts.sent_escaped * growth
-        return cuts.bytes / need, float(cuts.sent_bytes)
+        if self.broker.carries not in {"json", "base64"}:
+            return cuts.bytes / need, cuts.sent_bytes
+        growth = 4 / 3 if self.broker.carries == "base64" else 1
+        return cuts.escaped / need * growth, cuts.sent_escaped * growth
 
     def _cost(self, task: TaskSummary, parts: Parts, limits: ReprLimits) -> Cost:
         extra, sent, slower, slowest = 0.0, 0.0, 0.0, 0.0
         for name, part in parts.items():
-            limit = getattr(limits, name)
+            limit, speed = getattr(limits, name), self.repr_speed
             per_char, before = self._carried(part)
             sent += before
             extra += _chars_sent(part, limit) * per_char - before
-            if self.repr_speed is not None:
-                slower += sum(b.count * _slower(part, b.mean, limit, self.repr_speed) for b in part.cuts.buckets)
-                slowest += _slower(part, part.need.max, limit, self.repr_speed)
+            if speed is not None:
+                slower += sum(b.count * _slower(part, b.mean, limit, speed) for b in part.cuts.buckets)
+                slowest += _slower(part, part.need.max, limit, speed)
         body = self.broker.body_bytes(task.args.mean_bytes + task.kwargs.mean_bytes)
         runs = max(1, task.truncated)
         return Cost(

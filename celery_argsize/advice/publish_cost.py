@@ -15,7 +15,7 @@ from celery_argsize.advice.plans import ReprSpeed
 #: Members of the lists and dicts that are timed, and characters of the text.
 MEMBERS: Final = 200
 CHARACTERS: Final = 64 * 1024
-#: How often each is timed. The shortest time counts: other programs disturb it least.
+#: The shortest of these counts: other programs disturb it least.
 ROUNDS: Final = 5
 
 

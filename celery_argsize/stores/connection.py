@@ -20,8 +20,6 @@ from celery_argsize.settings import NO_MASTER_NAME
 from celery_argsize.stores.cluster import ClusterClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from celery_argsize.redis_url import RedisPlace
     from celery_argsize.settings import Settings
 
@@ -31,8 +29,7 @@ if TYPE_CHECKING:
 CLIENT_NAME: Final = "celery-argsize"
 #: Seconds to wait for Redis, to connect and for each reply.
 TIMEOUT: Final = 5.0
-#: Without types in redis-py.
-_parse_url: Final[Callable[[str], dict[str, Any]]] = redis_connection.parse_url
+_parse_url: Final[Any] = redis_connection.parse_url  # without types in redis-py
 _Sentinel: Final[Any] = sentinel.Sentinel
 
 #: TLS options that have a setting, with ``redis_`` before their name.
@@ -82,7 +79,7 @@ def _options(settings: Settings, place: RedisPlace) -> dict[str, Any]:
 
 
 def _complete_tls(options: dict[str, Any]) -> None:
-    """Have certificates and host names checked, unless *options* say otherwise."""
+    """Have certificates and host names checked, but where *options* forbid it."""
     options["ssl_cert_reqs"] = cert_reqs(options.get("ssl_cert_reqs", "required"))
     if options["ssl_cert_reqs"] == "none":  # ssl checks no names in what it does not check
         options["ssl_check_hostname"] = False
@@ -158,8 +155,7 @@ _CERTIFICATE: Final = "set redis_ssl_certfile and redis_ssl_keyfile"
 _RIGHTS: Final = "docs/redis-schema.md has the rights"
 _WAIT: Final = "this heals by itself"
 
-#: Patterns, and what to do about an error whose class names and text have one: the first counts. The
-#: words in braces are groups of the pattern, or filled in by ``explain``.
+#: Patterns for the class names and text of an error, and what to do; the first that matches counts.
 _FIXES: Final = (
     ("unknown command '?`?HELLO", "it does not know RESP3; add ?protocol=2 to the URL"),
     ("max number of clients", "it has no place for another client; raise its maxclients"),
@@ -211,13 +207,16 @@ _FIXES: Final = (
 )
 #: Commands that hold a password, and what a server quotes behind them.
 _SIGNING_IN: Final = re.compile(r"(?is)\b(HELLO|AUTH)\b.+")
-_NO_TLS_HINT: Final = " Does that port speak TLS?"
-_TLS_HINT: Final = " If it wants TLS, write rediss:// in redis_url, or set require_redis_ssl"
+_TLS_HINTS: Final = {
+    "unix": "",
+    "rediss": " Does that port speak TLS?",
+    "": " If it wants TLS, write rediss:// in redis_url, or set require_redis_ssl",
+}
 
 
 def explain(failed: str, where: str, exc: Exception) -> str:
     """One line: what *failed* (such as "read from") for the Redis at *where*, and what to do."""
-    # an unknown command is quoted, which may be the password
+    # an unknown command is quoted: perhaps the password
     text = " ".join(str(exc).split()).partition(", with args beginning with")[0]
     classes = " ".join(kind.__name__ for kind in type(exc).__mro__)
     matches = ((re.search(pattern, f"{classes}: {text}"), fix) for pattern, fix in _FIXES)
@@ -225,7 +224,7 @@ def explain(failed: str, where: str, exc: Exception) -> str:
     words = {
         "text": text,
         "kind": type(exc).__name__,
-        "tls": _NO_TLS_HINT if where.startswith("rediss") else "" if where.startswith("unix") else _TLS_HINT,
+        "tls": next((hint for scheme, hint in _TLS_HINTS.items() if where.startswith(scheme)), ""),
         **match.groupdict(),
     }
     words = {name: _SIGNING_IN.sub(r"\1 …", word) for name, word in words.items()}
