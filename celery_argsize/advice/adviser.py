@@ -1,10 +1,11 @@
-"""From a summary to advice: which limits keep reprs whole, whether the broker takes them, what they cost; or what else.
+"""From a summary to advice: which limits to set, or what to do instead.
 
-Pure. ``plans`` works out single limits; this module chooses among them, for each task and for the app.
+Pure. ``plans`` works out limits; this module chooses among them, for each task and for the app.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -16,9 +17,8 @@ from celery_argsize.advice.advice import (
     ReprLimits,
     TaskAdvice,
     app_lines,
+    highest,
     recommend,
-    reference_lines,
-    short_lines,
     task_lines,
 )
 from celery_argsize.advice.brokers import OTHER_HEADERS, broker_of
@@ -28,29 +28,23 @@ from celery_argsize.measuring.cuts import DEFAULT_LEVELS, DEFAULT_LIMIT
 from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from celery_argsize.advice.advice import Verdict
     from celery_argsize.advice.brokers import Broker
     from celery_argsize.advice.plans import ReprSpeed
     from celery_argsize.figures.summary import PartSummary, Summary, TaskSummary
 
-#: Runs of a task from which anything is concluded. Of 30 that needed no more, one can say with 95 % confidence that
-#: fewer than 10 % of all do (the rule of three).
+    _Verdict = tuple[Verdict, list[str]]  # and why
+
+#: Runs of a task that advice takes. If 30 need no more than a limit, fewer than 10 % of all do, with
+#: 95 % confidence (the rule of three).
 MIN_RUNS: Final = 30
-
-#: Seconds that limits may add to a truncated message's publish, on average; ten times that for the largest. A publish
-#: takes about 1 ms by itself, and a web request waits for it.
+#: Seconds that limits may add to a truncated message's publish, on average; ten times that for the
+#: largest. A publish takes about 1 ms by itself, and a web request waits for it.
 MAX_PUBLISH_SECONDS: Final = 0.01
-
-#: Seconds from which figures are extrapolated to a day.
-MIN_SECONDS: Final = 600
-
-#: Characters of JSON from which a payload is a burden by itself, whatever its repr: the guide's first tier.
+#: Characters of JSON from which a payload is a burden, whatever its repr.
 LARGE_PAYLOAD: Final = TIERS[0].limit
-
-#: The first Celery with the setting ``task_repr_maxlevels``.
-LEVELS_SINCE: Final = (5, 7)
 
 _MANY_TASKS: Final = f"{OTHER} is many tasks, whose names are past max_task_names; raise that for advice on each"
 
@@ -66,15 +60,15 @@ def advise(  # noqa: PLR0913 - two things to know, three to tune
 ) -> Advice:
     """What to do about the truncated reprs in *summary*.
 
-    *broker* is a kombu transport's name or a URL; *celery_version* that of the producers (``"5.7.0"``). Without them,
-    limits of the broker count as unknown, and the number of levels as fixed, as before Celery 5.7. Tasks with fewer
-    than *min_runs* runs get no advice. With *repr_speed*, limits that add more than *max_publish_seconds* to a publish
-    on average are not advised; without it, time is left out of account.
+    *broker*: a kombu transport's name or a URL. *celery_version*: that of the producers; the default
+    is one before 5.7. Tasks with fewer than *min_runs* runs get no advice. Without *repr_speed*,
+    *max_publish_seconds* is not looked at.
     """
-    planner = Planner(broker_of(broker), _days(summary), max_publish_seconds, repr_speed)
-    tasks = [_task_advice(task, planner, min_runs) for task in summary.tasks if task.truncated]
+    version = celery_version or ""
+    planner = Planner(broker_of(broker), version, _days(summary), min_runs, max_publish_seconds, repr_speed)
+    tasks = [_task_advice(task, planner) for task in summary.tasks if task.truncated]
     tasks.sort(key=lambda task: (-task.truncated, task.name))
-    verdict, reasons, limits = _app_verdict(tasks, summary, planner, celery_version or "", min_runs)
+    verdict, reasons, limits = _app_verdict(tasks, summary, planner)
     thumb = recommend(summary)
     return Advice(
         verdict=verdict,
@@ -84,28 +78,20 @@ def advise(  # noqa: PLR0913 - two things to know, three to tune
         limits=limits,
         tasks=tuple(_in_app(task, verdict) for task in tasks),
         broker=planner.broker,
-        celery_version=celery_version or "",
+        celery_version=version,
         total_tasks=summary.total_tasks,
         since=summary.since,
         updated=summary.updated,
     )
 
 
-def _task_advice(task: TaskSummary, planner: Planner, min_runs: int) -> TaskAdvice:
-    """What to do about *task*: limits for all its reprs, else for all but the largest 1 %, else something else."""
+def _task_advice(task: TaskSummary, planner: Planner) -> TaskAdvice:
+    """Limits for all reprs of *task*, or for all but the largest 1 %, or something else."""
     parts = {name: getattr(task, name) for name in PARTS if getattr(task, name).truncated}
-    for_all = planner.plan(task, parts, {name: part.need.max for name, part in parts.items()})
-    for_most = planner.plan(task, parts, {name: part.need.p99 for name, part in parts.items()})
-    if for_most is not None and for_all is not None and for_most.limits == for_all.limits:
-        for_most = None
+    for_all, for_most = planner.plan(task, parts, "max"), planner.plan(task, parts, "p99")
     chosen = next((plan for plan in (for_all, for_most) if plan and not plan.problems), None)
     problems = for_all.problems if for_all else (planner.no_limit(parts),)
-    verdict, reasons = _verdict(task, parts, chosen, problems, min_runs)
-    lines = {
-        "apply": app_lines(chosen.limits) if chosen else (),
-        "pass_reference": reference_lines(task.name),
-        "short_argsrepr": short_lines(task.name, tuple(parts)),
-    }
+    verdict, reasons = _verdict(task, chosen, problems, planner.min_runs)
     shown = chosen or for_all
     return TaskAdvice(
         name=task.name,
@@ -116,27 +102,40 @@ def _task_advice(task: TaskSummary, planner: Planner, min_runs: int) -> TaskAdvi
         parts=tuple(_part_advice(name, part, shown, for_most) for name, part in parts.items()),
         limits=chosen.limits if chosen and verdict == "apply" else None,
         cost=shown.cost if shown else None,
-        lines=lines.get(verdict, ()),
+        lines=_lines(task.name, verdict, chosen, parts),
     )
 
 
-def _verdict(
-    task: TaskSummary, parts: dict[str, PartSummary], chosen: Plan | None, problems: Sequence[str], min_runs: int
-) -> tuple[Verdict, list[str]]:
-    """The verdict on a task, and why; *problems* are those of limits for all its reprs."""
-    reasons = []
-    lost = sum(part.truncated - part.cuts.count for part in parts.values())
-    if lost:
-        reasons.append(f"{lost:,} of its truncated reprs could not be measured, and are not counted as cured")
+def _lines(task: str, verdict: Verdict, chosen: Plan | None, parts: Iterable[str]) -> tuple[str, ...]:
+    """Python to paste for *task*."""
+    if verdict == "pass_reference":
+        return (
+            "# where the task is sent from: store the payload (a database, S3, Redis), send its key",
+            f"app.send_task({task!r}, args=(key,))",
+        )
+    if verdict == "short_argsrepr":
+        short = ", ".join(f'{part}repr="a few words of your own"' for part in parts)
+        return (
+            "# where the task is sent from: Celery sends these as they are",
+            f"app.send_task({task!r}, args=args, kwargs=kwargs, {short})",
+        )
+    return app_lines(chosen.limits) if chosen and verdict == "apply" else ()
+
+
+def _verdict(task: TaskSummary, chosen: Plan | None, problems: Sequence[str], min_runs: int) -> _Verdict:
+    """The verdict on a task. *problems*: of limits for all its reprs."""
+    lost = sum(part.truncated - part.cuts.count for part in (task.args, task.kwargs))
+    lost_text = f"{lost:,} of its truncated reprs could not be measured, and are not counted as cured"
+    reasons = [lost_text] if lost else []
     if task.count < min_runs:
         return "too_few", [f"seen {task.count:,} times; from {min_runs:,} on there is advice", *reasons]
-    largest = max(part.max for part in parts.values())
-    burden = f"its arguments are up to {largest:,} characters, a burden for broker and worker in any case"
+    largest = max(part.max for part in (task.args, task.kwargs) if part.truncated)
+    burden = f"its arguments are up to {largest:,} characters, a burden for broker and worker"
     if chosen:
         if problems:
             reasons.insert(0, f"the largest 1 % stay truncated: {problems[0]}")
         if largest > LARGE_PAYLOAD:
-            reasons.append(f"{burden}; a reference in their place would make the message small too")
+            reasons.append(f"{burden}; a reference would make the message small too")
         return "apply", reasons
     if largest > LARGE_PAYLOAD:
         return "pass_reference", [*problems, *reasons, burden]
@@ -144,8 +143,9 @@ def _verdict(
 
 
 def _part_advice(name: str, part: PartSummary, shown: Plan | None, for_most: Plan | None) -> PartAdvice:
-    limit = getattr(shown.limits, name) if shown else None
-    p99_limit = getattr(for_most.limits, name) if for_most else None
+    limit, p99_limit = (getattr(plan.limits, name) if plan else None for plan in (shown, for_most))
+    if p99_limit == limit:
+        p99_limit = None
     return PartAdvice(
         part=name,
         truncated=part.truncated,
@@ -155,68 +155,64 @@ def _part_advice(name: str, part: PartSummary, shown: Plan | None, for_most: Pla
         levels=part.need.levels,
         limit=limit,
         cured=_cured(part, limit),
-        p99_limit=p99_limit if p99_limit != limit else None,
+        p99_limit=p99_limit,
         p99_cured=_cured(part, p99_limit),
     )
 
 
 def _cured(part: PartSummary, limit: int | None) -> int:
-    """Truncated parts that are whole under *limit*, with as many levels as they take."""
+    """Truncated parts that *limit* leaves whole."""
     if limit is None:
         return 0
-    whole = part.need.max <= limit
-    return sum(bucket.count for bucket in part.cuts.buckets if whole or bucket.bound <= limit)
+    bound = math.inf if part.need.max <= limit else limit
+    return sum(bucket.count for bucket in part.cuts.buckets if bucket.bound <= bound)
 
 
 def _app_verdict(
-    tasks: list[TaskAdvice], summary: Summary, planner: Planner, celery_version: str, min_runs: int
+    tasks: list[TaskAdvice], summary: Summary, planner: Planner
 ) -> tuple[Verdict, list[str], ReprLimits | None]:
-    """What to do for the app as a whole, given what to do for each task: the verdict, why, and the limits."""
-    good = [task for task in tasks if task.limits is not None]
+    """The verdict on the app, why, and the limits."""
+    good = [task for task in tasks if task.limits]
     bad = [task for task in tasks if task.verdict in {"pass_reference", "short_argsrepr"}]
     if not good and not bad:
-        if tasks or summary.total_tasks < min_runs:
-            return "too_few", [f"no truncated task was seen {min_runs:,} times"], None
+        if tasks or summary.total_tasks < planner.min_runs:
+            return "too_few", [f"no truncated task was seen {planner.min_runs:,} times"], None
         return "nothing", [f"none of {summary.total_tasks:,} runs had a truncated repr"], None
     if not good:
         verdict: Verdict = next((task.verdict for task in bad if task.name != OTHER), "too_few")
         return verdict, ["no limit is advised for any of the tasks; see each"], None
-    limits = ReprLimits(*(max(getattr(task.limits, name) for task in good) for name in ("args", "kwargs", "levels")))
+    limits = highest([task.limits for task in good if task.limits])
     against = [f"for all tasks, the limits would harm {', '.join(task.name for task in bad)}"] if bad else []
-    against += _risks(limits, tasks, summary, planner, celery_version)
+    against += _risks(limits, tasks, summary, planner)
     if not against:
         return "apply", [], limits
     return "apply_only" if any(task.name != OTHER for task in good) else "too_few", against, None
 
 
-def _risks(
-    limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planner: Planner, celery_version: str
-) -> list[str]:
+def _risks(limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planner: Planner) -> list[str]:
     """What speaks against *limits* for all tasks, even if they do for each by itself."""
     risks = []
-    if limits.levels != DEFAULT_LEVELS and _version(celery_version) < LEVELS_SINCE:
-        risks.append(
-            f"arguments are nested {limits.levels} levels deep, and before Celery 5.7 only single tasks can show "
-            f"more than {DEFAULT_LEVELS}"
-        )
-    density = {name: max(bytes_per_char(getattr(task, name)) for task in summary.tasks) for name in PARTS}
-    raised = {name: getattr(limits, name) for name in PARTS if getattr(limits, name) != DEFAULT_LIMIT}
+    version = [*map(int, re.findall(r"\d+", planner.celery_version)[:2])]
+    if limits.levels != DEFAULT_LEVELS and version < [5, 7]:  # the first with task_repr_maxlevels
+        nested = f"arguments are nested {limits.levels} levels deep"
+        risks.append(f"{nested}, and before Celery 5.7 only single tasks can show more than {DEFAULT_LEVELS}")
+    parts = {name: [getattr(task, name) for task in summary.tasks] for name in PARTS}
+    density = {name: max(map(bytes_per_char, parts[name])) for name in PARTS}
+    both = {"args": limits.args, "kwargs": limits.kwargs}
+    raised = {name: limit for name, limit in both.items() if limit != DEFAULT_LIMIT}
     if not planner.fits_frame(raised, density):
         most = f"{planner.broker.headers_max:,} bytes ({planner.broker.source})"
         risks.append(f"with both parts as long as the limits, headers would not fit {most}")
-    few = [task.name for task in tasks if task.verdict == "too_few" and not _leaves_whole(limits, task)]
-    if few:
-        risks.append(f"what the limits would do to {', '.join(few)} is not known yet")
+    rare = [task for task in tasks if task.verdict == "too_few"]
+    unsure = [task.name for task in rare if any(part.need_max > both[part.part] for part in task.parts)]
+    if unsure:
+        risks.append(f"what the limits would do to {', '.join(unsure)} is not known yet")
     return risks
 
 
-def _leaves_whole(limits: ReprLimits, task: TaskAdvice) -> bool:
-    return all(part.need_max <= getattr(limits, part.part) for part in task.parts)
-
-
 def _in_app(task: TaskAdvice, app_verdict: Verdict) -> TaskAdvice:
-    """The advice for *task*, now that it is known whether limits are for all tasks of the app."""
-    if task.name == OTHER:  # nothing can be set for these by name
+    """The advice for *task*, given that for the app."""
+    if task.name == OTHER:  # no name to set limits for
         reasons = (_MANY_TASKS, *task.reasons)
         if task.verdict == app_verdict == "apply":
             return replace(task, reasons=reasons)
@@ -227,21 +223,14 @@ def _in_app(task: TaskAdvice, app_verdict: Verdict) -> TaskAdvice:
 
 
 def _against_the_guide(broker: Broker, tier: int | None) -> str:
-    """What harm the rule of thumb would do; empty if none."""
-    if tier is None or broker.headers_max is None or tier + OTHER_HEADERS <= broker.headers_max:
+    most = broker.headers_max
+    if tier is None or most is None or tier + OTHER_HEADERS <= most:
         return ""
-    harm = f"it lets headers grow over the {broker.headers_max:,} bytes that the broker takes"
+    harm = f"it lets headers grow over the {most:,} bytes that the broker takes"
     return f"{harm}, which closes the producer's connection ({broker.source})"
 
 
-def _version(text: str) -> tuple[int, int]:
-    match = re.match(r"(\d+)\.(\d+)", text)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
 def _days(summary: Summary) -> float:
-    """The period that the figures are from; 0 if it is not known, or too short to tell of a day."""
-    if summary.since is None or summary.updated is None:
-        return 0.0
-    seconds = summary.updated - summary.since
-    return seconds / 86_400 if seconds >= MIN_SECONDS else 0.0
+    """The period that the figures are from; 0 if under ten minutes."""
+    seconds = (summary.updated or 0.0) - (summary.since or 0.0)
+    return seconds / 86_400 if seconds >= 600 and summary.since is not None else 0.0  # noqa: PLR2004 - as said

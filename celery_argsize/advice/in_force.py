@@ -1,7 +1,6 @@
-"""Are the limits in force where messages come from: what the messages of each host show, against what is wanted.
+"""Whether the limits are in force where messages come from.
 
-Pure. Sightings (``figures.origins``) and wanted limits in, findings out. A host whose messages show nothing is said to
-be just that.
+Pure. Sightings (``figures.origins``) and wanted limits in, findings out.
 """
 
 from __future__ import annotations
@@ -9,14 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from celery_argsize.figures.origins import SEEN
+from celery_argsize.figures.origins import SEEN, Sighting
 from celery_argsize.words import when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from celery_argsize.advice.advice import ReprLimits
-    from celery_argsize.figures.origins import Sighting
 
 Verdict = Literal["in_force", "not_in_force", "no_evidence"]
 
@@ -29,12 +27,10 @@ class Finding:
 
     task: str
     part: str
-    """``args`` or ``kwargs``."""
     agrees: bool
-    """Whether it is what the wanted limits give."""
+    """Whether the wanted limits give this."""
     text: str
     time: float
-    """When it was seen, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,51 +41,50 @@ class HostCheck:
     seen: float
     """When its last message was, in seconds since the epoch."""
     findings: tuple[Finding, ...]
-    """The newest first."""
+    """Newest first."""
 
     @property
     def verdict(self) -> Verdict:
-        """``not_in_force`` as soon as one header shows a lower limit; ``no_evidence`` if none shows anything."""
+        """``not_in_force`` if one header shows a lower limit; ``no_evidence`` if none shows any."""
         if not self.findings:
             return "no_evidence"
         return "in_force" if all(finding.agrees for finding in self.findings) else "not_in_force"
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data."""
-        findings = [asdict(finding) for finding in self.findings]
-        return {"host": self.host, "seen": self.seen, "verdict": self.verdict, "findings": findings}
+        return asdict(self) | {"verdict": self.verdict}
 
 
 def check_hosts(
     origins: Mapping[str, Mapping[str, Sighting]], wanted: Callable[[str], ReprLimits], since: float = 0.0
 ) -> list[HostCheck]:
-    """Check each host in *origins* by what was seen after *since*; *wanted* gives the limits of a task."""
+    """Check each host by what was seen after *since*; *wanted* gives the limits of a task."""
     checks = []
     for host, sightings in origins.items():
-        recent = {field: sighting for field, sighting in sightings.items() if sighting.time >= since}
+        recent = {field: seen for field, seen in sightings.items() if seen.time >= since}
         if recent:
             findings = [_finding(field, recent, wanted) for field in recent if field != SEEN]
             newest = sorted(filter(None, findings), key=lambda finding: -finding.time)
-            checks.append(HostCheck(host, max(sighting.time for sighting in recent.values()), tuple(newest)))
+            last = max(seen.time for seen in recent.values())
+            checks.append(HostCheck(host, last, tuple(newest)))
     return sorted(checks, key=lambda check: (check.verdict != "not_in_force", check.host))
 
 
 def _finding(field: str, sightings: Mapping[str, Sighting], wanted: Callable[[str], ReprLimits]) -> Finding | None:
-    """What the sighting in *field* shows; ``None`` if nothing."""
+    """What the sighting in *field* shows, if anything."""
     kind, part, task = field.split(":", 2)
     value, time = sightings[field]
     limits = wanted(task)
     if kind in {"whole", "deep"}:
-        unit = "characters" if kind == "whole" else "levels"
-        return Finding(task, part, agrees=True, text=f"a repr of {value:,} {unit} came whole", time=time)
+        text = f"a repr of {value:,} {'characters' if kind == 'whole' else 'levels'} came whole"
+        return Finding(task, part, agrees=True, text=text, time=time)
     if kind == "size":
         limit: int = getattr(limits, part)
         is_met, text = value >= limit, f"cut at {value:,} characters, wanted is a limit of {limit:,}"
-        longer = sightings.get(f"whole:{part}:{task}")
     else:
         is_met, text = 0 < limits.levels <= value, f"cut at {value} levels, wanted are {limits.levels or 'all'}"
-        longer = sightings.get(f"deep:{part}:{task}")
-    since_raised = longer is not None and longer.time > time and longer.value > value
+    longer = sightings.get(f"{'whole' if kind == 'size' else 'deep'}:{part}:{task}", Sighting(0, 0.0))
+    since_raised = longer.time > time and longer.value > value
     return None if is_met or since_raised else Finding(task, part, agrees=False, text=text, time=time)
 
 

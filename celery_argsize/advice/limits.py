@@ -1,12 +1,12 @@
-"""Sets limits on an app: for all its tasks, or for single ones, so that only the tasks that need more pay for it.
+"""Sets limits on an app: for all its tasks, or for single ones.
 
-A message is made by the app's AMQP object, in the function that ``app.amqp.task_protocols`` names for protocol 2. Every
-way of sending a task ends there: delay, send_task by name, canvas, beat, retries. ``set_repr_limits`` replaces that
-function by one that calls it, and changes nothing else. docs/advice.md says why not elsewhere.
+However a task is sent, a function in ``app.amqp.task_protocols`` makes its message. ``set_repr_limits``
+wraps that. docs/advice.md says why not elsewhere.
 """
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from celery.utils.saferepr import saferepr
@@ -23,7 +23,7 @@ _PROTOCOL = 2  # protocol 1 has no reprs
 
 
 class _TaskReprs:
-    """Makes messages with *make*, and longer reprs for some tasks."""
+    """Makes messages with *make*, with longer reprs for some tasks."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
@@ -33,38 +33,34 @@ class _TaskReprs:
         self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
     ) -> Any:
         if limits := self.limits.get(name):
-            if options.get("argsrepr") is None:
-                options["argsrepr"] = saferepr(args or (), limits.args, maxlevels=limits.levels)
-            if options.get("kwargsrepr") is None:
-                options["kwargsrepr"] = saferepr(kwargs or {}, limits.kwargs, maxlevels=limits.levels)
+            parts = (("argsrepr", args or (), limits.args), ("kwargsrepr", kwargs or {}, limits.kwargs))
+            for option, part, limit in parts:
+                if options.get(option) is None:
+                    options[option] = saferepr(part, limit, maxlevels=limits.levels)
         return self.make(task_id, name, args, kwargs, *rest, **options)
 
 
 def set_repr_limits(app: Celery, limits: Mapping[str, ReprLimits | int]) -> None:
     """Set limits for single tasks of *app*, where their messages are made.
 
-    *limits*: task name → ``ReprLimits``, or one number of characters for both parts. A task may be known by name only,
-    and levels work with any Celery. Later calls add to earlier ones; ``ReprLimits()`` gives a task Celery's defaults. A
-    repr that a caller gives itself (``argsrepr=``) is left alone.
+    *limits*: task name → ``ReprLimits``, or one number of characters for both parts. Levels work with
+    any Celery. Later calls add to earlier ones; ``ReprLimits()`` gives a task Celery's defaults. A repr
+    of the caller's own (``argsrepr=``) is left alone.
 
     Raises:
         ConfigError: a limit that cannot work.
     """
     checked = {str(name): _check(name, single) for name, single in limits.items()}
-    amqp: Any = app.amqp  # celery-types lacks what is used here
+    amqp: Any = app.amqp  # celery-types lacks this
     make = amqp.task_protocols[_PROTOCOL]
     if not isinstance(make, _TaskReprs):
         make = amqp.task_protocols[_PROTOCOL] = _TaskReprs(make)
-        amqp.__dict__.pop("create_task_message", None)  # cached_property: looked up anew at the next message
+        amqp.__dict__.pop("create_task_message", None)  # cached: looked up anew
     make.limits.update(checked)
 
 
 def set_app_limits(app: Celery, limits: ReprLimits) -> None:
-    """Set limits for all tasks of *app*.
-
-    Raises:
-        ConfigError: a limit that cannot work.
-    """
+    """Set limits for all tasks of *app*; a ``ConfigError`` if one cannot work."""
     _check("app", limits)
     app.amqp.argsrepr_maxsize = limits.args
     app.amqp.kwargsrepr_maxsize = limits.kwargs
@@ -72,7 +68,7 @@ def set_app_limits(app: Celery, limits: ReprLimits) -> None:
 
 
 def limits_of(app: Celery, task: str) -> ReprLimits:
-    """The limits that *app* has for *task*, as its next message will be made."""
+    """Those of the next message of *task*."""
     amqp: Any = app.amqp
     make = amqp.task_protocols[_PROTOCOL]
     single = make.limits.get(task) if isinstance(make, _TaskReprs) else None
@@ -81,9 +77,9 @@ def limits_of(app: Celery, task: str) -> ReprLimits:
 
 
 def _check(name: str, limits: ReprLimits | int) -> ReprLimits:
-    made: Any = ReprLimits(limits, limits) if isinstance(limits, int) else limits
-    numbers = (made.args, made.kwargs, made.levels) if isinstance(made, ReprLimits) else (None,)
+    checked: Any = ReprLimits(limits, limits) if isinstance(limits, int) else limits
+    numbers = astuple(checked) if isinstance(checked, ReprLimits) else (None,)
     if not all(type(number) is int and number >= 0 for number in numbers):
         message = f"the limits of {name!r} cannot work: {limits!r}; allowed: ReprLimits or int, of 0 or more"
         raise ConfigError(message)
-    return made  # type: ignore[no-any-return]
+    return checked  # type: ignore[no-any-return]

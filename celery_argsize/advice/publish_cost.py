@@ -1,7 +1,6 @@
-"""How fast Celery's saferepr is on this machine: a few timings, from which ``plans`` works out what a publish costs.
+"""How fast Celery's saferepr is on this machine; ``plans`` works out the cost of a publish.
 
-What a repr costs depends on five things only: its members, dict items and containers, the steps between containers, and
-its bytes. Checked with 50 kinds of arguments: benchmarks/ADVICE.md.
+Checked with 50 kinds of arguments: benchmarks/ADVICE.md.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from celery_argsize.advice.plans import ReprSpeed
 #: Members of the lists and dicts that are timed, and characters of the text.
 MEMBERS: Final = 200
 CHARACTERS: Final = 64 * 1024
-#: How often each is timed. The shortest time counts: other programs disturb it least.
+#: The shortest of these counts: other programs disturb it least.
 ROUNDS: Final = 5
 
 
 def measure_repr_speed() -> ReprSpeed:
-    """Time saferepr for about 20 ms; of this thread's own time, so that other programs hardly matter."""
+    """Time saferepr for about 20 ms of this thread's own time."""
     empty = _seconds([])
     member = (_seconds([1_234_567] * MEMBERS) - empty) / MEMBERS
     key = (_seconds({f"key{number}": 1_234_567 for number in range(MEMBERS)}) - empty) / MEMBERS - member
@@ -34,7 +33,6 @@ def measure_repr_speed() -> ReprSpeed:
 
 
 def _seconds(value: Any) -> float:
-    """Seconds for the whole repr of *value*, the shortest of some runs."""
     times = []
     for _ in range(ROUNDS):
         began = time.thread_time()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from celery_argsize import settings as config
 from celery_argsize.errors import ConfigError, StoreError
-from celery_argsize.figures.counters import added_up
+from celery_argsize.figures.summary import added_up
 from celery_argsize.stores.fields import ANY
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.worker import monitor as monitors
@@ -155,4 +155,4 @@ class Reader:
             StoreError: they could not be read.
         """
         figures = self.read_each(fields)
-        return figures[0] if len(figures) == 1 else added_up("", figures)
+        return figures[0] if len(figures) == 1 else added_up(figures)

@@ -1,16 +1,16 @@
-"""What is kept of many measurements: counters that add up, maxima, and an example here and there.
+"""What is kept of many measurements: counters that add up, histograms, maxima, a few examples.
 
-Pure. ``TaskStats`` has the figures of one task name, as flat dicts. A worker's figures, a batch on its way to Redis and
-what is read from there all have this form, so adding up is the only operation. ``Tally`` has those of many names, and
-``Figures`` all of an app. People read the typed ``Summary``, which ``summary`` makes of them; ``stores.fields`` writes
-them to Redis.
+Pure. ``TaskStats`` has the figures of one task name, as flat dicts: in a worker, on the way to Redis, and
+as read from there. ``Tally`` has those of many names, ``Figures`` all of an app. ``summary`` makes them
+readable; ``stores.fields`` writes them to Redis.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from celery_argsize.figures.origins import Origins
@@ -19,24 +19,24 @@ from celery_argsize.measuring.measurement import PARTS, is_large
 from celery_argsize.measuring.repr_shape import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from celery_argsize.measuring.measurement import Plain, PlainPart
     from celery_argsize.settings import Settings
 
-#: The name under which tasks are counted whose names are past ``max_task_names``.
+#: Counts the tasks whose names are past ``max_task_names``.
 OTHER: Final = "__other__"
 
-#: Sums over the shapes of truncated parts, as ``Cuts`` explains them.
+#: Sums over truncated parts: see ``Cuts``.
 CUT_SUMS: Final = ("bytes", "escaped", "sent_bytes", "sent_escaped", "commas", "keys", "containers", "chain_steps")
 
-#: Characters of a task id, at most, for which an exemplar is kept. Redis stores a hash compactly only while its values
-#: are at most 64 bytes long (``hash-max-listpack-value``), and an exemplar has a size and a time beside the id.
+#: Characters of a task id, at most, for which an exemplar is kept. Redis stores a hash compactly only
+#: while its values, here a size, an id and a time, are at most 64 bytes (``hash-max-listpack-value``).
 MAX_EXEMPLAR_ID: Final = 39
 
 
 class Extreme(NamedTuple):
-    """The largest value seen, and where. Redis keeps where for the most characters only."""
+    """The largest value seen, and where: Redis keeps that for the most characters only."""
 
     value: int
     task_id: str
@@ -50,11 +50,10 @@ class Exemplar(NamedTuple):
     bytes: int
     task_id: str
     time: float
-    """Seconds since the epoch."""
 
 
 class _Fields:
-    """Names of the fields of one part. Those of a histogram are in the order of its buckets."""
+    """Names of the fields of one part; of a histogram, by bucket."""
 
     def __init__(self, part: str, buckets: tuple[str, ...]) -> None:
         def histogram(name: str) -> tuple[str, ...]:
@@ -77,7 +76,7 @@ class _Fields:
         self.bytes_le = histogram("bytes_le")
         self.last_le = histogram("last_le")
         self.need_le = histogram("need_le")
-        #: By whether the part has more levels than Celery shows by default: how many, and the sum of their needs.
+        #: By whether a part has more levels than Celery shows by default: how many, and their needs.
         self.cuts_le = {False: histogram("flat_le"), True: histogram("deep_le")}
         self.cuts_need_le = {False: histogram("flat_need_le"), True: histogram("deep_need_le")}
 
@@ -89,7 +88,7 @@ class Rules:
     large_task_chars: int
     """A part over this many characters is large."""
     bounds: tuple[int, ...]
-    """Inclusive upper bounds of the histogram buckets, rising; for characters, bytes and needs alike."""
+    """Inclusive upper bounds of the histogram buckets, rising."""
     buckets: tuple[str, ...] = field(init=False, repr=False)
     """Their labels, and ``+Inf``."""
     fields: tuple[_Fields, ...] = field(init=False, repr=False, compare=False)
@@ -101,20 +100,19 @@ class Rules:
 
 
 def rules_of(settings: Settings) -> Rules:
-    """How measurements become counters under *settings*."""
+    """The rules in *settings*."""
     return Rules(settings.large_task_chars, settings.histogram_buckets)
 
 
 @dataclass(slots=True)
 class TaskStats:
-    """Figures of one task name, by field. docs/redis-schema.md says what the fields are."""
+    """Figures of one task name, by the fields in docs/redis-schema.md."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    """Sums. A field that is missing is 0."""
     maxima: dict[str, Extreme] = field(default_factory=dict)
     exemplars: dict[str, Exemplar] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # its own copies
         self.counts = defaultdict(int, self.counts)
         self.maxima = {**self.maxima}
         self.exemplars = {**self.exemplars}
@@ -125,13 +123,12 @@ class TaskStats:
             self.maxima[name] = Extreme(value, task_id, time)
 
     def _keep_exemplar(self, name: str, exemplar: Exemplar) -> None:
-        """Keep the later one; of two at the same time, *exemplar*."""
         known = self.exemplars.get(name)
         if known is None or exemplar.time >= known.time:
             self.exemplars[name] = exemplar
 
     def add(self, measurement: Plain, rules: Rules) -> None:
-        """Add one measurement. Its ``count`` comes last: what could not be added is not counted."""
+        """Add one measurement. ``count`` comes last: what could not be added is not counted."""
         _, task_id, args, kwargs, time, _ = measurement
         counts = self.counts
         if is_large(measurement, rules.large_task_chars):
@@ -175,7 +172,7 @@ class TaskStats:
             self._keep_maximum(fields.max_density, -(-in_bytes * 1000 // chars))  # rounded up
 
     def _add_need(self, need: int, fields: _Fields, rules: Rules) -> int:
-        """Add what a whole repr takes; return the number of its bucket."""
+        """Add what a whole repr takes; return its bucket."""
         bucket = bisect_left(rules.bounds, need)
         self.counts[fields.need] += need
         self.counts[fields.need_le[bucket]] += 1
@@ -183,20 +180,13 @@ class TaskStats:
         return bucket
 
     def _add_shape(self, shape: Shape, fields: _Fields, rules: Rules) -> None:
-        """Add the whole repr of a part that was cut."""
         bucket = self._add_need(shape.need, fields, rules)
         deep = shape.levels > DEFAULT_LEVELS
         self.counts[fields.cuts_le[deep][bucket]] += 1
         self.counts[fields.cuts_need_le[deep][bucket]] += shape.need
-        lengths = shape.bytes, shape.escaped, shape.sent_bytes, shape.sent_escaped
-        pieces = shape.commas, shape.keys, shape.containers, shape.chain_steps
-        for name, by in zip(fields.cut_sums, lengths + pieces, strict=True):
+        for name, by in zip(fields.cut_sums, [getattr(shape, name) for name in CUT_SUMS], strict=True):
             self.counts[name] += by
         self._keep_maximum(fields.max_levels, shape.levels)
-
-    def copy(self) -> TaskStats:
-        """An independent copy."""
-        return TaskStats(self.counts, self.maxima, self.exemplars)
 
     def merge(self, other: TaskStats) -> None:
         """Add everything that *other* counted."""
@@ -209,7 +199,7 @@ class TaskStats:
 
 
 class Tally:
-    """Stats by task name, and sightings by host. Names past a cap are added up under ``__other__``."""
+    """Stats by task name, up to a cap, and sightings by host."""
 
     def __init__(self, max_names: int) -> None:
         self._max_names = max_names
@@ -230,14 +220,10 @@ class Tally:
         return sum(stats.counts.get("count", 0) for stats in tasks.values())
 
     def _stats(self, task: str) -> TaskStats:
-        """The stats that *task* is counted in."""
-        stats = self.tasks.get(task)
-        if stats is None:
-            # __other__ itself takes no place
-            if len(self.tasks) - (OTHER in self.tasks) >= self._max_names:
-                task = OTHER
-            stats = self.tasks.setdefault(task, TaskStats())
-        return stats
+        # __other__ itself takes no place
+        if task not in self.tasks and len(self.tasks) - (OTHER in self.tasks) >= self._max_names:
+            task = OTHER
+        return self.tasks.get(task) or self.tasks.setdefault(task, TaskStats())
 
     def add(self, measurement: Plain, rules: Rules) -> None:
         """Add one measurement."""
@@ -250,9 +236,9 @@ class Tally:
             self._stats(task).merge(stats)
 
     def copy(self) -> Tally:
-        """An independent copy of the tasks, without the hosts."""
+        """An independent copy, without the hosts."""
         copied = Tally(self._max_names)
-        copied.tasks = {name: stats.copy() for name, stats in self.tasks.items()}
+        copied.tasks = {name: replace(stats) for name, stats in self.tasks.items()}
         return copied
 
     def take(self, names: int) -> dict[str, TaskStats]:
@@ -262,39 +248,42 @@ class Tally:
     def clear(self, task: str | None = None) -> None:
         """Forget one task, or all."""
         self.origins.clear(task)
-        if task is None:
-            self.tasks.clear()
-        else:
-            self.tasks.pop(task, None)
+        for name in [*self.tasks] if task is None else [task]:
+            self.tasks.pop(name, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Everything that was counted for one app, as a store gives it."""
+    """All that was counted for one app, as a store gives it."""
 
     app: str
     tasks: Mapping[str, TaskStats]
     since: float | None = None
     """When counting began, in seconds since the epoch."""
     updated: float | None = None
-    """When the newest of it was written, in seconds since the epoch."""
+    """When the newest of it was written."""
     flush_failures: int = 0
-    """How often a worker could not write. A reset does not forget it."""
+    """How often a worker could not write. A reset keeps it."""
     waiting: int = 0
-    """Runs among these that are not written to a store yet."""
+    """Runs among these that are not in a store yet."""
 
 
-def added_up(app: str, figures: Iterable[Figures]) -> Figures:
-    """The figures of several apps as those of one called *app*."""
-    apps = [*figures]
-    total: dict[str, TaskStats] = {}
-    for single in apps:
-        for name, stats in single.tasks.items():
-            total.setdefault(name, TaskStats()).merge(stats)
-    return Figures(
-        app,
-        total,
-        since=min((single.since for single in apps if single.since is not None), default=None),
-        updated=max((single.updated for single in apps if single.updated is not None), default=None),
-        flush_failures=sum(single.flush_failures for single in apps),
-    )
+def buckets(prefix: str, counts: Mapping[str, int]) -> list[tuple[float, int]]:
+    """The buckets in *counts* under *prefix*: (upper bound, number), rising."""
+    filled = ((name[len(prefix) :], number) for name, number in counts.items() if name.startswith(prefix))
+    return sorted((float(bound.replace("+Inf", "inf")), number) for bound, number in filled)
+
+
+def label(bound: float) -> str:
+    """The name of a bucket: its inclusive upper bound, or ``+Inf``."""
+    return "+Inf" if math.isinf(bound) else str(int(bound))
+
+
+def quantile(histogram: Sequence[tuple[float, int]], share: float, largest: int) -> int:
+    """The bound of the bucket of the *share* quantile (nearest rank), never above *largest*."""
+    rank = math.ceil(share * sum(number for _, number in histogram))
+    for bound, number in histogram:
+        rank -= number
+        if rank <= 0:
+            return int(min(bound, largest))
+    return 0

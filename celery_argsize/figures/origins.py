@@ -1,8 +1,7 @@
-"""Where messages come from: for each sending host, the newest headers that show which limits are in force there.
+"""Where messages come from: for each sending host, the newest headers that show its limits.
 
-Pure. Limits act where messages are made, so only the messages of a host can show whether a change has arrived there. A
-header that was cut shows that the limit is no higher; a long one that came whole, that it is no lower. These are no
-counters: the newest sighting of a kind replaces the one before.
+Pure. Limits act where messages are made. A header that was cut shows that the limit is no higher; a long
+one that came whole, that it is no lower. The newest sighting of a kind replaces the one before.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from celery_argsize.measuring.measurement import Plain, PlainPart
 
-#: The sighting that shows only that a host has sent something.
+#: Shows only that a host has sent something.
 SEEN: Final = "seen"
 
 
@@ -24,24 +23,23 @@ class Sighting(NamedTuple):
     """What one header shows."""
 
     value: int
-    """By kind. ``size``: characters that the limit is at most. ``whole``: characters that it let through. ``depth``:
-    levels at which Celery cut. ``deep``: levels that it let through."""
+    """By kind. ``size``: characters that the limit is at most. ``whole``: characters let through.
+    ``depth``: levels at which Celery cut. ``deep``: levels let through."""
     time: float
     """When a worker saw it, in seconds since the epoch."""
 
 
 class Origins:
-    """Sightings by host, then by ``kind:part:task``. What is over the caps is not kept."""
+    """Sightings by host, then by ``kind:part:task``, up to the caps."""
 
     MAX_HOSTS: Final = 200
-    #: Sightings of one host.
     MAX_SIGHTINGS: Final = 200
 
     def __init__(self) -> None:
         self.hosts: dict[str, dict[str, Sighting]] = {}
 
     def add(self, measurement: Plain) -> None:
-        """Note what the headers of *measurement* show of the host that it came from."""
+        """Note what *measurement* shows of the host that it came from."""
         task, _, args, kwargs, time, host = measurement
         if host:
             self._note(host, SEEN, Sighting(0, time))
@@ -51,27 +49,24 @@ class Origins:
     def _add_part(self, host: str, name: str, part: PlainPart, task: str, time: float) -> None:
         _, verdict, header, levels, limit, _ = part
         if verdict != "intact":
-            if limit:
-                self._note(host, f"size:{name}:{task}", Sighting(limit, time))
-            if levels:
-                self._note(host, f"depth:{name}:{task}", Sighting(levels, time))
-            return
-        if header > DEFAULT_LIMIT:
-            self._note(host, f"whole:{name}:{task}", Sighting(header, time))
-        if levels > DEFAULT_LEVELS:
-            self._note(host, f"deep:{name}:{task}", Sighting(levels, time))
+            shown = (("size", limit, 0), ("depth", levels, 0))
+        else:
+            shown = (("whole", header, DEFAULT_LIMIT), ("deep", levels, DEFAULT_LEVELS))
+        for kind, value, least in shown:
+            if value > least:
+                self._note(host, f"{kind}:{name}:{task}", Sighting(value, time))
 
     def _note(self, host: str, field: str, sighting: Sighting) -> None:
-        """Keep *sighting*, unless a later one is known or there is no room."""
+        """Keep *sighting*, unless a later one is there, or no room."""
         if host not in self.hosts and len(self.hosts) >= self.MAX_HOSTS:
             return
-        known = self.hosts.setdefault(host, {})
-        if field in known:
-            if known[field].time > sighting.time:
+        sightings = self.hosts.setdefault(host, {})
+        if field in sightings:
+            if sightings[field].time > sighting.time:
                 return
-        elif len(known) >= self.MAX_SIGHTINGS:
+        elif len(sightings) >= self.MAX_SIGHTINGS:
             return
-        known[field] = sighting
+        sightings[field] = sighting
 
     def merge(self, hosts: Mapping[str, Mapping[str, Sighting]]) -> None:
         """Add all sightings in *hosts*."""

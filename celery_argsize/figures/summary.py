@@ -1,7 +1,6 @@
-"""The readable side of the counters: frozen and typed. Reports and advice are made from nothing else.
+"""The readable side of the counters, typed: what reports and advice are made from.
 
-Pure. ``summarize`` makes a ``Summary`` of what a store gives. ``Summary.to_json`` is the format of ``--json``, which
-docs/report-json.md explains.
+Pure. ``summarize`` makes a ``Summary`` of what a store gives. docs/report-json.md explains its JSON.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.figures.counters import CUT_SUMS, OTHER, Extreme, Figures, TaskStats, added_up
-from celery_argsize.figures.histogram import buckets, label, quantile
+from celery_argsize.figures.counters import CUT_SUMS, OTHER, Extreme, Figures, TaskStats, buckets, label, quantile
 from celery_argsize.measuring.cuts import CUTS
 from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 #: Version of the JSON that ``Summary.to_json`` gives.
 JSON_SCHEMA: Final = 1
@@ -26,51 +24,49 @@ _NOTHING: Final = Extreme(0, "", 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Characters that the whole reprs of one part take: the limits with which Celery cuts nothing by size."""
+    """Characters that the whole reprs of one part take: with such limits, Celery cuts none by size."""
 
     count: int
-    """Parts whose need is known. It is not for a repr of the caller's own, or a missing one."""
+    """Parts whose need is known: not that of a custom repr, or a missing one."""
     max: int
     mean: float
     p95: int
-    """95 of 100 need at most this. An upper estimate: the bound of a histogram bucket, never above ``max``."""
+    """95 of 100 need at most this: the bound of a bucket, never above ``max``."""
     p99: int
     levels: int
-    """The most levels of nested containers among the reprs that were cut; 0 if none was."""
+    """The most levels of nested containers among cut reprs."""
     histogram: Mapping[str, int]
-    """Inclusive upper bound of the bucket in characters (``+Inf`` for the last) to the number that fell in it."""
+    """Number in each bucket, by its inclusive upper bound (``+Inf`` for the last)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CutBucket:
-    """Truncated parts whose need falls in one bucket."""
+    """Truncated parts whose need falls in one bucket, and their needs together."""
 
     bound: float
-    """Its inclusive upper bound in characters; infinite for the last."""
+    """Inclusive, in characters; infinite for the last."""
     count: int
     need: int
-    """Sum of their needs, in characters."""
 
     @property
     def mean(self) -> float:
-        """Characters that one of them needs."""
+        """Of one."""
         return self.need / self.count
 
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """All truncated parts whose whole repr could be measured. The numbers are sums over these whole reprs."""
+    """All truncated parts whose whole repr could be measured: sums over these whole reprs."""
 
     buckets: tuple[CutBucket, ...]
     """By bound, rising."""
     bytes: int
-    """UTF-8 bytes, as AMQP brokers carry them."""
+    """In UTF-8, as AMQP brokers carry them."""
     escaped: int
-    """Characters as texts in JSON (ASCII), as other brokers carry them."""
+    """Characters in JSON (ASCII), as other brokers carry them."""
     sent_bytes: int
-    """UTF-8 bytes of the cut reprs that were sent instead."""
+    """Of the cut reprs that were sent instead."""
     sent_escaped: int
-    """Characters of the cut reprs that were sent instead, as texts in JSON."""
     commas: int
     """Separators between members."""
     keys: int
@@ -78,8 +74,8 @@ class Cuts:
     containers: int
     """Lists, tuples, dicts and sets, the parts themselves included."""
     chain_steps: int
-    """Steps through chained iterators: saferepr reaches each member of a container through one iterator for every
-    container that was opened in it before. This makes its time grow with the square of the containers. An estimate."""
+    """An estimate: saferepr reaches each member of a container through one chained iterator for every
+    container opened in it before, so its time grows with the square of the containers."""
 
     @property
     def count(self) -> int:
@@ -97,11 +93,11 @@ class PartSummary:
     """One part (args or kwargs) of one task. Sizes are in characters unless they say bytes."""
 
     count: int
-    """How many were measured. Empty parts are, with size 0; unmeasurable ones are not."""
+    """How many were measured; empty ones count, with size 0."""
     max: int
     mean: float
     p50: int
-    """Half were at most this long. An upper estimate: the bound of a histogram bucket, never above ``max``."""
+    """Half were at most this long: the bound of a bucket, never above ``max``."""
     p95: int
     p99: int
     truncated: int
@@ -110,17 +106,17 @@ class PartSummary:
     unmeasurable: int
     max_bytes: int
     histogram: Mapping[str, int]
-    """Sizes in bytes: inclusive upper bound of the bucket (``+Inf`` for the last) to the number that fell in it."""
+    """Number in each bucket of bytes, by its inclusive upper bound (``+Inf`` for the last)."""
     truncated_by: Mapping[str, int]
-    """How many were cut by ``size``, by ``depth`` and by ``both``."""
+    """By cause: ``size``, ``depth``, ``both``."""
     custom: int
-    """How many came with a repr that the caller had written."""
+    """How many came with a repr of the caller's own."""
     unknown: int
-    """How many came without one."""
+    """How many came without a repr."""
     need: Need
     cuts: Cuts
     max_density: int
-    """UTF-8 bytes that 1,000 characters take, the most of any part: 1,000 where all was ASCII."""
+    """The most UTF-8 bytes that 1,000 characters of a part take."""
     total_bytes: int
     largest_task_id: str
     largest_at: float
@@ -128,7 +124,7 @@ class PartSummary:
 
     @property
     def mean_bytes(self) -> float:
-        """UTF-8 bytes of compact JSON, the mean."""
+        """UTF-8 bytes of compact JSON, on average."""
         return self.total_bytes / (self.count or 1)
 
     def to_json(self) -> dict[str, Any]:
@@ -151,7 +147,7 @@ class TaskSummary:
     unmeasurable: int
     """Runs with a part that has no JSON form."""
     errors: int
-    """Runs that could not be measured because of an error in celery_argsize; not in *count*."""
+    """Runs not measured because of an error in celery_argsize; not in *count*."""
     args: PartSummary
     kwargs: PartSummary
 
@@ -171,7 +167,6 @@ class LargestTask:
 
     name: str
     part: str
-    """``args`` or ``kwargs``."""
     size: int
     """Characters."""
     task_id: str
@@ -179,53 +174,57 @@ class LargestTask:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All that was measured. Sizes are in characters."""
+    """All that was measured; ``TaskSummary`` explains the runs. Sizes are in characters."""
 
     apps: tuple[str, ...]
-    """The apps whose figures these are."""
     since: float | None
-    """When counting began (first task, or last reset), in seconds since the epoch; ``None`` if not known."""
+    """When counting began (first task, or last reset), in seconds since the epoch."""
     updated: float | None
-    """When the newest figures were written, in seconds since the epoch."""
+    """When the newest figures were written."""
     total_tasks: int
-    """Task runs measured."""
     max_args_size: int
     max_kwargs_size: int
     avg_args_size: float
-    """The mean of the args that were measured."""
     avg_kwargs_size: float
     truncated_tasks: int
-    """Task runs with a truncated part."""
     truncated_by: Mapping[str, int]
     """Truncated parts by cause: ``size``, ``depth``, ``both``."""
     large_tasks: int
-    """Task runs with a large part."""
     unmeasurable_tasks: int
-    """Task runs with a part that has no JSON form."""
     errors: int
-    """Task runs that could not be measured because of an error in celery_argsize; not in *total_tasks*."""
     other_runs: int
-    """Task runs whose names were past ``max_task_names``: those of ``__other__``; how many names is not known."""
+    """Runs under ``__other__``: their names were past ``max_task_names``."""
     largest_task: LargestTask | None
-    """Where the largest part was seen; ``None`` before anything was."""
     tasks: tuple[TaskSummary, ...]
     """Largest first."""
 
     def to_json(self) -> dict[str, Any]:
-        """This summary as JSON-able data; the recommendation is added by ``views.report``."""
+        """This summary as JSON-able data; ``views.report`` adds the recommendation."""
         tasks = {task.name: task.to_json() for task in self.tasks}
         largest = self.largest_task and asdict(self.largest_task)
         return {"schema": JSON_SCHEMA} | _values(self) | {"apps": [*self.apps], "largest_task": largest, "tasks": tasks}
 
 
 def _values(of: Any, *left_out: str) -> dict[str, Any]:
-    """The fields of a dataclass, but for those *left_out*."""
+    """The fields of a dataclass, but those *left_out*."""
     return {field.name: getattr(of, field.name) for field in fields(of) if field.name not in left_out}
 
 
+def added_up(figures: Iterable[Figures]) -> Figures:
+    """The figures of several apps as those of one."""
+    apps = [*figures]
+    total: dict[str, TaskStats] = {}
+    for single in apps:
+        for name, stats in single.tasks.items():
+            total.setdefault(name, TaskStats()).merge(stats)
+    since = min((single.since for single in apps if single.since is not None), default=None)
+    updated = max((single.updated for single in apps if single.updated is not None), default=None)
+    return Figures("", total, since, updated, sum(single.flush_failures for single in apps))
+
+
 def summarize(*figures: Figures) -> Summary:
-    """The summary of *figures* (of one app, or of several added up)."""
-    total = added_up("", figures)
+    """The summary of *figures*, of one app or of several."""
+    total = added_up(figures)
     tasks = [_task(name, stats) for name, stats in total.tasks.items()]
     tasks = sorted((task for task in tasks if task.count or task.errors), key=lambda task: (-task.max, task.name))
     return _summary(tasks, tuple(app.app for app in figures), total.since, total.updated)
@@ -325,7 +324,7 @@ def _need(part: str, stats: TaskStats, largest: int, levels: int) -> Need:
 
 
 def _cuts(part: str, stats: TaskStats) -> Cuts:
-    """The truncated parts, those of few levels (``flat``) and those of many (``deep``) together."""
+    """The truncated parts, of few levels (``flat``) and of many (``deep``)."""
     counts: Counter[float] = Counter()
     needs: Counter[float] = Counter()
     for kind in ("flat", "deep"):

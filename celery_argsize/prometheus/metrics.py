@@ -17,8 +17,7 @@ from prometheus_client import Metric
 from prometheus_client.core import Exemplar as ClientExemplar, Sample
 from prometheus_client.utils import floatToGoString
 
-from celery_argsize.figures.counters import Figures
-from celery_argsize.figures.histogram import buckets
+from celery_argsize.figures.counters import Figures, buckets
 from celery_argsize.measuring.cuts import CUTS
 from celery_argsize.measuring.measurement import PARTS
 from celery_argsize.settings import DEFAULT_BUCKETS

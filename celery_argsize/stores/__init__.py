@@ -1,1 +1,1 @@
-"""Where the figures are kept: ``base`` says what a store is, ``memory`` and ``redis`` are the two there are."""
+"""Where the figures are kept: ``base`` says what a store is."""

@@ -1,4 +1,4 @@
-"""What a store is: it adds a batch exactly once, gives all figures, and forgets on request."""
+"""What a store is: it adds a batch exactly once, gives all figures, forgets on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def writer_name(hostname: str) -> str:
-    """A name for this process as a writer that no other process has or will have."""
+    """A name for this process that no other has or will have."""
     return f"{hostname or platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
@@ -25,16 +25,16 @@ class Batch:
     """Stats on their way to a store. Sent again unchanged if no reply came."""
 
     writer: str
-    """The name of the process that made it: see ``writer_name``."""
+    """Its ``writer_name``."""
     sequence: int
     """Rises by one with each batch of a writer."""
     tasks: Mapping[str, TaskStats]
     origins: Mapping[str, Mapping[str, Sighting]] = field(default_factory=dict)
-    """Sightings by host: see ``figures.origins``."""
+    """Sightings by host."""
 
 
 class Store(Protocol):
-    """Keeps the figures of one app."""
+    """Keeps the figures of one app. What cannot be done raises ``StoreError``."""
 
     @property
     def where(self) -> str:
@@ -45,32 +45,20 @@ class Store(Protocol):
         """Whether other processes see it too."""
 
     def apply(self, batch: Batch, failed: int = 0) -> None:
-        """Add *batch*, unless it was added before; *failed* is how often its writer failed since it last could write.
+        """Add *batch*, unless it was added before. *failed*: errors of its writer since it last wrote.
 
         Raises:
             StoreError: it could not be added, or no reply came; send the same batch again.
         """
 
     def read(self, fields: tuple[str, ...] = ...) -> Figures:
-        """All figures, as of one moment; with *fields*, perhaps only the fields of tasks that begin with one of these.
-
-        Raises:
-            StoreError: they could not be read.
-        """
+        """All figures, as of one moment; perhaps only fields that begin with one of *fields*."""
 
     def read_origins(self) -> Mapping[str, Mapping[str, Sighting]]:
-        """What the messages of each host showed, by host.
-
-        Raises:
-            StoreError: it could not be read.
-        """
+        """Sightings by host."""
 
     def reset(self, task: str | None = None) -> int:
-        """Forget the figures of *task*, or all; return how many tasks had any.
-
-        Raises:
-            StoreError: they could not be forgotten.
-        """
+        """Forget the figures of *task*, or all; return how many tasks had any."""
 
     def close(self) -> None:
-        """Give back what it holds; it may be used again later."""
+        """Give back what it holds; it may be used again."""

@@ -1,7 +1,6 @@
-"""A Redis Cluster, as a store uses it: one connection, to the node that has the slot of the key; nothing sent twice.
+"""A Redis Cluster, over one connection: to the node that has the slot of the key.
 
-redis-py has a client for clusters too. It connects as soon as it is made, loads scripts on every primary, and keeps a
-connection to each node that it ever spoke to: too many for a worker that promises one.
+redis-py's own client connects as soon as it is made, and to each node.
 """
 
 from __future__ import annotations
@@ -20,19 +19,18 @@ _T = TypeVar("_T")
 
 
 class ClusterClient:
-    """A client for the cluster that *hosts* are nodes of; *options* are those of redis-py's ``ConnectionPool``."""
+    """A client for the cluster of *hosts*; *options* are those of a ``ConnectionPool``."""
 
     def __init__(self, hosts: Sequence[tuple[str, int]], options: dict[str, Any]) -> None:
         self._hosts = [*hosts]
         self._options = options
-        #: The node that is connected to, and its address.
         self._node: Any = None
         self._address: tuple[str, int] | None = None
-        #: The first and last slot of each range, and the address of its primary; empty until a node is asked.
+        #: First slot, last slot and primary of each range; empty until a node is asked.
         self._ranges: list[tuple[int, int, tuple[str, int]]] = []
 
     def register_script(self, text: str) -> Callable[..., Any]:
-        """A function of ``keys`` and ``args`` that runs the script; it sends the text if the node does not have it."""
+        """A function of ``keys`` and ``args`` that runs the script."""
         return partial(self._run, text)
 
     def _run(self, text: str, *, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:
@@ -47,11 +45,11 @@ class ClusterClient:
         return self._on_node(key, lambda node: set(node.smembers(key)))
 
     def wait(self, replicas: int, timeout: int) -> int:
-        """``WAIT``, on the node of the last command; *timeout* in milliseconds."""
+        """``WAIT`` on the node of the last command; *timeout* in milliseconds."""
         return int(self._node.wait(replicas, timeout))
 
     def close(self) -> None:
-        """Close the connection; the next use asks the cluster anew which node has which slot."""
+        """Close the connection; the next use asks anew which node has which slot."""
         self._ranges = []
         self._leave()
 
@@ -60,16 +58,16 @@ class ClusterClient:
         try:
             return call(self._connect(key))
         except exceptions.ResponseError as exc:
-            if not isinstance(exc, exceptions.MovedError) and not str(exc).startswith("MOVED "):  # so in redis-py 5.0
+            if not isinstance(exc, exceptions.MovedError) and "MOVED " not in str(exc):  # in redis-py 5.0
                 raise
-            self.close()  # the node has not run it, as the slot is on another one now
+            self.close()  # the node has not run it
             return call(self._connect(key))
 
     def _connect(self, key: str) -> Any:
         """A client for the node that has *key*; the one before is closed."""
         slot = key_slot(key.encode())
-        ranges = self._ranges = self._ranges or self._ask()
-        address = next((address for first, last, address in ranges if first <= slot <= last), None)
+        self._ranges = self._ranges or self._ask()
+        address = next((address for first, last, address in self._ranges if first <= slot <= last), None)
         if address is None:
             message = "slots are not covered"
             raise exceptions.ClusterDownError(message)
@@ -84,8 +82,8 @@ class ClusterClient:
         self._node = self._address = None
 
     def _ask(self) -> list[tuple[int, int, tuple[str, int]]]:
-        """The slots of all nodes, as the first host that answers knows them."""
-        error: Exception = exceptions.ConnectionError("no node of the cluster is known")
+        """The ranges, as the first host that answers knows them."""
+        error = exceptions.RedisError()
         for host, port in self._hosts:
             seed: Any = self._client(host, port)
             try:
@@ -103,6 +101,6 @@ class ClusterClient:
 
 
 def _address(node: Sequence[Any], asked: str) -> tuple[str, int]:
-    """Host and port of a *node* in the reply of the host *asked*, which may leave out its own name."""
+    """Host and port of *node* in a reply of the host *asked*, which may leave out its own name."""
     host = node[0].decode() if isinstance(node[0], bytes) else node[0]
     return (asked if host in {None, "", "?"} else host, int(node[1]))

@@ -1,12 +1,11 @@
-"""Connections to Redis: to a server, to the primary that sentinels name, or to a cluster; and what its errors mean.
+"""Connects to a Redis server, a sentinels' primary or a cluster, and explains its errors.
 
-What is kept in Redis is up to ``stores.redis``. What a URL says is worked out in ``redis_url``.
+``redis_url`` reads URLs; ``stores.redis`` says what is kept in Redis.
 """
 
 from __future__ import annotations
 
 import re
-from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,8 +20,6 @@ from celery_argsize.settings import NO_MASTER_NAME
 from celery_argsize.stores.cluster import ClusterClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from celery_argsize.redis_url import RedisPlace
     from celery_argsize.settings import Settings
 
@@ -30,30 +27,26 @@ if TYPE_CHECKING:
 
 #: Name of our connection in CLIENT LIST.
 CLIENT_NAME: Final = "celery-argsize"
-
 #: Seconds to wait for Redis, to connect and for each reply.
 TIMEOUT: Final = 5.0
-
-#: These two of redis-py have no types.
-_parse_url: Final[Callable[[str], dict[str, Any]]] = redis_connection.parse_url
+_parse_url: Final[Any] = redis_connection.parse_url  # without types in redis-py
 _Sentinel: Final[Any] = sentinel.Sentinel
 
-#: TLS options that have a setting of their own, named with ``redis_`` before them.
+#: TLS options that have a setting, with ``redis_`` before their name.
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_SETTINGS: Final = ("ssl_cert_reqs", "ssl_check_hostname", *_TLS_FILES)
-#: Options of an app that are for its pool, and for its sentinels, not for a connection.
-_POOL_OPTIONS: Final = ("max_connections", "timeout")
+#: Options of an app that are not for a connection.
+_POOL_OPTIONS: Final = {"connection_class", "max_connections", "timeout"}
 _SENTINEL_OPTIONS: Final = ("master_name", "min_other_sentinels", "sentinel_kwargs")
 
 
 def connect(settings: Settings) -> Client:
     """A client for the Redis of *settings*, which opens one connection when it is first used.
 
-    It names its connection, waits at most ``TIMEOUT`` seconds, and never sends anything twice: the flusher tries again
-    by itself. A connection that was closed while idle is replaced without an error.
+    It never sends anything twice. A connection that was closed while idle is replaced.
 
     Raises:
-        ConfigError: the URL, or an option with it, cannot work.
+        ConfigError: the URL, or an option, cannot work.
     """
     url = settings.redis_url or ""
     try:
@@ -68,7 +61,7 @@ def connect(settings: Settings) -> Client:
 
 
 def _options(settings: Settings, place: RedisPlace) -> dict[str, Any]:
-    """Options for a connection of redis-py: the URL's before the settings', these before the app's and the defaults."""
+    """Options for redis-py, from the defaults, the app, the settings and the URL; the last counts."""
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
@@ -86,23 +79,20 @@ def _options(settings: Settings, place: RedisPlace) -> dict[str, Any]:
 
 
 def _complete_tls(options: dict[str, Any]) -> None:
-    """Have certificates and host names checked, unless *options* say that they are not."""
+    """Have certificates and host names checked, but where *options* forbid it."""
     options["ssl_cert_reqs"] = cert_reqs(options.get("ssl_cert_reqs", "required"))
-    if options["ssl_cert_reqs"] == "none":  # ssl refuses to check names in what it does not check
+    if options["ssl_cert_reqs"] == "none":  # ssl checks no names in what it does not check
         options["ssl_check_hostname"] = False
-    else:
-        options.setdefault("ssl_check_hostname", True)  # before version 6, redis-py would not
+    options.setdefault("ssl_check_hostname", True)  # not so before redis-py 6
 
 
 def _check_files(settings: Settings, options: dict[str, Any]) -> None:
-    """Raise an error that names the setting of a file that cannot be read."""
+    """Name the setting of a file that cannot be read."""
     for name in _TLS_FILES:
         path = options.get(name)
-        if path is None:
-            continue
         try:
-            with Path(path).open("rb"):
-                pass
+            if path is not None:
+                Path(path).read_bytes()
         except OSError as exc:
             setting = f"redis_{name}" if getattr(settings, f"redis_{name}") == path else name
             message = f"{setting} = {str(path)!r} cannot work: {exc.strerror}; allowed: the path of a file"
@@ -111,13 +101,14 @@ def _check_files(settings: Settings, options: dict[str, Any]) -> None:
 
 def _client(settings: Settings, place: RedisPlace, options: dict[str, Any]) -> Client:
     for_sentinels: dict[str, Any] = {name: options.pop(name) for name in _SENTINEL_OPTIONS if name in options}
-    # An option that redis-py does not know is refused now, not when it connects.
-    of_connection = {key: value for key, value in options.items() if key not in {"connection_class", *_POOL_OPTIONS}}
-    options.get("connection_class", redis.Connection)(**of_connection)
+    # refuses unknown options now, not when it connects
+    names = options.keys() - _POOL_OPTIONS
+    options.get("connection_class", redis.Connection)(**{name: options[name] for name in names})
     if place.kind == "server":
         return redis.Redis(connection_pool=redis.ConnectionPool(**options))
     hosts = [(each.get("host", "localhost"), each["port"]) for each in map(_parse_url, place.urls)]
-    options = {name: value for name, value in options.items() if name not in {"host", "port"}}
+    for name in ("host", "port"):
+        options.pop(name, None)
     if place.kind == "cluster":
         return ClusterClient(hosts, options)
     options.pop("connection_class", None)
@@ -129,30 +120,29 @@ def _client(settings: Settings, place: RedisPlace, options: dict[str, Any]) -> C
 def _sentinel_client(
     hosts: list[tuple[str, int]], options: dict[str, Any], for_sentinels: dict[str, Any], *, require_tls: bool
 ) -> redis.Redis:
-    """A client for whichever server the sentinels call the primary, each time it connects."""
+    """A client for the server that the sentinels call the primary whenever it connects."""
     name = for_sentinels.get("master_name")
     if not name:
         raise ConfigError(NO_MASTER_NAME)
     shared = ("socket_timeout", "socket_connect_timeout", "client_name", "retry")
     of_sentinels = {key: options[key] for key in shared if key in options}
     of_sentinels.update(for_sentinels.get("sentinel_kwargs") or {})
-    for key in ("username", "password"):
-        if f"sentinel_{key}" in for_sentinels:
-            of_sentinels[key] = for_sentinels[f"sentinel_{key}"]
+    for key in for_sentinels.keys() & {"sentinel_username", "sentinel_password"}:
+        of_sentinels[key.removeprefix("sentinel_")] = for_sentinels[key]
     if "sentinel_ssl" in for_sentinels:
         tls = for_sentinels["sentinel_ssl"].lower() in {"1", "true", "yes", "on"}
-    else:  # as for the primary, unless the app says more of its sentinels
+    else:  # as for the primary, unless the app says more
         tls = "sentinel_kwargs" not in for_sentinels and options.get("ssl", False)
     if of_sentinels.setdefault("ssl", tls or require_tls):
         of_sentinels = {key: value for key, value in options.items() if key.startswith("ssl_")} | of_sentinels
         _complete_tls(of_sentinels)
     others = int(for_sentinels.get("min_other_sentinels", 0))
-    client: redis.Redis = _Sentinel(hosts, others, sentinel_kwargs=of_sentinels, **options).master_for(name)
-    return client
+    sentinels = _Sentinel(hosts, others, sentinel_kwargs=of_sentinels, **options)
+    return sentinels.master_for(name)  # type: ignore[no-any-return]
 
 
 def disconnect(client: Client) -> None:
-    """Close what *client* has open. When next used it connects again, and asks sentinels or a cluster anew."""
+    """Close what *client* has open. Its next use asks sentinels or a cluster anew."""
     client.close()
     if isinstance(client, redis.Redis):
         client.connection_pool.disconnect()
@@ -161,96 +151,81 @@ def disconnect(client: Client) -> None:
             server.connection_pool.disconnect()
 
 
-def prepare() -> None:
-    """Import what connecting would import; nothing is connected to.
+_CERTIFICATE: Final = "set redis_ssl_certfile and redis_ssl_keyfile"
+_RIGHTS: Final = "docs/redis-schema.md has the rights"
+_WAIT: Final = "this heals by itself"
 
-    A fork while a thread imports would leave that import locked in the child for ever.
-    """
-    "localhost".encode("idna")  # encodings.idna: resolving a host name takes it
-    metadata.version("redis")  # email.parser: redis-py takes it to tell Redis its version
-    import_module("secrets")  # a pool takes it, and those of a cluster are made when it connects
-
-
-_CLIENT_FILES: Final = "set redis_ssl_certfile and redis_ssl_keyfile"
-_RIGHTS: Final = "docs/redis-schema.md has the rights it needs"
-
-#: Patterns, and what to do about an error in whose class names and text they are: the first that matches. The words in
-#: braces are groups of the pattern, or filled in by ``explain``.
+#: Patterns for the class names and text of an error, and what to do; the first that matches counts.
 _FIXES: Final = (
     ("unknown command '?`?HELLO", "it does not know RESP3; add ?protocol=2 to the URL"),
     ("max number of clients", "it has no place for another client; raise its maxclients"),
-    ("OutOfMemoryError|OOM ", "it is out of memory; raise its maxmemory or free some"),
-    ("NOREPLICAS|good replicas", "too few of its replicas are up to date; look at min-replicas-to-write"),
-    ("MISCONF", "it cannot save to its disk, and so takes no writes; its log says why (a full disk?)"),
+    ("OutOfMemoryError|OOM ", "it is out of memory; raise its maxmemory"),
+    ("NOREPLICAS|good replicas", "too few of its replicas are up to date; see min-replicas-to-write"),
+    ("MISCONF", "it cannot save to its disk, so it takes no writes; its log says why"),
     ("MasterNotFound", "no sentinel there names a primary; are they running, and is master_name right?"),
-    ("previous master is now|MasterDown|MASTERDOWN", "its primary is being replaced; this heals by itself"),
+    ("previous master is now|MasterDown|MASTERDOWN", f"its primary is being replaced; {_WAIT}"),
     ("ReadOnlyError|READONLY", "it is a read-only replica; give the URL of the primary"),
-    ("BusyLoadingError|LOADING", "it is still loading its data; this heals by itself"),
-    (
-        "MovedError|MOVED|SELECT is not allowed in cluster",
-        "it is part of a cluster; write redis+cluster:// in redis_url",
-    ),
-    ("AskError|ASK |TryAgain|TRYAGAIN", "a slot of the cluster is on its way to another node; this heals by itself"),
-    ("Cluster mode is not enabled|cluster support disabled", "it is no cluster; write redis:// in redis_url"),
-    ("ClusterDown|CLUSTERDOWN|slots are not covered", "the cluster is down: slots have no node; see CLUSTER INFO"),
-    (r"WRONGTYPE.*\(key (?P<name>.+?), field", "its key {name} is none of ours; delete it, or give another key_prefix"),
-    ("WRONGTYPE", "a key of ours holds something else; give another key_prefix, or delete what is under ours"),
-    ("BUSY ", "another client's script keeps it busy; see SCRIPT KILL"),
+    ("BusyLoadingError|LOADING", f"it is still loading its data; {_WAIT}"),
+    ("MovedError|MOVED|SELECT is not", "it is part of a cluster; write redis+cluster:// in redis_url"),
+    ("AskError|ASK |TryAgain|TRYAGAIN", f"a slot is on its way to another node; {_WAIT}"),
+    ("Cluster mode is not|cluster support dis", "it is no cluster; write redis:// in redis_url"),
+    ("ClusterDown|CLUSTERDOWN|not covered", "slots have no node; see CLUSTER INFO"),
+    (r"WRONGTYPE.*\(key (?P<name>.+?), field", "its key {name} is none of ours; delete it"),
+    ("WRONGTYPE", "a key of ours holds something else; delete it, or give another key_prefix"),
     ("DB index is out of range", "it has no database of that number; see its setting databases"),
     (r"to run the '(?P<name>[^']+)' command", f"its user may not run {{name}}; {_RIGHTS}"),
     ("access (a|one of the) (key|chan)", f"its user may not use keys of this prefix; {_RIGHTS}"),
     ("NoPermission|NOPERM|The user executing the script", f"its user may not do this; {_RIGHTS}"),
-    ("called without any password|no password is set", "it has no password, and the URL has one; take it out"),
+    ("called without any password|no password is set", "it has no password; take it out of the URL"),
     ("AuthenticationError|NOAUTH|WRONGPASS", "it wants a user name and password other than the URL's"),
     ("certificate has expired", "its certificate has expired; renew that"),
-    ("not yet valid", "its certificate is not valid yet; are both clocks right?"),
+    ("not yet valid", "its certificate is not valid yet; are the clocks right?"),
     (
         "(?i)(hostname|ip address) mismatch|doesn't match",
-        "its certificate is for another host name; use the name in it, or set redis_ssl_check_hostname to false",
+        "its certificate is for another host name; use that, or set redis_ssl_check_hostname to false",
     ),
-    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by a CA known here; set redis_ssl_ca_certs to its CA"),
-    ("(?i)certificate.required", f"it wants a client certificate; {_CLIENT_FILES}"),
     (
-        "(?i)unexpected.eof|EOF occurred",
-        f"it ended the TLS connection; if it wants a client certificate, {_CLIENT_FILES}",
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is not signed by a CA known here; set redis_ssl_ca_certs to its CA",
     ),
-    ("(?i)alert.(unknown.ca|bad.certificate|certificate)", "it does not take our client certificate; is its CA right?"),
+    ("(?i)certificate.required", f"it wants a client certificate; {_CERTIFICATE}"),
+    ("(?i)unexpected.eof|EOF occurred", f"it ended TLS; if it wants a client certificate, {_CERTIFICATE}"),
     (
         "(?i)no start line|no_certificate|pem lib|values.mismatch|bad base64",
-        "a certificate or key file is not what it should be (PEM, and the key that belongs to the certificate)",
+        "a certificate or key file is not what it should be: PEM, and a pair",
     ),
     (
         "(?i)wrong.version.number|record.layer.failure",
-        "it speaks no TLS at that port; give its TLS port, or write redis:// (and leave require_redis_ssl out)",
+        "it speaks no TLS at that port; give its TLS port, or write redis://",
     ),
-    (
-        r"(?i)name or service|name resolution|nodename nor|no address assoc|getaddrinfo",
-        "its host name is not known here",
-    ),
-    ("No such file or directory", "there is no such socket; is it running, and is that its unixsocket?"),
-    ("Permission denied", "this process may not open its socket; see its setting unixsocketperm"),
+    ("(?i)name or service|name resolution|nodename nor|getaddrinfo", "its host name is not known here"),
+    ("No such file or directory", "there is no such socket; is it running with that unixsocket?"),
     ("TimeoutError|Timeout", "no answer in time; is it running, and is that the address?{tls}"),
     ("(?i)closed by server|connection reset|broken pipe", "it closed the connection.{tls}"),
     ("ConnectionError", "no connection; is it running, and is that the address? ({text})"),
     ("", "{kind}: {text}"),
 )
-#: The commands that hold a password, and what comes behind them where a server quotes them.
+#: Commands that hold a password, and what a server quotes behind them.
 _SIGNING_IN: Final = re.compile(r"(?is)\b(HELLO|AUTH)\b.+")
-_NO_TLS_HINT: Final = " Does that port speak TLS?"
-_TLS_HINT: Final = " If it wants TLS, write rediss:// in redis_url, or set require_redis_ssl"
+_TLS_HINTS: Final = {
+    "unix": "",
+    "rediss": " Does that port speak TLS?",
+    "": " If it wants TLS, write rediss:// in redis_url, or set require_redis_ssl",
+}
 
 
-def explain(what: str, where: str, exc: Exception) -> str:
-    """One line for people: that *what* (such as "read from") failed for the Redis at *where*, and what to do."""
-    # what a server quotes of a command that it does not know may be the password
+def explain(failed: str, where: str, exc: Exception) -> str:
+    """One line: what *failed* (such as "read from") for the Redis at *where*, and what to do."""
+    # an unknown command is quoted: perhaps the password
     text = " ".join(str(exc).split()).partition(", with args beginning with")[0]
-    seen = " ".join(kind.__name__ for kind in type(exc).__mro__) + f": {text}"
-    match, fix = next((match, fix) for pattern, fix in _FIXES if (match := re.search(pattern, seen)))
+    classes = " ".join(kind.__name__ for kind in type(exc).__mro__)
+    matches = ((re.search(pattern, f"{classes}: {text}"), fix) for pattern, fix in _FIXES)
+    match, fix = next((match, fix) for match, fix in matches if match)
     words = {
         "text": text,
         "kind": type(exc).__name__,
-        "tls": _NO_TLS_HINT if where.startswith("rediss") else "" if where.startswith("unix") else _TLS_HINT,
+        "tls": next((hint for scheme, hint in _TLS_HINTS.items() if where.startswith(scheme)), ""),
         **match.groupdict(),
     }
     words = {name: _SIGNING_IN.sub(r"\1 …", word) for name, word in words.items()}
-    return f"cannot {what} Redis at {where}: {fix.format(**words)}"
+    return f"cannot {failed} Redis at {where}: {fix.format(**words)}"

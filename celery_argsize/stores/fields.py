@@ -1,7 +1,7 @@
-"""The figures of a task as the fields of its hash in Redis, and back. docs/redis-schema.md lists the fields.
+"""The figures of a task as the fields of its hash in Redis, and back: docs/redis-schema.md.
 
-Pure. Each counter, maximum and exemplar is one field, under a short name: most of the memory that a task takes in Redis
-is names. ``args.bytes_le.131072`` is written as ``ab128K``.
+Pure. Most of the memory that a task takes in Redis is names, so they are short there:
+``args.bytes_le.131072`` is written as ``ab128K``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from celery_argsize.figures.counters import Exemplar, Extreme, TaskStats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: What the names of wanted fields begin with, if all are wanted.
+#: Every name begins with this.
 ANY: Final = ("",)
 
 _PARTS: Final = {"args": "a", "kwargs": "k"}
-#: Letters of what has a field for each bucket.
+#: What has a field for each bucket.
 _BUCKETS: Final = {
     "chars_le": "c",
     "bytes_le": "b",
@@ -36,12 +36,12 @@ _BUCKET_NAME: Final = re.compile(rf"([ak])([{''.join(_BUCKETS.values())}])(?:(\d
 _PART_NAME: Final = re.compile(r"([ak])\.(\w+)")
 _EXEMPLAR: Final = re.compile(r"(\d+) (.+) (\S+)")
 
-#: Not written: each is the sum of a histogram of its part, and added up when that is read.
+#: Not written: each is the sum of a histogram, and added up when that is read.
 _SUMS: Final = tuple(f"{part}.count" for part in _PARTS)
-#: The only maximum that is kept with the id of its task and the time: the one that people are shown.
+#: The only maximum that is kept with its task id and time: people are shown these.
 _LARGEST: Final = ".max_chars"
 
-#: Names whose meaning is remembered: more than this version has.
+#: Names whose meaning is remembered: more than there are.
 MOST_NAMES: Final = 4096
 
 
@@ -71,7 +71,7 @@ def long_name(name: str) -> str:
 
 
 def to_argv(stats: TaskStats) -> list[Any]:
-    """*stats* as apply.lua takes a task: three numbers of fields, the names of all, the values of all."""
+    """*stats* as apply.lua takes a task: numbers of fields, all names, all values."""
     counters = {short_name(field): by for field, by in stats.counts.items() if by and field not in _SUMS}
     maxima = {
         short_name(field): f"{seen.value} {seen.task_id} {seen.time}" if field.endswith(_LARGEST) else str(seen.value)
@@ -84,36 +84,24 @@ def to_argv(stats: TaskStats) -> list[Any]:
     return [len(counters), len(maxima), len(exemplars), *fields, *fields.values()]
 
 
-@lru_cache(maxsize=8)
-def _meanings(_: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """Meanings by name, for one tuple of wanted fields. ``from_hash`` fills it: a dict is faster than a cached call."""
-    return {}
-
-
+@lru_cache(maxsize=MOST_NAMES)
 def _meaning(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
-    """What the field called *name* in Redis is, and its name in a ``TaskStats``; both empty if it is not wanted."""
+    """The kind of the field *name* in Redis, and its name in a ``TaskStats``; empty if not wanted."""
     field = long_name(name)
     if not field.startswith(wanted) or field.endswith(("_id", "_time")):
         return "", ""
-    for kind in ("bytes_le", "last_le", "max_"):
-        if f".{kind}" in field:
-            return kind, field
-    return "counter", field
+    return next((kind for kind in ("bytes_le", "last_le", "max_") if f".{kind}" in field), "counter"), field
 
 
 def from_hash(values: Mapping[str, str], wanted: tuple[str, ...] = ANY) -> TaskStats:
     """The stats in a task's hash; of them, the fields that begin with one of *wanted*.
 
-    The ``count`` of a part comes with its ``bytes_le``. A value that this version would not write is passed over.
+    The ``count`` of a part comes with its ``bytes_le``. What this version would not write is passed over.
     """
-    stats, meanings = TaskStats(), _meanings(wanted)
+    stats = TaskStats()
     counts = stats.counts
     for name, value in values.items():
-        if name not in meanings:
-            if len(meanings) >= MOST_NAMES:
-                meanings.clear()
-            meanings[name] = _meaning(name, wanted)
-        kind, field = meanings[name]
+        kind, field = _meaning(name, wanted)
         if not kind:
             continue
         try:

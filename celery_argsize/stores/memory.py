@@ -1,4 +1,4 @@
-"""The figures of one process in its own memory: for workers without a Redis, and for tests."""
+"""The figures of one process in its own memory: for workers without Redis."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 
 class MemoryStore:
-    """A ``Store`` (see ``base``) that lasts until the process ends.
-
-    The flusher's thread and readers share its lock; a task never waits for it.
-    """
+    """A ``Store`` that lasts until the process ends. A task never waits for its lock."""
 
     where = "the memory of this process"
     shared = False
@@ -41,7 +38,7 @@ class MemoryStore:
             self._tally.merge(batch.tasks.items())
             self._tally.origins.merge(batch.origins)
 
-    def read(self, fields: tuple[str, ...] = ()) -> Figures:  # noqa: ARG002 - all are at hand
+    def read(self, fields: tuple[str, ...] = ()) -> Figures:  # noqa: ARG002 - it has all
         with self._lock:
             return Figures(self._app, self._tally.copy().tasks, self._since, self._updated)
 

@@ -1,7 +1,7 @@
 """The figures of an app in Redis, shared by all its workers. docs/redis-schema.md explains the keys.
 
-Adding up happens in Redis, in one Lua call for a batch (``apply.lua``). Redis knows the batches it has added, so that
-one may be sent again. ``fields`` names the fields of a task; ``connection`` connects, and explains errors.
+One Lua call adds a batch (``apply.lua``). Redis knows the batches it has added, so one may be sent again.
+``fields`` names the fields of a task; ``connection`` connects, and explains errors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from importlib import resources
+from importlib import import_module, metadata, resources
 from typing import TYPE_CHECKING, Any, Final
 
 from redis import exceptions
@@ -19,7 +19,7 @@ from celery_argsize.errors import ConfigError, SchemaError, StoreError
 from celery_argsize.figures.counters import OTHER, Figures
 from celery_argsize.figures.origins import Origins, Sighting
 from celery_argsize.redis_url import safe_url
-from celery_argsize.stores.connection import connect, disconnect, explain, prepare
+from celery_argsize.stores.connection import connect, disconnect, explain
 from celery_argsize.stores.fields import ANY, from_hash, to_argv
 
 if TYPE_CHECKING:
@@ -31,75 +31,72 @@ if TYPE_CHECKING:
 
 #: Version of what is in Redis (docs/redis-schema.md).
 SCHEMA: Final = 1
-
 #: What apply.lua returns when the batch was the first of its app.
 FIRST: Final = 2
-
-#: Seconds for which a writer's last batch is remembered after it last wrote: how late a batch may be sent again.
+#: Seconds for which a writer is remembered: how late a batch may be sent again.
 WRITER_TTL: Final = 24 * 60 * 60
-
 #: Seconds to wait for ``wait_replicas`` replicas to confirm a batch.
 WAIT_TIMEOUT: Final = 1.0
-
-#: Seconds for which a host that sends messages is remembered after its last one, and how many hosts are.
+#: Seconds for which a host is remembered after its last message, and how many hosts are.
 ORIGIN_TTL: Final = 7 * 24 * 60 * 60
 MAX_ORIGINS: Final = 1000
 
 
 class RedisStore:
-    """A ``Store`` (see ``base``) of one app in Redis, over one connection that opens when first used."""
+    """A ``Store`` of one app in Redis, over one connection that opens when first used."""
 
     shared = True
 
     def __init__(self, settings: Settings, client: Client | None = None) -> None:
-        if settings.redis_url is None and client is None:
+        if settings.redis_url is None:
             message = "redis_url is not set; give the URL of the Redis that the workers use"
             raise ConfigError(message)
         self._settings = settings
         self._client = client or connect(settings)
         self._owns_client = client is None
         self._base = settings.base
+        self._task_key, self._origin_key = self._base + "task:", self._base + "origin:"
         self._is_listed = False
 
     @property
     def where(self) -> str:
-        return safe_url(self._settings.redis_url or "redis://")
+        return safe_url(self._settings.redis_url or "")
 
     @cached_property
     def _scripts(self) -> dict[str, Any]:
-        """The Lua scripts by name."""
         return {name: self._client.register_script(_lua(name)) for name in ("apply", "origins", "read", "reset")}
 
     def prepare(self) -> None:
-        """Load the files and modules that writing needs; nothing is connected to.
+        """Load the files and modules that writing needs, before the flusher's thread does.
 
-        To be called before the flusher's thread connects for the first time: a fork while a thread imports would leave
-        that import locked in the child for ever.
+        A fork while a thread imports would leave that import locked in the child for ever.
         """
         assert self._scripts  # noqa: S101 - for its effect: the files are read
-        prepare()
+        "localhost".encode("idna")  # encodings.idna: resolving a host name takes it
+        metadata.version("redis")  # email.parser: redis-py tells Redis its version
+        import_module("secrets")  # a pool takes it, and a cluster's are made late
 
     def apply(self, batch: Batch, failed: int = 0) -> None:
         settings, base = self._settings, self._base
-        keys = [base + "meta", base + "names", f"{base}writer:{batch.writer}", self._task_key(OTHER), base + "origins"]
+        keys = [base + "meta", base + "names", f"{base}writer:{batch.writer}", self._task_key + OTHER, base + "origins"]
         argv: list[Any] = [SCHEMA, batch.sequence, time.time(), settings.max_task_names, WRITER_TTL, len(batch.tasks)]
-        argv += (MAX_ORIGINS, Origins.MAX_SIGHTINGS, ORIGIN_TTL, self._origin_key(""), failed)
-        keys += map(self._task_key, batch.tasks)
+        argv += (MAX_ORIGINS, Origins.MAX_SIGHTINGS, ORIGIN_TTL, self._origin_key, failed)
+        keys += [self._task_key + name for name in batch.tasks]
         argv += batch.tasks
         for stats in batch.tasks.values():
             argv += to_argv(stats)
-        keys += map(self._origin_key, batch.origins)
+        keys += [self._origin_key + host for host in batch.origins]
         for host, sightings in batch.origins.items():
             argv += (host, len(sightings), *sightings)
             argv += (f"{sighting.value} {sighting.time}" for sighting in sightings.values())
         with self._errors("write to"):
-            # The app is listed before the script runs: so an error always means that the batch is to be sent again.
+            # before the script, so that an error always means: send the batch again
             if not (was_listed := self._is_listed):
                 self._list_app()
             reply = self._scripts["apply"](keys=keys, args=argv)
             if settings.wait_replicas:
                 self._wait_for_replicas()
-            if reply == FIRST and was_listed:  # Redis has lost all it had, and the list of apps too
+            if reply == FIRST and was_listed:  # Redis has lost all it had
                 self._list_app()
 
     def _list_app(self) -> None:
@@ -107,32 +104,31 @@ class RedisStore:
         self._is_listed = True
 
     def _begin_anew(self) -> None:
-        """Have the next attempt connect, so that it finds a primary that has taken over, and list the app there."""
+        """Have the next attempt connect, perhaps to a new primary."""
         self._is_listed = False
         disconnect(self._client)
 
     def _wait_for_replicas(self) -> None:
-        """Have the last write confirmed, or raise: then the batch is sent again, perhaps to a new primary."""
+        """Have the last write confirmed, or raise: then the batch is sent again."""
         wanted = self._settings.wait_replicas
         confirmed = self._client.wait(wanted, round(WAIT_TIMEOUT * 1000))
         if confirmed < wanted:
             self._begin_anew()
-            message = (
-                f"cannot be sure of what was written to Redis at {self.where}: {confirmed} of wait_replicas = {wanted} "
-                f"replicas confirmed it within {WAIT_TIMEOUT:g} s; are they running?"
-            )
+            few = f"{confirmed} of wait_replicas = {wanted} replicas confirmed within {WAIT_TIMEOUT:g} s"
+            message = f"cannot be sure of what was written to Redis at {self.where}: {few}; are they running?"
             raise StoreError(message)
 
     def read(self, fields: tuple[str, ...] = ANY) -> Figures:
         keys = [self._base + "meta", self._base + "names"]
         with self._errors("read from"):
-            meta_reply, *tasks = self._scripts["read"](keys=keys, args=[self._task_key("")])
+            meta_reply, *tasks = self._scripts["read"](keys=keys, args=[self._task_key])
         meta = _as_dict(meta_reply)
         if int(meta.get("schema", SCHEMA)) != SCHEMA:
             raise self._schema_error(meta["schema"])
+        hashes = zip(tasks[::2], tasks[1::2], strict=True)
         return Figures(
             self._settings.app_name,
-            {_text(name): from_hash(_lines(text), fields) for name, text in zip(tasks[::2], tasks[1::2], strict=True)},
+            {_text(name): from_hash(_lines(text), fields) for name, text in hashes},
             since=self._number(meta, "since"),
             updated=self._number(meta, "updated"),
             flush_failures=int(self._number(meta, "flush_failures") or 0),
@@ -142,14 +138,13 @@ class RedisStore:
         try:
             return float(meta[field]) if field in meta else None
         except ValueError:
-            message = (
-                f"{field} in {self._base}meta in {self.where} is no number; remove it: HDEL {self._base}meta {field}"
-            )
+            key = f"{self._base}meta"
+            message = f"{field} in {key} in {self.where} is no number; remove it: HDEL {key} {field}"
             raise StoreError(message) from None
 
     def read_origins(self) -> dict[str, dict[str, Sighting]]:
         with self._errors("read from"):
-            reply = self._scripts["origins"](keys=[self._base + "origins"], args=[self._origin_key("")])
+            reply = self._scripts["origins"](keys=[self._base + "origins"], args=[self._origin_key])
         origins: dict[str, dict[str, Sighting]] = {}
         for host, fields in reply:
             for field, text in _as_dict(fields).items():
@@ -159,7 +154,7 @@ class RedisStore:
 
     def reset(self, task: str | None = None) -> int:
         keys = [self._base + key for key in ("meta", "names", "origins")]
-        args = [SCHEMA, self._task_key(""), time.time(), self._origin_key(""), *([] if task is None else [task])]
+        args = [SCHEMA, self._task_key, time.time(), self._origin_key, *([] if task is None else [task])]
         with self._errors("write to"):
             return int(self._scripts["reset"](keys=keys, args=args))
 
@@ -167,40 +162,28 @@ class RedisStore:
         if self._owns_client:
             disconnect(self._client)
 
-    def _task_key(self, name: str) -> str:
-        return f"{self._base}task:{name}"
-
-    def _origin_key(self, host: str) -> str:
-        return f"{self._base}origin:{host}"
-
     def _schema_error(self, schema: str) -> SchemaError:
-        message = (
-            f"the figures under {self._base} in {self.where} have schema {schema}, this version of celery_argsize has "
-            f"{SCHEMA}; use the same version everywhere, or another key_prefix"
-        )
+        figures = f"the figures under {self._base} in {self.where} have schema {schema}"
+        message = f"{figures}, this version of celery_argsize has {SCHEMA}; use one version, or another key_prefix"
         return SchemaError(message)
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        """Raise errors of Redis as those of a store; *what* could not be done: "read from", "write to"."""
+    def _errors(self, action: str) -> Iterator[None]:
+        """Raise errors of Redis as those of a store; *action*: "read from", "write to"."""
         try:
             yield
         except exceptions.RedisError as exc:
             self._begin_anew()
             if str(exc).startswith("ARGSIZE_SCHEMA "):
                 raise self._schema_error(str(exc).split()[1]) from None
-            raise StoreError(explain(what, self.where, exc)) from None
+            raise StoreError(explain(action, self.where, exc)) from None
 
 
 class AppsStore(RedisStore):
     """Reads the figures of all apps under a key prefix, over one connection."""
 
     def names(self) -> list[str]:
-        """The names of the apps.
-
-        Raises:
-            StoreError: they could not be read.
-        """
+        """The names of the apps."""
         with self._errors("read from"):
             return sorted(map(_text, self._client.smembers(f"{self._settings.key_prefix}:apps")))
 
@@ -215,11 +198,7 @@ class AppsStore(RedisStore):
 
 
 def apps_in(settings: Settings) -> list[str]:
-    """Names of the apps that have figures under the key prefix of *settings*.
-
-    Raises:
-        StoreError: Redis could not be read.
-    """
+    """Names of the apps with figures in the Redis of *settings*, or a ``StoreError``."""
     with closing(AppsStore(settings)) as store:
         return store.names()
 
@@ -237,8 +216,8 @@ def _as_dict(reply: list[Any] | dict[Any, Any]) -> dict[str, str]:
 
 def _lines(text: Any) -> dict[str, str]:
     """The fields of a task, as read.lua gives them."""
-    lines = _text(text).split("\n") if text else []
-    return dict(zip(lines[::2], lines[1::2], strict=True))
+    lines = _text(text).split("\n")
+    return dict(zip(lines[::2], lines[1::2], strict=False))
 
 
 def _text(value: Any) -> str:

@@ -129,7 +129,7 @@ def _cost(cost: Cost, *, sure: bool) -> list[str]:
 def _basis(advice: Advice) -> str:
     """What the advice rests on."""
     broker = advice.broker
-    source = broker.source or ("limits of this broker are not known" if not broker.known else "")
+    source = broker.source or ("limits of this broker are not known" if broker.carries is None else "")
     period = ""
     if advice.since is not None and advice.updated is not None:
         period = f" from {when(advice.since)} to {when(advice.updated)}"

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from celery_argsize.advice.advice import ReprLimits
-from celery_argsize.figures.histogram import label
+from celery_argsize.figures.counters import label
 from celery_argsize.measuring.measurement import PARTS
 from celery_argsize.redis_url import safe_url
 from celery_argsize.settings import DEFAULT_BUCKETS

@@ -241,7 +241,6 @@ def test_a_cluster_without_its_slots_is_told_apart_from_one_that_is_away(tmp_pat
         (exceptions.BusyLoadingError("Redis is loading the dataset in memory"), "still loading its data; this heals"),
         (exceptions.MasterDownError("Link with MASTER is down"), "its primary is being replaced; this heals by itself"),
         (exceptions.ResponseError("TRYAGAIN Multiple keys request during rehashing of slot"), "on its way to another"),
-        (exceptions.ResponseError("BUSY Redis is busy running a script."), "another client's script keeps it busy"),
         (exceptions.ResponseError("ERR {odd} thing\nof two lines"), "ResponseError: ERR {odd} thing of two lines"),
     ],
 )

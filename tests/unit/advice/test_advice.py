@@ -265,7 +265,7 @@ def test_a_message_that_the_broker_would_refuse(broker: str, verdict: str) -> No
 def test_an_unknown_broker_is_said_to_be_unknown(broker: str | None) -> None:
     advice = advice_on(records(100), broker=broker)
     assert advice.verdict == "apply"
-    assert not advice.broker.known
+    assert advice.broker.carries is None
     assert advice.broker.headers_max is advice.broker.message_max is None
 
 

@@ -208,7 +208,7 @@ def test_big_arguments_are_measured_without_a_second_copy(shape: str) -> None:
 def test_the_pure_rooms_import_neither_celery_nor_redis_nor_prometheus() -> None:
     pure = (
         "measuring.cuts measuring.json_size measuring.measurement measuring.repr_shape figures.counters "
-        "figures.histogram figures.origins figures.summary advice.advice advice.adviser advice.brokers advice.in_force "
+        "figures.origins figures.summary advice.advice advice.adviser advice.brokers advice.in_force "
         "advice.plans api.parse views.advice_text views.check views.diff views.report views.watch"
     )
     code = (
