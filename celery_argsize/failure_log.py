@@ -21,8 +21,7 @@ logger: Final = logging.getLogger("celery_argsize")
 class FailureLog:
     """Counts failures of one kind. Logs the first, and then at most one every ``EVERY`` seconds.
 
-    After ``over``, a failure with a new text is logged at once. One that comes and goes makes two lines every ``EVERY``
-    seconds.
+    After ``over``, a failure with a new text is logged at once.
     """
 
     EVERY: Final = 60.0

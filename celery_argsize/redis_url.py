@@ -69,7 +69,7 @@ def parse_redis_url(url: str) -> RedisPlace:
     except ValueError:
         raise ConfigError(f"it cannot be read; {_ENCODE}") from None  # noqa: EM102, TRY003 - as short as it gets
     first = parts[0]
-    # Without "//" behind it, what looks like a scheme may be a user's name, or a password.
+    # Without "//" behind it, it may be a user's name or a password.
     shown = f"the scheme {first.scheme!r}" if first.netloc else "what it begins with"
     _check(first.scheme in _SCHEMES, f"{shown} is not one of {', '.join(sorted(_SCHEMES))}")
     scheme = _SCHEMES[first.scheme]
@@ -183,10 +183,7 @@ def with_tls(url: str) -> str:
 
 
 def from_app(app: Any) -> tuple[str | None, dict[str, Any]]:
-    """The Redis that *app* keeps results in, or else sends messages through; ``None`` if it uses none.
-
-    With it come its options, in redis-py's words: for TLS and for sentinels.
-    """
+    """The Redis of *app*'s results, else of its messages, if any, with redis-py's options for TLS and sentinels."""
     url, options = of_results(app)
     return (url, options) if url else next(iter(each_of_messages(app)), (None, {}))
 
@@ -206,10 +203,7 @@ def each_of_messages(app: Any, setting: str = "broker_url") -> list[tuple[str, d
 
 
 def _completed(conf: Any) -> Any:
-    """The URL of results, with what it leaves to ``redis_host`` and settings like it.
-
-    Source: ``RedisBackend.__init__`` in celery/backends/redis.py.
-    """
+    """The URL of results, completed from ``redis_host`` and such, as celery/backends/redis.py does."""
     url = conf.result_backend
     if url in ("redis", "rediss"):
         url = f"redis:///{conf.get('redis_db') or 0}"
@@ -234,7 +228,7 @@ def _transport(conf: Any, *names: str) -> dict[str, Any]:
 
 
 def _redis_urls(urls: object) -> list[str]:
-    """Each Redis among *urls*. All sentinels together are one, and so are all nodes of a cluster."""
+    """Each Redis among *urls*. All sentinels are one, and so are all nodes of a cluster."""
     groups: dict[str, list[str]] = {}
     for url in filter(is_redis_url, _each(urls)):
         kind = _SCHEMES[_scheme_name(url)].kind

@@ -1,7 +1,4 @@
-"""The public functions that read the figures and add to them.
-
-Unlike what runs beside tasks, they wait for Redis, and raise if it cannot be used.
-"""
+"""The public functions that read the figures and add to them. They wait for Redis, and raise if it cannot be used."""
 
 from __future__ import annotations
 
@@ -31,8 +28,8 @@ FLUSH_TIMEOUT: Final = 1.0
 def get_size_summary(app: Celery | None = None, **where: Unpack[Where]) -> Summary:
     """What all workers measured so far.
 
-    *where* takes ``redis_url``, ``key_prefix`` and ``app_name``. With a ``redis_url`` and no
-    ``app_name``, those of all apps under the prefix are added up.
+    *where* takes ``redis_url``, ``key_prefix`` and ``app_name``. With a ``redis_url`` and no ``app_name``, those of
+    all apps under the prefix are added up.
 
     Raises:
         ConfigError: it is not clear where to look.
@@ -61,7 +58,7 @@ def update_size_metrics(measurement: Measurement, app: Celery | None = None, **w
         return
     tally = Tally(1)
     tally.add(measurement, rules_of(location.settings))
-    with open_store(location, write=True) as store:
+    with closing(open_store(location, write=True)) as store:
         _writer.write(store, tally)
 
 

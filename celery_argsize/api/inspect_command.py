@@ -12,10 +12,7 @@ import celery_argsize.worker.remote_control  # noqa: F401 - registers the comman
 
 
 def announce() -> None:
-    """Add ``argsize`` to what ``celery inspect`` accepts.
-
-    Celery 5.3 lists the commands that exist before it imports plugins; later ones look when they are asked.
-    """
+    """Add ``argsize`` to what ``celery inspect`` accepts. Celery 5.3 lists that before it imports plugins."""
     for option in inspect.params:
         if isinstance(option.type, click.Choice):
             option.type = click.Choice([*option.type.choices, "argsize"])

@@ -7,7 +7,6 @@ The first of these counts: the Redis that the call names, the app that it names,
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -19,8 +18,6 @@ from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.worker import monitor as monitors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from celery import Celery
 
     from celery_argsize.figures.counters import Figures
@@ -59,43 +56,32 @@ def locate(app: Celery | None, **where: str | None) -> Location:
     if app is None and monitor is not None and "redis_url" not in given:
         app = monitor.app
     if app is not None:
-        overrides = {**(monitor.overrides if monitor else {}), **given}
+        overrides = (monitor.overrides if monitor else {}) | given
         return Location(config.resolve(overrides, app), app, monitor if "redis_url" not in given else None)
     settings = config.resolve(given)
     if settings.redis_url is None:
         message = (
-            "redis_url is not set and no single app has celery_argsize installed in this process: name an app "
-            "(app=, -A) or a Redis (redis_url=, --redis-url), or set CELERY_ARGSIZE_REDIS_URL or REDIS_URL"
+            "redis_url is not set and no single app has celery_argsize installed here: name an app (app=, -A) "
+            "or a Redis (redis_url=, --redis-url), or set CELERY_ARGSIZE_REDIS_URL or REDIS_URL"
         )
         raise ConfigError(message)
     return Location(settings, all_apps=not (given.get("app_name") or os.environ.get("CELERY_ARGSIZE_APP_NAME")))
 
 
-@contextmanager
-def open_store(location: Location, *, write: bool = False) -> Iterator[Store]:
-    """The store of *location*, for a block; *write* may make one in this process's memory.
+def open_store(location: Location, *, write: bool = False) -> Store:
+    """The store of *location*, to be closed; *write* may make one in this process's memory.
 
     Raises:
         ConfigError: there is none that this process could see.
         StoreError: it is in another process's memory.
     """
-    store = _store(location, write=write)
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def _store(location: Location, *, write: bool = False) -> Store:
     if location.settings.redis_url is not None:
         from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415 - takes its time
 
         return RedisStore(location.settings)
     monitor = location.monitor
     if monitor is not None and monitor.in_child:
-        message = (
-            "no Redis is configured: the figures are in the memory of the worker's main process, not of its children"
-        )
+        message = "no Redis is configured: the figures are in the memory of the worker's main process"
         raise StoreError(message)
     if monitor is not None and monitor.store is None and write:
         monitor.store = MemoryStore(location.settings)
@@ -136,12 +122,12 @@ class Reader:
 
             self._store: Any = AppsStore(location.settings)
         else:
-            self._store = _store(location)
+            self._store = open_store(location)
         self.where: str = self._store.where
         self.close = self._store.close
 
     def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
-        """The figures of each app; of the counters perhaps only those that begin with one of *fields*.
+        """The figures of each app. Counters that begin with none of *fields* may be left out.
 
         Raises:
             StoreError: they could not be read.

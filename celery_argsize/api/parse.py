@@ -1,7 +1,6 @@
-"""Reads an ``argsrepr`` or ``kwargsrepr`` back: ``ast.literal_eval`` for text that may be cut.
+"""Reads an ``argsrepr`` or ``kwargsrepr`` back: ``ast.literal_eval`` for text that Celery may have cut.
 
-Nothing in the text is run. Time and memory are linear in its length. Source of the forms: ``celery.utils.saferepr`` and
-``celery.utils.text.truncate`` of Celery 5.3 to 5.7.
+Nothing in the text is run. Time is linear in its length. Source of the forms: ``celery.utils.saferepr``.
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ CUT: Final = "<cut>"
 UNREADABLE: Final = "<unreadable>"
 #: Containers within containers; deeper ones are ``CUT``. ``json.dumps`` would give up at about 1,000.
 MAX_DEPTH: Final = 100
-#: Paths in ``ParsedRepr.missing``; further ones are left out.
-MAX_PATHS: Final = 1000
 _Path: TypeAlias = tuple[int | str, ...]
 
 
@@ -37,7 +34,7 @@ class ParsedRepr(NamedTuple):
     value: Any
     """The original value if nothing is missing; otherwise one that ``json.dumps`` takes for sure."""
     missing: tuple[_Path, ...]
-    """Where something is cut, unreadable or in doubt: indices and keys as in ``value``, so ``()`` is all of it."""
+    """Where something is cut, unreadable or in doubt: indices and keys in ``value``; ``()`` is all of it."""
 
     @property
     def whole(self) -> bool:
@@ -49,27 +46,24 @@ def parse_repr(text: object) -> ParsedRepr:
     r"""Read *text*, an ``argsrepr`` or ``kwargsrepr``. Never raises, whatever *text* is.
 
     If nothing is missing, the value is the original one: of built-in types, Decimal, UUID and ``datetime`` (time zones
-    with a fixed offset only). If something is, it is made for JSON: tuples and sets are lists, bytes and objects are
-    texts, and a key that is no text and no int is its JSON.
+    with a fixed offset only). Otherwise it is made for JSON: tuples and sets are lists, bytes and objects are texts,
+    and a key that is no text and no int is its JSON.
 
     ``CUT`` and ``UNREADABLE`` stand for one member, for the rest of a list (at its end) or of a dict (as its last key
-    and value), or for all of a container. Celery marks a cut in one container only; those around it may lack something
-    too, and end with ``CUT`` as well. Text that is no repr is one placeholder.
+    and value), or for all of a container. Celery marks a cut in the innermost container only; those around it may lack
+    something too, and end with ``CUT`` as well. Text that is no repr is one placeholder.
 
     What is in doubt is kept, with its path in ``missing``: a text that ends in ``...``, and bytes like ``b'ff'``, as
-    saferepr shows what is not UTF-8 in hex. ``'\n'`` is two characters, as saferepr writes it, unless all can be read
-    better as Python's own repr. ``{'a', ...}`` is read as a dict, cut after a key.
+    saferepr shows what is not UTF-8 in hex. ``'\n'`` is two characters, as saferepr writes it.
     """
     if type(text) is not str:
         return ParsedRepr(UNREADABLE, ((),))
-    reader = _Reader(text)
-    if reader.unreadable and ('"' in text or "\\" in text):
-        reader = min(reader, _PythonReader(text), key=lambda each: each.unreadable)
+    reader = _Reader(text, for_json=False)
     if not reader.missing:
         return ParsedRepr(reader.value, ())
     missing: dict[_Path, None] = {}
-    plain = reader.plain(reader.value, (), missing)
-    return ParsedRepr(plain, tuple(missing) or ((),))  # no path: it was under a key that came once more
+    value = _plain(_Reader(text, for_json=True).value, (), missing)
+    return ParsedRepr(value, tuple(missing) or ((),))  # no path: it was under a key that came once more
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +76,6 @@ class _Missing:
 _REST: Final = _Missing(CUT)  # of a container
 _MEMBER: Final = _Missing(CUT)  # one member, or all of a container
 _UNREADABLE: Final = _Missing(UNREADABLE)
-
-
 #: Between a key and its value, among the members of braces.
 _COLON: Final = object()
 
@@ -102,7 +94,7 @@ _VALUE: Final = re.compile(
     rf"""(?xa)
       (?P<constant>{"|".join(map(re.escape, _CONSTANTS))})
     | (?P<open>[\[({{]|frozenset\(\{{)
-    | (?P<bytes>b?)(?P<quote>['"])
+    | (?P<quote>b?')
     | (?P<rest>(?:,\s*)?\.\.\.(?=[,:\])}}]|\Z))
     | (?P<int>-?(?:0|[1-9]\d{{0,4299}}))(?![\d.e])  # int() takes no more
     | (?P<float>-?(?:0|[1-9]\d{{0,20}})(?:\.\d{{1,50}}(?:e[+-]\d{{1,3}})?|e[+-]\d{{1,3}}))
@@ -122,8 +114,6 @@ _MARK: Final = re.compile(
     r"""|\.\.\.(?=[,:\])}]|\Z)|'[^'.]*(?:\.(?!\.\.)[^'.]*)*'|"[^".]*(?:\.(?!\.\.)[^".]*)*"|[\[({<\])}>,]|:[ ]"""
 )
 _DEPTHS: Final = dict.fromkeys("[({<", 1) | dict.fromkeys("])}>", -1)
-_PYTHON_TEXT: Final = re.compile(r"""'([^'\\]*(?:\\.[^'\\]*)*)'|"([^"\\]*(?:\\.[^"\\]*)*)\"""", re.DOTALL)
-_ESCAPE: Final = re.compile(r"""\\(?:[nrt\\'"]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})""")
 
 
 def _text(shown: str) -> str | _Missing:
@@ -153,8 +143,8 @@ _MAKERS: Final[dict[str, Callable[[str], object]]] = {
 }
 
 
-def _container(opener: str, members: list[object], closer: str) -> object:
-    """What *members* are together; there is one at least."""
+def _container(opener: str, members: list[object], closer: str, *, for_json: bool) -> object:
+    """What *members* are together; there is one at least. *for_json*, a set is a tuple, in order."""
     if members == [_REST]:
         return _MEMBER
     if opener == "[":
@@ -164,9 +154,10 @@ def _container(opener: str, members: list[object], closer: str) -> object:
     try:
         if opener == "{" and (_COLON in members or members[1:] == [_REST]):
             return _dict(members)
-        return set(members) if opener == "{" else frozenset(members)
+        unordered = set(members) if opener == "{" else frozenset(members)
     except TypeError:  # unhashable
         return _UNREADABLE
+    return tuple(members) if for_json else unordered
 
 
 def _dict(members: list[object]) -> object:
@@ -181,15 +172,13 @@ def _dict(members: list[object]) -> object:
 class _Reader:
     """Reads one text from left to right, with the containers that are open on a stack."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, for_json: bool) -> None:
         self.missing = False
-        self.unreadable = 0
-        """How many members cannot be read, or the length of a text that is no repr."""
         self._text = text
+        self._for_json = for_json
         self._at = 0
         self._cut = False  # the last member was a cut, and only closers have followed
         self._open: list[tuple[str, list[object]]] = []  # what opened each container, and its members
-        self._sets: dict[int, tuple[object, list[object]]] = {}  # sets by id, with their members in order
         # ``UUID('12...``: a cut between two quotes has left one alone.
         last = text.rfind("'")
         alone = text[last - 1 : last] == "(" and not _AFTER_TEXT.match(text, last + 1)
@@ -208,13 +197,11 @@ class _Reader:
             self._at += len(separator)
             members.append(value)
             self.missing |= isinstance(value, _Missing)
-            self.unreadable += value is _UNREADABLE
             if separator[:1] == ":":
                 members.append(_COLON)
             value = self._close(separator) if separator in _CLOSERS else self._member()
         # Before 5.7, Celery closes more than it has opened where it cuts.
         if self._text[self._at :].strip(",)]}" if self.missing else "") or value is _REST:
-            self.unreadable += len(self._text)
             value = _MEMBER if self._text.endswith("...") else _UNREADABLE
         self.missing |= isinstance(value, _Missing)
         return value
@@ -227,10 +214,7 @@ class _Reader:
             self.missing = self._cut = True
             if members[-1] is not _REST:
                 members.append(_REST)
-        value = _container(opener, members, closer)
-        if opener[-1] == "{" and isinstance(value, (set, frozenset)):
-            self._sets[id(value)] = value, members
-        return value
+        return _container(opener, members, closer, for_json=self._for_json)
 
     def _member(self) -> object:
         """The next value that is no container, or an empty one; those that open before it are left open."""
@@ -243,7 +227,7 @@ class _Reader:
                 self._open.append((match["open"], members))
                 continue
             try:
-                value = self._quoted(match) if kind == "quote" else _MAKERS[kind](match[kind])
+                value = self._quoted(raw=match[kind] == "b'") if kind == "quote" else _MAKERS[kind](match[kind])
             except Exception:  # noqa: BLE001 - such as a thirteenth month, or anything else in a call
                 self._at = match.start()
                 break
@@ -267,18 +251,16 @@ class _Reader:
         self._at = len(self._text)
         return _REST
 
-    def _quoted(self, match: re.Match[str]) -> object:
-        if match["quote"] != "'":
-            raise ValueError
-        start = match.end()
+    def _quoted(self, *, raw: bool) -> object:
+        start = self._at
         end = self._text.find("'", start)
-        while end >= 0 and not self._closes(end, raw=match["bytes"] == "b"):
+        while end >= 0 and not self._closes(end, raw=raw):
             end = self._text.find("'", end + 1)
         self._at = end + 1 if end >= 0 else len(self._text)
         if end < 0:
             return _REST
         shown = self._text[start:end]
-        return _bytes(shown) if match["bytes"] else _text(shown.replace("\\'", "'"))
+        return _bytes(shown) if raw else _text(shown.replace("\\'", "'"))
 
     def _closes(self, quote: int, *, raw: bool) -> bool:
         r"""Whether *quote* ends the text that it is in; one behind a backslash may be a part of it.
@@ -293,40 +275,26 @@ class _Reader:
         quotes = self._text.count("'", quote + 1, self._paired_until if further < 0 else further)
         return followed and quotes % 2 == (further >= 0)
 
-    def plain(self, value: object, path: _Path, missing: dict[_Path, None]) -> Any:
-        """*value*, which is at *path*, for ``json.dumps``; the paths of what is missing go to *missing*."""
-        if isinstance(value, _Missing):
-            if len(missing) < MAX_PATHS:
-                missing[path] = None
-            return value.text
-        if isinstance(value, dict):
-            plain: dict[int | str, Any] = {}
-            for key, member in value.items():
-                missing_in_key: dict[_Path, None] = {}
-                name = self.plain(key, (), missing_in_key)
-                name = name if type(name) in {str, int} else json.dumps(name)
-                if missing_in_key or name in plain:  # two keys may have become one: the first stays, in doubt
-                    self.plain(_MEMBER, (*path, name), missing)
-                plain[name] = plain[name] if name in plain else self.plain(member, (*path, name), missing)
-            return plain
-        if isinstance(value, (set, frozenset)):
-            value = self._sets[id(value)][1] if value else []
-        if isinstance(value, (list, tuple)):
-            return [self.plain(member, (*path, index), missing) for index, member in enumerate(value)]
-        if value is None or isinstance(value, (str, int, float)):
-            return value
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "backslashreplace")
-        return value.isoformat() if isinstance(value, (date, time)) else str(value)
 
-
-class _PythonReader(_Reader):
-    """Reads what Python's own ``repr`` wrote: quotes of both kinds, and escapes."""
-
-    def _quoted(self, match: re.Match[str]) -> object:
-        quoted = _PYTHON_TEXT.match(self._text, match.end() - 1)
-        self._at = quoted.end() if quoted else len(self._text)
-        if quoted is None:
-            return _REST
-        shown = _ESCAPE.sub(lambda escape: escape[0].encode().decode("unicode_escape"), quoted[quoted.lastindex or 0])
-        return shown.encode("latin-1") if match["bytes"] else _text(shown)
+def _plain(value: object, path: _Path, missing: dict[_Path, None]) -> Any:
+    """*value*, which is at *path*, for ``json.dumps``; the paths of what is missing go to *missing*."""
+    if isinstance(value, _Missing):
+        missing[path] = None
+        return value.text
+    if isinstance(value, dict):
+        plain: dict[int | str, Any] = {}
+        for key, member in value.items():
+            missing_in_key: dict[_Path, None] = {}
+            name = _plain(key, (), missing_in_key)
+            name = name if type(name) in {str, int} else json.dumps(name)
+            if missing_in_key or name in plain:  # two keys may have become one: the first stays, in doubt
+                missing[(*path, name)] = None
+            plain[name] = plain[name] if name in plain else _plain(member, (*path, name), missing)
+        return plain
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(member, (*path, index), missing) for index, member in enumerate(value)]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.isoformat() if isinstance(value, (date, time)) else str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,13 +46,11 @@ class ResetResult:
             done = f"There were no figures{f' of {self.task}' if self.task else ''}"
         else:
             done = f"{f'The figures of {self.task}' if self.task else 'All figures'} were reset"
-        asked = "No live worker answered."
-        if self.workers:
-            asked = f"Workers that wrote what they had first: {', '.join(self.workers)}."
-        lines = [f"{done} (app: {', '.join(self.apps) or 'none found'}).", self.note or asked]
+        wrote = f"Workers that wrote what they had first: {', '.join(self.workers)}."
+        asked = self.note or (wrote if self.workers else "No live worker answered.")
+        lines = [f"{done} (app: {', '.join(self.apps) or 'none found'}).", asked]
         if self.failed:
-            lost = "up to one flush interval from before may come back"
-            lines.append(f"Workers that could not: {', '.join(self.failed)}; {lost}.")
+            lines.append(f"Workers that could not, so that some of theirs may come back: {', '.join(self.failed)}.")
         return "\n".join(lines)
 
 
@@ -60,8 +58,8 @@ def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where
     """Forget the figures of *task*, or all of them.
 
     Live workers are asked to write what they have first. So nothing from before comes back, and nothing measured after
-    is lost. With a ``redis_url`` alone they cannot be asked; the result says so. *where* takes ``redis_url``,
-    ``key_prefix`` and ``app_name``.
+    is lost. With a ``redis_url`` alone they cannot be asked. *where* takes ``redis_url``, ``key_prefix`` and
+    ``app_name``.
 
     Raises:
         ConfigError: it is not clear what to reset.
@@ -78,12 +76,11 @@ def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where
             if single.settings.redis_url is None and workers:
                 forgotten[single.settings.app_name] = None  # each worker forgets its own when it is released
                 continue
-            with open_store(single) as store:
+            with closing(open_store(single)) as store:
                 forgotten[single.settings.app_name] = store.reset(task)
     finally:
         _release(location, wrote, task)
-    counts = [count for count in forgotten.values() if count is not None]
-    total = sum(counts) if len(counts) == len(forgotten) else None
+    total = None if None in forgotten.values() else sum(count or 0 for count in forgotten.values())
     return ResetResult(task, total, tuple(forgotten), workers, failed, note)
 
 
@@ -94,11 +91,11 @@ def _hold(location: Location) -> tuple[dict[str, bool], str]:
     if monitor is not None and monitor.flusher is not None:  # first, as this worker's loop may be waiting for us
         wrote[monitor.hostname] = monitor.flusher.flush(REPLY_TIMEOUT, hold=HOLD_SECONDS)
     if app is None:
-        return wrote, "Live workers were not asked to write what they have first, as only a Redis URL was given."
+        return wrote, "Live workers were not asked to write first, as only a Redis URL was given."
     try:
         replies = _broadcast(app, HOLD, {"base": location.settings.base, "seconds": HOLD_SECONDS})
     except Exception as exc:  # noqa: BLE001 - each broker library has errors of its own
-        return wrote, f"Live workers could not be asked to write what they have first ({type(exc).__name__})."
+        return wrote, f"Live workers could not be asked to write first ({type(exc).__name__})."
     for reply in replies or []:
         wrote |= {name: bool(answer["ok"]) for name, answer in reply.items() if "ok" in answer}
     return wrote, ""

@@ -38,9 +38,8 @@ class Source(Protocol):
 class ArgsizeCollector:
     """The figures of *source* as metrics, read at each scrape and not before.
 
-    If they cannot be read, ``celery_task_args_up`` is 0 and there is nothing else. *bounds* are the upper bounds of the
-    histogram's buckets, in bytes. *broker* is a kombu transport's name or a URL. *recommended* gives limits to show as
-    recommended; it must not wait.
+    *bounds* are the upper bounds of the histogram's buckets, in bytes. *broker* is a kombu transport's name or a URL.
+    *recommended* gives limits to show as recommended; it must not wait.
     """
 
     def __init__(
