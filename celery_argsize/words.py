@@ -9,8 +9,6 @@ import time
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from wcwidth import wcwidth
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,7 +48,11 @@ def printable(text: str) -> str:
 
 def width(text: str) -> int:
     """How many columns of a terminal *text* takes: East Asian characters take two, accents none."""
-    return len(text) if text.isascii() else sum(max(wcwidth(char), 0) for char in text)
+    if text.isascii():
+        return len(text)
+    from wcwidth import wcwidth  # noqa: PLC0415 - workers, which use printable(), need no tables of widths
+
+    return sum(max(wcwidth(char), 0) for char in text)
 
 
 def pad(text: str, columns: int, *, right: bool = False) -> str:

@@ -140,6 +140,7 @@ def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
         app.amqp  # workers have it before they have children
         monitor.start(monitor.settings, "tested@host", in_process=False)
         before = set(sys.modules)
+        print("wcwidth" in before)
 
         def run(value, header=None):
             reprs = {{"argsrepr": header or saferepr((value,), 1024), "kwargsrepr": saferepr({{"k": value}}, 1024)}}
@@ -164,7 +165,7 @@ def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
         signals.worker_shutdown.send(sender=Some(app=app))
         print(*((task.name, task.count, task.errors) for task in celery_argsize.get_size_summary(app).tasks))
     """)
-    assert printed == "child\nparent\n('work', 6, 0) ('broken', 0, 1)\n"
+    assert printed == "False\nchild\nparent\n('work', 6, 0) ('broken', 0, 1)\n"
 
 
 def test_every_public_name_is_there() -> None:
