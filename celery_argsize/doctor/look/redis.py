@@ -1,19 +1,16 @@
-"""Looks at the Redis servers, all at the same time: what they say of themselves, and what Celery keeps there.
+"""Looks at the Redis servers, all at the same time: their own figures, and what Celery keeps there.
 
 Nothing is written, and no message or result is read. ``redis_places`` finds the servers.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from redis import exceptions
 
@@ -24,7 +21,6 @@ from celery_argsize.doctor.look.host import own_ends
 from celery_argsize.doctor.look.redis_places import places_of
 from celery_argsize.doctor.redis_facts import NO_ANSWER, NO_RIGHT, RESULTS, Holders, Queues, Results, ServerFacts
 from celery_argsize.errors import ConfigError
-from celery_argsize.redis_url import parse_redis_url
 from celery_argsize.stores.connection import TIMEOUT, connect, disconnect
 
 if TYPE_CHECKING:
@@ -49,7 +45,6 @@ NO_TIME: Final = "there was no time left to look at that"
 #: How kombu's Redis transport names things; most of it can be set in ``broker_transport_options``.
 SEPARATOR: Final = "\x06\x16"
 STEPS: Final = (0, 3, 6, 9)
-BINDINGS: Final = "_kombu.binding."
 #: Seconds until another worker gets a message that is not acknowledged, by default.
 VISIBILITY: Final = 3600
 
@@ -60,9 +55,6 @@ SCANNING: Final = 2.0
 
 #: Results whose expiry is asked for.
 SAMPLE: Final = 2000
-
-#: The queues whose memory is asked for: the longest ones.
-WEIGHED: Final = 5
 
 
 def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
@@ -97,7 +89,7 @@ class _Look:
         missed = dict.fromkeys(LOOKS, NO_TIME)
         self.facts = ServerFacts(places=(), missed=missed, max_clients=where.max_clients)
         self.login = f"{place.role}: {place.error}"
-        """One text for all places that are reached in the same way, whatever their database."""
+        """Equal for all places that are reached in the same way, whatever their database."""
         self._app, self._deadline = where.app, deadline
         self._client: Any = None
         seconds = min(TIMEOUT, where.seconds / 4)
@@ -123,7 +115,7 @@ class _Look:
         """Look at all that there is time for."""
         if self._client is None:
             return
-        self.add(public=_is_public(self.facts.places[0]), error=_greet(self._client))
+        self.add(error=_greet(self._client))
         if not hasattr(self._client, "connection_pool"):
             self.add(missed=dict.fromkeys(LOOKS, CLUSTER))
         elif not self.facts.error:
@@ -141,7 +133,7 @@ class _Look:
             "holders": lambda: _holders(client),
         }
         if "messages" in databases:
-            looks["messages"] = lambda: _queues(client, databases["messages"], self._app, deadline)
+            looks["messages"] = lambda: _queues(client, databases["messages"], self._app)
         if "results" in databases:
             looks["results"] = lambda: _results(client, databases["results"], deadline)
         for name, look in looks.items():
@@ -217,37 +209,19 @@ def _does(line: dict[str, str]) -> str:
     return f"idle, last command {command}" if command not in {"", "null"} else "has sent nothing yet"
 
 
-def _is_public(place: Place) -> bool | None:
-    """Whether its host has an address of the public Internet; ``None``: not known."""
-    host = urlsplit(parse_redis_url(place.settings.redis_url or "").urls[0]).hostname
-    try:
-        addresses = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)} if host else ()
-    except OSError:
-        return None
-    return any(ipaddress.ip_address(address).is_global for address in addresses)
-
-
-def _queues(client: Any, database: int, app: Any, deadline: float) -> Queues:
-    """The queues of *app*, and others that are declared in this Redis."""
+def _queues(client: Any, database: int, app: Any) -> Queues:
     options = transport_options(app)
     prefix, separator = options.get("global_keyprefix") or "", options.get("sep", SEPARATOR)
     client.select(database)
-    bindings, complete = _scan(client, f"{prefix}{BINDINGS}*", deadline)
-    answers = _each(client, "smembers", bindings)
-    members = [str(member, errors="replace") for answer in answers for member in answer or ()]
-    names = known_queues(app) | {member.split(separator)[-1] for member in members}
-    steps = options.get("priority_steps") or STEPS
     keys = {
-        name: [f"{prefix}{name}{separator}{step}" if step else prefix + name for step in steps]
-        for name in sorted(names - {""})
-        if "pidbox" not in name and "celeryev" not in name  # these go by pub/sub
+        (name, f"{prefix}{name}{separator}{step}" if step else prefix + name)
+        for name in known_queues(app)
+        for step in options.get("priority_steps") or STEPS
     }
-    waiting = _sums(client, "llen", keys)
-    longest = sorted(filter(waiting.get, waiting), key=lambda name: -waiting[name])[:WEIGHED]
-    weights: dict[str, int] = {}
-    with suppress(exceptions.ResponseError):
-        weights = _sums(client, "memory_usage", {name: keys[name] for name in longest})
-    return Queues(waiting, weights, complete, *_unacked(client, prefix, options))
+    waiting: Counter[str] = Counter()
+    for (name, _), length in zip(keys, _each(client, "llen", [key for _, key in keys]), strict=True):
+        waiting[name] += length
+    return Queues(waiting, *_unacked(client, prefix, options))
 
 
 def _unacked(client: Any, prefix: str, options: Mapping[str, Any]) -> tuple[int, float, int, float]:
@@ -294,9 +268,3 @@ def _each(client: Any, command: str, keys: list[Any]) -> list[Any]:
         if isinstance(answer, exceptions.NoPermissionError):
             raise answer
     return [0 if isinstance(answer, Exception) else answer for answer in answers]
-
-
-def _sums(client: Any, command: str, keys: Mapping[str, list[str]]) -> dict[str, int]:
-    """Queue → what *command* answers to its keys, added up."""
-    answers = iter(_each(client, command, [key for of_queue in keys.values() for key in of_queue]))
-    return {name: sum(next(answers) or 0 for _ in of_queue) for name, of_queue in keys.items()}
