@@ -21,9 +21,7 @@ SLOW_SECONDS: Final = 2.0
 def _reachable(facts: Facts) -> list[Outcome]:
     workers = facts.workers.get()
     longer = max(60, round(3 * facts.where.seconds))
-    patient = (
-        f"# to look all the same where it is slow:\ncelery -A {word_of(facts.app)} argsize doctor --timeout {longer}"
-    )
+    patient = f"celery -A {word_of(facts.app)} argsize doctor --timeout {longer}  # where it is slow"
 
     def fix(url: str, why: str) -> str:
         lines = fix_for(facts.app, url, why)
@@ -37,13 +35,10 @@ def _reachable(facts: Facts) -> list[Outcome]:
     shown = f", connected in {workers.took:.1f} s" if workers.took >= SHOWN_SECONDS else ""
     outcomes = [ok("The broker takes connections.", workers.broker + shown)]
     if workers.took >= SLOW_SECONDS:
-        reason = "The broker is slow: whoever sends a task waits that long, and workers are hard to ask."
+        reason = "The broker is slow: whoever sends a task waits that long."
         outcomes = [warn(reason, workers.broker + shown, fix=patient)]
     for url, why in workers.unreached.items():
-        reason = (
-            f"It is one of the brokers that broker_url lists, and takes no connection: {why}. Workers and senders go "
-            "on with another one; messages that are left in this one wait until it is back."
-        )
+        reason = f"It takes no connection: {why}. Messages that are left in it wait until it is back."
         outcomes.append(warn(reason, url, fix=fix(url, why), subject=url))
     return outcomes
 

@@ -185,8 +185,8 @@ def _persistence(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
 
 def _queues(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("messages")
-    messages = server.messages
-    long = {name: count for name, count in server.queues.items() if count >= LONG}
+    messages, waiting = server.messages, server.queues
+    long = {name: count for name, count in waiting.items() if count >= LONG}
     for name, count in long.items():
         quoted = shlex.quote(printable(name))
         fix = (
@@ -195,8 +195,7 @@ def _queues(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
         )
         figure = counted(count, "message")
         yield warn("more is sent than is done", figure, fix=fix, subject=f"queue {name}")
-    waiting = counted(sum(server.queues.values()), "message")
-    figure = f"{waiting} in {counted(len(server.queues), 'queue')}"
+    figure = f"{counted(sum(waiting.values()), 'message')} in {counted(len(waiting), 'queue')}"
     if messages.held:
         oldest = duration(messages.oldest)
         figure += f"; {messages.held:,} held by workers, the oldest for {oldest}"

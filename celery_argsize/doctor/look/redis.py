@@ -39,6 +39,9 @@ PINGING: Final = 1.5
 #: What a server is asked for: fields of ``ServerFacts``.
 LOOKS: Final = ("pings", "info", "config", "holders", "messages", "results")
 
+#: The settings of Redis that are read.
+CONFIG: Final = ("save", "maxclients", "stop-writes-on-bgsave-error")
+
 CLUSTER: Final = "it is a Redis Cluster: give one of its nodes, as --redis-url redis://NODE:PORT"
 NO_TIME: Final = "there was no time left to look at that"
 
@@ -58,7 +61,7 @@ SAMPLE: Final = 2000
 
 
 def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
-    """Look at each Redis of *where*. One that two users reach is looked at as each of them.
+    """Look at each Redis of *where*, as each user that reaches it.
 
     Raises:
         Unavailable: nobody said which Redis, or the app cannot be loaded.
@@ -129,7 +132,7 @@ class _Look:
         looks: dict[str, Callable[[], Any]] = {
             "pings": lambda: _ping(client, deadline),
             "info": client.info,
-            "config": lambda: _config(client),
+            "config": lambda: {name: value for each in CONFIG for name, value in client.config_get(each).items()},
             "holders": lambda: _holders(client),
         }
         if "messages" in databases:
@@ -179,13 +182,6 @@ def _ping(client: Any, deadline: float) -> tuple[float, ...]:
     return (*times,)
 
 
-def _config(client: Any) -> dict[str, str]:
-    pipe = client.pipeline(transaction=False)
-    for name in ("save", "maxclients", "stop-writes-on-bgsave-error"):
-        pipe.config_get(name)
-    return {name: value for values in pipe.execute() for name, value in values.items()}
-
-
 def _holders(client: Any) -> tuple[Holders, ...]:
     """Who is connected, the most alike first; without this process, where it can be told."""
     with suppress(exceptions.ResponseError):  # it may not, or there is no such command
@@ -213,14 +209,10 @@ def _queues(client: Any, database: int, app: Any) -> Queues:
     options = transport_options(app)
     prefix, separator = options.get("global_keyprefix") or "", options.get("sep", SEPARATOR)
     client.select(database)
-    keys = {
-        (name, f"{prefix}{name}{separator}{step}" if step else prefix + name)
-        for name in known_queues(app)
-        for step in options.get("priority_steps") or STEPS
-    }
-    waiting: Counter[str] = Counter()
-    for (name, _), length in zip(keys, _each(client, "llen", [key for _, key in keys]), strict=True):
-        waiting[name] += length
+    ends = [f"{separator}{step}" if step else "" for step in options.get("priority_steps") or STEPS]
+    names = sorted(known_queues(app))
+    lengths = iter(_each(client, "llen", [f"{prefix}{name}{end}" for name in names for end in ends]))
+    waiting = {name: sum(next(lengths) for _ in ends) for name in names}
     return Queues(waiting, *_unacked(client, prefix, options))
 
 
@@ -240,22 +232,16 @@ def _unacked(client: Any, prefix: str, options: Mapping[str, Any]) -> tuple[int,
 def _results(client: Any, database: int, deadline: float) -> Results:
     """How many results never expire, in a sample of them."""
     client.select(database)
-    keys, complete = _scan(client, f"*{RESULTS}*", deadline)
-    left = _each(client, "pttl", keys[:SAMPLE])
-    gone = left.count(-2)
-    return Results(len(left) - gone, left.count(-1), complete and len(keys) <= SAMPLE)
-
-
-def _scan(client: Any, match: str, deadline: float) -> tuple[list[Any], bool]:
-    """Keys that *match*, and whether that is all of them."""
     end = min(deadline, time.monotonic() + SCANNING)
     cursor, keys = 0, []
     for _ in range(SCANS):
-        cursor, page = client.scan(cursor, match=match, count=SCANNED)
+        cursor, page = client.scan(cursor, match=f"*{RESULTS}*", count=SCANNED)
         keys += page
         if not cursor or time.monotonic() > end:
             break
-    return keys, not cursor
+    left = _each(client, "pttl", keys[:SAMPLE])
+    gone = left.count(-2)
+    return Results(len(left) - gone, left.count(-1), not cursor and len(keys) <= SAMPLE)
 
 
 def _each(client: Any, command: str, keys: list[Any]) -> list[Any]:

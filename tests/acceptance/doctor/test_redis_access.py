@@ -165,6 +165,7 @@ def test_a_host_that_took_client_and_more_away_is_reached_all_the_same(tmp_path:
             "reachable",
             "tls",
             "latency",
+            "queues",
         }
         assert "warn" not in {one.verdict for said in found.values() for one in said}
 
