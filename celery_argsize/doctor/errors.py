@@ -6,9 +6,7 @@ An error's own words are never shown: a server may quote a password in them.
 from __future__ import annotations
 
 import re
-import shlex
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import unquote
 
 from celery_argsize.doctor.app import setting, setting_path, word_of
 from celery_argsize.doctor.redis_facts import FULL, NO_ANSWER, REPLICA, redis_cli
@@ -35,8 +33,7 @@ CAUSES: Final = (
     Cause(
         "max number of clients",
         FULL,
-        "celery -A {app} argsize doctor --apply-pool-shrink  # as soon as one client is gone\n"
-        "# or let it take more: maxclients in its redis.conf, or a larger plan",
+        "celery -A {app} argsize doctor --apply-pool-shrink  # as soon as one client is gone",
     ),
     Cause(
         "WRONGPASS|invalid (username-)?password|any password|ACCESS_REFUSED|NOAUTH|Authentication",
@@ -51,7 +48,6 @@ CAUSES: Final = (
     Cause(
         "maxmemory|OOM",
         "its memory is full (maxmemory): it takes no more messages",
-        "# see redis.queues and redis.results for what is in it\n"
         "{cli} CONFIG SET maxmemory SIZE  # more than now, such as 512mb",
     ),
     Cause("read only replica", REPLICA, "{cli} INFO replication  # give the URL of its master_host\n{url}"),
@@ -64,34 +60,24 @@ CAUSES: Final = (
     Cause(
         "DB index is out of range",
         "it has no database of that number",
-        "# a number below its setting databases (16 by default):\n{first}",
+        "# give a number below its setting databases (16 by default)",
     ),
     Cause(
         "NOT_ALLOWED",
         "it has no such vhost, or this user may not use it (NOT_ALLOWED)",
-        "rabbitmqctl add_vhost {vhost}\nrabbitmqctl set_permissions -p {vhost} USER '.*' '.*' '.*'",
+        "rabbitmqctl add_vhost NAME\nrabbitmqctl set_permissions -p NAME USER '.*' '.*' '.*'",
     ),
     Cause("name mismatch|address mismatch", "its certificate is for another host name"),
     Cause("certificate has expired", "its certificate has expired", "# renew it, on its machine"),
     Cause("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by a CA known here", "{checked}"),
     Cause(
-        "CERTIFICATE_REQUIRED|EOF occurred",
-        "it ended the TLS handshake: it may want a client certificate",
-        "# with the files of a client certificate as well:\n{checked}",
-    ),
-    Cause(
         "SSL|handshake operation timed out",
-        "the TLS handshake failed, as where a port speaks no TLS",
+        "the TLS handshake failed: the port speaks no TLS, or wants a client certificate",
         "# with the port at which it speaks TLS, or without TLS:\n{plain}",
     ),
     Cause("refused", "connection refused: nothing listens there"),
     Cause("not known|name resolution|nodename nor", "the host's name is not known"),
     Cause("No such file", "there is no such socket, or file of a certificate"),
-    Cause(
-        "MasterNotFound|which primary",
-        "its sentinels know no primary of this name, or the name is missing",
-        "redis-cli -h SENTINEL -p 26379 SENTINEL masters  # for the name\n{primary}",
-    ),
     Cause("timed out|Timeout|No route", NO_ANSWER),
     Cause(
         "reset by peer|Broken pipe|closed",
@@ -120,23 +106,22 @@ def why_not(exc: BaseException) -> str:
 def fix_for(app: Any, url: str, why: str, role: Role = "messages") -> str:
     """Lines to type where *url*, which has no secrets in it, cannot be used because of *why*."""
     scheme, _, place = url.partition("://")
-    kind = "amqp" if "amqp" in scheme else "redis" if redis_cli(url) else scheme
-    secret = "USER:PASSWORD@" if kind == "amqp" else "" if place.startswith("/") else ":PASSWORD@"
-    host, cli = place.partition("/")[0], redis_cli(url)
-    secure = "amqps" if kind == "amqp" else "rediss"
-    look = {"amqp": "rabbitmqctl status", "redis": f"{cli} ping"}.get(kind, "# see that it can be reached")
+    amqp, cli = "amqp" in scheme, redis_cli(url)
+    secret = "USER:PASSWORD@" if amqp else "" if place.startswith("/") else ":PASSWORD@"
+    other = f"{cli} ping" if cli else "# see that it can be reached"
+
+    def line(scheme: str) -> str:
+        return url_line(app, role, f"{scheme}://{secret}{place}")
+
     return next(row for row in CAUSES if row.meaning in why).fix.format(
-        look=look,
-        login="rabbitmqctl authenticate_user USER PASSWORD" if kind == "amqp" else look,
+        look="rabbitmqctl status" if amqp else other,
+        login="rabbitmqctl authenticate_user USER PASSWORD" if amqp else other,
         app=word_of(app) if app else "proj",
         cli=cli,
-        url=url_line(app, role, f"{scheme}://{secret}{place}"),
-        first=url_line(app, role, f"{scheme}://{secret}{host}/0"),
-        plain=url_line(app, role, f"{kind}://{secret}{place}"),
-        secure=url_line(app, role, f"{secure}://{secret}{place}"),
-        vhost=shlex.quote(unquote(place.partition("/")[2]) or "/"),
-        checked=checked_lines(app, role, amqp=kind == "amqp"),
-        primary=setting(app, "broker_transport_options", {"master_name": "mymaster"}),
+        url=line(scheme),
+        plain=line("amqp" if amqp else "redis"),
+        secure=line("amqps" if amqp else "rediss"),
+        checked=checked_lines(app, role, amqp=amqp),
     )
 
 

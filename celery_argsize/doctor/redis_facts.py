@@ -30,9 +30,7 @@ REPLICA: Final = "it is a read-only replica: no task can be sent, and nothing be
 NO_RIGHT: Final = "its user lacks a right for that"
 
 #: All rights that looking takes.
-RIGHTS: Final = (
-    "+ping +info +config|get +client|list +select +scan +smembers +llen +memory|usage +hlen +zcount +zrange +pttl ~*"
-)
+RIGHTS: Final = "+ping +info +config|get +client|list +select +scan +llen +hlen +zcount +zrange +pttl ~*"
 
 #: Celery's prefix of a result's key; ``global_keyprefix`` may stand before it.
 RESULTS: Final = "celery-task-meta-"
@@ -54,8 +52,6 @@ class Place:
     """For ``stores.connection.connect``."""
     certificates: str = ""
     """How they are checked: ``required``, ``optional``, ``none``; empty: there is no TLS."""
-    refusal: str = ""
-    """Why Celery refuses its TLS settings; empty if it does not."""
     error: str = ""
     """Why it is not known which Redis is meant."""
 
@@ -96,10 +92,6 @@ class Queues(NamedTuple):
 
     waiting: Mapping[str, int] = {}
     """Queue → messages that nobody took, of all priorities."""
-    weights: Mapping[str, int] = {}
-    """Queue → bytes of memory, an estimate; of the longest ones."""
-    complete: bool = True
-    """Whether these are all queues that anyone declared there."""
     held: int = 0
     """Messages that workers took and have not acknowledged."""
     oldest: float = 0.0
@@ -113,10 +105,10 @@ class Queues(NamedTuple):
 class Results(NamedTuple):
     """A sample of the results' keys."""
 
-    sampled: int
-    lasting: int
+    sampled: int = 0
+    lasting: int = 0
     """Of these, those that never expire."""
-    complete: bool
+    complete: bool = True
     """Whether the sample is all there are."""
 
 
@@ -142,8 +134,6 @@ class ServerFacts:
     """Field that could not be looked at → why."""
     max_clients: int | None = None
     """How many clients it takes, if a person said so: hosted ones do not always tell."""
-    public: bool | None = None
-    """Whether its address is one of the public Internet; ``None``: not known."""
     pings: tuple[float, ...] = ()
     """Seconds that each PING took."""
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -153,7 +143,7 @@ class ServerFacts:
     holders: tuple[Holders, ...] = ()
     """Who is connected, without the doctor itself; the most first."""
     messages: Queues = field(default_factory=Queues)
-    results: Results | None = None
+    results: Results = field(default_factory=Results)
 
     @property
     def queues(self) -> Mapping[str, int]:

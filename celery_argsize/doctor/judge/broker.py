@@ -23,7 +23,7 @@ def _reachable(facts: Facts) -> Outcome:
     if workers.took is None:
         raise Unavailable(workers.no_control)
     longer = max(60, round(3 * facts.where.seconds))
-    patient = f"# if it is slow:\ncelery -A {word_of(facts.app)} argsize doctor --timeout {longer}"
+    patient = f"celery -A {word_of(facts.app)} argsize doctor --timeout {longer}  # where it is slow"
     if error := workers.broker_error:
         fix = fix_for(facts.app, workers.broker, error)
         fix = f"{fix}\n{patient}" if NO_ANSWER in error else fix

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections import defaultdict
 from statistics import median
@@ -35,16 +34,12 @@ SLOW: Final = 0.1
 STALLED: Final = 1.0
 #: Messages in one queue: a quarter of an hour for a worker that does ten a second.
 LONG: Final = 10_000
-#: Part of maxmemory that one queue may take.
-HEAVY: Final = 0.10
 #: Seconds that a message may be overdue: workers look for these every 100 s, in turn.
 GRACE: Final = 600.0
 #: Results without expiry in the sample: fewer were kept on purpose.
 LASTING: Final = 100
 #: Seconds that results live, by a field report.
 EXPIRES: Final = 3600
-
-PARTLY: Final = "the Redis has too many keys to look for all queues of others"
 
 
 def _reachable(facts: Facts) -> list[Outcome]:
@@ -55,11 +50,12 @@ def _reachable(facts: Facts) -> list[Outcome]:
         replica = info.get("role") == "slave" and info.get("slave_read_only")
         why = server.error or (REPLICA if replica else "")
         fix = fix_for(facts.where.app, place.url, why, place.role)
-        outcome = ok("it answers", f"Redis {info.get('redis_version', '')}")
-        if why:
-            outcome = fail(why, fix=fix)
         if server.error and server in brokers and not all(broker.error for broker in brokers):
             outcome = warn(f"{why}; another broker of the list takes its place", fix=fix)
+        elif why:
+            outcome = fail(why, fix=fix)
+        else:
+            outcome = ok("it answers", f"Redis {info.get('redis_version', '')}")
         outcomes.append(outcome._replace(subject=server.subject))
     return outcomes
 
@@ -67,60 +63,46 @@ def _reachable(facts: Facts) -> list[Outcome]:
 def _tls(facts: Facts) -> list[Outcome]:
     try:
         required = locate(facts.where.app, **facts.where.given).settings.require_redis_ssl
-    except ConfigError:
-        text = os.environ.get("REQUIRE_REDIS_SSL", "")
-        required = text.strip().lower() in {"1", "true", "yes", "on"}
+    except ConfigError:  # the monitor's checks report it
+        required = False
     outcomes: list[Outcome] = []
     for server in facts.redis.get():
         roles: dict[Outcome, list[Role]] = defaultdict(list)
         for place in server.places:
-            if place.certificates or place.refusal:
-                roles[_encrypted(facts, place)].append(place.role)
-            elif not place.error:
-                roles[_plain(facts, server, place, required=required)].append(place.role)
+            if not place.error:
+                roles[_tls_of(facts, place, required=required)].append(place.role)
         for outcome, names in roles.items():
             subject = f"{server.places[0].url} for {', '.join(names)}"
             outcomes.append(outcome._replace(subject=subject))
     return outcomes
 
 
-def _encrypted(facts: Facts, place: Place) -> Outcome:
-    checked = checked_lines(facts.where.app, place.role)
-    if place.refusal:
-        return fail(place.refusal, fix=checked)
-    if place.certificates != "none":
+def _tls_of(facts: Facts, place: Place, *, required: bool) -> Outcome:
+    app = facts.where.app
+    if place.certificates == "none":
+        reason = "nobody checks its certificate: whoever is between can read the password"
+        if place.role == "messages" and not facts.conf.get("broker_use_ssl"):
+            reason += " (kombu checks nothing for rediss:// unless told to)"
+        return warn(reason, "TLS", fix=checked_lines(app, place.role))
+    if place.certificates:
         return ok("the certificate is checked", "TLS")
-    reason = "nobody checks its certificate: whoever is between reads all, and the password"
-    if place.role == "messages" and not facts.conf.get("broker_use_ssl"):
-        reason += " (kombu checks nothing for rediss:// unless told to)"
-    return warn(reason, "TLS, certificate not checked", fix=checked)
-
-
-def _plain(facts: Facts, server: ServerFacts, place: Place, *, required: bool) -> Outcome:
-    fix = url_line(facts.where.app, place.role, "rediss://…")
     if place.url.startswith(("unix:", "socket:", "redis+socket:")):
         return ok("nothing leaves this machine", "a socket file")
     if required:
+        fix = url_line(app, place.role, "rediss://…")
         return fail("all travels in plain text, and require_redis_ssl is set", "no TLS", fix=fix)
-    if server.public:
-        reason = "all, and the password, travels through the Internet in plain text"
-        return warn(reason, "no TLS, a public address", fix=fix)
-    if server.public is None:
-        return unknown("its address could not be found out, nor whether TLS is needed")
-    return ok("the address is a private one", "no TLS")
+    return ok("require_redis_ssl is not set", "no TLS")
 
 
 def _latency(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("pings")
     middle, worst = median(server.pings), max(server.pings)
-    pings = f"({len(server.pings)} PINGs)"
-    figure = f"{middle * 1000:.1f} ms, at worst {worst * 1000:.1f} ms {pings}"
+    figure = f"{middle * 1000:.1f} ms, at worst {worst * 1000:.1f} ms ({len(server.pings)} PINGs)"
     if middle >= SLOW:
-        fix = f"{server.cli} --latency\n# run the workers in its region"
-        yield warn("it is far away, or busy; each task waits for it several times", figure, fix=fix)
+        fix = f"{server.cli} --latency  # run the workers in its region"
+        yield warn("it is far away, or busy", figure, fix=fix)
     elif worst >= STALLED:
-        reason = "something held it up: a slow command, a fork to save, swapping"
-        yield warn(reason, figure, fix=f"{server.cli} SLOWLOG GET 10")
+        yield warn("a slow command or a fork held it up", figure, fix=f"{server.cli} SLOWLOG GET 10")
     else:
         yield ok("it answers at once", figure)
 
@@ -129,26 +111,25 @@ def _memory(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     used, most = number(server, "used_memory"), number(server, "maxmemory")
     room = most or number(server, "total_system_memory")
     figure = f"{size(used)} of {size(room)} ({'maxmemory' if most else 'its machine'})"
-    fix = f"{server.cli} --bigkeys\n# see redis.queues and redis.results as well"
+    fix = f"{server.cli} --bigkeys"
     evicted = number(server, "evicted_keys")
     policy = str(server.info.get("maxmemory_policy"))
     if not room:
-        yield unknown("it has no maxmemory, and does not say how much memory its machine has")
+        yield unknown("it does not say how much memory there is")
     elif evicted:
         since = duration(number(server, "uptime_in_seconds"))
         figure = f"{evicted:,} keys since it started {since} ago"
-        fix += f"\n{server.cli} CONFIG RESETSTAT  # once it is mended: counts anew"
-        yield warn("it was full, and threw keys away: see redis.eviction", figure, fix=fix)
+        fix += f"\n{server.cli} CONFIG RESETSTAT  # counts anew"
+        yield warn("it was full, and threw keys away", figure, fix=fix)
     elif used < room * NEARLY_FULL:
         yield ok("there is room", figure)
     elif most and policy.startswith("allkeys-"):
-        yield ok("it is meant to be full, see redis.eviction", figure)
+        yield ok("it is meant to be full", figure)
     elif used < room * NO_ROOM:
         yield warn("it is nearly full", figure, fix=fix)
     elif most:
-        fix += f"\n{server.cli} CONFIG SET maxmemory {2 * most}  # bytes; or a larger plan"
-        reason = "no task can be sent (OOM command not allowed when used memory > 'maxmemory')"
-        yield fail(reason, figure, fix=fix)
+        fix += f"\n{server.cli} CONFIG SET maxmemory {2 * most}  # bytes"
+        yield fail("no task can be sent (OOM command not allowed)", figure, fix=fix)
     else:
         yield fail("the system may kill it at any time", figure, fix=fix)
 
@@ -164,7 +145,7 @@ def _eviction(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     elif policy == "noeviction" or not limited:
         yield ok("nothing is thrown away" if limited else "there is no maxmemory", policy)
     elif policy.startswith("volatile-"):
-        yield ok("only what expires is thrown away: results, but no queue", policy)
+        yield ok("only results are thrown away, as they expire", policy)
     elif risks:
         yield fail(f"when it is full it throws away {risks}", policy, fix=fix)
     else:
@@ -190,31 +171,31 @@ def _persistence(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
         yield ok("a restart loses a second at most", "append-only file")
     elif save:
         yield ok("a restart loses what came since the last save", f"save {save}")
+    elif "messages" not in server.roles:
+        server.need("config")
+        yield ok("a restart loses all of it", "nothing is saved")
     else:
         server.need("config")
-        yield _unsaved(server)
-
-
-def _unsaved(server: ServerFacts) -> Outcome:
-    nothing = "no save, no append-only file"
-    if "messages" not in server.roles:
-        return ok("a restart loses all of it", nothing)
-    fix = (
-        f"{server.cli} CONFIG SET appendonly yes  # and in redis.conf\n"
-        f'{server.cli} CONFIG SET save "3600 1 300 100"  # or this: less to write\n'
-        "# none of it is needed where you develop"
-    )
-    return warn("a restart loses all tasks that wait", nothing, fix=fix)
+        fix = (
+            f"{server.cli} CONFIG SET appendonly yes  # and in redis.conf\n"
+            f'{server.cli} CONFIG SET save "3600 1 300 100"  # or this: less to write'
+        )
+        yield warn("a restart loses all tasks that wait", "nothing is saved", fix=fix)
 
 
 def _queues(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("messages")
-    messages = server.messages
-    long = [outcome for name in server.queues for outcome in _long(server, name)]
-    yield from long
-    waiting = counted(sum(server.queues.values()), "message")
-    figure = f"{waiting} in {counted(len(server.queues), 'queue')}"
-    figure += "" if messages.complete else f"; {PARTLY}"
+    messages, waiting = server.messages, server.queues
+    long = {name: count for name, count in waiting.items() if count >= LONG}
+    for name, count in long.items():
+        quoted = shlex.quote(printable(name))
+        fix = (
+            f"celery -A proj worker -Q {quoted}  # one more worker for it\n"
+            f"celery -A proj purge -Q {quoted}  # only if all of them may be lost"
+        )
+        figure = counted(count, "message")
+        yield warn("more is sent than is done", figure, fix=fix, subject=f"queue {name}")
+    figure = f"{counted(sum(waiting.values()), 'message')} in {counted(len(waiting), 'queue')}"
     if messages.held:
         oldest = duration(messages.oldest)
         figure += f"; {messages.held:,} held by workers, the oldest for {oldest}"
@@ -226,42 +207,23 @@ def _queues(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
         yield ok("no queue is long", figure)
 
 
-def _long(server: ServerFacts, name: str) -> Iterator[Outcome]:
-    """A warning, if the queue *name* is long or heavy."""
-    count, weight = server.queues[name], server.messages.weights.get(name, 0)
-    room = int(server.info.get("maxmemory") or 0)
-    if count >= LONG or weight > room * HEAVY > 0:
-        share = f", {weight / room:.0%} of maxmemory" if room else ""
-        about = f", about {size(weight)}{share}" if weight else ""
-        quoted = shlex.quote(printable(name))
-        fix = (
-            f"celery -A proj worker -Q {quoted}  # one more worker for it\n"
-            f"celery -A proj purge -Q {quoted}  # only if all of them may be lost"
-        )
-        reason = "more is sent than is done" if count >= LONG else "it fills the Redis"
-        figure = counted(count, "message") + about
-        yield warn(reason, figure, fix=fix, subject=f"queue {name}")
-
-
 def _results(facts: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("results")
     sample = server.results
-    if sample is None:
-        return
     kind = "results" if sample.complete else "sampled results"
     figure = f"{sample.lasting:,} of {sample.sampled:,} {kind} never expire"
     if sample.lasting < LASTING:
         yield ok("results go by themselves", figure)
         return
-    places = {place.role: place.settings.redis_url for place in server.places}
-    cli = redis_cli(places["results"] or "")
+    urls = {place.role: place.settings.redis_url for place in server.places}
+    cli = redis_cli(urls["results"] or "")
     each = f'[ "$({cli} TTL "$key")" != -1 ] || {cli} EXPIRE "$key" {EXPIRES}'
     fix = (
         f"{setting(facts.where.app, 'result_expires', EXPIRES)}  # seconds, for those to come\n"
         "# for those that are there:\n"
         f"{cli} --scan --pattern '*{RESULTS}*' | while read -r key; do {each}; done"
     )
-    yield warn("results pile up, and these never go by themselves", figure, fix=fix)
+    yield warn("results pile up", figure, fix=fix)
 
 
 CHECKS: Final[tuple[Check, ...]] = (

@@ -1,19 +1,16 @@
-"""Looks at the Redis servers, all at the same time: what they say of themselves, and what Celery keeps there.
+"""Looks at the Redis servers, all at the same time: their own figures, and what Celery keeps there.
 
 Nothing is written, and no message or result is read. ``redis_places`` finds the servers.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from redis import exceptions
 
@@ -24,7 +21,6 @@ from celery_argsize.doctor.look.host import own_ends
 from celery_argsize.doctor.look.redis_places import places_of
 from celery_argsize.doctor.redis_facts import NO_ANSWER, NO_RIGHT, RESULTS, Holders, Queues, Results, ServerFacts
 from celery_argsize.errors import ConfigError
-from celery_argsize.redis_url import parse_redis_url
 from celery_argsize.stores.connection import TIMEOUT, connect, disconnect
 
 if TYPE_CHECKING:
@@ -43,13 +39,15 @@ PINGING: Final = 1.5
 #: What a server is asked for: fields of ``ServerFacts``.
 LOOKS: Final = ("pings", "info", "config", "holders", "messages", "results")
 
+#: The settings of Redis that are read.
+CONFIG: Final = ("save", "maxclients", "stop-writes-on-bgsave-error")
+
 CLUSTER: Final = "it is a Redis Cluster: give one of its nodes, as --redis-url redis://NODE:PORT"
 NO_TIME: Final = "there was no time left to look at that"
 
 #: How kombu's Redis transport names things; most of it can be set in ``broker_transport_options``.
 SEPARATOR: Final = "\x06\x16"
 STEPS: Final = (0, 3, 6, 9)
-BINDINGS: Final = "_kombu.binding."
 #: Seconds until another worker gets a message that is not acknowledged, by default.
 VISIBILITY: Final = 3600
 
@@ -61,12 +59,9 @@ SCANNING: Final = 2.0
 #: Results whose expiry is asked for.
 SAMPLE: Final = 2000
 
-#: The queues whose memory is asked for: the longest ones.
-WEIGHED: Final = 5
-
 
 def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
-    """Look at each Redis of *where*. One that two users reach is looked at as each of them.
+    """Look at each Redis of *where*, as each user that reaches it.
 
     Raises:
         Unavailable: nobody said which Redis, or the app cannot be loaded.
@@ -96,7 +91,7 @@ class _Look:
         missed = dict.fromkeys(LOOKS, NO_TIME)
         self.facts = ServerFacts(places=(), missed=missed, max_clients=where.max_clients)
         self.login = f"{place.role}: {place.error}"
-        """One text for all places that are reached in the same way, whatever their database."""
+        """Equal for all places that are reached in the same way, whatever their database."""
         self._app, self._deadline = where.app, deadline
         self._client: Any = None
         seconds = min(TIMEOUT, where.seconds / 4)
@@ -122,7 +117,7 @@ class _Look:
         """Look at all that there is time for."""
         if self._client is None:
             return
-        self.add(public=_is_public(self.facts.places[0]), error=_greet(self._client))
+        self.add(error=_greet(self._client))
         if not hasattr(self._client, "connection_pool"):
             self.add(missed=dict.fromkeys(LOOKS, CLUSTER))
         elif not self.facts.error:
@@ -136,11 +131,11 @@ class _Look:
         looks: dict[str, Callable[[], Any]] = {
             "pings": lambda: _ping(client, deadline),
             "info": client.info,
-            "config": lambda: _config(client),
+            "config": lambda: {name: value for each in CONFIG for name, value in client.config_get(each).items()},
             "holders": lambda: _holders(client),
         }
         if "messages" in databases:
-            looks["messages"] = lambda: _queues(client, databases["messages"], self._app, deadline)
+            looks["messages"] = lambda: _queues(client, databases["messages"], self._app)
         if "results" in databases:
             looks["results"] = lambda: _results(client, databases["results"], deadline)
         for name, look in looks.items():
@@ -186,13 +181,6 @@ def _ping(client: Any, deadline: float) -> tuple[float, ...]:
     return (*times,)
 
 
-def _config(client: Any) -> dict[str, str]:
-    pipe = client.pipeline(transaction=False)
-    for name in ("save", "maxclients", "stop-writes-on-bgsave-error"):
-        pipe.config_get(name)
-    return {name: value for values in pipe.execute() for name, value in values.items()}
-
-
 def _holders(client: Any) -> tuple[Holders, ...]:
     """Who is connected, the most alike first; without this process, where it can be told."""
     with suppress(exceptions.ResponseError):  # it may not, or there is no such command
@@ -216,37 +204,15 @@ def _does(line: dict[str, str]) -> str:
     return f"idle, last command {command}" if command not in {"", "null"} else "has sent nothing yet"
 
 
-def _is_public(place: Place) -> bool | None:
-    """Whether its host has an address of the public Internet; ``None``: not known."""
-    host = urlsplit(parse_redis_url(place.settings.redis_url or "").urls[0]).hostname
-    try:
-        addresses = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)} if host else ()
-    except OSError:
-        return None
-    return any(ipaddress.ip_address(address).is_global for address in addresses)
-
-
-def _queues(client: Any, database: int, app: Any, deadline: float) -> Queues:
-    """The queues of *app*, and others that are declared in this Redis."""
+def _queues(client: Any, database: int, app: Any) -> Queues:
     options = transport_options(app)
     prefix, separator = options.get("global_keyprefix") or "", options.get("sep", SEPARATOR)
     client.select(database)
-    bindings, complete = _scan(client, f"{prefix}{BINDINGS}*", deadline)
-    answers = _each(client, "smembers", bindings)
-    members = [str(member, errors="replace") for answer in answers for member in answer or ()]
-    names = known_queues(app) | {member.split(separator)[-1] for member in members}
-    steps = options.get("priority_steps") or STEPS
-    keys = {
-        name: [f"{prefix}{name}{separator}{step}" if step else prefix + name for step in steps]
-        for name in sorted(names - {""})
-        if "pidbox" not in name and "celeryev" not in name  # these go by pub/sub
-    }
-    waiting = _sums(client, "llen", keys)
-    longest = sorted(filter(waiting.get, waiting), key=lambda name: -waiting[name])[:WEIGHED]
-    weights: dict[str, int] = {}
-    with suppress(exceptions.ResponseError):
-        weights = _sums(client, "memory_usage", {name: keys[name] for name in longest})
-    return Queues(waiting, weights, complete, *_unacked(client, prefix, options))
+    ends = [f"{separator}{step}" if step else "" for step in options.get("priority_steps") or STEPS]
+    names = sorted(known_queues(app))
+    lengths = iter(_each(client, "llen", [f"{prefix}{name}{end}" for name in names for end in ends]))
+    waiting = {name: sum(next(lengths) for _ in ends) for name in names}
+    return Queues(waiting, *_unacked(client, prefix, options))
 
 
 def _unacked(client: Any, prefix: str, options: Mapping[str, Any]) -> tuple[int, float, int, float]:
@@ -265,22 +231,16 @@ def _unacked(client: Any, prefix: str, options: Mapping[str, Any]) -> tuple[int,
 def _results(client: Any, database: int, deadline: float) -> Results:
     """How many results never expire, in a sample of them."""
     client.select(database)
-    keys, complete = _scan(client, f"*{RESULTS}*", deadline)
-    left = _each(client, "pttl", keys[:SAMPLE])
-    gone = left.count(-2)
-    return Results(len(left) - gone, left.count(-1), complete and len(keys) <= SAMPLE)
-
-
-def _scan(client: Any, match: str, deadline: float) -> tuple[list[Any], bool]:
-    """Keys that *match*, and whether that is all of them."""
     end = min(deadline, time.monotonic() + SCANNING)
     cursor, keys = 0, []
     for _ in range(SCANS):
-        cursor, page = client.scan(cursor, match=match, count=SCANNED)
+        cursor, page = client.scan(cursor, match=f"*{RESULTS}*", count=SCANNED)
         keys += page
         if not cursor or time.monotonic() > end:
             break
-    return keys, not cursor
+    left = _each(client, "pttl", keys[:SAMPLE])
+    gone = left.count(-2)
+    return Results(len(left) - gone, left.count(-1), not cursor and len(keys) <= SAMPLE)
 
 
 def _each(client: Any, command: str, keys: list[Any]) -> list[Any]:
@@ -293,9 +253,3 @@ def _each(client: Any, command: str, keys: list[Any]) -> list[Any]:
         if isinstance(answer, exceptions.NoPermissionError):
             raise answer
     return [0 if isinstance(answer, Exception) else answer for answer in answers]
-
-
-def _sums(client: Any, command: str, keys: Mapping[str, list[str]]) -> dict[str, int]:
-    """Queue → what *command* answers to its keys, added up."""
-    answers = iter(_each(client, command, [key for of_queue in keys.values() for key in of_queue]))
-    return {name: sum(next(answers) or 0 for _ in of_queue) for name, of_queue in keys.items()}

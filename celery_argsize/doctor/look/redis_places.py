@@ -53,40 +53,28 @@ def _of_messages(where: Scope) -> list[Place]:
     """Each Redis that messages are read from or written to."""
     app: Any = where.app
     use_ssl = app.conf.get("broker_use_ssl")
-    refusal = ""
-    if use_ssl and not isinstance(use_ssl, dict):
-        refusal = "broker_use_ssl must be a dict here: with any other value kombu uses no TLS"
     places = {}
     for setting in ("broker_write_url", "broker_read_url"):
         for url, options in each_of_messages(app, setting):
             # kombu checks nothing for rediss:// alone
             default = "required" if use_ssl or "ssl_" in url.partition("?")[2] else "none"
-            places[safe_url(url)] = _place("messages", url, options, default, refusal)
+            places[safe_url(url)] = _place("messages", url, options, default)
     return [*places.values()]
 
 
 def _of_results(where: Scope) -> list[Place]:
-    app: Any = where.app
-    url, options = of_results(app)
-    if not url:
-        return []
-    refusal, use_ssl = "", app.conf.get("redis_backend_use_ssl")
-    says = options.get("ssl_cert_reqs") is not None or "ssl_cert_reqs" in url
-    if url.startswith("rediss") and not says:
-        refusal = "Celery refuses a result backend with TLS that does not say ssl_cert_reqs"
-    if use_ssl and not isinstance(use_ssl, dict):
-        refusal = "redis_backend_use_ssl must be a dict: Celery fails with any other value"
-    return [_place("results", url, options, "required", refusal)]
+    url, options = of_results(where.app)
+    return [_place("results", url, options, "required")] if url else []
 
 
-def _place(role: Role, url: str, options: dict[str, Any], default: str, refusal: str) -> Place:
+def _place(role: Role, url: str, options: dict[str, Any], default: str) -> Place:
     """A place that is connected to as Celery would: with or without checks of the certificate."""
     try:
         certificates = _certificates(url, options, default)
     except ConfigError as exc:
         return Place(role, Settings(redis_url=url), error=f"its URL cannot work: {exc}")
     tls = {"ssl_cert_reqs": certificates} if certificates else {}
-    return Place(role, Settings(redis_url=url, redis_options={**options, **tls}), certificates, refusal)
+    return Place(role, Settings(redis_url=url, redis_options={**options, **tls}), certificates)
 
 
 def _certificates(url: str, options: dict[str, Any], default: str) -> str:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
-from kombu import Queue
 from support.redis_doctor import SANE, alarms, app_on, looked, only, program, server_with
 from support.scene import Scene
 from support.servers import RedisServer, Worker, run, running, stop, wait_until
 
 from celery_argsize.doctor.examine import diagnose
 from celery_argsize.doctor.facts import Scope
-from celery_argsize.doctor.judge.redis import CHECKS, PARTLY
+from celery_argsize.doctor.judge.redis import CHECKS
 from celery_argsize.doctor.look.redis import SEPARATOR, look_at_redis
 
 if TYPE_CHECKING:
@@ -81,8 +80,8 @@ def test_looking_writes_nothing_and_reads_no_message(tmp_path: Path) -> None:
         keys = client.dbsize()
         looked(app_on(server.url, f"redis://localhost:{server.port}/3"))
         ran = {name.removeprefix("cmdstat_").lower() for name in client.info("commandstats")}
-        allowed = "ping info config|get client|list client|setname client|setinfo hello select scan smembers llen"
-        allowed += " echo dbsize memory|usage hlen zcount zrange pttl config|resetstat"
+        allowed = "ping info config|get client|list client|setname client|setinfo hello select scan llen"
+        allowed += " echo dbsize hlen zcount zrange pttl config|resetstat"
         assert ran - set(allowed.split()) == set()
         assert client.dbsize() == keys
 
@@ -159,9 +158,6 @@ def test_a_full_redis_that_refuses_writes_is_told(tmp_path: Path) -> None:
         assert memory.verdict == "fail"
         assert "OOM command not allowed" in memory.reason
         assert "of 2.0 MB (maxmemory)" in memory.figure
-        (queue,) = found["queues"]
-        assert (queue.verdict, queue.subject) == ("warn", "queue celery"), "what fills it"
-        assert "of maxmemory" in queue.figure
 
 
 def test_an_evicting_policy_endangers_queues_and_figures(tmp_path: Path) -> None:
@@ -214,7 +210,7 @@ def test_a_redis_that_cannot_save_is_told(tmp_path: Path) -> None:
             assert only(looked(app_on(server.url)), "persistence").verdict == "warn", "it takes writes"
 
 
-def test_queues_are_counted_with_all_their_priorities_and_those_of_other_apps(tmp_path: Path) -> None:
+def test_queues_are_counted_with_all_their_priorities(tmp_path: Path) -> None:
     with server_with(tmp_path, *SANE) as server, server.client() as client:
         options = {"global_keyprefix": "mine:", "priority_steps": [0, 5], "sep": ":"}
         app = app_on(server.url, broker_transport_options=options, task_default_queue="ingest")
@@ -222,12 +218,10 @@ def test_queues_are_counted_with_all_their_priorities_and_those_of_other_apps(tm
             app.send_task("task_1", priority=priority)
         (facts,) = look_at_redis(Scope(app))
         assert facts.queues == {"ingest": 3}
-        other = app_on(server.url, task_queues=[Queue("elsewhere")], task_default_queue="elsewhere")
-        other.send_task("task_2")
         mine = app_on(server.url, task_routes={"task_3": {"queue": "routed"}}, task_default_queue="default")
         mine.send_task("task_3", priority=9)
         (facts,) = look_at_redis(Scope(mine))
-        assert facts.queues == {"default": 0, "routed": 1, "elsewhere": 1}
+        assert facts.queues == {"default": 0, "routed": 1}
         assert only(looked(mine), "queues").verdict == "ok"
         with client.pipeline() as pipe:
             for _ in range(10_000):
@@ -235,18 +229,7 @@ def test_queues_are_counted_with_all_their_priorities_and_those_of_other_apps(tm
             pipe.execute()
         found = only(looked(mine), "queues")
         assert (found.verdict, found.subject) == ("warn", "queue routed")
-        assert found.figure.startswith("10,001 messages, about ")
-
-
-def test_queues_that_a_bounded_look_may_not_find_are_not_said_to_be_short(tmp_path: Path) -> None:
-    with server_with(tmp_path, *SANE) as server, server.client() as client:
-        client.mset({f"celery-task-meta-{number}": "" for number in range(60_000)})
-        app = app_on(server.url, task_default_queue="mine", task_queues=[Queue("mine"), Queue("other")])
-        found = only(looked(app), "queues")
-        assert found.verdict == "ok"
-        assert found.figure == f"0 messages in 2 queues; {PARTLY}"
-        client.rpush("other", *range(10_000))
-        assert only(looked(app), "queues").subject == "queue other", "those that the app names are always found"
+        assert found.figure == "10,001 messages"
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ def test_each_trouble_with_a_redis_has_words_and_a_fix_of_its_own(tmp_path: Path
     expected = {
         "replica": ("it is a read-only replica", "INFO replication"),
         "tls": ("speaks no TLS", f"'redis://:PASSWORD@127.0.0.1:{server.port}/0"),
-        "database": ("no database of that number", f":{server.port}/0'"),
+        "database": ("no database of that number", "a number below its setting databases"),
         "rights": ("NOPERM", "ACL SETUSER"),
         "maxmemory": ("memory is full", "CONFIG SET maxmemory"),
         "maxclients": ("no room for one more client", "--apply-pool-shrink"),
@@ -164,6 +164,6 @@ def test_each_trouble_with_a_rabbitmq_has_words_and_a_fix_of_its_own(rabbit: Rab
     assert "user name and password" in login.reason
     assert "rabbitmqctl authenticate_user USER PASSWORD" in login.fix
     assert "vhost" in vhost.reason
-    assert "rabbitmqctl add_vhost none\n" in vhost.fix
+    assert "rabbitmqctl add_vhost NAME\n" in vhost.fix
     assert "speaks no TLS" in tls.reason
     assert f"'amqp://USER:PASSWORD@127.0.0.1:{rabbit.port}//'" in tls.fix
