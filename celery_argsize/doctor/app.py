@@ -41,7 +41,10 @@ def queue_of(app: Celery, name: str, options: Mapping[str, Any] | None = None) -
 def routed_queues(app: Celery) -> dict[str, str]:
     """Queues that something is sent to by name, each with a clause that says what: ``the task a is sent there``."""
     entries = {name: entry for name, entry in read_schedule(app).items() if entry}
-    reasons = {entry.queue: f"the beat_schedule entry {name} is sent there" for name, entry in entries.items()}
+    routes = app.conf.task_routes if isinstance(app.conf.task_routes, dict) else {}
+    queues = [route.get("queue") if isinstance(route, dict) else route for route in routes.values()]
+    reasons: dict[Any, str] = {getattr(queue, "name", queue): "task_routes names it" for queue in queues}
+    reasons |= {entry.queue: f"the beat_schedule entry {name} is sent there" for name, entry in entries.items()}
     reasons |= {queue_of(app, task.name): f"the task {task.name} is sent there" for task in own_tasks(app)}
     return {queue: reason for queue, reason in reasons.items() if queue and queue != app.conf.task_default_queue}
 
