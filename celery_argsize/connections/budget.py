@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+import celery
+
 from celery_argsize import settings as config
 from celery_argsize.connections import fit, model
 from celery_argsize.errors import ConfigError
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 #: Celery's own scheduler; others keep their schedule elsewhere.
 FILE_SCHEDULER: Final = "celery.beat:PersistentScheduler"
+
+#: The first Celery whose threads can share a Redis result backend. Before, they read each other's
+#: replies, and fail with "Protocol Error".
+SHAREABLE: Final = (5, 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +159,14 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         threads=_checked("threads", threads, 1),
         inspectors=_checked("inspectors", inspectors, 0),
         beat=bool(conf.beat_schedule or others) if beat == "auto" else bool(beat),
+        beat_enable_remote_control=bool(conf.get("beat_enable_remote_control")),
         gossip=gossip,
         worker_enable_remote_control=bool(conf.worker_enable_remote_control),
         control=control,
+        broadcasts=_broadcasts(conf),
         broker_pool_limit=_checked("broker_pool_limit", conf.broker_pool_limit or 0, 0),
         result_backend_thread_safe=bool(conf.get("result_backend_thread_safe")),
+        shareable=celery.VERSION[:2] >= SHAREABLE,
         read=_server("broker_read_url", _first(app, "broker_read_url")),
         write=_server("broker_write_url", _first(app, "broker_write_url")),
         result=_server("result_backend", of_results(app)[0]),
@@ -192,6 +201,12 @@ def _pool(name: str, value: object) -> str:
         message = f"{name} = {value!r} is not known; allowed: {', '.join(model.POOLS)}"
         raise ConfigError(message)
     return pool
+
+
+def _broadcasts(conf: Any) -> bool:
+    queues: Any = conf.task_queues or ()
+    exchanges = [getattr(queue, "exchange", None) for queue in getattr(queues, "values", lambda: queues)()]
+    return any(getattr(exchange, "type", "") == "fanout" for exchange in exchanges)
 
 
 def _our_url(app: Celery) -> str | None:

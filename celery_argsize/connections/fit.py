@@ -9,7 +9,7 @@ from bisect import bisect_left
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.connections.model import GREEN, Setup, items_of, totals
+from celery_argsize.connections.model import GREEN, SHARED, Setup, items_of, totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,16 +32,17 @@ def fitting(setup: Setup, room: int) -> dict[str, int] | None:
     if not concurrency:
         return None
     fitted = setup if _fits(setup, room) else _least(setup, concurrency)
+    shared = fitted.result_backend_thread_safe
     # all greenlets of a worker acknowledge through one channel
     channel = fitted.concurrency if fitted.pool in GREEN else 0
-    backend = max(fitted.at_once, fitted.threads) if fitted.result_backend_thread_safe else 0
+    backend = max(fitted.at_once, fitted.threads) if shared else 0
     settings = {"worker_concurrency": fitted.concurrency}
     if fitted.read or fitted.write:
         settings["broker_pool_limit"] = fitted.broker_pool_limit
         settings["max_connections"] = max(ROOMY, channel + 2)
     if fitted.result:
         settings["redis_max_connections"] = max(ROOMY, backend + 2)
-    return settings
+    return {**settings, "result_backend_thread_safe": True} if shared else settings
 
 
 def lines_of(settings: Mapping[str, int]) -> list[str]:
@@ -63,7 +64,9 @@ def largest_concurrency(setup: Setup, room: int) -> int:
 
 def _least(setup: Setup, concurrency: int) -> Setup:
     """*setup* with the settings that need the fewest connections."""
-    lean = replace(setup, concurrency=concurrency)
+    saves = setup.shareable and (setup.pool in SHARED or setup.threads > 1)
+    shared = setup.result_backend_thread_safe or saves
+    lean = replace(setup, concurrency=concurrency, result_backend_thread_safe=shared)
     # with fewer, threads that send remote control wait for each other for ever
     users = max(lean.threads, lean.at_once)
     return replace(lean, broker_pool_limit=users + 1 if lean.control else LEAST)

@@ -40,10 +40,15 @@ class Setup:
     gossip: bool
     control: bool
     """Whether tasks and producers send remote control, such as ``revoke``."""
+    broadcasts: bool
+    """Whether workers take tasks from a broadcast queue."""
+    beat_enable_remote_control: bool
     worker_enable_remote_control: bool
     broker_pool_limit: int
     """0: no pool."""
     result_backend_thread_safe: bool
+    shareable: bool
+    """Whether threads of this Celery can share a result backend."""
     read: str | None
     """The Redis that workers take tasks from, as ``host:port``; ``None``: none."""
     write: str | None
@@ -102,6 +107,7 @@ def pool_name(name: str) -> str:
 def items_of(setup: Setup) -> tuple[ConnectionItem, ...]:
     """Everything in *setup* that opens connections to a Redis."""
     children = setup.workers * setup.concurrency * (setup.pool == "prefork")
+    control = setup.beat and setup.beat_enable_remote_control
     rows: list[tuple[str, int, str, str | None, int | None]] = [
         *(("worker", setup.workers, *row) for row in _worker(setup)),
         ("pool child", children, "publishing from tasks", setup.write, setup.publishing(1)),
@@ -112,6 +118,9 @@ def items_of(setup: Setup) -> tuple[ConnectionItem, ...]:
         # celery/beat.py, Scheduler.producer: a connection of its own.
         ("beat", setup.beat, "sending what is due", setup.write, CHANNEL),
         ("beat", setup.beat, "results", setup.result, 1),
+        # celery/beat.py, BeatPidbox: one that listens; replies go through the publishing pool.
+        ("beat", control, "hearing remote control", setup.read, CHANNEL),
+        ("beat", control, "replies", setup.write, CHANNEL),
         # celery/app/control.py, broadcast: one for the answers, and a producer with another.
         ("inspect", setup.inspectors, "asking workers", setup.write, 2 * CHANNEL),
         ("inspect", setup.inspectors, "celery_argsize, reading", setup.ours, 1),
@@ -131,8 +140,8 @@ def _worker(setup: Setup) -> list[tuple[str, str | None, int | None]]:
     unbounded = green and not setup.result_backend_thread_safe
     publishing = setup.publishing(setup.at_once, more=shared)
     return [
-        # worker/consumer/tasks.py: a channel.
-        ("taking tasks", setup.read, CHANNEL + greenlets),
+        # worker/consumer/tasks.py: a channel; one more listens for a kombu Broadcast queue.
+        ("taking tasks", setup.read, CHANNEL + setup.broadcasts + greenlets),
         # worker/consumer/gossip.py, worker/pidbox.py, worker/consumer/events.py: a channel each.
         ("gossip", setup.read, CHANNEL * setup.gossip),
         ("hearing remote control", setup.read, CHANNEL * setup.worker_enable_remote_control),

@@ -48,12 +48,16 @@ def _imports(facts: Facts) -> Outcome:
     return ok("the app and its tasks can be imported", counted(len(own_tasks(facts.app)), "task"))
 
 
-def _memory(facts: Facts) -> Outcome:
-    kib = number_of(facts.app, "worker_max_memory_per_child")
+def _memory(facts: Facts) -> list[Outcome]:
+    limits = {"": number_of(facts.app, "worker_max_memory_per_child"), **memory_options(facts)}
+    return [_memory_limit(facts, kib, node)._replace(subject=node) for node, kib in limits.items()]
+
+
+def _memory_limit(facts: Facts, kib: float, node: str) -> Outcome:
     figure = f"{kib:,.0f} KiB, {size(kib * 1024)} for each child"
     if not kib:
         return ok("not set: a child that leaks memory keeps it")
-    fix = memory_line(facts, FIELD_CHILD_KIB)
+    fix = memory_line(facts, FIELD_CHILD_KIB, node)
     if kib > ABSURD_CHILD_KIB:
         return fail("It is in KiB, and this looks like bytes.", figure, fix=fix)
     if kib < LEAST_CHILD_KIB:

@@ -12,6 +12,8 @@ import pytest
 from celery import Celery
 from celery.bin.celery import celery as celery_command
 from hypothesis import given, strategies as st
+from kombu import Exchange, Queue
+from kombu.common import Broadcast
 
 import celery_argsize
 from celery_argsize import ConfigError, ConnectionBudget, connection_budget, connection_settings
@@ -137,6 +139,7 @@ class TestTheBudget:
             sizes = {"concurrency": 3, "workers": 2, "producers": 2, "threads": 2, "pool": pool, **more}
             return connection_budget(app(**conf), **sizes).at_most or 0
 
+        queues = {"conf": {"task_queues": [Queue("celery", Exchange("celery")), Broadcast("all")]}}
         more: list[dict[str, Any]] = [
             {"workers": 3},
             {"producers": 3},
@@ -145,8 +148,9 @@ class TestTheBudget:
             {"inspectors": 2},
             {"control": True},
         ]
-        more += [{"conf": {"broker_pool_limit": 8}}, {"concurrency": 4}]
+        more += [queues, {"conf": {"broker_pool_limit": 8}}, {"concurrency": 4}]
         assert all(most(**{"beat": False, **one}) >= most(beat=False) for one in more)
+        assert most(**queues) == most() + 2, "one for each of two workers"
         assert most(gossip=False) == most() - 4
 
     def test_counts_a_solo_worker_as_one_process(self) -> None:
@@ -159,8 +163,8 @@ class TestTheBudget:
         assert budget.at_most is None
         assert not budget.fits
         assert "unbounded" in str(budget)
-        assert budget.settings is None
-        assert connection_budget(app(result_backend_thread_safe=True), 200, concurrency=4, pool="gevent").fits
+        assert budget.settings is not None
+        assert budget.settings["result_backend_thread_safe"]
         assert connection_budget(app(backend=None), 200, concurrency=4, pool="gevent").at_most
 
     def test_knows_beat_by_its_schedule_or_its_scheduler(self) -> None:
@@ -168,6 +172,7 @@ class TestTheBudget:
         assert count(connection_budget(app(beat_schedule={"a": {"task": "a", "schedule": 1}})), "beat") == 3
         assert count(connection_budget(app(beat_scheduler="django_celery_beat.schedulers:DatabaseScheduler")), "beat")
         assert not count(connection_budget(app(beat_schedule={"a": {"task": "a", "schedule": 1}}), beat=False), "beat")
+        assert count(connection_budget(app(beat_enable_remote_control=True), beat=True), "beat") == 3 + 4
 
     def test_takes_the_concurrency_of_the_app_or_of_the_machine(self) -> None:
         assert connection_budget(app(worker_concurrency=7)).setup.concurrency == 7
@@ -234,8 +239,7 @@ class TestWhatFits:
             {"concurrency": 50, "max_clients": 90, "pool": "gevent", "control": True},
         ]
         for sizes in tries:
-            shared = sizes.get("pool") == "gevent"
-            tried = app(broker_transport_options={"visibility_timeout": 99}, result_backend_thread_safe=shared)
+            tried = app(broker_transport_options={"visibility_timeout": 99})
             budget = connection_budget(tried, **sizes)
             assert not budget.fits
             assert budget.settings is not None
@@ -259,16 +263,17 @@ class TestWhatFits:
         self, pool: str, more: dict[str, Any]
     ) -> None:
         sizes = {"pool": pool, "threads": 3, **more}
-        shared: dict[str, Any] = {"result_backend_thread_safe": pool == "gevent"}
-        largest = connection_budget(app(**shared), 90, **sizes).largest_concurrency
+        largest = connection_budget(app(), 90, **sizes).largest_concurrency
         for concurrency in range(1, 25):
-            budget = connection_budget(app(**shared), 90, concurrency=concurrency, **sizes)
+            budget = connection_budget(app(), 90, concurrency=concurrency, **sizes)
             found = budget.settings
             assert found is not None
-            fitting = concurrency if budget.fits else min(concurrency, largest)
-            assert found["worker_concurrency"] == (1 if pool == "solo" else fitting)
+            assert found["worker_concurrency"] == (1 if pool == "solo" else min(concurrency, largest))
             assert found["broker_pool_limit"] == 10 or not budget.fits, "Celery's own, where that fits"
-            conf: dict[str, Any] = {**shared, "broker_pool_limit": found["broker_pool_limit"]}
+            conf: dict[str, Any] = {
+                "result_backend_thread_safe": found.get("result_backend_thread_safe", False),
+                "broker_pool_limit": found["broker_pool_limit"],
+            }
             assert connection_budget(app(**conf), 90, concurrency=found["worker_concurrency"], **sizes).fits
 
     def test_is_found_at_once_for_any_number_of_clients(self) -> None:
@@ -288,6 +293,13 @@ class TestWhatFits:
         budget = connection_budget(app(), 30, concurrency=4, workers=2, beat=True)
         assert (budget.settings, budget.largest_concurrency) == (None, 0)
         assert "No settings fit: docs/connections.md says what makes room." in str(budget)
+
+    def test_shares_no_backend_where_celery_cannot(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("celery.VERSION", (5, 6, 3))
+        budget = connection_budget(app(), 90, pool="threads", concurrency=50)
+        assert budget.settings is not None
+        assert not budget.settings.get("result_backend_thread_safe")
+        assert connection_budget(app(), 90, pool="gevent", concurrency=2).settings is None
 
     def test_finds_settings_for_hundreds_of_threads_at_once(self) -> None:
         assert connection_budget(app(), 10_000, pool="threads", concurrency=1000).settings is not None
