@@ -1,7 +1,7 @@
-"""Puts together what measures and writes in a worker. Imported when one starts, so that producers do not pay for it.
+"""Puts together what measures and writes in a worker. Imported when one starts, so not in producers.
 
-Whatever children and the flusher's threads need is imported before the first fork, mostly here at the top: a fork while
-another thread imports a module would leave that import locked in the child for ever.
+What children and the flusher's threads need is imported here, before the first fork: a fork while a
+thread imports a module would leave that import locked in the child for ever.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Assembly:
     server: MetricsServer | None  # of this worker's own metrics, if a port is set for it
 
     def start(self) -> None:
-        """Start the threads of this process."""
+        """Start the threads."""
         self.flusher.start()
         if self.server is not None:
             self.server.start()
 
     def report(self, hostname: str) -> list[str]:
         """The lines for the log at shutdown."""
-        # Not at the top: half a megabyte that all children would have. By now no child is forked any more.
+        # Not at the top: half a megabyte that all children would have.
         from celery_argsize.figures.summary import summarize  # noqa: PLC0415
         from celery_argsize.views.report import shutdown_lines  # noqa: PLC0415
 
@@ -76,8 +76,7 @@ def build_for_child(app: Celery, settings: Settings, path: str) -> Recorder:
 def _worker_store(settings: Settings) -> Store:
     if settings.redis_url is None:
         return MemoryStore(settings)
-    # Not at the top: only workers with Redis pay for it.
-    from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415
+    from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415 - not without Redis
 
     store = RedisStore(settings)
     store.prepare()
@@ -85,9 +84,7 @@ def _worker_store(settings: Settings) -> Store:
 
 
 @dataclass(frozen=True, slots=True)
-class _OwnFigures:
-    """Gives the collector of a worker's metrics what that worker measured."""
-
+class _OwnFigures:  # what a worker's own metrics show
     flusher: Flusher
 
     def read(self, fields: tuple[str, ...]) -> Figures:  # noqa: ARG002 - a store would read only these
@@ -95,7 +92,7 @@ class _OwnFigures:
 
 
 def _metrics_server(app: Celery, settings: Settings, flusher: Flusher) -> MetricsServer | None:
-    # Not at the top: only workers that serve metrics pay for it.
+    # Only workers that serve metrics pay for these.
     from celery_argsize.advice.brokers import broker_name  # noqa: PLC0415
     from celery_argsize.prometheus.collector import ArgsizeCollector  # noqa: PLC0415
     from celery_argsize.prometheus.server import MetricsServer  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""Two threads of a worker's main process: one takes in what tasks hand over, the other writes it to the store.
+"""Two threads of a worker's main process: one takes in what tasks hand over, one writes it to the store.
 
-So children find room in the pipe, however long a write takes, and no task waits for either thread. Other threads send
-requests to the writing one and wait for the answer. That no batch counts twice is the work of ``stores``.
+So children find room in the pipe, however long a write takes. Other threads send requests to the
+writing one. That no batch counts twice is the work of ``stores``.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 
 class Flusher:
-    """Moves what tasks hand over to a store, from the start of a worker to its end."""
+    """Moves what tasks hand over to a store."""
 
     #: Seconds in which measurements gather before they are taken in together.
     GATHER: Final = 0.05
     #: Tasks and sending hosts in one batch, at most: one Lua call stays short.
     BATCH_TASKS: Final = 100
     BATCH_HOSTS: Final = 20
-    #: Seconds between attempts to write while they fail: at least the minimum, whoever asks. Without a request, the
-    #: flush interval at first, then twice as long each time, up to the maximum.
+    #: Seconds between failing attempts to write: the flush interval, then twice as long each time, up to the maximum.
+    #: A request may try after the minimum.
     MIN_BACKOFF: Final = 1.0
     MAX_BACKOFF: Final = 30.0
 
@@ -48,7 +48,7 @@ class Flusher:
         self._writer = writer
         self._interval = settings.flush_interval
         self._app_name = settings.app_name
-        #: What the keys of its figures begin with; tells the workers of one app from those of another.
+        #: What the keys of its figures begin with.
         self.base = settings.base
         self._pending = Tally(settings.max_task_names)
         self._batch: Batch | None = None  # not confirmed yet
@@ -74,7 +74,7 @@ class Flusher:
         self._intake.start()
 
     def flush(self, timeout: float, *, hold: float = 0.0) -> bool:
-        """Write all that was measured so far, then nothing for *hold* seconds. Whether it was written in time."""
+        """Write all that was measured so far, then nothing for *hold* seconds. Whether it was in time."""
         return self._ask(partial(self._write_and_hold, hold), timeout)
 
     def release(self, timeout: float, *, task: str | None = None) -> bool:
@@ -106,7 +106,7 @@ class Flusher:
 
     @property
     def _unwritten(self) -> int:
-        """Task runs that were taken in and are not confirmed by the store."""
+        """Task runs that the store has not confirmed."""
         return self._pending.count + (Tally.count_of(self._batch.tasks) if self._batch else 0)
 
     def _ask(self, act: Callable[[], bool], timeout: float) -> bool:
@@ -160,7 +160,7 @@ class Flusher:
             answer.set_result(act())
 
     def _pause(self) -> float | None:
-        """Seconds until there is something to do; ``None``: not before something comes in."""
+        """Seconds until there is something to do; ``None``: until something comes in."""
         if self._requests:
             moment = self._may_try_from
         elif self._has_pending or self._batch is not None:
@@ -205,7 +205,7 @@ class Flusher:
         return True
 
     def _next_batch(self) -> Batch | None:
-        """The batch that is not confirmed yet, unchanged; else a new one of what is pending, if anything is."""
+        """The batch that is not confirmed yet; else a new one of what is pending, if anything is."""
         with self._lock:
             if self._batch is None and self._has_pending:
                 self._sequence += 1
@@ -256,7 +256,7 @@ class ExemplarFilter:
         self._last: dict[str, dict[str, float]] = {}  # when the last one was seen, by task and bucket
 
     def thin_out(self, tasks: Mapping[str, TaskStats]) -> None:
-        """Drop from *tasks*, which are about to be written, the exemplars that come too soon."""
+        """Drop from *tasks* the exemplars that come too soon."""
         for name, stats in tasks.items():
             if stats.exemplars and (name in self._last or len(self._last) < self._max_names):
                 last = self._last.setdefault(name, {})
@@ -267,7 +267,7 @@ class ExemplarFilter:
                         last[bucket] = exemplar.time
 
     def forget(self, task: str | None) -> None:
-        """After a reset of *task*, or all: its next exemplar is written at once."""
+        """After a reset of *task*, or all."""
         if task is None:
             self._last.clear()
         else:

@@ -1,11 +1,10 @@
-"""Takes what was measured from the process that runs a task to the worker's main process, without waiting.
+"""Takes measurements from where tasks run to the ``flusher`` in the main process, without waiting.
 
-``PipeHandoff`` is for pools with child processes, ``LocalHandoff``, with the same methods, for those without. What the
-main process does with the measurements is in ``flusher``.
+``PipeHandoff`` is for pools with child processes, ``LocalHandoff`` for those without.
 
-All children write to one non-blocking pipe. A message of up to PIPE_BUF bytes is written whole or not at all, so they
-need no lock, and what is in the pipe outlives the child that wrote it. While the pipe is full (the main process is
-stopped), a child adds up what it measures, and hands the sums over with a later task or when it ends.
+All children write to one non-blocking pipe. A message of up to PIPE_BUF bytes is written whole or
+not at all, so they need no lock, and it outlives the child that wrote it. While the pipe is full, a
+child adds up what it measures, and hands the sums over with a later task or when it ends.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from celery_argsize.figures.counters import Rules
-    from celery_argsize.measuring.measurement import Plain, PlainPart
+    from celery_argsize.measuring.measurement import Plain
 
 _failures: Final = FailureLog("what a task handed over could not be taken in, and is counted as an error")
 
@@ -45,13 +44,12 @@ def _count_error(error: Exception, tally: Tally) -> None:
 class LocalHandoff:
     """Within one process. ``deque.append`` is atomic, so that a task takes no lock."""
 
-    #: Measurements that are queued; beyond that, tasks add them up, so that memory stays bounded.
+    #: Measurements in the queue; beyond that, tasks add them up.
     HIGH_WATER: Final = 10_000
     #: Seconds between looks into the queue: a put wakes nobody.
     TICK: Final = 1.0
 
     path: Final = None
-    """Where spawned children find the pipe."""
 
     def __init__(self, rules: Rules, max_names: int) -> None:
         self._rules = rules
@@ -61,11 +59,11 @@ class LocalHandoff:
         self._woken = threading.Event()
 
     def put(self, measurement: Plain) -> None:
-        """Where a task runs: hand over one measurement. Never waits, never raises for want of room."""
+        """Where a task runs: hand over one measurement. Never waits."""
         self._append(measurement)
 
     def add(self, task: str, stats: TaskStats) -> None:
-        """Where a task runs: hand over counters of *task*. Never waits, never raises for want of room."""
+        """Where a task runs: hand over counters of *task*. Never waits."""
         self._append((task, stats))
 
     def _append(self, entry: Plain | tuple[str, TaskStats]) -> None:
@@ -78,7 +76,6 @@ class LocalHandoff:
                 self._folding.release()
 
     def _fold(self) -> None:
-        """Add up what is in the queue."""
         with suppress(IndexError):
             for _ in range(len(self._queue)):
                 entry = self._queue.popleft()
@@ -91,11 +88,11 @@ class LocalHandoff:
                     _count_error(exc, self._folded)
 
     def linger(self, timeout: float) -> int:  # noqa: ARG002
-        """As a child ends: hand over what a full pipe kept back. How many runs had no room for *timeout* seconds."""
+        """As a child ends: hand over what a full pipe kept back. How many runs found no room in *timeout* seconds."""
         return 0
 
     def drain(self, into: Tally) -> None:
-        """In the main process, one thread at a time: move all that was handed over *into* a tally."""
+        """In the main process: move all that was handed over *into* a tally."""
         with self._folding:
             self._fold()
             into.origins.merge(self._folded.origins.take())
@@ -131,7 +128,7 @@ class PipeWriter:
 
     def put(self, measurement: Plain) -> None:
         if type(measurement) is not tuple:
-            measurement = _plain(measurement)
+            measurement = _plain(measurement)  # marshal takes no named tuples
         if (self._kept.tasks and not self._offer()) or not self._write(measurement):
             self._kept.add(measurement, self._rules)
 
@@ -152,7 +149,7 @@ class PipeWriter:
     def _write(self, content: tuple[Any, ...]) -> bool:
         """Whether a message with *content* went into the pipe. It does so whole or not at all."""
         message = _pack(content)
-        if len(message) > select.PIPE_BUF:  # on systems where that is little: its sums are handed over in parts
+        if len(message) > select.PIPE_BUF:  # its sums are handed over in parts
             return False
         try:
             os.write(self._fd, message)
@@ -172,12 +169,9 @@ class PipeWriter:
 
 
 class PipeHandoff(PipeWriter):
-    """Both ends of the pipe, made by the main process before it starts children.
+    """Both ends of the pipe. Forked children inherit it, spawned ones open the ``path`` of a *named* one."""
 
-    Forked children inherit the writing end. Spawned ones open the ``path`` of a *named* pipe.
-    """
-
-    #: Bytes that the pipe holds (Linux): about 4,000 measurements. Elsewhere it is the system's default.
+    #: Bytes that the pipe holds (Linux): about 4,000 measurements.
     CAPACITY: Final = 1 << 20
     #: Reads of up to 64 KB in one drain, so that it ends however fast children write.
     READS: Final = 64
@@ -250,21 +244,14 @@ Handoff = LocalHandoff | PipeHandoff
 # -- messages: a length, then a tuple in marshal's format; both ends run the same Python
 
 _LENGTH: Final = struct.Struct("<H")
-#: Later formats look for values that come twice, which takes longer than it saves.
+#: Later formats look for values that come twice, which takes time.
 _FORMAT: Final = 2
-#: Counters or maxima in one message of sums. With bounded names and ids it stays under PIPE_BUF on any system.
+#: Fields in one message of sums, so that it stays under PIPE_BUF on any system.
 _FIELDS_A_MESSAGE: Final = 2
 
 
-def _plain(measurement: Plain) -> Plain:
-    """*measurement* as plain tuples: marshal takes no others."""
-
-    def part(given: PlainPart) -> PlainPart:
-        size, verdict, header, levels, limit, shape = given
-        return size and (size[0], size[1]), verdict, header, levels, limit, shape and (*shape,)
-
-    task, task_id, args, kwargs, when, origin = measurement
-    return task, task_id, part(args), part(kwargs), when, origin
+def _plain(value: Any) -> Any:
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def _pack(content: tuple[Any, ...]) -> bytes:
@@ -301,10 +288,7 @@ def unpack(message: bytes, into: Tally, rules: Rules) -> None:
 
 
 def _chunks(tally: Tally) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Split *tally* into messages that fit the pipe.
-
-    Yields ``(content, sent)``: once the message is written, the caller deletes each field in *sent* from its dict.
-    """
+    """Contents of messages that fit the pipe, each with its fields and their dict, to be deleted once it is written."""
     for host, sightings in [*tally.origins.hosts.items()]:
         for field, sighting in [*sightings.items()]:
             yield (host, {field: (*sighting,)}), {field: sightings}

@@ -1,7 +1,7 @@
-"""``install()`` and the life of a worker that measures, told by Celery's signals.
+"""``install()`` and the life of a worker that measures, by Celery's signals.
 
-``install`` only connects receivers, so that it costs a producer nothing. The work begins at ``worker_init``, in the
-main process, and ends at ``worker_shutdown``, or at exit where a cold shutdown sends no signal.
+``install`` only connects receivers. The work begins at ``worker_init``, in the main process, and
+ends at ``worker_shutdown``, or at exit: a cold shutdown sends no signal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from celery_argsize.settings import Settings
     from celery_argsize.worker.recorder import Recorder
 
-#: Environment variable with the path of the pipe, for spawned children: they inherit no open pipe.
+#: Environment variable with the path of the pipe, for spawned children.
 _HANDOFF_ENV: Final = "_CELERY_ARGSIZE_HANDOFF"
 
 #: Pools whose tasks run in the worker's main process.
@@ -43,10 +43,10 @@ _NO_REDIS: Final = (
 
 
 def install(app: Celery, **settings: Any) -> Monitor:
-    """Measure the arguments of every task that workers of *app* run.
+    """Measure the arguments of every task that workers of *app* run. Call it where the app is made.
 
-    Call it where the app is made. Outside workers it starts no thread and opens no connection. When it is called again,
-    the later *settings* win, until a worker has started.
+    Outside workers it starts no thread and opens no connection. In a second call, the later
+    *settings* win, until a worker has started.
 
     Raises:
         ConfigError: a setting that does not exist, or a value that cannot work.
@@ -81,7 +81,7 @@ class InstalledMonitor(Monitor):
         """Wait for a worker to start."""
         self._listen(signals.worker_init, self._on_worker_init)
         self._listen(signals.worker_process_init, self._on_child_init)
-        # Outside workers only eager runs send it: merely to send a task costs nothing.
+        # Outside workers only eager runs send it.
         self._listen(signals.task_prerun, self._on_eager_run)
 
     def disconnect(self) -> None:
@@ -117,7 +117,7 @@ class InstalledMonitor(Monitor):
     def start(self, settings: Settings, hostname: str, *, in_process: bool, spawns: bool = False) -> None:
         """Write figures from this process; measure in it (*in_process*), or in children that it forks or *spawns*.
 
-        *hostname* is the worker's node name, empty in a process that is no worker and counts its eager runs.
+        *hostname* is the worker's node name; empty in a process that counts eager runs.
         """
         if self.flusher is not None:
             return
@@ -144,7 +144,7 @@ class InstalledMonitor(Monitor):
         self._listen(signals.worker_process_shutdown, recorder.on_child_exit)
 
     def _log(self, write: Callable[[], None]) -> None:
-        """Call *write*, which logs; where the worker has yet to set its log up, once it has."""
+        """Call *write* once the worker has set its log up."""
 
         def write_once(**_: Any) -> None:
             self._ignore(signals.celeryd_after_setup)
@@ -158,7 +158,7 @@ class InstalledMonitor(Monitor):
     # -- its children
 
     def after_fork(self) -> None:
-        """In a forked child: let go of what is the parent's. Measure on if the parent gets what is measured here."""
+        """In a forked child: let go of what is the parent's; measure on if the parent gets the figures."""
         self._starting = threading.Lock()
         if self._assembly is not None and self._assembly.server is not None:
             self._assembly.server.abandon()
@@ -187,7 +187,7 @@ class InstalledMonitor(Monitor):
             self.stop()
 
     def stop(self, *, report: bool = True) -> None:
-        """Write what is left, log the report, and stop measuring. Harmless when not started, and in a child."""
+        """Write what is left, log the report, and stop measuring. Does nothing in a child."""
         parts = self._assembly
         if parts is None or self._pid != os.getpid():
             return

@@ -1,8 +1,8 @@
 """Logs large tasks before their body runs, so that one that gets its process killed is in the log.
 
-Each task name may be logged a few times at once, then a few times a minute; the next block says how many were left out.
-All children of a worker share this allowance, in memory that they inherit when forked. It has no lock: two children
-that log a task at the same moment may log one block too many, and nothing worse.
+Each task name may be logged a few times at once, then a few times a minute; the next block says how
+many were left out. All children share this allowance, in memory that they inherit when forked. It has
+no lock: two children at the same moment may log one block too many.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from celery_argsize.measuring.cuts import CAUSES
 if TYPE_CHECKING:
     from celery_argsize.measuring.measurement import Measurement, Part
 
-#: Of one task name: how many may be logged, as of when (monotonic seconds), and how many were left out since the last.
+#: Of one task name: how many may be logged, as of when (monotonic seconds), and how many were left out.
 _SLOT: Final = struct.Struct("<ddQ")
 
 
 class LargeTaskLog:
-    """Writes large tasks to the log. Made in a worker's main process, used in its children too."""
+    """Made in a worker's main process, used in its children too."""
 
     #: Tasks of one name that are logged at once.
     BURST: Final = 10
@@ -43,9 +43,9 @@ class LargeTaskLog:
             logger.warning("%s", _text(measurement, limits, hidden), extra=_fields(measurement, limits, hidden))
 
     def _hidden(self, task: str) -> int | None:
-        """How many of *task* were left out since the last that was logged; ``None`` if this one is left out too."""
+        """How many of *task* were left out before; ``None`` if this one is, too."""
         now = time.monotonic()
-        # crc32, as hash() of a text differs between processes that were spawned
+        # crc32, as hash() of a text differs between spawned processes
         at = zlib.crc32(task.encode()) % self.SLOTS * _SLOT.size
         left, since, hidden = _SLOT.unpack_from(self._slots, at)
         left = min(self.BURST, left + (now - since) * self.A_MINUTE / 60) if since else self.BURST

@@ -1,7 +1,7 @@
 """The monitor of one app in this process: its settings, its store, and what measures and writes.
 
-``install`` makes monitors; remote control and the public functions find theirs with ``installed``. Celery's command
-line imports this module at every start, so it imports nothing heavy.
+``install`` makes monitors; remote control and the public functions find theirs with ``installed``.
+Celery's command line imports this module, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -54,22 +54,18 @@ class Monitor:
         self._assembly: Assembly | None = None
         self._recorder: Recorder | None = None
         self._pid = 0
-        """The process that writes the figures; its forked children have a copy of this object."""
+        """The process that writes the figures."""
 
     @property
     def settings(self) -> Settings:
-        """The settings in force, read anew each time: the app may be configured after ``install``.
-
-        Raises:
-            ConfigError: a setting that does not exist, or a value that cannot work.
-        """
+        """The settings in force, read anew each time. Raises ``ConfigError`` for one that cannot work."""
         from celery_argsize.settings import resolve  # noqa: PLC0415 - Celery's command line needs none of it
 
         return resolve(self.overrides, self.app)
 
     @property
     def flusher(self) -> Flusher | None:
-        """What writes the figures, in the one process that does so; elsewhere, and in its children, ``None``."""
+        """What writes the figures, in the one process that does so; elsewhere ``None``."""
         return self._assembly.flusher if self._assembly is not None and self._pid == os.getpid() else None
 
     @property

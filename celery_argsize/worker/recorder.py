@@ -1,6 +1,6 @@
 """Where a task runs: measures its arguments, hands the result over, and logs it if it is large.
 
-The only code of ours that a task waits for: no network, no lock, bounded work, and no exception gets out.
+A task waits for this: no network, no lock, bounded work, and no exception gets out.
 """
 
 from __future__ import annotations
@@ -36,16 +36,15 @@ _runs: Final = count()
 def measure_celery_task_size(
     task: Any, task_id: str | None = None, args: Any = None, kwargs: Any = None
 ) -> Measurement:
-    """Measure the arguments of one run of *task*. In a ``task_prerun`` handler, pass what the signal brings.
+    """Measure the arguments of one run of *task*; in a ``task_prerun`` handler, pass what that brings.
 
-    What is not given comes from ``task.request``, and so do the ``argsrepr`` and ``kwargsrepr`` of the message. Never
-    raises for what the arguments are: a part that cannot be measured has the size ``None``.
+    What is not given comes from ``task.request``, as the message's reprs do. A part that cannot be
+    measured has the size ``None``.
     """
     return named(_measure(task, task.request, task_id, args, kwargs))
 
 
 def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: Any) -> Plain:
-    """One run, measured, as plain tuples: a ``Measurement`` would take longer to make than all the rest."""
     # A request has no reprs if the message had none: eager runs, protocol 1, other languages.
     name, origin = task.name, request.origin
     return (
@@ -64,7 +63,7 @@ _EMPTY: Final[PlainPart] = (EMPTY, "intact", 2, 0, 0, None)
 
 
 def _part(value: Any, header: Any) -> PlainPart:
-    """One part. *header*: its repr as the message brought it, which is only worked out whole where it was cut."""
+    """One part; *header* is its repr as the message brought it."""
     if header in _EMPTY_REPRS.get(type(value), ()) and not value:
         return _EMPTY
     verdict, shown, limit = read_header(header, value)
@@ -123,7 +122,6 @@ class Recorder:
                 self._failures.report(exc)
 
     def _count_error(self, task: Any) -> None:
-        """Count a run that could not be measured, under its task's name if that can be had."""
         name = OTHER
         with suppress(Exception):
             name = clean(task.name, NAME_BYTES)
@@ -136,5 +134,5 @@ class Recorder:
         with self._failures.caught():
             lost = self.handoff.linger(1.0)
         if lost:
-            text = "celery_argsize: the main process took nothing for a second, as this child ended"
-            logger.error("%s; the figures of %d task runs are lost", text, lost)
+            text = "celery_argsize: the main process took nothing for a second; the figures of %d task runs are lost"
+            logger.error(text, lost)

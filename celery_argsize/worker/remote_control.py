@@ -1,7 +1,7 @@
 """The remote control commands that workers answer: two that a reset sends, and ``celery inspect argsize``.
 
-In a reset, each worker writes all it has and then holds back, the store is cleared, and the workers are released. So
-nothing from before comes back, and nothing from after is lost. A hold that nobody releases ends by itself.
+In a reset, each worker writes all it has and holds back, the store is cleared, and the workers are
+released: nothing from before comes back. A hold that nobody releases ends by itself.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def argsize(state: Any, **_: Any) -> dict[str, Any]:
 
 
 def _task(stats: TaskStats) -> dict[str, int]:
-    """One task, with the names of the report's JSON; sizes in characters."""
+    """One task as in the report's JSON; sizes in characters."""
     counts = stats.counts
     task = {name: counts.get(name, 0) for name in ("count", "large", "truncated", "unmeasurable", "errors")}
     for part in ("args", "kwargs"):

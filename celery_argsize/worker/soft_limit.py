@@ -1,8 +1,8 @@
 """Celery's soft time limit while we measure: held back, and raised in the task a moment later.
 
-The limit is a signal, whose handler raises ``SoftTimeLimitExceeded`` wherever the child happens to be. Within our
-receiver it would never reach the task, as ``Signal.send`` swallows what receivers raise. So our handler, which takes no
-lock, has a thread wait until the task is out of its receivers and send the signal again, to billiard's own handler.
+Its signal raises ``SoftTimeLimitExceeded`` wherever the child happens to be. Within our receiver it
+would be lost, as ``Signal.send`` swallows what receivers raise. So our handler, which takes no lock, has
+a thread send the signal again, to billiard's own handler, once the task is out of its receivers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SoftLimit:
             signal.signal(_SIGNAL, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        # The signal that is sent again goes to billiard's own handler, so that the traceback has nothing of ours.
+        # The next signal goes to billiard's handler, so that the traceback has nothing of ours.
         self.watched = False
         signal.signal(signum, soft_timeout_sighandler)
         stack = _stack(frame)
