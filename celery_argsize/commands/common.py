@@ -35,11 +35,7 @@ EXIT_USAGE: Final = 2  # bad usage, a setting that cannot work, or output that c
 EXIT_STORE: Final = 3  # Redis could not be read or written
 EXIT_NOT_IN_FORCE: Final = 4  # limits are not in force (``verify``)
 
-#: Seconds after which a person is told what a command waits for.
-PATIENCE: Final = 1.0
-#: What most commands wait for.
-READING: Final = "Reading Redis"
-
+_PATIENCE: Final = 1.0  # seconds after which a person is told what a command waits for
 _WHERE: Final = {
     "redis_url": "The Redis that the workers write to; not needed with -A.",
     "key_prefix": "Prefix of the keys in Redis.  [default: celery-argsize]",
@@ -61,19 +57,23 @@ class Source:
     """``redis_url``, ``key_prefix`` and ``app_name``, as given."""
 
     def locate(self) -> Location:
-        """Where they are; raises a ``ConfigError`` if that is not clear."""
+        """Where they are.
+
+        Raises:
+            ConfigError: that is not clear.
+        """
         return locate(self.app, **self.where)
 
     def read(self) -> Summary:
         """The figures in Redis; raises what ``get_size_summary`` does."""
-        with waiting(READING):
+        with waiting():
             return get_size_summary(self.app, **self.where)
 
 
 class _Command(click.Command):
     """A command with the options that say which figures are meant. Its function gets a ``Source`` in their place.
 
-    The function returns the exit code; ``None`` is 0. Errors are told in plain words.
+    The function returns the exit code; ``None`` is 0.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -99,7 +99,7 @@ class _Command(click.Command):
 
 
 def command(function: Callable[..., int | None]) -> click.Command:
-    """Make *function* a command: see ``_Command``."""
+    """Make *function* a command with a ``Source``."""
     return click.command(cls=_Command)(function)
 
 
@@ -143,17 +143,15 @@ def needs_extra(feature: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as exc:
-        library = (exc.name or "").partition(".")[0]
-        if library not in {"jinja2", "markupsafe", "rich"}:
-            raise
+        library = str(exc.name).partition(".")[0]
         message = f"{feature} needs {library}, which is not installed: pip install 'celery-argsize[cli]'"
         raise ConfigError(message) from None
 
 
 @contextmanager
-def waiting(activity: str) -> Iterator[None]:
+def waiting(activity: str = "Reading Redis") -> Iterator[None]:
     """Show *activity* on stderr, if that is a terminal, once the block has taken a second."""
-    timer = threading.Timer(PATIENCE, click.echo, [f"{activity} …"], {"err": True})
+    timer = threading.Timer(_PATIENCE, click.echo, [f"{activity} …"], {"err": True})
     timer.daemon = True
     if sys.stderr.isatty():
         timer.start()
@@ -169,7 +167,7 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
     Call the function that it yields with how much is done, and of how much.
     """
-    shown_from = time.monotonic() + PATIENCE
+    shown_from = time.monotonic() + _PATIENCE
     bar = click.progressbar(length=1, label=label, file=sys.stderr)
 
     def advance(done: int, total: int) -> None:

@@ -248,10 +248,9 @@ def test_what_there_is_no_room_for_is_counted() -> None:
     assert "more" not in screen(view, 100, 36)[-1]
 
 
-@pytest.mark.parametrize("lines", [3, 4, 5])
-def test_a_very_low_terminal_still_shows_a_task(lines: int) -> None:
-    shown = screen(view_of(["music.scan", "insert", "mail"]), 40, lines)
-    assert len(shown) == lines
+def test_a_very_low_terminal_still_shows_a_task() -> None:
+    shown = screen(view_of(["music.scan", "insert", "mail"]), 40, 5)
+    assert len(shown) == 5
     assert shown[-1].startswith(("music.scan", "insert", "mail"))
 
 
