@@ -1,14 +1,13 @@
 """What changed between two reports: for each part of a task, larger or smaller, truncated now or no longer.
 
-Pure: what ``argsize report --json`` wrote goes in as a ``Snapshot``; a ``Diff`` and its text come out. Files, Redis and
-exit codes are in ``commands.diff``.
+Pure: what ``argsize report --json`` wrote goes in as a ``Snapshot``; a ``Diff`` and its text come out.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -23,17 +22,24 @@ if TYPE_CHECKING:
 DIFF_SCHEMA: Final = 1  # of the JSON that ``Diff.to_json`` gives
 #: What to know where the later snapshot has the runs of the earlier one in it.
 OVERLAP: Final = "Both count from the same moment: but for tasks that were reset in between, After includes Before."
-
 #: What to do about a file that is no report.
 REMAKE: Final = "make one with: celery -A proj argsize report --json > FILE"
 
-#: No number in a report is larger: as a date, it is the last second of the year 9999.
-_MOST: Final = 253_402_300_799
+_MOST: Final = 253_402_300_799  # no number in a report is larger: as a date, the last second of the year 9999
 
 #: How a mean can change, in the order in which parts are shown.
 _CHANGES: Final = ("larger", "new", "smaller", "gone", "unknown", "same")
 #: What is counted, in words.
-_WORDS: Final = ("larger", "new", "smaller", "gone", "not known", "newly truncated", "no longer truncated")
+_COUNTED: Final = (
+    "larger",
+    "new",
+    "smaller",
+    "gone",
+    "not known",
+    "newly truncated",
+    "no longer truncated",
+    "unchanged",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +47,15 @@ class Sizes:
     """One part of one task: how many were measured, their characters, and how many reprs Celery had cut."""
 
     count: int
-    chars: int
+    mean: Fraction | None
+    """Exact; ``None`` where none was measured."""
     p95: int
     max: int
     truncated: int
 
-    @property
-    def mean(self) -> Fraction | None:
-        """The exact mean; ``None`` where none was measured."""
-        return Fraction(self.chars, self.count) if self.count else None
-
     def to_json(self) -> dict[str, Any]:
         """The sizes as JSON-able data."""
-        mean = self.chars / self.count if self.count else None
-        return {"count": self.count, "mean": mean, "p95": self.p95, "max": self.max, "truncated": self.truncated}
+        return asdict(self) | {"mean": None if self.mean is None else float(self.mean)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Snapshot:
     """What was measured by some moment."""
 
     where: str
-    """Where it is from, for people: a file, or the URL of a Redis."""
+    """A file, or the URL of a Redis; for people."""
     apps: tuple[str, ...]
     since: float | None
     """When counting began, and when the newest figures were written, in seconds since the epoch."""
@@ -83,13 +84,12 @@ class PartChange:
 
     task: str
     part: str
-    """``args`` or ``kwargs``."""
     before: Sizes | None
     after: Sizes | None
 
     @property
     def growth(self) -> Fraction | float | None:
-        """Percent by which the mean grew: infinite from 0; ``None`` where one of the means is not known."""
+        """Percent by which the mean grew: infinite from 0; ``None`` where a mean is not known."""
         before, after = (sizes.mean if sizes else None for sizes in (self.before, self.after))
         if before is None or after is None:
             return None
@@ -99,7 +99,7 @@ class PartChange:
 
     @property
     def change(self) -> str:
-        """How the mean changed: one of ``_CHANGES``; ``unknown`` where a snapshot has no measured run of it."""
+        """How the mean changed: one of ``_CHANGES``; ``unknown`` where a mean is not known."""
         if self.before is None or self.after is None:
             return "new" if self.before is None else "gone"
         if self.growth is None:
@@ -137,18 +137,12 @@ class Diff:
 
     @property
     def overlap(self) -> bool:
-        """Whether the later snapshot includes runs of the earlier one, because not everything was reset in between.
-
-        For several apps this cannot be told, because ``since`` is that of the oldest one.
-        """
+        """Whether the later snapshot includes runs of the earlier one, because not everything was reset in between."""
         before, after = self.before, self.after
-        if len(before.apps) != 1 or before.apps != after.apps or before.since != after.since or before.since is None:
+        # For several apps, ``since`` is that of the oldest one, and does not tell.
+        if len(before.apps) != 1 or before.since is None or (before.apps, before.since) != (after.apps, after.since):
             return False
-        pairs = [(part.before, part.after) for part in self.parts if part.before and part.after]
-        return any(
-            0 < old.count <= new.count and old.chars <= new.chars and old.truncated <= new.truncated
-            for old, new in pairs
-        )
+        return any(part.before and part.after and 0 < part.before.count <= part.after.count for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
         """The diff as JSON-able data: docs/terminal.md."""
@@ -160,7 +154,7 @@ class Diff:
 
 
 def parse_snapshot(data: Any, where: str) -> Snapshot:
-    """*data*, which is what ``report --json`` wrote; *where* says from where, for people.
+    """What ``report --json`` wrote; *where* says from where, for people.
 
     Raises:
         ConfigError: it is something else, or of another schema.
@@ -177,22 +171,23 @@ def parse_snapshot(data: Any, where: str) -> Snapshot:
 
 
 def _snapshot(data: dict[str, Any], where: str) -> Snapshot:
-    apps, moments = data["apps"], (data["since"], data["updated"])
-    if not isinstance(apps, list) or not all(isinstance(app, str) for app in apps):
+    if not isinstance(data["apps"], list):
         raise TypeError
+    moments = data["since"], data["updated"]
     since, updated = (None if moment is None else _number(moment, int, float) for moment in moments)
     tasks = {printable(name): {part: _sizes(task[part]) for part in PARTS} for name, task in data["tasks"].items()}
-    return Snapshot(where, tuple(apps), since, updated, _number(data["total_tasks"], int), tasks)
+    return Snapshot(where, tuple(data["apps"]), since, updated, _number(data["total_tasks"], int), tasks)
 
 
 def _sizes(part: dict[str, Any]) -> Sizes:
     count, p95, largest, truncated = (_number(part[key], int) for key in ("count", "p95", "max", "truncated"))
+    mean = _number(part["mean"], int, float)
     # The mean was made from two whole numbers, so rounding gives back their exact sum.
-    return Sizes(count, round(_number(part["mean"], int, float) * count), p95, largest, truncated)
+    return Sizes(count, Fraction(round(mean * count), count) if count else None, p95, largest, truncated)
 
 
 def _number(value: Any, *types: type) -> Any:
-    """*value*, if its type is one of *types* and it is from 0 to ``_MOST``; else a ``TypeError``."""
+    """*value*, if its type is one of *types* and it is in range; else a ``TypeError``."""
     if type(value) not in types or not 0 <= value <= _MOST:
         raise TypeError
     return value
@@ -214,7 +209,7 @@ def _rank(part: PartChange) -> tuple[object, ...]:
 
 
 class Failure(NamedTuple):
-    """A part that changed more than is allowed; *text* says how it changed, and what is allowed."""
+    """A part that changed more than is allowed; *text* says how, and what is allowed."""
 
     task: str
     part: str
@@ -230,15 +225,15 @@ def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = F
     """
     failed = []
     for part in diff.parts:
-        if growth is not None and (part.growth or 0) > growth:
-            by = "from 0" if part.growth == math.inf else f"by {_percent(part.growth).lstrip('+')}"
+        grown = part.growth or 0
+        if growth is not None and grown > growth:
+            by = "from 0" if grown == math.inf else f"by {float(grown):,.1f} %"
             text = f"grew {by}, mean {_both(part, 'mean')} characters; allowed: {float(growth):g} %"
             failed.append(Failure(part.task, part.part, "growth", text))
-    for part in diff.parts:
         if truncation and part.after and part.truncation == "newly_truncated":
             text = f"newly truncated, in {part.after.truncated:,} of its runs; before: none"
             failed.append(Failure(part.task, part.part, "truncation", text))
-    return failed
+    return sorted(failed, key=lambda failure: failure.reason)
 
 
 def failures_text(failed: Sequence[Failure]) -> str:
@@ -249,8 +244,7 @@ def failures_text(failed: Sequence[Failure]) -> str:
 def diff_text(diff: Diff, *, everything: bool = False) -> str:
     """The whole diff, for people; unless *everything*, what is the same is left out."""
     lines = ["=== CELERY SIZE DIFF ===", f"Before: {_origin(diff.before)}", f"After: {_origin(diff.after)}"]
-    lines += [OVERLAP, ""] if diff.overlap else [""]
-    lines.append(_counts(diff))
+    lines += [OVERLAP, "", _counts(diff)] if diff.overlap else ["", _counts(diff)]
     shown = [part for part in diff.parts if everything or _is_shown(part)]
     if shown:
         head = ("Task", "Part", "Change", "Mean", "p95 <=", "Max", "Runs", "Truncated")
@@ -259,11 +253,9 @@ def diff_text(diff: Diff, *, everything: bool = False) -> str:
 
 
 def _is_shown(part: PartChange) -> bool:
-    """Whether the table shows it: if it changed, or if its task is new or gone and it is not always empty."""
-    sizes = part.after or part.before
-    if part.change in {"new", "gone"} and sizes:
-        return part.part == "args" or sizes.max > 0 or sizes.truncated > 0
-    return part.change != "same" or part.truncation is not None
+    """Whether it changed; kwargs that are always empty do not count."""
+    largest = max(sizes.max for sizes in (part.before, part.after) if sizes)
+    return part.truncation is not None or (part.change != "same" and (part.part == "args" or largest > 0))
 
 
 def _origin(snapshot: Snapshot) -> str:
@@ -275,32 +267,26 @@ def _origin(snapshot: Snapshot) -> str:
 
 def _counts(diff: Diff) -> str:
     """How many tasks changed, and in which way."""
-    changes = {(part.task, word) for part in diff.parts for word in _words(part) if word != "same"}
-    counts = Counter(word for _, word in changes)
-    unchanged = {part.task for part in diff.parts} - {task for task, _ in changes}
-    texts = [f"{counts[word]:,} {word}" for word in _WORDS if counts[word]]
-    return f"Tasks: {', '.join([*texts, f'{len(unchanged):,} unchanged'])}."
+    words: dict[str, set[str]] = {}
+    for part in diff.parts:
+        words.setdefault(part.task, set()).update(_words(part))
+    counts = Counter(word for of_task in words.values() for word in of_task or {"unchanged"})
+    texts = [f"{counts[word]:,} {word}" for word in _COUNTED if counts[word] or word == "unchanged"]
+    return f"Tasks: {', '.join(texts)}."
 
 
 def _words(part: PartChange) -> list[str]:
-    """What changed; or that nothing did."""
-    change = "not known" if part.change == "unknown" else part.change
-    if part.truncation is None:
-        return [change]
-    truncation = part.truncation.replace("_", " ")
-    return [truncation] if change == "same" else [change, truncation]
+    """What changed; empty if nothing did."""
+    words = [part.change.replace("unknown", "not known"), (part.truncation or "same").replace("_", " ")]
+    return [word for word in words if word != "same"]
 
 
 def _row(part: PartChange) -> tuple[str, ...]:
-    change, *truncation = _words(part)
+    words = _words(part)
     if part.change in {"larger", "smaller"}:
-        change += " (from 0)" if part.growth == math.inf else f" {_percent(part.growth)}"
+        words[0] += " (from 0)" if part.growth == math.inf else f" {float(part.growth or 0):+,.1f} %"
     numbers = [_both(part, name) for name in ("mean", "p95", "max", "count", "truncated")]
-    return part.task, part.part, ", ".join([change, *truncation]), *numbers
-
-
-def _percent(growth: Fraction | float | None) -> str:
-    return f"{float(growth or 0):+,.1f} %"
+    return part.task, part.part, ", ".join(words) or "same", *numbers
 
 
 def _both(part: PartChange, name: str) -> str:
