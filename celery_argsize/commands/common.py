@@ -1,6 +1,6 @@
 """What the commands of ``celery argsize`` share: options, exit codes, messages for errors, and progress.
 
-Data goes to stdout, everything else to stderr. Each command has a file of its own beside this one.
+Data goes to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -57,11 +57,7 @@ class Source:
     """``redis_url``, ``key_prefix`` and ``app_name``, as given."""
 
     def locate(self) -> Location:
-        """Where they are.
-
-        Raises:
-            ConfigError: that is not clear.
-        """
+        """Where they are; raises a ``ConfigError`` if that is not clear."""
         return locate(self.app, **self.where)
 
     def read(self) -> Summary:
@@ -71,10 +67,7 @@ class Source:
 
 
 class _Command(click.Command):
-    """A command with the options that say which figures are meant. Its function gets a ``Source`` in their place.
-
-    The function returns the exit code; ``None`` is 0.
-    """
+    """A command with options for a ``Source``. Its function returns the exit code; ``None`` is 0."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -139,7 +132,7 @@ def drop_output() -> None:
 
 @contextmanager
 def needs_extra(feature: str) -> Iterator[None]:
-    """For the import of a library of the extra ``cli``: without it, a ``ConfigError`` says how to install it."""
+    """For imports from the extra ``cli``: without it, a ``ConfigError`` says how to install it."""
     try:
         yield
     except ModuleNotFoundError as exc:
@@ -150,7 +143,7 @@ def needs_extra(feature: str) -> Iterator[None]:
 
 @contextmanager
 def waiting(activity: str = "Reading Redis") -> Iterator[None]:
-    """Show *activity* on stderr, if that is a terminal, once the block has taken a second."""
+    """Show *activity* on stderr, if that is a terminal, once the block has taken a while."""
     timer = threading.Timer(_PATIENCE, click.echo, [f"{activity} …"], {"err": True})
     timer.daemon = True
     if sys.stderr.isatty():
@@ -163,9 +156,9 @@ def waiting(activity: str = "Reading Redis") -> Iterator[None]:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, if that is a terminal, once the block has taken a second.
+    """A bar on stderr, if that is a terminal, once the block has taken a while.
 
-    Call the function that it yields with how much is done, and of how much.
+    Yields a function to call with how much is done, and of how much.
     """
     shown_from = time.monotonic() + _PATIENCE
     bar = click.progressbar(length=1, label=label, file=sys.stderr)

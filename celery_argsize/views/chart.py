@@ -1,6 +1,6 @@
-"""Histograms for the page: where bars, limits and tiers lie.
+"""Histograms for the page: where bars, limits and tiers lie, in percent from the left, on a log scale.
 
-Pure: numbers out; the SVG is ``templates/chart.svg.jinja``. Positions are percent from the left, on a log scale.
+Pure: numbers out; the SVG is ``templates/chart.svg.jinja``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from celery_argsize.measuring.cuts import DEFAULT_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Pixels of the longest bar.
-BAR: Final = 54
-
+BAR: Final = 54  # pixels of the longest bar
 _GAP: Final = 3  # thousandths on either side of a bar
 _MARGIN: Final = 1.3  # doublings to the right of all bars and tiers, for a label
 _TICK: Final = 3  # doublings from one label of the axis to the next: 128, 1K, 8K, 64K …
@@ -40,18 +38,18 @@ class Bar(NamedTuple):
     """Its upper bound, in words."""
     middle: float
     x: int
-    """The left edge, and the width: in thousandths of the chart."""
+    """The left edge, in thousandths of the chart like the width."""
     width: int
     whole: int
     cut: int
     up: int
-    """Pixels of the bar for the whole ones, which stands, and of the bar for the cut ones, which hangs."""
+    """Pixels above the line, for the whole ones, and below it, for the cut ones."""
     down: int
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Characters (or bytes) across, on a log scale; one for a whole page."""
+    """Characters (or bytes) across; one for a whole page."""
 
     bounds: tuple[float, ...]
     """Inclusive upper bounds of the buckets, rising, without the infinite one."""
@@ -60,17 +58,13 @@ class Axis:
 
     @property
     def low(self) -> float:
-        """The value at the left edge: half of the first bound or of Celery's limit. Smaller values are drawn there."""
+        """The value at the left edge: half of the first bound or of Celery's limit."""
         return min(self.bounds[0], DEFAULT_LIMIT) / 2
 
     def at(self, value: float) -> float:
         """The position of *value*; at an edge if it is beyond."""
         share = math.log2(max(value, self.low) / self.low) / math.log2(self.high / self.low)
         return round(100 * min(share, 1.0), 1)
-
-    def under(self, bound: float) -> float:
-        """The bound below *bound*; 0 for the first."""
-        return max((lower for lower in self.bounds if lower < bound), default=0.0)
 
     @property
     def ticks(self) -> list[Label]:
@@ -90,11 +84,10 @@ class Axis:
 def axis_of(histograms: Iterable[Mapping[str, int]], buckets: Iterable[int]) -> Axis:
     """The axis for all of *histograms* (label of a bucket → number): wide enough for what is filled, and the tiers.
 
-    *buckets* are the bounds of the buckets that were counted in. Workers may have had others: a bound that is filled
-    and is not among them is added.
+    *buckets* are the bounds that were counted in; other bounds that are filled are added.
     """
     filled = {float(label) for histogram in histograms for label in histogram}
-    finite = {bound for bound in filled if bound < math.inf}
+    finite = filled - {math.inf}
     bounds = tuple(sorted({*map(float, buckets), *finite}))
     top = bounds[-1] if math.inf in filled else max(finite, default=0.0)
     return Axis(bounds, max(top, TIERS[-1].limit) * 2**_MARGIN)
@@ -106,7 +99,7 @@ def bars_of(axis: Axis, whole: Mapping[str, int], cut: Mapping[str, int]) -> lis
     bars = []
     for label in sorted({*whole, *cut}, key=float):
         bound, counts = float(label), (whole.get(label, 0), cut.get(label, 0))
-        under = axis.under(bound)
+        under = max((lower for lower in axis.bounds if lower < bound), default=0.0)
         left, right = axis.at(under) if under else 0.0, axis.at(bound)
         up, down = (max(2, round(BAR * math.log1p(count) / peak)) if count else 0 for count in counts)
         x, width = round(left * 10) + _GAP, max(2, round((right - left) * 10) - 2 * _GAP)
@@ -116,7 +109,7 @@ def bars_of(axis: Axis, whole: Mapping[str, int], cut: Mapping[str, int]) -> lis
 
 
 def limit_mark(axis: Axis, limit: int, name: str) -> Label:
-    """The label of *limit*, which is called *name*; on the edge where the limit is beyond what the axis shows."""
+    """The label of *limit*, which is called *name*."""
     x = axis.at(limit)
     return Label(x, f"{name} {limit:,}", "start" if x < 60 else "end")  # noqa: PLR2004 - percent
 
