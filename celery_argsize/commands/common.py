@@ -1,4 +1,4 @@
-"""What the commands of ``celery argsize`` share: options, exit codes, messages for errors, and progress.
+"""What the commands of ``celery argsize`` share: options, exit codes, messages for errors.
 
 Data goes to stdout, everything else to stderr.
 """
@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -35,7 +34,6 @@ EXIT_USAGE: Final = 2  # bad usage, a setting that cannot work, or output that c
 EXIT_STORE: Final = 3  # Redis could not be read or written
 EXIT_NOT_IN_FORCE: Final = 4  # limits are not in force (``verify``)
 
-_PATIENCE: Final = 1.0  # seconds after which a person is told what a command waits for
 _WHERE: Final = {
     "redis_url": "The Redis that the workers write to; not needed with -A.",
     "key_prefix": "Prefix of the keys in Redis.  [default: celery-argsize]",
@@ -143,8 +141,8 @@ def needs_extra(feature: str) -> Iterator[None]:
 
 @contextmanager
 def waiting(activity: str = "Reading Redis") -> Iterator[None]:
-    """Show *activity* on stderr, if that is a terminal, once the block has taken a while."""
-    timer = threading.Timer(_PATIENCE, click.echo, [f"{activity} …"], {"err": True})
+    """Show *activity* on stderr, if that is a terminal, once the block has taken a second."""
+    timer = threading.Timer(1.0, click.echo, [f"{activity} …"], {"err": True})
     timer.daemon = True
     if sys.stderr.isatty():
         timer.start()
@@ -152,24 +150,3 @@ def waiting(activity: str = "Reading Redis") -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-@contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, if that is a terminal, once the block has taken a while.
-
-    Yields a function to call with how much is done, and of how much.
-    """
-    shown_from = time.monotonic() + _PATIENCE
-    bar = click.progressbar(length=1, label=label, file=sys.stderr)
-
-    def advance(done: int, total: int) -> None:
-        if sys.stderr.isatty() and time.monotonic() > shown_from:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-    try:
-        yield advance
-    finally:
-        if bar.pos:
-            bar.render_finish()

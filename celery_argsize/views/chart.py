@@ -19,8 +19,6 @@ BAR: Final = 54  # pixels of the longest bar
 _GAP: Final = 3  # thousandths on either side of a bar
 _MARGIN: Final = 1.3  # doublings to the right of all bars and tiers, for a label
 _TICK: Final = 3  # doublings from one label of the axis to the next: 128, 1K, 8K, 64K …
-_TICK_AT: Final = 10  # one of these powers of two has a label: 1K
-_TICKS: Final = 10  # the most labels that a phone has room for
 
 
 class Label(NamedTuple):
@@ -70,8 +68,7 @@ class Axis:
     def ticks(self) -> list[Label]:
         """Labels of the axis, at powers of two, none too close to an edge."""
         first, last = math.ceil(math.log2(self.low) + 0.5), math.floor(math.log2(self.high) - 0.5)
-        step = _TICK * math.ceil((last - first) / (_TICK * _TICKS))
-        values = [2**power for power in range(first, last + 1) if power % step == _TICK_AT % step]
+        values = [2**power for power in range(first, last + 1) if power % _TICK == 1]
         return [Label(self.at(value), short(value, 1024, "KMG")) for value in values]
 
     @property

@@ -22,7 +22,6 @@ from celery_argsize.advice.advice import ReprLimits
 from celery_argsize.figures.histogram import label
 from celery_argsize.measuring.measurement import PARTS
 from celery_argsize.redis_url import safe_url
-from celery_argsize.settings import DEFAULT_BUCKETS
 from celery_argsize.views import advice_text, chart, report
 from celery_argsize.words import counted, when
 
@@ -78,7 +77,6 @@ def report_html(  # noqa: PLR0913 - what is shown, and four things that it does 
             advice=advice,
             tasks=tasks,
             axis=axis,
-            default_buckets=axis.bounds == DEFAULT_BUCKETS,
             marks={limit: chart.limit_mark(axis, limit, limit_name) for limit in sorted(drawn)},
             limits=limits is not None,
             redis=safe_url(redis_url) if redis_url else "none: the memory of one process",

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _RATE_SECONDS: Final = 10.0  # that a rate is about: in two, workers' writing once a second would show
 _TREND_SECONDS: Final = 60.0  # that the trend, and what was newly truncated, are about
-_STEEP: Final = 0.1  # a trend from here on is colored
 
 #: Columns that go, in this order, where the terminal is too narrow for a name of this width beside them.
 _GOING: Final = ("p50 <=", "part", "p95 <=", "trend", "truncated", "rate/s", "max")
@@ -81,18 +80,15 @@ class History:
         period = (summary.apps, summary.since) if len(summary.apps) == 1 else ()
         moment = _Moment(now, period, {task.name: _totals(task) for task in summary.tasks})
         before = self._moments[-1] if self._moments else moment
-        self._forget_what_was_reset(before, moment)
+        for name, totals in [*before.totals.items()]:
+            if before.period != period or not totals <= moment.totals.get(name, Counter()):  # a reset
+                for earlier in self._moments:
+                    earlier.totals.pop(name, None)
         self._moments.append(moment)
         while len(self._moments) > 2 and self._moments[1].time <= now - _TREND_SECONDS:  # noqa: PLR2004 - now and before
             del self._moments[0]
         recent, minute = self._ago(_RATE_SECONDS), self._ago(_TREND_SECONDS)
         return [_row(task, moment, before, recent, minute) for task in summary.tasks]
-
-    def _forget_what_was_reset(self, before: _Moment, now: _Moment) -> None:
-        for name, totals in [*before.totals.items()]:
-            if before.period != now.period or not totals <= now.totals.get(name, Counter()):
-                for moment in self._moments:
-                    moment.totals.pop(name, None)
 
     def _ago(self, seconds: float) -> _Moment:
         """The newest moment at least *seconds* ago; the oldest where there is none."""
@@ -143,9 +139,8 @@ class View:
         lines = options.height or options.size.height
         room = max(lines - len(head) - 3, 1)  # an empty line, the names of the columns, and a line below them
         hidden = self.rows[room:]
-        ran = _rates(hidden, ", with {} runs/s in all")
         yield _table(self.rows[:room], options.max_width)
-        yield _line(f"… and {len(hidden):,} more{ran}; --task shows some" if hidden else _LEGEND, "dim")
+        yield _line(f"… and {len(hidden):,} more; --task shows some" if hidden else _LEGEND, "dim")
 
     def changes(self, now: float) -> list[str]:
         """A line for each task that ran since the last look; *now* in seconds since the epoch."""
@@ -160,20 +155,15 @@ class View:
 
     def _totals(self) -> str:
         summary, new = self.summary, sum(row.lately["truncated"] for row in self.rows)
-        runs = counted(summary.total_tasks, "run") + _rates(self.rows, ", {}/s")
+        rates = [row.rate for row in self.rows if row.rate is not None]
+        rate = f", {_rate(sum(rates))}/s" if rates else ""
         truncated = f"{summary.truncated_tasks:,}{f' (+{new:,})' if new else ''} truncated"
         newest = f"; newest: {when(summary.updated)}" if summary.updated is not None else ""
-        return f"{runs}; {truncated}{newest}"
+        return f"{counted(summary.total_tasks, 'run')}{rate}; {truncated}{newest}"
 
 
 def _line(text: str, style: str = "") -> Text:
     return Text(text, style, no_wrap=True, overflow="ellipsis")
-
-
-def _rates(rows: Sequence[Row], text: str) -> str:
-    """*text* with the sum of the rates; empty while none is known."""
-    rates = [row.rate for row in rows if row.rate is not None]
-    return text.format(_rate(sum(rates))) if rates else ""
 
 
 def _rate(rate: float | None) -> str:
@@ -213,7 +203,7 @@ def _cells(row: Row) -> dict[str, Text]:
         "p95 <=": Text(f"{sizes.p95:,}"),
         "max": Text(f"{sizes.max:,}"),
         "truncated": Text(f"{truncated:,}{f' (+{new:,})' if new else ''}", style),
-        "trend": Text(trend, "yellow" if (row.trend or 0) >= _STEEP else ""),
+        "trend": Text(trend),
     }
 
 
