@@ -95,9 +95,9 @@ def command(function: Callable[..., int | None]) -> click.Command:
 
 
 def colored() -> bool | None:
-    """``False`` where colors are not wanted (``celery --no-color``, https://no-color.org); else ``None``."""
-    unwanted = os.environ.get("NO_COLOR") or getattr(click.get_current_context().find_root().obj, "no_color", False)
-    return False if unwanted else None
+    """``False`` where colors are not wanted (``--no-color``, https://no-color.org); else ``None``."""
+    celery = click.get_current_context().find_root().obj
+    return False if os.environ.get("NO_COLOR") or celery.no_color else None
 
 
 def show(data: Callable[[], object], text: Callable[[], str], *, as_json: bool, runs: int) -> int:

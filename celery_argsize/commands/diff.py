@@ -1,4 +1,4 @@
-"""``celery argsize diff``: what a change of the code did to each task, from two reports or one and what is in Redis."""
+"""``celery argsize diff``: what a change did to each task, from two reports, or one and what is in Redis."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def diff(  # noqa: PLR0913 - each is an option of the command
         return common.EXIT_FOUND
     for snapshot in (changes.before, changes.after):
         if not snapshot.total_tasks:
-            click.echo(f"Nothing was measured in {snapshot.where}: there is nothing to compare.", err=True)
+            click.echo(f"Nothing was measured in {snapshot.where}.", err=True)
             return common.EXIT_NOTHING_YET
     return 0
 

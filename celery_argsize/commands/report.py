@@ -1,4 +1,4 @@
-"""``celery argsize report``: what was measured, and the limit that follows from it. The check script shows the same."""
+"""``celery argsize report``: what was measured, and the limit that follows from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``celery argsize watch``: the figures live. On a terminal it repaints a table; elsewhere it adds lines."""
+"""``celery argsize watch``: the figures live."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def watch(*, source: common.Source, interval: float, task: str) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the block without an error on Ctrl-C and the like, or when nobody reads the output any more."""
+    """End the block without an error on Ctrl-C and the like, or when nobody reads on."""
 
     def end(*_: object) -> None:
         for number in _ENDING:  # a second one must not keep the terminal from being restored
@@ -83,11 +83,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _views(reader: Reader, history: History) -> Iterator[View]:
-    """The figures, read anew for each view; the old ones, and why, while they cannot be read.
-
-    Raises:
-        StoreError: they could not be read for the first view.
-    """
+    """The figures, read anew for each view; the old ones, and why, while they cannot be read."""
     view, read_at = None, 0.0
     while True:
         try:
@@ -100,7 +96,7 @@ def _views(reader: Reader, history: History) -> Iterator[View]:
 
 
 def _add_lines(views: Iterable[View], interval: float) -> None:
-    """Write a line for each task that ran; to stderr, when that changes, whether there are figures."""
+    """Write a line for each task that ran; to stderr, whether there are figures."""
     state = ""
     for view in views:
         before = state

@@ -1,4 +1,4 @@
-"""Advice as people read it: ``celery argsize recommend``, its short form in the report, its sentences on the page."""
+"""Advice as people read it: all of it, its short form in the report, its sentences on the page."""
 
 from __future__ import annotations
 
@@ -39,11 +39,14 @@ def advice_text(advice: Advice) -> str:
     if advice.tasks:
         thumb = advice.rule_of_thumb
         tier = f"tier {thumb.tier_name} ({thumb.tier:,})" if thumb.tier else "no tier"
-        rule = f"The guide's rule of thumb, from JSON sizes alone: limit {thumb.limit:,} characters, {tier}"
-        lines += ["", rule, f"  DON'T: {advice.against_the_guide}"] if advice.against_the_guide else ["", rule]
+        rule = "The guide's rule of thumb, from JSON sizes alone"
+        lines += ["", f"{rule}: limit {thumb.limit:,} characters, {tier}"]
+        if advice.against_the_guide:
+            lines.append(f"  DON'T: {advice.against_the_guide}")
     for task in advice.tasks:
         lines += ["", f"{task.name}: {task_verdict(task)}"]
-        lines += [f"  {fact}" for fact in task_facts(task)] + [f"    {line}" for line in task_lines(task)]
+        lines += [f"  {fact}" for fact in task_facts(task)]
+        lines += [f"    {line}" for line in task_lines(task)]
     if advice.lines:
         lines += ["", "To paste:", *(f"    {line}" for line in advice.lines)]
     return "\n".join([*lines, "", _basis(advice)])
@@ -68,7 +71,7 @@ def app_verdict(advice: Advice) -> tuple[str, str]:
 def app_reasons(advice: Advice) -> list[str]:
     """Why, and why not the tier of the guide."""
     against = advice.against_the_guide
-    return [*advice.reasons, f"not the tier above: {against}"] if against else [*advice.reasons]
+    return [*advice.reasons, *([f"not the tier above: {against}"] if against else [])]
 
 
 def task_verdict(task: TaskAdvice) -> str:

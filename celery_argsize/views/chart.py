@@ -22,7 +22,7 @@ _TICK: Final = 3  # doublings from one label of the axis to the next: 128, 1K, 8
 
 
 class Label(NamedTuple):
-    """A text at a position; *anchor* says which end of it is there: ``start``, ``middle`` or ``end``."""
+    """A text; *anchor* is what of it is at *x*: ``start``, ``middle`` or ``end``."""
 
     x: float
     text: str
@@ -74,12 +74,12 @@ class Axis:
     @property
     def tiers(self) -> list[Label]:
         """The guide's tiers. They lie close to each other, so their labels point apart."""
-        anchors = ("end", "end", "middle", "start")
-        return [Label(self.at(tier.limit), tier.name, anchor) for tier, anchor in zip(TIERS, anchors, strict=True)]
+        anchors = zip(TIERS, ("end", "end", "middle", "start"), strict=True)
+        return [Label(self.at(tier.limit), tier.name, anchor) for tier, anchor in anchors]
 
 
 def axis_of(histograms: Iterable[Mapping[str, int]], buckets: Iterable[int]) -> Axis:
-    """The axis for all of *histograms* (label of a bucket → number): wide enough for what is filled, and the tiers.
+    """The axis for all of *histograms* (label of a bucket → number), and the tiers.
 
     *buckets* are the bounds that were counted in; other bounds that are filled are added.
     """
@@ -91,7 +91,7 @@ def axis_of(histograms: Iterable[Mapping[str, int]], buckets: Iterable[int]) -> 
 
 
 def bars_of(axis: Axis, whole: Mapping[str, int], cut: Mapping[str, int]) -> list[Bar]:
-    """The bars of two histograms (label of a bucket → number) on *axis*; their lengths are on a log scale."""
+    """The bars of two histograms on *axis*; their lengths are on a log scale."""
     peak = math.log1p(max([*whole.values(), *cut.values()], default=1))
     bars = []
     for label in sorted({*whole, *cut}, key=float):
@@ -112,10 +112,10 @@ def limit_mark(axis: Axis, limit: int, name: str) -> Label:
 
 
 def short(number: float, thousand: int, units: str) -> str:
-    """*number* in two or three digits, with the letter of *units* for its power of *thousand*: ``1.2k``, ``64K``."""
+    """*number* in few digits, with the letter of *units* for its power of *thousand*: ``1.2k``."""
     power = 0
     while round(number) >= thousand and power < len(units):
         number /= thousand
         power += 1
-    digits = 1 if power and number < 9.95 else 0  # noqa: PLR2004 - where a digit after the point is worth its place
+    digits = 1 if power and number < 9.95 else 0  # noqa: PLR2004 - rounds to 10
     return f"{number:.{digits}f}".removesuffix(".0") + units[:power][-1:]

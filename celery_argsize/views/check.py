@@ -16,31 +16,26 @@ CHECK_SCHEMA: Final = 1  # of the JSON that ``Checked.to_json`` gives
 
 @dataclass(frozen=True, slots=True)
 class Offender:
-    """A part of a task that breaks a bound. Fields about a bound that it keeps are ``None``, 0 or empty."""
+    """A part that breaks a bound. Fields about a bound that it keeps are ``None``, 0 or empty."""
 
     task: str
     part: str
     max_bytes: int | None
-    """UTF-8 bytes of the largest."""
     truncated: int
     truncated_by: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The bounds, what breaks them, and what is not known. The fields are those of the JSON: docs/terminal.md."""
+    """The bounds, what breaks them, and what is not known; each field is explained in docs/terminal.md."""
 
     max_bytes: int | None
     """UTF-8 bytes of compact JSON that a part may have; ``None``: any number."""
     no_truncation: bool
     total_tasks: int
-    """Runs that were looked at."""
     unmeasurable: int
-    """Parts of unknown size, where sizes are bound."""
     without_repr: int
-    """Parts that came without a repr of Celery's making, where none may be truncated."""
     errors: int
-    """Runs that were not measured because of an error in celery_argsize; not in *total_tasks*."""
     offenders: tuple[Offender, ...]
     """Largest task first."""
 
@@ -61,7 +56,7 @@ def check_summary(summary: Summary, *, max_bytes: int | None, no_truncation: boo
         for name in PARTS:
             part = getattr(task, name)
             largest = part.max_bytes if max_bytes is not None and part.max_bytes > max_bytes else None
-            cuts = {cause: number for cause, number in part.truncated_by.items() if number and no_truncation}
+            cuts = {cause: cut for cause, cut in part.truncated_by.items() if cut and no_truncation}
             if largest is not None or cuts:
                 offenders.append(Offender(task.name, name, largest, sum(cuts.values()), cuts))
             unmeasurable += part.unmeasurable if max_bytes is not None else 0

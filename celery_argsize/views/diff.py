@@ -1,4 +1,4 @@
-"""What changed between two reports: for each part of a task, larger or smaller, truncated now or no longer.
+"""What changed between two reports: for each part of a task, its size, and whether it is truncated.
 
 Pure: what ``argsize report --json`` wrote goes in as a ``Snapshot``; a ``Diff`` and its text come out.
 """
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DIFF_SCHEMA: Final = 1  # of the JSON that ``Diff.to_json`` gives
-#: What to know where the later snapshot has the runs of the earlier one in it.
 OVERLAP: Final = "Both count from the same moment: but for tasks that were reset in between, After includes Before."
-#: What to do about a file that is no report.
 REMAKE: Final = "make one with: celery -A proj argsize report --json > FILE"
 
-_MOST: Final = 253_402_300_799  # no number in a report is larger: as a date, the last second of the year 9999
+_MOST: Final = 253_402_300_799  # no number in a report is larger: the end of the year 9999
 
 #: How a mean can change, in the order in which parts are shown.
 _CHANGES: Final = ("larger", "new", "smaller", "gone", "unknown", "same")
@@ -44,7 +42,7 @@ _COUNTED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """One part of one task: how many were measured, their characters, and how many reprs Celery had cut."""
+    """One part of one task, in characters; *count* were measured, of *truncated* Celery had cut the repr."""
 
     count: int
     mean: Fraction | None
@@ -108,7 +106,7 @@ class PartChange:
 
     @property
     def truncation(self) -> str | None:
-        """``newly_truncated`` or ``no_longer_truncated``; ``None`` if neither, or if the task is gone."""
+        """``newly_truncated`` or ``no_longer_truncated``; ``None`` if neither, or if it is gone."""
         was, now = (bool(sizes and sizes.truncated) for sizes in (self.before, self.after))
         if was == now or self.after is None:
             return None
@@ -137,12 +135,13 @@ class Diff:
 
     @property
     def overlap(self) -> bool:
-        """Whether the later snapshot includes runs of the earlier one, because not everything was reset in between."""
+        """Whether the later snapshot includes runs of the earlier one, as not all was reset in between."""
         before, after = self.before, self.after
         # For several apps, ``since`` is that of the oldest one, and does not tell.
-        if len(before.apps) != 1 or before.since is None or (before.apps, before.since) != (after.apps, after.since):
+        if before.since is None or before.since != after.since or before.apps != after.apps or len(before.apps) != 1:
             return False
-        return any(part.before and part.after and 0 < part.before.count <= part.after.count for part in self.parts)
+        pairs = [(part.before, part.after) for part in self.parts if part.before and part.after]
+        return any(0 < old.count <= new.count for old, new in pairs)
 
     def to_json(self) -> dict[str, Any]:
         """The diff as JSON-able data: docs/terminal.md."""
@@ -163,7 +162,7 @@ def parse_snapshot(data: Any, where: str) -> Snapshot:
         schema = _number(data["schema"], int)
         if schema == JSON_SCHEMA:
             return _snapshot(data, where)
-        message = f"has schema {schema}, and this version of celery-argsize reads {JSON_SCHEMA}; with it, {REMAKE}"
+        message = f"has schema {schema}, and this version of celery-argsize reads {JSON_SCHEMA}; {REMAKE}"
     except (AttributeError, KeyError, TypeError):
         message = f"is not a report of celery-argsize; {REMAKE}"
     message = f"{where} {message}"
@@ -175,7 +174,9 @@ def _snapshot(data: dict[str, Any], where: str) -> Snapshot:
         raise TypeError
     moments = data["since"], data["updated"]
     since, updated = (None if moment is None else _number(moment, int, float) for moment in moments)
-    tasks = {printable(name): {part: _sizes(task[part]) for part in PARTS} for name, task in data["tasks"].items()}
+    tasks = {}
+    for name, task in data["tasks"].items():
+        tasks[printable(name)] = {part: _sizes(task[part]) for part in PARTS}
     return Snapshot(where, tuple(data["apps"]), since, updated, _number(data["total_tasks"], int), tasks)
 
 
@@ -195,11 +196,10 @@ def _number(value: Any, *types: type) -> Any:
 
 def compare(before: Snapshot, after: Snapshot) -> Diff:
     """What changed from *before* to *after*."""
-    parts = [
-        PartChange(task, part, before.tasks.get(task, {}).get(part), after.tasks.get(task, {}).get(part))
-        for task in {**before.tasks, **after.tasks}
-        for part in PARTS
-    ]
+    parts = []
+    for task in {**before.tasks, **after.tasks}:
+        old, new = before.tasks.get(task, {}), after.tasks.get(task, {})
+        parts += [PartChange(task, part, old.get(part), new.get(part)) for part in PARTS]
     return Diff(before, after, tuple(sorted(parts, key=_rank)))
 
 
@@ -238,11 +238,12 @@ def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = F
 
 def failures_text(failed: Sequence[Failure]) -> str:
     """*failed* as lines, for people."""
-    return "\n".join(["Failed:", *(f"  {failure.task} ({failure.part}): {failure.text}" for failure in failed)])
+    lines = [f"  {failure.task} ({failure.part}): {failure.text}" for failure in failed]
+    return "\n".join(["Failed:", *lines])
 
 
 def diff_text(diff: Diff, *, everything: bool = False) -> str:
-    """The whole diff, for people; unless *everything*, what is the same is left out."""
+    """The whole diff, for people; unless *everything*, without what is the same."""
     lines = ["=== CELERY SIZE DIFF ===", f"Before: {_origin(diff.before)}", f"After: {_origin(diff.after)}"]
     lines += [OVERLAP, "", _counts(diff)] if diff.overlap else ["", _counts(diff)]
     shown = [part for part in diff.parts if everything or _is_shown(part)]
@@ -255,7 +256,7 @@ def diff_text(diff: Diff, *, everything: bool = False) -> str:
 def _is_shown(part: PartChange) -> bool:
     """Whether it changed; kwargs that are always empty do not count."""
     largest = max(sizes.max for sizes in (part.before, part.after) if sizes)
-    return part.truncation is not None or (part.change != "same" and (part.part == "args" or largest > 0))
+    return bool(part.truncation) or (part.change != "same" and (part.part == "args" or largest > 0))
 
 
 def _origin(snapshot: Snapshot) -> str:
@@ -292,5 +293,5 @@ def _row(part: PartChange) -> tuple[str, ...]:
 def _both(part: PartChange, name: str) -> str:
     """The figure *name* before and after; once, if it is the same or there is but one."""
     numbers = [getattr(sizes, name) for sizes in (part.before, part.after) if sizes]
-    texts = ["-" if number is None else f"{float(number):,.1f}".removesuffix(".0") for number in numbers]
-    return " -> ".join(dict.fromkeys(texts))
+    texts = ["-" if number is None else f"{float(number):,.1f}" for number in numbers]
+    return " -> ".join(dict.fromkeys(text.removesuffix(".0") for text in texts))

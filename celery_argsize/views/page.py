@@ -1,7 +1,7 @@
 """The report as a page: one HTML file that needs nothing else, for ``celery argsize report --html``.
 
-Pure: text out. ``templates`` has the markup, sentences, style and script. jinja2 escapes what comes from figures, as
-names of tasks may hold anything.
+Pure: text out. ``templates`` has the markup, sentences, style and script. jinja2 escapes what comes
+from figures, as names of tasks may hold anything.
 """
 
 from __future__ import annotations
@@ -54,10 +54,9 @@ def report_html(  # noqa: PLR0913 - what is shown, and four things that it does 
 ) -> str:
     """The report as a page of HTML.
 
-    *redis_url* is where the figures are from, shown without secrets; ``None`` is this process's memory. *bounds* are
-    those of the workers' buckets (the setting ``histogram_buckets``): bars begin and end there. *limits* gives the
-    limits of a task name (``limits_of`` with an app); without it, Celery's defaults are shown. *now*, in seconds since
-    the epoch, is when the page is made.
+    *redis_url* is where the figures are from; ``None`` is this process's memory. *bounds* are those of
+    the workers' buckets. *limits* gives the limits of a task name; without it, Celery's defaults are
+    drawn. *now* is in seconds since the epoch.
     """
     axis = chart.axis_of([_histogram(getattr(task, part)) for task in summary.tasks for part in PARTS], bounds)
     advised = {task.name: task for task in advice.tasks}

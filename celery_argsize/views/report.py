@@ -1,4 +1,4 @@
-"""A summary as people read it: the report, its JSON, the lines at shutdown, and what to check when there is nothing.
+"""A summary as people read it: the report, its JSON, the lines at shutdown.
 
 The words and order of the headline figures are those of the size guide.
 """
@@ -13,12 +13,12 @@ from celery_argsize.views.advice_text import causes, short_advice
 from celery_argsize.words import counted, table, when
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from celery_argsize.advice.advice import Advice
     from celery_argsize.figures.summary import Summary, TaskSummary
 
-#: The guide's troubleshooting, in its order.
+#: The guide's troubleshooting.
 NOTHING_YET: Final = """\
 Nothing has been measured yet. Check, in this order:
   1. Does the module that makes the app call celery_argsize.install(app)?
@@ -29,17 +29,8 @@ Nothing has been measured yet. Check, in this order:
   5. Do they run eagerly (task_always_eager)? Those are not counted, unless argsize_include_eager is set.\
 """
 
-_COLUMNS: Final[dict[str, Callable[[TaskSummary], float]]] = {
-    "Runs": lambda task: task.count,
-    "Max args": lambda task: task.args.max,
-    "Max kwargs": lambda task: task.kwargs.max,
-    "Mean args": lambda task: task.args.mean,
-    "Mean kwargs": lambda task: task.kwargs.mean,
-    "p95 args <=": lambda task: task.args.p95,
-    "p95 kwargs <=": lambda task: task.kwargs.p95,
-    "Max repr": lambda task: max(task.args.need.max, task.kwargs.need.max),
-    "Truncated": lambda task: task.truncated,
-}
+_SIZES: Final = ("Max args", "Max kwargs", "Mean args", "Mean kwargs", "p95 args <=", "p95 kwargs <=")
+_COLUMNS: Final = ("Task", "Runs", *_SIZES, "Max repr", "Truncated")
 
 
 def report_text(summary: Summary, advice: Advice) -> str:
@@ -49,12 +40,11 @@ def report_text(summary: Summary, advice: Advice) -> str:
     for tier in TIERS:
         arrow = "->" if tier.limit == chosen else ""
         tiers.append((arrow, f"largest {tier.range}", f"limit {tier.limit:,} ({tier.name})", tier.suits))
-    tasks = [(task.name, *(f"{read(task):,.0f}" for read in _COLUMNS.values())) for task in summary.tasks]
     blocks = [
         ["=== CELERY SIZE METRICS ===", *_headline_lines(summary)],
         period(summary),
         ["Tiers (characters, KB = 1,024), a rule of thumb:", *table(tiers, right=False)],
-        ["Tasks, largest first (characters):", *table([("Task", *_COLUMNS), *tasks], right=True)],
+        ["Tasks, largest first (characters):", *table([_COLUMNS, *map(_row, summary.tasks)], right=True)],
     ]
     blocks[-1] += [f"  {line}" for line in about_other(summary)]
     if summary.truncated_tasks:
@@ -64,6 +54,13 @@ def report_text(summary: Summary, advice: Advice) -> str:
     if lines:
         blocks.append([f"{title}:", *(f"    {line}" for line in lines)])
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _row(task: TaskSummary) -> tuple[str, ...]:
+    args, kwargs = task.args, task.kwargs
+    sizes = args.max, kwargs.max, args.mean, kwargs.mean, args.p95, kwargs.p95
+    numbers = task.count, *sizes, max(args.need.max, kwargs.need.max), task.truncated
+    return task.name, *(f"{number:,.0f}" for number in numbers)
 
 
 def report_json(summary: Summary, advice: Advice) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What ``celery argsize watch`` shows: how figures that are read again and again change, as a table and as lines.
+"""What ``celery argsize watch`` shows: how figures that are read again and again change.
 
-Pure: figures go in; a view for rich to paint, and lines, come out. Reading and repainting are in ``commands.watch``.
+Pure: figures go in; a view for rich to paint, and lines, come out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _RATE_SECONDS: Final = 10.0  # that a rate is about: in two, workers' writing once a second would show
 _TREND_SECONDS: Final = 60.0  # that the trend, and what was newly truncated, are about
 
-#: Columns that go, in this order, where the terminal is too narrow for a name of this width beside them.
+#: Columns that go, in this order, until a name of this width has room.
 _GOING: Final = ("p50 <=", "part", "p95 <=", "trend", "truncated", "rate/s", "max")
 _NAME_WIDTH: Final = 16
 _LEGEND: Final = "Sizes: characters of the larger part. rate: 10 s; trend, (+n): last minute. Ctrl-C ends."
@@ -38,7 +38,7 @@ class _Moment(NamedTuple):
     period: tuple[object, ...]
     """Changes when all figures of an app are reset."""
     totals: dict[str, Counter[str]]
-    """By task name: runs, truncated runs, measured parts and their characters. They rise until a reset."""
+    """By task name: runs, truncated runs, measured parts and their characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Row:
     rate: float | None
     """Runs a second, of the last ten seconds or the last interval, whichever is longer."""
     trend: float | None
-    """By what share the mean of the last minute is above that since the reset; ``None`` if nothing ran."""
+    """By what share the mean of the last minute is above that since the reset."""
 
 
 class History:
@@ -69,8 +69,8 @@ class History:
         """What to show of *figures*, read at *now* (seconds of any clock that only rises)."""
         wanted = []
         for app in figures:
-            tasks = {name: stats for name, stats in app.tasks.items() if self._name_filter in name}
-            wanted.append(replace(app, tasks=tasks))
+            names = [name for name in app.tasks if self._name_filter in name]
+            wanted.append(replace(app, tasks={name: app.tasks[name] for name in names}))
         summary = summarize(*wanted)
         return View(self._where, summary, self.add(summary, now), self._name_filter)
 
@@ -85,15 +85,14 @@ class History:
                 for earlier in self._moments:
                     earlier.totals.pop(name, None)
         self._moments.append(moment)
-        while len(self._moments) > 2 and self._moments[1].time <= now - _TREND_SECONDS:  # noqa: PLR2004 - now and before
-            del self._moments[0]
         recent, minute = self._ago(_RATE_SECONDS), self._ago(_TREND_SECONDS)
+        self._moments = [kept for kept in self._moments if kept.time >= minute.time]
         return [_row(task, moment, before, recent, minute) for task in summary.tasks]
 
     def _ago(self, seconds: float) -> _Moment:
         """The newest moment at least *seconds* ago; the oldest where there is none."""
         latest = self._moments[-1].time - seconds
-        return next((moment for moment in reversed(self._moments) if moment.time <= latest), self._moments[0])
+        return [self._moments[0], *(moment for moment in self._moments if moment.time <= latest)][-1]
 
 
 def _row(task: TaskSummary, now: _Moment, before: _Moment, recent: _Moment, minute: _Moment) -> Row:
@@ -133,11 +132,11 @@ class View:
             head.append(_line(f"OLD FIGURES. {printable(self.stale)}", "bold red"))
         yield Group(*head, "")
         if not self.rows:
-            tasks = f"Of tasks with {self.name_filter!r} in their names, nothing" if self.name_filter else "Nothing"
-            yield _line(f"{tasks} has been measured yet. Waiting for tasks to run. Ctrl-C ends.")
+            of = f"Of tasks with {self.name_filter!r} in their names, nothing" if self.name_filter else "Nothing"
+            yield _line(f"{of} has been measured yet. Waiting for tasks to run. Ctrl-C ends.")
             return
         lines = options.height or options.size.height
-        room = max(lines - len(head) - 3, 1)  # an empty line, the names of the columns, and a line below them
+        room = max(lines - len(head) - 3, 1)  # beside an empty line, names of columns, a line below
         hidden = self.rows[room:]
         yield _table(self.rows[:room], options.max_width)
         yield _line(f"… and {len(hidden):,} more; --task shows some" if hidden else _LEGEND, "dim")
@@ -167,9 +166,7 @@ def _line(text: str, style: str = "") -> Text:
 
 
 def _rate(rate: float | None) -> str:
-    if rate is None:
-        return "-"
-    return f"{rate:,.1f}" if round(rate, 1) or not rate else f"{rate:.1g}"
+    return "-" if rate is None else f"{rate:,.1f}"
 
 
 def _trend(trend: float | None) -> str:
