@@ -43,7 +43,7 @@ class _Part:
     limit: int | None
 
 
-def report_html(  # noqa: PLR0913 - what is shown, and four things that it does not know
+def report_html(  # noqa: PLR0913 - a public function
     summary: Summary,
     advice: Advice,
     *,
@@ -67,25 +67,17 @@ def report_html(  # noqa: PLR0913 - what is shown, and four things that it does 
         tasks.append((task, advised.get(task.name), parts))
     drawn = {part.limit for *_, parts in tasks for part in parts if part.limit is not None and part.histogram}
     limit_name = "limit" if limits else "Celery's default limit"
-    style, script = _asset("report.css"), _asset("report.js")
-    return (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            summary=summary,
-            advice=advice,
-            tasks=tasks,
-            axis=axis,
-            marks={limit: chart.limit_mark(axis, limit, limit_name) for limit in sorted(drawn)},
-            limits=limits is not None,
-            redis=safe_url(redis_url) if redis_url else "none: the memory of one process",
-            now=now,
-            version=metadata.version("celery-argsize"),
-            style=style,
-            script=script,
-            policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
-            "base-uri 'none'; form-action 'none'",
-        )
+    page = _environment().get_template("report.html.jinja")
+    return page.render(
+        summary=summary,
+        advice=advice,
+        tasks=tasks,
+        axis=axis,
+        marks={limit: chart.limit_mark(axis, limit, limit_name) for limit in sorted(drawn)},
+        limits=limits,
+        redis=safe_url(redis_url) if redis_url else "none: the memory of one process",
+        now=now,
+        version=metadata.version("celery-argsize"),
     )
 
 
@@ -93,24 +85,20 @@ def report_html(  # noqa: PLR0913 - what is shown, and four things that it does 
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("celery_argsize.views"),
-        autoescape=lambda name: name != "chart.svg.jinja",  # noqa: S701 - which has numbers only, many of them
+        autoescape=lambda name: name != "chart.svg.jinja",  # noqa: S701 - numbers only
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals |= {"BAR": chart.BAR, "report": report, "words": advice_text}
-    environment.filters |= {"breakable": _breakable, "counted": counted, "short": chart.short, "when": when}
-    environment.filters["number"] = "{:,.0f}".format
+    environment.filters |= {"breakable": _breakable, "counted": counted, "hash": _hash}
+    environment.filters |= {"number": "{:,.0f}".format, "short": chart.short, "when": when}
     return environment
 
 
 def _breakable(name: str) -> Markup:
-    """*name*, escaped, and with places where a long one may go on in the next line."""
+    """*name*, escaped, with places where a line may end."""
     return Markup("<wbr>").join(re.split(r"(?<=[._])(?=\w)", name))
-
-
-def _asset(name: str) -> Markup:
-    return Markup(_environment().get_template(name).render())  # noqa: S704 - nothing from outside is in it
 
 
 def _hash(text: str) -> str:
