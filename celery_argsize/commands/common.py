@@ -65,14 +65,11 @@ class Source:
 
 
 class _Command(click.Command):
-    """A command with options for a ``Source``. Its function returns the exit code; ``None`` is 0."""
-
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.params[:0] = [click.Option([f"--{name.replace('_', '-')}"], help=text) for name, text in _WHERE.items()]
 
     def invoke(self, ctx: click.Context) -> None:
-        """Run the command, and end the process."""
         root = ctx.find_root()
         app = root.obj.app if root.params.get("app") else None  # without -A, Celery makes one up
         ctx.params["source"] = Source(app, {name: ctx.params.pop(name) for name in _WHERE})
@@ -90,7 +87,7 @@ class _Command(click.Command):
 
 
 def command(function: Callable[..., int | None]) -> click.Command:
-    """Make *function* a command with a ``Source``."""
+    """Make *function* a command with options for a ``Source``; it returns the exit code, ``None`` is 0."""
     return click.command(cls=_Command)(function)
 
 

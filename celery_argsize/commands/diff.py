@@ -79,7 +79,6 @@ def diff(  # noqa: PLR0913 - each is an option of the command
 
 
 def _read(stream: BinaryIO) -> Snapshot:
-    """The report in a file; a ``ConfigError`` if it is none."""
     where = stream.name.strip("<>")  # click's name for stdin has these
     try:
         # As bytes: json sees by itself whether this is UTF-8, or UTF-16 as PowerShell writes it.

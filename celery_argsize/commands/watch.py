@@ -113,8 +113,7 @@ def _add_lines(views: Iterable[View], interval: float) -> None:
 def _repaint(views: Iterable[View], interval: float, live: Live) -> None:
     """Paint each view over the one before; the terminal is put back into its state whatever happens."""
 
-    def suspend(*_: object) -> None:
-        """On Ctrl-Z, give the terminal to the shell, and take it again once that lets us go on."""
+    def suspend(*_: object) -> None:  # on Ctrl-Z
         live.stop()
         # The default action: without a shell that could wake it up (docker exec), the process goes on.
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)

@@ -71,10 +71,6 @@ class Snapshot:
     tasks: Mapping[str, Mapping[str, Sizes]]
     """By name of the task and part."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The snapshot as JSON-able data, without the tasks."""
-        return {name: getattr(self, name) for name in ("where", "apps", "since", "updated", "total_tasks")}
-
 
 @dataclass(frozen=True, slots=True)
 class PartChange:
@@ -131,7 +127,7 @@ class Diff:
     before: Snapshot
     after: Snapshot
     parts: tuple[PartChange, ...]
-    """Newly truncated ones first; then in the order of ``_CHANGES``, the largest growth first."""
+    """Newly truncated ones first; then by ``_CHANGES``; then the largest growth."""
 
     @property
     def overlap(self) -> bool:
@@ -148,7 +144,8 @@ class Diff:
         tasks: dict[str, dict[str, Any]] = {}
         for part in self.parts:
             tasks.setdefault(part.task, {})[part.part] = part.to_json()
-        before, after = self.before.to_json(), self.after.to_json()
+        names = "where", "apps", "since", "updated", "total_tasks"
+        before, after = ({name: getattr(side, name) for name in names} for side in (self.before, self.after))
         return {"schema": DIFF_SCHEMA, "before": before, "after": after, "overlap": self.overlap, "tasks": tasks}
 
 
@@ -209,20 +206,16 @@ def _rank(part: PartChange) -> tuple[object, ...]:
 
 
 class Failure(NamedTuple):
-    """A part that changed more than is allowed; *text* says how, and what is allowed."""
+    """A part that changed more than is allowed; *reason* is ``growth`` or ``truncation``."""
 
     task: str
     part: str
     reason: str
-    """``growth`` or ``truncation``."""
     text: str
 
 
 def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = False) -> list[Failure]:
-    """What grew by more than *growth* percent; with *truncation*, also what is newly truncated.
-
-    A new task cannot have grown, but may be truncated.
-    """
+    """What grew by more than *growth* percent; with *truncation*, also what is newly truncated."""
     failed = []
     for part in diff.parts:
         grown = part.growth or 0
@@ -267,7 +260,6 @@ def _origin(snapshot: Snapshot) -> str:
 
 
 def _counts(diff: Diff) -> str:
-    """How many tasks changed, and in which way."""
     words: dict[str, set[str]] = {}
     for part in diff.parts:
         words.setdefault(part.task, set()).update(_words(part))

@@ -47,7 +47,7 @@ class Row:
 
     task: TaskSummary
     part: str
-    """``args`` or ``kwargs``: the one with the larger maximum. Sizes and the trend are about it."""
+    """The larger one, ``args`` or ``kwargs``. Sizes and the trend are about it."""
     new: Counter[str]
     """``runs`` and ``truncated`` ones since the figures were read before."""
     lately: Counter[str]
@@ -121,7 +121,6 @@ class View:
     summary: Summary
     rows: Sequence[Row]
     name_filter: str = ""
-    """What the names of the tasks contain; empty for any."""
     stale: str = ""
     """Why there are no newer figures; empty if these are new."""
 
@@ -170,10 +169,7 @@ def _rate(rate: float | None) -> str:
 
 
 def _trend(trend: float | None) -> str:
-    if trend is None:
-        return "-"
-    percent = round(trend * 100)
-    return f"{percent:+,} %" if percent else "0 %"
+    return "-" if trend is None else f"{round(trend * 100):+,} %"
 
 
 def _change(row: Row) -> str:
@@ -189,9 +185,7 @@ def _change(row: Row) -> str:
 def _cells(row: Row) -> dict[str, Text]:
     """By the name of the column."""
     sizes, truncated, new = getattr(row.task, row.part), row.task.truncated, row.lately["truncated"]
-    trend = _trend(row.trend)
-    if row.trend is not None:
-        trend = {"+": "↑ ", "-": "↓ "}.get(trend[0], "→ ") + trend
+    arrow = "↑ " if (row.trend or 0) > 0 else "↓ " if (row.trend or 0) < 0 else ""
     style = "bold red" if new else "yellow" if truncated else ""
     return {
         "rate/s": Text(_rate(row.rate)),
@@ -200,7 +194,7 @@ def _cells(row: Row) -> dict[str, Text]:
         "p95 <=": Text(f"{sizes.p95:,}"),
         "max": Text(f"{sizes.max:,}"),
         "truncated": Text(f"{truncated:,}{f' (+{new:,})' if new else ''}", style),
-        "trend": Text(trend),
+        "trend": Text(arrow + _trend(row.trend)),
     }
 
 
