@@ -1,6 +1,6 @@
 """Text for people: numbers, sizes and times in words, and columns as wide as a terminal shows them.
 
-Pure functions over strings and numbers. What a report or a command says stands in ``views`` and ``doctor``.
+What a report or a command says stands in ``views`` and ``doctor``.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ def when(moment: float) -> str:
 
 def printable(text: str) -> str:
     """*text* with each character that could move the cursor or hide other text written as an escape."""
-    if text.isprintable():
-        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -84,7 +82,7 @@ def _head(text: str, columns: int) -> str:
 
 
 def table(rows: Sequence[tuple[str, ...]], *, right: bool) -> list[str]:
-    """*rows* as lines with aligned columns; *right* aligns all columns but the first to the right, for numbers."""
+    """*rows* as lines with aligned columns; *right* aligns all but the first to the right."""
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *rest in rows:

@@ -22,7 +22,7 @@ def _bytes(_context: click.Context, _option: click.Parameter, value: str | None)
     """A number of bytes: ``1000``, ``512KB`` or ``1MB``."""
     if value is None:
         return None
-    match = re.fullmatch(r"\s*(\d{1,18})\s*([KM]?B|)\s*", value.upper(), re.ASCII)
+    match = re.fullmatch(r"(\d{1,18}) ?(|[KM]?B)", value.upper(), re.ASCII)
     if match is None:
         message = f"{value!r} is not a whole number of bytes, such as 1000, 512KB or 1MB"
         raise click.BadParameter(message)
@@ -66,7 +66,6 @@ def _only(summary: Summary, names: tuple[str, ...]) -> Summary:
     for name in names:
         if name not in measured:
             close = ", ".join(difflib.get_close_matches(name, measured))
-            hint = f"perhaps: {close}" if close else "argsize report shows those that were"
-            message = f"no task named {name!r} was measured; {hint}"
+            message = f"no task named {name!r} was measured; {f'perhaps: {close}' if close else 'see argsize report'}"
             raise click.BadParameter(message, param_hint="--task")
     return of_tasks(summary, names)

@@ -1,6 +1,6 @@
-"""What the commands of ``celery argsize`` share: options, exit codes, messages for errors, and progress.
+"""What the commands of ``celery argsize`` share: options, exit codes, messages for errors.
 
-Data goes to stdout, everything else to stderr. Each command has a file of its own beside this one.
+Data goes to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -34,11 +33,6 @@ EXIT_FOUND: Final = 1  # what ``check``, ``diff`` or ``doctor`` looks for was fo
 EXIT_USAGE: Final = 2  # bad usage, a setting that cannot work, or output that cannot be written
 EXIT_STORE: Final = 3  # Redis could not be read or written
 EXIT_NOT_IN_FORCE: Final = 4  # limits are not in force (``verify``)
-
-#: Seconds after which a person is told what a command waits for.
-PATIENCE: Final = 1.0
-#: What most commands wait for.
-READING: Final = "Reading Redis"
 
 _WHERE: Final = {
     "redis_url": "The Redis that the workers write to; not needed with -A.",
@@ -66,22 +60,16 @@ class Source:
 
     def read(self) -> Summary:
         """The figures in Redis; raises what ``get_size_summary`` does."""
-        with waiting(READING):
+        with waiting():
             return get_size_summary(self.app, **self.where)
 
 
 class _Command(click.Command):
-    """A command with the options that say which figures are meant. Its function gets a ``Source`` in their place.
-
-    The function returns the exit code; ``None`` is 0. Errors are told in plain words.
-    """
-
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.params[:0] = [click.Option([f"--{name.replace('_', '-')}"], help=text) for name, text in _WHERE.items()]
 
     def invoke(self, ctx: click.Context) -> None:
-        """Run the command, and end the process."""
         root = ctx.find_root()
         app = root.obj.app if root.params.get("app") else None  # without -A, Celery makes one up
         ctx.params["source"] = Source(app, {name: ctx.params.pop(name) for name in _WHERE})
@@ -99,14 +87,14 @@ class _Command(click.Command):
 
 
 def command(function: Callable[..., int | None]) -> click.Command:
-    """Make *function* a command: see ``_Command``."""
+    """Make *function* a command with options for a ``Source``; it returns the exit code, ``None`` is 0."""
     return click.command(cls=_Command)(function)
 
 
 def colored() -> bool | None:
-    """``False`` where colors are not wanted (``celery --no-color``, https://no-color.org); else ``None``."""
-    unwanted = os.environ.get("NO_COLOR") or getattr(click.get_current_context().find_root().obj, "no_color", False)
-    return False if unwanted else None
+    """``False`` where colors are not wanted (``--no-color``, https://no-color.org); else ``None``."""
+    celery = click.get_current_context().find_root().obj
+    return False if os.environ.get("NO_COLOR") or celery.no_color else None
 
 
 def show(data: Callable[[], object], text: Callable[[], str], *, as_json: bool, runs: int) -> int:
@@ -139,21 +127,19 @@ def drop_output() -> None:
 
 @contextmanager
 def needs_extra(feature: str) -> Iterator[None]:
-    """For the import of a library of the extra ``cli``: without it, a ``ConfigError`` says how to install it."""
+    """For imports from the extra ``cli``: without it, a ``ConfigError`` says how to install it."""
     try:
         yield
     except ModuleNotFoundError as exc:
-        library = (exc.name or "").partition(".")[0]
-        if library not in {"jinja2", "markupsafe", "rich"}:
-            raise
+        library = str(exc.name).partition(".")[0]
         message = f"{feature} needs {library}, which is not installed: pip install 'celery-argsize[cli]'"
         raise ConfigError(message) from None
 
 
 @contextmanager
-def waiting(activity: str) -> Iterator[None]:
+def waiting(activity: str = "Reading Redis") -> Iterator[None]:
     """Show *activity* on stderr, if that is a terminal, once the block has taken a second."""
-    timer = threading.Timer(PATIENCE, click.echo, [f"{activity} …"], {"err": True})
+    timer = threading.Timer(1.0, click.echo, [f"{activity} …"], {"err": True})
     timer.daemon = True
     if sys.stderr.isatty():
         timer.start()
@@ -161,24 +147,3 @@ def waiting(activity: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-@contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, if that is a terminal, once the block has taken a second.
-
-    Call the function that it yields with how much is done, and of how much.
-    """
-    shown_from = time.monotonic() + PATIENCE
-    bar = click.progressbar(length=1, label=label, file=sys.stderr)
-
-    def advance(done: int, total: int) -> None:
-        if sys.stderr.isatty() and time.monotonic() > shown_from:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-    try:
-        yield advance
-    finally:
-        if bar.pos:
-            bar.render_finish()

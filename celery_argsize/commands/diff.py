@@ -1,11 +1,11 @@
-"""``celery argsize diff``: what a change of the code did to each task, from two reports or one and what is in Redis."""
+"""``celery argsize diff``: what a change did to each task, from two reports, or one and what is in Redis."""
 
 from __future__ import annotations
 
 import json
 import re
 from fractions import Fraction
-from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -17,15 +17,12 @@ from celery_argsize.views.diff import OVERLAP, REMAKE, compare, diff_text, failu
 if TYPE_CHECKING:
     from celery_argsize.views.diff import Snapshot
 
-#: The name of the stream that click opens for ``-``.
-_STDIN: Final = "<stdin>"
-
 
 def _percent(_context: click.Context, _option: click.Parameter, value: str | None) -> Fraction | None:
     """A number of percent: ``20`` or ``20%``."""
     if value is None:
         return None
-    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*%?\s*", value, re.ASCII)
+    match = re.fullmatch(r"(\d{1,9}(\.\d{1,9})?) ?%?", value, re.ASCII)
     if match is None:
         message = f"{value!r} is not a number of percent, such as 20%"
         raise click.BadParameter(message)
@@ -59,17 +56,9 @@ def diff(  # noqa: PLR0913 - each is an option of the command
     Example: celery -A proj argsize diff before.json --fail-on-growth 20%
     """
     if after is not None and any(source.where.values()):
-        message = "with AFTER, nothing is read from Redis: leave out --redis-url, --key-prefix and --app-name, or AFTER"
+        message = "with AFTER, nothing is read from Redis: leave out --redis-url, --key-prefix and --app-name"
         raise click.UsageError(message)
-    if after is not None and before.name == after.name == _STDIN:
-        message = "BEFORE and AFTER cannot both be read from stdin"
-        raise click.UsageError(message)
-    earlier = _read(before)
-    if after is None:
-        later = parse_snapshot(source.read().to_json(), safe_url(source.locate().settings.redis_url))
-    else:
-        later = _read(after)
-    changes = compare(earlier, later)
+    changes = compare(_read(before), _read(after) if after else _read_redis(source))
     failed = failures(changes, growth=fail_on_growth, truncation=fail_on_truncation)
     if as_json:
         common.echo_json({**changes.to_json(), "failures": [failure._asdict() for failure in failed]})
@@ -80,27 +69,25 @@ def diff(  # noqa: PLR0913 - each is an option of the command
         return common.EXIT_FOUND
     if changes.overlap and (fail_on_growth is not None or fail_on_truncation):
         reset = "Reset after the first report: celery -A proj argsize reset"
-        click.echo(f"Nothing is proven. {OVERLAP} So what changed shows in part only. {reset}", err=True)
+        click.echo(f"Nothing is proven. {OVERLAP} {reset}", err=True)
         return common.EXIT_FOUND
     for snapshot in (changes.before, changes.after):
         if not snapshot.total_tasks:
-            click.echo(f"Nothing was measured in {snapshot.where}: there is nothing to compare.", err=True)
+            click.echo(f"Nothing was measured in {snapshot.where}.", err=True)
             return common.EXIT_NOTHING_YET
     return 0
 
 
 def _read(stream: BinaryIO) -> Snapshot:
-    """The report in a file; a ``ConfigError`` if it is none."""
-    where = "stdin" if stream.name == _STDIN else stream.name
+    where = stream.name.strip("<>")  # click's name for stdin has these
     try:
         # As bytes: json sees by itself whether this is UTF-8, or UTF-16 as PowerShell writes it.
-        data = json.loads(stream.read(), parse_constant=_refuse)
+        data = json.loads(stream.read())
     except (ValueError, RecursionError):
         message = f"{where} is not JSON; {REMAKE}"
         raise ConfigError(message) from None
     return parse_snapshot(data, where)
 
 
-def _refuse(_constant: str) -> NoReturn:
-    """NaN and Infinity are no JSON."""
-    raise ValueError
+def _read_redis(source: common.Source) -> Snapshot:
+    return parse_snapshot(source.read().to_json(), safe_url(source.locate().settings.redis_url))

@@ -67,8 +67,8 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
         raise click.UsageError(message)
     if apply_pool_shrink:
         return shrink_pools(Scope(source.app, source.where, timeout, max_clients), ask=not yes)
-    with common.progress("Looking") as advance:
-        diagnosis = diagnose(source.app, seconds=timeout, max_clients=max_clients, progress=advance, **source.where)
+    with common.waiting("Looking"):
+        diagnosis = diagnose(source.app, seconds=timeout, max_clients=max_clients, **source.where)
     if as_json:
         common.echo_json(diagnosis.to_json())
     else:

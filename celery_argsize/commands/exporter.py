@@ -1,4 +1,4 @@
-"""``celery argsize exporter``: serves the figures of all workers to Prometheus, until it is told to end."""
+"""``celery argsize exporter``: serves the figures of all workers to Prometheus."""
 
 from __future__ import annotations
 

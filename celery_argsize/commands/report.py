@@ -1,11 +1,9 @@
-"""``celery argsize report``: what was measured, and the limit that follows from it. The check script shows the same."""
+"""``celery argsize report``: what was measured, and the limit that follows from it."""
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -44,7 +42,7 @@ def report(*, source: common.Source, as_json: bool, html: str | None, broker: st
 
 
 def read_advice(source: common.Source, broker: str | None) -> tuple[Summary, Advice]:
-    """The figures in Redis, and the advice that follows; raises what ``get_size_summary`` does."""
+    """The figures in Redis, and the advice that follows."""
     summary = source.read()
     return summary, advice_for(summary, source.app, broker)
 
@@ -57,7 +55,7 @@ def show_report(source: common.Source, broker: str | None, *, as_json: bool) -> 
 
 
 def _write_page(file: str, source: common.Source, broker: str | None) -> int:
-    """Write the report into *file* as a page; the exit code. Where nothing was measured, none is written."""
+    """Write the report into *file* as a page, if something was measured; the exit code."""
     with common.needs_extra("--html"):
         from celery_argsize.views.page import report_html  # noqa: PLC0415 - only a page needs jinja2
     summary, advice = read_advice(source, broker)
@@ -72,23 +70,15 @@ def _write_page(file: str, source: common.Source, broker: str | None) -> int:
         bounds=settings.histogram_buckets,
         limits=partial(limits_of, source.app) if source.app else None,
         now=time.time(),
-    )
-    _write(file, page.encode(errors="backslashreplace"))
-    return 0
-
-
-def _write(file: str, data: bytes) -> None:
-    """Make *data* the content of *file*, all or nothing; to ``-``, a pipe or a device it is written as it comes."""
+    ).encode(errors="backslashreplace")
     if file == "-":
-        click.echo(data, nl=False)
-        return
-    atomic = Path(file).is_file() or not Path(file).exists()
+        click.echo(page, nl=False)
+        return 0
     try:
-        # Of a link, the target is replaced. There is no ``with``, as click would replace it after an error, too.
-        stream = click.open_file(os.path.realpath(file) if atomic else file, "wb", atomic=atomic)
-        stream.write(data)
-        stream.close()
+        with click.open_file(file, "wb") as stream:
+            stream.write(page)
     except OSError as exc:
         message = f"--html {file} cannot be written: {exc.strerror}"
         raise ConfigError(message) from None
     click.echo(f"Written: {file}", err=True)
+    return 0

@@ -22,7 +22,7 @@ def verify(*, source: common.Source, as_json: bool, minutes: float | None) -> in
     if source.app is None:
         message = "verify needs the app whose limits are wanted: celery -A proj argsize verify"
         raise click.UsageError(message)
-    with common.waiting(common.READING):
+    with common.waiting():
         checks = verify_limits(source.app, seconds=minutes and minutes * 60, **source.where)
     if as_json:
         common.echo_json([check.to_json() for check in checks])

@@ -1,4 +1,4 @@
-"""``celery argsize watch``: the figures live. On a terminal it repaints a table; elsewhere it adds lines."""
+"""``celery argsize watch``: the figures live."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 #: What ends it: Ctrl-C, SIGTERM, a terminal that is closed, Ctrl-\\.
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-#: Seconds after which a new size of the terminal, or Ctrl-Z, is seen.
-_GLANCE: Final = 0.2
 
 
 @common.command
@@ -51,21 +49,22 @@ def watch(*, source: common.Source, interval: float, task: str) -> None:
         from celery_argsize.views.watch import History  # noqa: PLC0415
     with _ended_by_signals(), closing(Reader(source.locate())) as reader:
         views = _views(reader, History(reader.where, task))
-        with common.waiting(common.READING):
+        with common.waiting():
             views = chain([next(views)], views)
         if isinstance(sys.stdout, TextIOWrapper):  # an ASCII terminal shows ? for an arrow
             sys.stdout.reconfigure(errors="replace")
         # Without a color system, there is no bold either.
         console = Console(color_system=None if common.colored() is False else "auto", force_terminal=True)
         if sys.stdout.isatty() and not console.is_dumb_terminal:
-            _repaint(views, interval, Live(console=console, screen=True, auto_refresh=False))
+            # Rich paints by itself, too, and so follows the size of the terminal.
+            _repaint(views, interval, Live(console=console, screen=True, refresh_per_second=2))
         else:
             _add_lines(views, interval)
 
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the block without an error on Ctrl-C and the like, or when nobody reads the output any more."""
+    """End the block without an error on Ctrl-C and the like, or when nobody reads on."""
 
     def end(*_: object) -> None:
         for number in _ENDING:  # a second one must not keep the terminal from being restored
@@ -84,11 +83,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _views(reader: Reader, history: History) -> Iterator[View]:
-    """The figures, read anew for each view; the old ones, and why, while they cannot be read.
-
-    Raises:
-        StoreError: they could not be read for the first view.
-    """
+    """The figures, read anew for each view; the old ones, and why, while they cannot be read."""
     view, read_at = None, 0.0
     while True:
         try:
@@ -101,16 +96,15 @@ def _views(reader: Reader, history: History) -> Iterator[View]:
 
 
 def _add_lines(views: Iterable[View], interval: float) -> None:
-    """Write a line for each task that ran; to stderr, when that changes, whether there are figures."""
-    told = ""
+    """Write a line for each task that ran; to stderr, whether there are figures."""
+    state = ""
     for view in views:
-        state = "Watching" if view.rows else "Nothing has been measured yet; waiting"
-        detail = f": {view.where}"
+        before = state
+        state = f"{'Watching' if view.rows else 'Nothing has been measured yet; waiting'}: {view.where}"
         if view.stale:
-            state, detail = "Redis cannot be read; trying on", f". {printable(view.stale)}"
-        if state != told:
-            click.echo(state + detail, err=True)
-            told = state
+            state = f"Redis cannot be read; trying on. {printable(view.stale)}"
+        if state != before:
+            click.echo(state, err=True)
         for line in view.changes(time.time()):
             click.echo(line)  # which flushes
         time.sleep(interval)
@@ -118,32 +112,21 @@ def _add_lines(views: Iterable[View], interval: float) -> None:
 
 def _repaint(views: Iterable[View], interval: float, live: Live) -> None:
     """Paint each view over the one before; the terminal is put back into its state whatever happens."""
-    stops: list[int] = []
-    # The handler only takes a note, as it may interrupt rich in the middle of writing.
-    signal.signal(signal.SIGTSTP, lambda number, _: stops.append(number))
+
+    def suspend(*_: object) -> None:  # on Ctrl-Z
+        live.stop()
+        # The default action: without a shell that could wake it up (docker exec), the process goes on.
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, suspend)
+        live.start(refresh=True)
+
     try:
         live.start()
+        signal.signal(signal.SIGTSTP, suspend)
         for view in views:
-            live.update(view, refresh=True)
-            size, end = live.console.size, time.monotonic() + interval
-            while (left := end - time.monotonic()) > 0:
-                time.sleep(min(left, _GLANCE))
-                if stops:
-                    _suspend(live)
-                    stops.clear()
-                if live.console.size != size:
-                    size = live.console.size
-                    live.refresh()
+            live.update(view)
+            time.sleep(interval)
     finally:
         with suppress(OSError):  # the terminal is gone
             live.stop()
-
-
-def _suspend(live: Live) -> None:
-    """On Ctrl-Z: give the terminal to the shell, and take it again once that lets us go on."""
-    live.stop()
-    # The default action: without a shell that could wake it up (docker exec), the process goes on.
-    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTSTP)
-    signal.signal(signal.SIGTSTP, handler)
-    live.start(refresh=True)

@@ -46,7 +46,6 @@ def diagnose(
     *,
     seconds: float = SECONDS,
     max_clients: int | None = None,
-    progress: Callable[[int, int], None] = lambda *_: None,
     **given: str | None,
 ) -> Diagnosis:
     """Say what is wrong with the Redis, the settings, the live workers, the monitor and this machine.
@@ -57,12 +56,11 @@ def diagnose(
         app: without one, only the Redis, the figures and this machine are looked at.
         seconds: how long looking may take. What has not answered by then is unknown.
         max_clients: how many clients the Redis takes; hosted ones do not always tell.
-        progress: called with the number of looks that are done, and of all.
         given: ``redis_url``, ``key_prefix`` and ``app_name``, as for ``get_size_summary``.
     """
     broken = load(app) if app is not None else ""
     usable = None if _error(lambda: app and app.conf.broker_url) else app
-    facts = look_around(Scope(usable, given, seconds, max_clients, broken), progress=progress)
+    facts = look_around(Scope(usable, given, seconds, max_clients, broken))
     return Diagnosis(str(getattr(app, "main", None) or ""), time.time(), judge(facts))
 
 
@@ -83,11 +81,7 @@ def _error(step: Callable[[], Any]) -> str:
     return ""
 
 
-def look_around(
-    where: Scope,
-    looks: Mapping[str, Callable[[Scope], Any]] = LOOKS,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> Facts:
+def look_around(where: Scope, looks: Mapping[str, Callable[[Scope], Any]] = LOOKS) -> Facts:
     """Take all *looks* at once. One that has not ended after *where.seconds* is left behind."""
     results: dict[str, LookResult[Any]] = {}
 
@@ -104,9 +98,8 @@ def look_around(
     deadline = time.monotonic() + where.seconds
     for thread in threads:
         thread.start()
-    while (alive := [thread for thread in threads if thread.is_alive()]) and time.monotonic() < deadline:
-        progress(len(threads) - len(alive), len(threads))
-        alive[0].join(0.05)
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
     late: LookResult[Any] = LookResult(why_not=f"no answer within {where.seconds:g} s; --timeout gives it longer")
     return Facts(where, **{name: results.get(name, late) for name in looks})
 

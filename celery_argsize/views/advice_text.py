@@ -1,7 +1,4 @@
-"""Advice as people read it: ``celery argsize recommend``, its short form in the report, and its sentences on the page.
-
-Pure: texts out, nothing printed. What is advised is worked out in ``advice``.
-"""
+"""Advice as people read it: all of it, its short form in the report, its sentences on the page."""
 
 from __future__ import annotations
 
@@ -42,18 +39,21 @@ def advice_text(advice: Advice) -> str:
     if advice.tasks:
         thumb = advice.rule_of_thumb
         tier = f"tier {thumb.tier_name} ({thumb.tier:,})" if thumb.tier else "no tier"
-        rule = f"The guide's rule of thumb, from JSON sizes alone: limit {thumb.limit:,} characters, {tier}"
-        lines += ["", rule, f"  DON'T: {advice.against_the_guide}"] if advice.against_the_guide else ["", rule]
+        rule = "The guide's rule of thumb, from JSON sizes alone"
+        lines += ["", f"{rule}: limit {thumb.limit:,} characters, {tier}"]
+        if advice.against_the_guide:
+            lines.append(f"  DON'T: {advice.against_the_guide}")
     for task in advice.tasks:
         lines += ["", f"{task.name}: {task_verdict(task)}"]
-        lines += [f"  {fact}" for fact in task_facts(task)] + [f"    {line}" for line in task_lines(task)]
+        lines += [f"  {fact}" for fact in task_facts(task)]
+        lines += [f"    {line}" for line in task_lines(task)]
     if advice.lines:
         lines += ["", "To paste:", *(f"    {line}" for line in advice.lines)]
     return "\n".join([*lines, "", _basis(advice)])
 
 
 def short_advice(advice: Advice) -> list[str]:
-    """The verdicts, a line each; for the report."""
+    """The verdicts, a line each."""
     verdict, cured = app_verdict(advice)
     lines = [f"What cures it: {verdict}" + (f" ({cured})" if cured else "")]
     lines += [f"  {reason}" for reason in app_reasons(advice)]
@@ -65,23 +65,22 @@ def short_advice(advice: Advice) -> list[str]:
 
 def app_verdict(advice: Advice) -> tuple[str, str]:
     """What to do, and what that cures; the latter is empty where no limit is to be raised."""
-    applies = advice.verdict in {"apply", "apply_only"}
-    return _APP[advice.verdict], _cured(advice) if applies else ""
+    return _APP[advice.verdict], _cured(advice) if advice.verdict in {"apply", "apply_only"} else ""
 
 
 def app_reasons(advice: Advice) -> list[str]:
     """Why, and why not the tier of the guide."""
     against = advice.against_the_guide
-    return [*advice.reasons, f"not the tier above: {against}"] if against else [*advice.reasons]
+    return [*advice.reasons, *([f"not the tier above: {against}"] if against else [])]
 
 
 def task_verdict(task: TaskAdvice) -> str:
-    """What to do for *task*."""
+    """What to do."""
     return "no advice of its own" if task.name == OTHER else _TASK[task.verdict]
 
 
 def task_facts(task: TaskAdvice) -> list[str]:
-    """Why, what was seen, what limits would do and cost. An indented line belongs to the one before it."""
+    """Why, what was seen, what limits would do and cost. Indented lines belong to the one before."""
     sure = task.limits is not None
     lines = [*task.reasons, f"runs: {task.count:,}, of which {task.truncated:,} with a truncated repr"]
     for part in task.parts:
@@ -90,12 +89,12 @@ def task_facts(task: TaskAdvice) -> list[str]:
 
 
 def task_lines(task: TaskAdvice) -> tuple[str, ...]:
-    """Python to paste for *task* alone: where no limit is to be raised for it."""
+    """Python to paste for *task* alone, where its limit is not to be raised."""
     return task.lines if task.verdict in {"pass_reference", "short_argsrepr"} else ()
 
 
 def causes(truncated_by: Mapping[str, int]) -> str:
-    """Why reprs were truncated, from how many were by each cause: ``12 by size, 3 by size and depth``."""
+    """Why reprs were truncated: ``12 by size, 3 by size and depth``."""
     return ", ".join(f"{number:,} by {CAUSES[cause]}" for cause, number in truncated_by.items() if number)
 
 
@@ -104,15 +103,15 @@ def _cured(advice: Advice) -> str:
 
 
 def _part(part: PartAdvice, *, sure: bool) -> list[str]:
-    """What was seen of one part. *sure*: its limit is advised; else it is only what would be enough."""
+    """What was seen of one part. *sure*: its limit is advised."""
     need = f"{part.need_max:,} characters at most, {part.need_p99:,} at p99; {counted(part.levels, 'level')}"
     lines = [f"{part.part}: {part.truncated:,} truncated ({causes(part.truncated_by)}); need: {need}"]
     if part.limit is not None:
         leaves = "leaves" if sure else "would leave"
         lines.append(f"  limit {part.limit:,} {leaves} {part.cured:,} of them whole")
     if part.p99_limit is not None:
-        without = "(without the largest 1 %)"
-        lines.append(f"  limit {part.p99_limit:,} would leave {part.p99_cured:,} of them whole {without}")
+        p99 = f"  limit {part.p99_limit:,} would leave {part.p99_cured:,} of them whole"
+        lines.append(f"{p99} (without the largest 1 %)")
     return lines
 
 
@@ -127,7 +126,6 @@ def _cost(cost: Cost, *, sure: bool) -> list[str]:
 
 
 def _basis(advice: Advice) -> str:
-    """What the advice rests on."""
     broker = advice.broker
     source = broker.source or ("limits of this broker are not known" if broker.carries is None else "")
     period = ""

@@ -1,7 +1,4 @@
-"""Bounds on a summary: which parts of which tasks are too big, or were truncated although none may be.
-
-Pure: a summary goes in, ``Checked`` and its text come out. Options and exit codes are in ``commands.check``.
-"""
+"""Bounds on a summary: which parts of which tasks are too big, or truncated although none may be."""
 
 from __future__ import annotations
 
@@ -20,43 +17,36 @@ CHECK_SCHEMA: Final = 1  # of the JSON that ``Checked.to_json`` gives
 
 @dataclass(frozen=True, slots=True)
 class Offender:
-    """A part of a task that breaks a bound. Fields about a bound that it keeps are ``None``, 0 or empty."""
+    """A part that breaks a bound. Fields about a bound that it keeps are ``None``, 0 or empty."""
 
     task: str
     part: str
     max_bytes: int | None
-    """UTF-8 bytes of the largest."""
     truncated: int
     truncated_by: dict[str, int]
-    """How many were truncated by ``size``, ``depth`` and ``both``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The bounds, who is not within them, and what is not known."""
+    """The bounds, what breaks them, and what is not known; each field is explained in docs/terminal.md."""
 
     max_bytes: int | None
     """UTF-8 bytes of compact JSON that a part may have; ``None``: any number."""
     no_truncation: bool
-    """Whether no repr may be truncated."""
     total_tasks: int
-    """Runs that were looked at."""
     unmeasurable: int
-    """Parts of unknown size, where sizes are bound."""
     without_repr: int
-    """Parts that came without a repr of Celery's making, where none may be truncated."""
     errors: int
-    """Runs that were not measured because of an error in celery_argsize; not in *total_tasks*."""
     offenders: tuple[Offender, ...]
     """Largest task first."""
 
     @property
     def within(self) -> bool:
-        """Whether all that is known is within the bounds. Where nothing was measured, nothing is proven."""
+        """Whether something was measured, and all that is known is within the bounds."""
         return self.total_tasks > 0 and not self.offenders
 
     def to_json(self) -> dict[str, Any]:
-        """The result as JSON-able data: docs/terminal.md."""
+        """The result as JSON-able data."""
         return {"schema": CHECK_SCHEMA, "within": self.within, **asdict(self)}
 
 
@@ -66,23 +56,23 @@ def of_tasks(summary: Summary, names: tuple[str, ...]) -> Summary:
 
 
 def check_summary(summary: Summary, *, max_bytes: int | None, no_truncation: bool) -> Checked:
-    """Hold *summary* against the bounds; the fields of ``Checked`` say what they mean."""
+    """Hold the tasks of *summary* against the bounds."""
     offenders, unmeasurable, without_repr = [], 0, 0
     for task in summary.tasks:
         for name in PARTS:
             part = getattr(task, name)
             largest = part.max_bytes if max_bytes is not None and part.max_bytes > max_bytes else None
-            cuts = {cause: number for cause, number in part.truncated_by.items() if number and no_truncation}
+            cuts = {cause: cut for cause, cut in part.truncated_by.items() if cut and no_truncation}
             if largest is not None or cuts:
                 offenders.append(Offender(task.name, name, largest, sum(cuts.values()), cuts))
             unmeasurable += part.unmeasurable if max_bytes is not None else 0
             without_repr += part.custom + part.unknown if no_truncation else 0
-    runs = summary.total_tasks
-    return Checked(max_bytes, no_truncation, runs, unmeasurable, without_repr, summary.errors, tuple(offenders))
+    runs, errors = sum(task.count for task in summary.tasks), sum(task.errors for task in summary.tasks)
+    return Checked(max_bytes, no_truncation, runs, unmeasurable, without_repr, errors, tuple(offenders))
 
 
 def check_text(checked: Checked, names: int) -> str:
-    """*checked* as lines, for people; *names* is how many task names were looked at."""
+    """*checked* for people; *names* is how many task names were looked at."""
     notes = {
         "parts without a JSON form, whose size is not known": checked.unmeasurable,
         "parts that came without a repr of Celery's making, where nothing shows a cut": checked.without_repr,

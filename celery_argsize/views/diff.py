@@ -1,14 +1,13 @@
-"""What changed between two reports: for each part of a task, larger or smaller, truncated now or no longer.
+"""What changed between two reports: for each part of a task, its size, and whether it is truncated.
 
-Pure: what ``argsize report --json`` wrote goes in as a ``Snapshot``; a ``Diff`` and its text come out. Files, Redis and
-exit codes are in ``commands.diff``.
+Pure: what ``argsize report --json`` wrote goes in as a ``Snapshot``; a ``Diff`` and its text come out.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,40 +20,40 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DIFF_SCHEMA: Final = 1  # of the JSON that ``Diff.to_json`` gives
-#: What to know where the later snapshot has the runs of the earlier one in it.
 OVERLAP: Final = "Both count from the same moment: but for tasks that were reset in between, After includes Before."
-
-#: What to do about a file that is no report.
 REMAKE: Final = "make one with: celery -A proj argsize report --json > FILE"
 
-#: No number in a report is larger: as a date, it is the last second of the year 9999.
-_MOST: Final = 253_402_300_799
+_MOST: Final = 253_402_300_799  # no number in a report is larger: the end of the year 9999
 
 #: How a mean can change, in the order in which parts are shown.
 _CHANGES: Final = ("larger", "new", "smaller", "gone", "unknown", "same")
 #: What is counted, in words.
-_WORDS: Final = ("larger", "new", "smaller", "gone", "not known", "newly truncated", "no longer truncated")
+_COUNTED: Final = (
+    "larger",
+    "new",
+    "smaller",
+    "gone",
+    "not known",
+    "newly truncated",
+    "no longer truncated",
+    "unchanged",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """One part of one task: how many were measured, their characters, and how many reprs Celery had cut."""
+    """One part of one task, in characters; *count* were measured, of *truncated* Celery had cut the repr."""
 
     count: int
-    chars: int
+    mean: Fraction | None
+    """Exact; ``None`` where none was measured."""
     p95: int
     max: int
     truncated: int
 
-    @property
-    def mean(self) -> Fraction | None:
-        """The exact mean; ``None`` where none was measured."""
-        return Fraction(self.chars, self.count) if self.count else None
-
     def to_json(self) -> dict[str, Any]:
         """The sizes as JSON-able data."""
-        mean = self.chars / self.count if self.count else None
-        return {"count": self.count, "mean": mean, "p95": self.p95, "max": self.max, "truncated": self.truncated}
+        return asdict(self) | {"mean": None if self.mean is None else float(self.mean)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Snapshot:
     """What was measured by some moment."""
 
     where: str
-    """Where it is from, for people: a file, or the URL of a Redis."""
+    """A file, or the URL of a Redis; for people."""
     apps: tuple[str, ...]
     since: float | None
     """When counting began, and when the newest figures were written, in seconds since the epoch."""
@@ -72,10 +71,6 @@ class Snapshot:
     tasks: Mapping[str, Mapping[str, Sizes]]
     """By name of the task and part."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The snapshot as JSON-able data, without the tasks."""
-        return {name: getattr(self, name) for name in ("where", "apps", "since", "updated", "total_tasks")}
-
 
 @dataclass(frozen=True, slots=True)
 class PartChange:
@@ -83,13 +78,12 @@ class PartChange:
 
     task: str
     part: str
-    """``args`` or ``kwargs``."""
     before: Sizes | None
     after: Sizes | None
 
     @property
     def growth(self) -> Fraction | float | None:
-        """Percent by which the mean grew: infinite from 0; ``None`` where one of the means is not known."""
+        """Percent by which the mean grew: infinite from 0; ``None`` where a mean is not known."""
         before, after = (sizes.mean if sizes else None for sizes in (self.before, self.after))
         if before is None or after is None:
             return None
@@ -99,7 +93,7 @@ class PartChange:
 
     @property
     def change(self) -> str:
-        """How the mean changed: one of ``_CHANGES``; ``unknown`` where a snapshot has no measured run of it."""
+        """How the mean changed: one of ``_CHANGES``; ``unknown`` where a mean is not known."""
         if self.before is None or self.after is None:
             return "new" if self.before is None else "gone"
         if self.growth is None:
@@ -108,7 +102,7 @@ class PartChange:
 
     @property
     def truncation(self) -> str | None:
-        """``newly_truncated`` or ``no_longer_truncated``; ``None`` if neither, or if the task is gone."""
+        """``newly_truncated`` or ``no_longer_truncated``; ``None`` if neither, or if it is gone."""
         was, now = (bool(sizes and sizes.truncated) for sizes in (self.before, self.after))
         if was == now or self.after is None:
             return None
@@ -133,34 +127,30 @@ class Diff:
     before: Snapshot
     after: Snapshot
     parts: tuple[PartChange, ...]
-    """Newly truncated ones first; then in the order of ``_CHANGES``, the largest growth first."""
+    """Newly truncated ones first; then by ``_CHANGES``; then the largest growth."""
 
     @property
     def overlap(self) -> bool:
-        """Whether the later snapshot includes runs of the earlier one, because not everything was reset in between.
-
-        For several apps this cannot be told, because ``since`` is that of the oldest one.
-        """
+        """Whether the later snapshot includes runs of the earlier one, as not all was reset in between."""
         before, after = self.before, self.after
-        if len(before.apps) != 1 or before.apps != after.apps or before.since != after.since or before.since is None:
+        # For several apps, ``since`` is that of the oldest one, and does not tell.
+        if before.since is None or before.since != after.since or before.apps != after.apps or len(before.apps) != 1:
             return False
         pairs = [(part.before, part.after) for part in self.parts if part.before and part.after]
-        return any(
-            0 < old.count <= new.count and old.chars <= new.chars and old.truncated <= new.truncated
-            for old, new in pairs
-        )
+        return any(0 < old.count <= new.count for old, new in pairs)
 
     def to_json(self) -> dict[str, Any]:
         """The diff as JSON-able data: docs/terminal.md."""
         tasks: dict[str, dict[str, Any]] = {}
         for part in self.parts:
             tasks.setdefault(part.task, {})[part.part] = part.to_json()
-        before, after = self.before.to_json(), self.after.to_json()
+        names = "where", "apps", "since", "updated", "total_tasks"
+        before, after = ({name: getattr(side, name) for name in names} for side in (self.before, self.after))
         return {"schema": DIFF_SCHEMA, "before": before, "after": after, "overlap": self.overlap, "tasks": tasks}
 
 
 def parse_snapshot(data: Any, where: str) -> Snapshot:
-    """*data*, which is what ``report --json`` wrote; *where* says from where, for people.
+    """What ``report --json`` wrote; *where* says from where, for people.
 
     Raises:
         ConfigError: it is something else, or of another schema.
@@ -169,7 +159,7 @@ def parse_snapshot(data: Any, where: str) -> Snapshot:
         schema = _number(data["schema"], int)
         if schema == JSON_SCHEMA:
             return _snapshot(data, where)
-        message = f"has schema {schema}, and this version of celery-argsize reads {JSON_SCHEMA}; with it, {REMAKE}"
+        message = f"has schema {schema}, and this version of celery-argsize reads {JSON_SCHEMA}; {REMAKE}"
     except (AttributeError, KeyError, TypeError):
         message = f"is not a report of celery-argsize; {REMAKE}"
     message = f"{where} {message}"
@@ -177,22 +167,25 @@ def parse_snapshot(data: Any, where: str) -> Snapshot:
 
 
 def _snapshot(data: dict[str, Any], where: str) -> Snapshot:
-    apps, moments = data["apps"], (data["since"], data["updated"])
-    if not isinstance(apps, list) or not all(isinstance(app, str) for app in apps):
+    if not isinstance(data["apps"], list):
         raise TypeError
+    moments = data["since"], data["updated"]
     since, updated = (None if moment is None else _number(moment, int, float) for moment in moments)
-    tasks = {printable(name): {part: _sizes(task[part]) for part in PARTS} for name, task in data["tasks"].items()}
-    return Snapshot(where, tuple(apps), since, updated, _number(data["total_tasks"], int), tasks)
+    tasks = {}
+    for name, task in data["tasks"].items():
+        tasks[printable(name)] = {part: _sizes(task[part]) for part in PARTS}
+    return Snapshot(where, tuple(data["apps"]), since, updated, _number(data["total_tasks"], int), tasks)
 
 
 def _sizes(part: dict[str, Any]) -> Sizes:
     count, p95, largest, truncated = (_number(part[key], int) for key in ("count", "p95", "max", "truncated"))
+    mean = _number(part["mean"], int, float)
     # The mean was made from two whole numbers, so rounding gives back their exact sum.
-    return Sizes(count, round(_number(part["mean"], int, float) * count), p95, largest, truncated)
+    return Sizes(count, Fraction(round(mean * count), count) if count else None, p95, largest, truncated)
 
 
 def _number(value: Any, *types: type) -> Any:
-    """*value*, if its type is one of *types* and it is from 0 to ``_MOST``; else a ``TypeError``."""
+    """*value*, if its type is one of *types* and it is in range; else a ``TypeError``."""
     if type(value) not in types or not 0 <= value <= _MOST:
         raise TypeError
     return value
@@ -200,11 +193,10 @@ def _number(value: Any, *types: type) -> Any:
 
 def compare(before: Snapshot, after: Snapshot) -> Diff:
     """What changed from *before* to *after*."""
-    parts = [
-        PartChange(task, part, before.tasks.get(task, {}).get(part), after.tasks.get(task, {}).get(part))
-        for task in {**before.tasks, **after.tasks}
-        for part in PARTS
-    ]
+    parts = []
+    for task in {**before.tasks, **after.tasks}:
+        old, new = before.tasks.get(task, {}), after.tasks.get(task, {})
+        parts += [PartChange(task, part, old.get(part), new.get(part)) for part in PARTS]
     return Diff(before, after, tuple(sorted(parts, key=_rank)))
 
 
@@ -214,43 +206,39 @@ def _rank(part: PartChange) -> tuple[object, ...]:
 
 
 class Failure(NamedTuple):
-    """A part that changed more than is allowed; *text* says how it changed, and what is allowed."""
+    """A part that changed more than is allowed; *reason* is ``growth`` or ``truncation``."""
 
     task: str
     part: str
     reason: str
-    """``growth`` or ``truncation``."""
     text: str
 
 
 def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = False) -> list[Failure]:
-    """What grew by more than *growth* percent; with *truncation*, also what is newly truncated.
-
-    A new task cannot have grown, but may be truncated.
-    """
+    """What grew by more than *growth* percent; with *truncation*, also what is newly truncated."""
     failed = []
     for part in diff.parts:
-        if growth is not None and (part.growth or 0) > growth:
-            by = "from 0" if part.growth == math.inf else f"by {_percent(part.growth).lstrip('+')}"
+        grown = part.growth or 0
+        if growth is not None and grown > growth:
+            by = "from 0" if grown == math.inf else f"by {float(grown):,.1f} %"
             text = f"grew {by}, mean {_both(part, 'mean')} characters; allowed: {float(growth):g} %"
             failed.append(Failure(part.task, part.part, "growth", text))
-    for part in diff.parts:
         if truncation and part.after and part.truncation == "newly_truncated":
             text = f"newly truncated, in {part.after.truncated:,} of its runs; before: none"
             failed.append(Failure(part.task, part.part, "truncation", text))
-    return failed
+    return sorted(failed, key=lambda failure: failure.reason)
 
 
 def failures_text(failed: Sequence[Failure]) -> str:
     """*failed* as lines, for people."""
-    return "\n".join(["Failed:", *(f"  {failure.task} ({failure.part}): {failure.text}" for failure in failed)])
+    lines = [f"  {failure.task} ({failure.part}): {failure.text}" for failure in failed]
+    return "\n".join(["Failed:", *lines])
 
 
 def diff_text(diff: Diff, *, everything: bool = False) -> str:
-    """The whole diff, for people; unless *everything*, what is the same is left out."""
+    """The whole diff, for people; unless *everything*, without what is the same."""
     lines = ["=== CELERY SIZE DIFF ===", f"Before: {_origin(diff.before)}", f"After: {_origin(diff.after)}"]
-    lines += [OVERLAP, ""] if diff.overlap else [""]
-    lines.append(_counts(diff))
+    lines += [OVERLAP, "", _counts(diff)] if diff.overlap else ["", _counts(diff)]
     shown = [part for part in diff.parts if everything or _is_shown(part)]
     if shown:
         head = ("Task", "Part", "Change", "Mean", "p95 <=", "Max", "Runs", "Truncated")
@@ -259,11 +247,9 @@ def diff_text(diff: Diff, *, everything: bool = False) -> str:
 
 
 def _is_shown(part: PartChange) -> bool:
-    """Whether the table shows it: if it changed, or if its task is new or gone and it is not always empty."""
-    sizes = part.after or part.before
-    if part.change in {"new", "gone"} and sizes:
-        return part.part == "args" or sizes.max > 0 or sizes.truncated > 0
-    return part.change != "same" or part.truncation is not None
+    """Whether it changed; kwargs that are always empty do not count."""
+    largest = max(sizes.max for sizes in (part.before, part.after) if sizes)
+    return bool(part.truncation) or (part.change != "same" and (part.part == "args" or largest > 0))
 
 
 def _origin(snapshot: Snapshot) -> str:
@@ -274,37 +260,30 @@ def _origin(snapshot: Snapshot) -> str:
 
 
 def _counts(diff: Diff) -> str:
-    """How many tasks changed, and in which way."""
-    changes = {(part.task, word) for part in diff.parts for word in _words(part) if word != "same"}
-    counts = Counter(word for _, word in changes)
-    unchanged = {part.task for part in diff.parts} - {task for task, _ in changes}
-    texts = [f"{counts[word]:,} {word}" for word in _WORDS if counts[word]]
-    return f"Tasks: {', '.join([*texts, f'{len(unchanged):,} unchanged'])}."
+    words: dict[str, set[str]] = {}
+    for part in diff.parts:
+        words.setdefault(part.task, set()).update(_words(part))
+    counts = Counter(word for of_task in words.values() for word in of_task or {"unchanged"})
+    texts = [f"{counts[word]:,} {word}" for word in _COUNTED if counts[word] or word == "unchanged"]
+    return f"Tasks: {', '.join(texts)}."
 
 
 def _words(part: PartChange) -> list[str]:
-    """What changed; or that nothing did."""
-    change = "not known" if part.change == "unknown" else part.change
-    if part.truncation is None:
-        return [change]
-    truncation = part.truncation.replace("_", " ")
-    return [truncation] if change == "same" else [change, truncation]
+    """What changed; empty if nothing did."""
+    words = [part.change.replace("unknown", "not known"), (part.truncation or "same").replace("_", " ")]
+    return [word for word in words if word != "same"]
 
 
 def _row(part: PartChange) -> tuple[str, ...]:
-    change, *truncation = _words(part)
+    words = _words(part)
     if part.change in {"larger", "smaller"}:
-        change += " (from 0)" if part.growth == math.inf else f" {_percent(part.growth)}"
+        words[0] += " (from 0)" if part.growth == math.inf else f" {float(part.growth or 0):+,.1f} %"
     numbers = [_both(part, name) for name in ("mean", "p95", "max", "count", "truncated")]
-    return part.task, part.part, ", ".join([change, *truncation]), *numbers
-
-
-def _percent(growth: Fraction | float | None) -> str:
-    return f"{float(growth or 0):+,.1f} %"
+    return part.task, part.part, ", ".join(words) or "same", *numbers
 
 
 def _both(part: PartChange, name: str) -> str:
     """The figure *name* before and after; once, if it is the same or there is but one."""
     numbers = [getattr(sizes, name) for sizes in (part.before, part.after) if sizes]
-    texts = ["-" if number is None else f"{float(number):,.1f}".removesuffix(".0") for number in numbers]
-    return " -> ".join(dict.fromkeys(texts))
+    texts = ["-" if number is None else f"{float(number):,.1f}" for number in numbers]
+    return " -> ".join(dict.fromkeys(text.removesuffix(".0") for text in texts))

@@ -1,8 +1,7 @@
 """The report as a page: one HTML file that needs nothing else, for ``celery argsize report --html``.
 
-Pure: text out, nothing written. ``views.chart`` says where bars lie; ``templates`` has the markup, sentences, style and
-script. Needs jinja2 (``pip install 'celery-argsize[cli]'``), which escapes all that comes from figures, as names of
-tasks may hold anything.
+Pure: text out. ``templates`` has the markup, sentences, style and script. jinja2 escapes what comes
+from figures, as names of tasks may hold anything.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from celery_argsize.advice.advice import ReprLimits
 from celery_argsize.figures.counters import label
 from celery_argsize.measuring.measurement import PARTS
 from celery_argsize.redis_url import safe_url
-from celery_argsize.settings import DEFAULT_BUCKETS
 from celery_argsize.views import advice_text, chart, report
 from celery_argsize.words import counted, when
 
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What the page shows of one part of a task."""
-
     name: str
     sizes: PartSummary
     of_json: bool
@@ -47,7 +43,7 @@ class _Part:
     limit: int | None
 
 
-def report_html(  # noqa: PLR0913 - what is shown, and four things that it does not know
+def report_html(  # noqa: PLR0913 - a public function
     summary: Summary,
     advice: Advice,
     *,
@@ -58,10 +54,9 @@ def report_html(  # noqa: PLR0913 - what is shown, and four things that it does 
 ) -> str:
     """The report as a page of HTML.
 
-    *redis_url* is where the figures are from; ``None`` is this process's memory. User, password and options are not
-    shown. *bounds* are those of the workers' histogram buckets (the setting ``histogram_buckets``), in bytes and
-    characters: bars begin and end there. *limits* gives the current limits of a task name (``limits_of`` with an app);
-    without it, the page shows Celery's defaults, and says so. *now*, in seconds since the epoch, is when it is made.
+    *redis_url* is where the figures are from; ``None`` is this process's memory. *bounds* are those of
+    the workers' buckets. *limits* gives the limits of a task name; without it, Celery's defaults are
+    drawn. *now* is in seconds since the epoch.
     """
     axis = chart.axis_of([_histogram(getattr(task, part)) for task in summary.tasks for part in PARTS], bounds)
     advised = {task.name: task for task in advice.tasks}
@@ -72,23 +67,17 @@ def report_html(  # noqa: PLR0913 - what is shown, and four things that it does 
         tasks.append((task, advised.get(task.name), parts))
     drawn = {part.limit for *_, parts in tasks for part in parts if part.limit is not None and part.histogram}
     limit_name = "limit" if limits else "Celery's default limit"
-    style, script = _asset("report.css"), _asset("report.js")
     page = _environment().get_template("report.html.jinja")
     return page.render(
         summary=summary,
         advice=advice,
         tasks=tasks,
         axis=axis,
-        default_buckets=axis.bounds == DEFAULT_BUCKETS,
         marks={limit: chart.limit_mark(axis, limit, limit_name) for limit in sorted(drawn)},
-        limits=limits is not None,
+        limits=limits,
         redis=safe_url(redis_url) if redis_url else "none: the memory of one process",
         now=now,
         version=metadata.version("celery-argsize"),
-        style=style,
-        script=script,
-        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'",
     )
 
 
@@ -96,34 +85,29 @@ def report_html(  # noqa: PLR0913 - what is shown, and four things that it does 
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("celery_argsize.views"),
-        autoescape=lambda name: name != "chart.svg.jinja",  # noqa: S701 - which has numbers only, many of them
+        autoescape=lambda name: name != "chart.svg.jinja",  # noqa: S701 - numbers only
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals |= {"BAR": chart.BAR, "report": report, "words": advice_text}
-    environment.filters |= {"breakable": _breakable, "counted": counted, "short": chart.short, "when": when}
-    environment.filters["number"] = "{:,.0f}".format
+    environment.filters |= {"breakable": _breakable, "counted": counted, "hash": _hash}
+    environment.filters |= {"number": "{:,.0f}".format, "short": chart.short, "when": when}
     return environment
 
 
 def _breakable(name: str) -> Markup:
-    """*name*, escaped, and with places where a long one may go on in the next line."""
+    """*name*, escaped, with places where a line may end."""
     return Markup("<wbr>").join(re.split(r"(?<=[._])(?=\w)", name))
 
 
-def _asset(name: str) -> Markup:
-    """A file of ``templates`` with no data in it, which is put into the page as it is."""
-    return Markup(_environment().get_template(name).render())  # noqa: S704 - nothing from outside is in it
-
-
 def _hash(text: str) -> str:
-    """How a Content-Security-Policy names the one style or script that it allows."""
+    """How a Content-Security-Policy names a style or script that it allows."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _histogram(part: PartSummary) -> Mapping[str, int]:
-    """What is drawn of *part*: its reprs by what they take whole, else its JSON by bytes; nothing if it is empty."""
+    """What is drawn of *part*: its reprs by what they take whole, else its JSON by bytes."""
     if not part.max:
         return {}
     return part.need.histogram if part.need.count else part.histogram

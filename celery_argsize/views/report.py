@@ -1,6 +1,6 @@
-"""A summary as people read it: the report, its JSON, the lines at shutdown, and what to check when there is nothing.
+"""A summary as people read it: the report, its JSON, the lines at shutdown.
 
-Pure: texts out, nothing printed. The wording and order of the headline figures are those of the size guide.
+The words and order of the headline figures are those of the size guide.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from celery_argsize.views.advice_text import causes, short_advice
 from celery_argsize.words import counted, table, when
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from celery_argsize.advice.advice import Advice
     from celery_argsize.figures.summary import Summary, TaskSummary
 
-#: What to check when nothing was collected: the guide's troubleshooting, in its order.
+#: The guide's troubleshooting.
 NOTHING_YET: Final = """\
 Nothing has been measured yet. Check, in this order:
   1. Does the module that makes the app call celery_argsize.install(app)?
@@ -29,38 +29,22 @@ Nothing has been measured yet. Check, in this order:
   5. Do they run eagerly (task_always_eager)? Those are not counted, unless argsize_include_eager is set.\
 """
 
-#: The columns of the table of tasks, after the name.
-_COLUMNS: Final[dict[str, Callable[[TaskSummary], float]]] = {
-    "Runs": lambda task: task.count,
-    "Max args": lambda task: task.args.max,
-    "Max kwargs": lambda task: task.kwargs.max,
-    "Mean args": lambda task: task.args.mean,
-    "Mean kwargs": lambda task: task.kwargs.mean,
-    "p95 args <=": lambda task: task.args.p95,
-    "p95 kwargs <=": lambda task: task.kwargs.p95,
-    "Max repr": lambda task: max(task.args.need.max, task.kwargs.need.max),
-    "Truncated": lambda task: task.truncated,
-}
+_SIZES: Final = ("Max args", "Max kwargs", "Mean args", "Mean kwargs", "p95 args <=", "p95 kwargs <=")
+_COLUMNS: Final = ("Task", "Runs", *_SIZES, "Max repr", "Truncated")
 
 
 def report_text(summary: Summary, advice: Advice) -> str:
     """The whole report."""
     chosen = recommend(summary).tier if summary.largest_task else None
-    tiers = [
-        (
-            "->" if tier.limit == chosen else "",
-            f"largest {tier.range}",
-            f"limit {tier.limit:,} ({tier.name})",
-            tier.suits,
-        )
-        for tier in TIERS
-    ]
-    tasks = [(task.name, *(f"{read(task):,.0f}" for read in _COLUMNS.values())) for task in summary.tasks]
+    tiers = []
+    for tier in TIERS:
+        arrow = "->" if tier.limit == chosen else ""
+        tiers.append((arrow, f"largest {tier.range}", f"limit {tier.limit:,} ({tier.name})", tier.suits))
     blocks = [
         ["=== CELERY SIZE METRICS ===", *_headline_lines(summary)],
         period(summary),
         ["Tiers (characters, KB = 1,024), a rule of thumb:", *table(tiers, right=False)],
-        ["Tasks, largest first (characters):", *table([("Task", *_COLUMNS), *tasks], right=True)],
+        ["Tasks, largest first (characters):", *table([_COLUMNS, *map(_row, summary.tasks)], right=True)],
     ]
     blocks[-1] += [f"  {line}" for line in about_other(summary)]
     if summary.truncated_tasks:
@@ -72,10 +56,16 @@ def report_text(summary: Summary, advice: Advice) -> str:
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
+def _row(task: TaskSummary) -> tuple[str, ...]:
+    args, kwargs = task.args, task.kwargs
+    sizes = args.max, kwargs.max, args.mean, kwargs.mean, args.p95, kwargs.p95
+    numbers = task.count, *sizes, max(args.need.max, kwargs.need.max), task.truncated
+    return task.name, *(f"{number:,.0f}" for number in numbers)
+
+
 def report_json(summary: Summary, advice: Advice) -> dict[str, Any]:
     """The report as JSON-able data: docs/report-json.md."""
-    thumb = recommend(summary)
-    data = summary.to_json()
+    thumb, data = recommend(summary), summary.to_json()
     tasks = data.pop("tasks")
     recommended = {"recommended_limit": thumb.limit, "recommended_tier": thumb.tier}
     return {**data, **recommended, "tasks": tasks, "advice": advice.to_json()}
@@ -89,10 +79,7 @@ def shutdown_lines(hostname: str, summary: Summary) -> list[str]:
 
 
 def to_paste(summary: Summary, advice: Advice) -> tuple[str, Sequence[str]]:
-    """A title and the lines of Python to paste: those of the advice, else those of the rule of thumb.
-
-    Both are empty where the advice speaks against the rule of thumb, or nothing was measured.
-    """
+    """A title and Python to paste: by the advice, else by the rule of thumb where that does no harm."""
     if advice.lines:
         return "To paste", advice.lines
     thumb = recommend(summary)
@@ -130,7 +117,7 @@ def _headline_lines(summary: Summary) -> list[str]:
 
 
 def period(summary: Summary) -> list[str]:
-    """Why reprs were truncated, when it was measured, and in which apps, where there are several."""
+    """Why reprs were truncated, when it was measured, and in which apps."""
     lines = []
     if summary.truncated_tasks:
         lines.append(f"Truncated parts: {causes(summary.truncated_by)}")
@@ -145,8 +132,8 @@ def about_other(summary: Summary) -> list[str]:
     """What the row ``__other__`` is, where there is one."""
     if not summary.other_runs:
         return []
-    count = counted(summary.other_runs, "run")
+    runs = f"{counted(summary.other_runs, 'run')}, of how many names is not known"
     return [
-        f"Task names past max_task_names are added up as {OTHER}: {count}, of how many names is not known.",
+        f"Task names past max_task_names are added up as {OTHER}: {runs}.",
         "To see each, raise max_task_names where workers start, and then: celery -A proj argsize reset",
     ]

@@ -1,7 +1,6 @@
-"""What ``celery argsize watch`` shows: how figures that are read again and again change, as a table and as lines.
+"""What ``celery argsize watch`` shows: how figures that are read again and again change.
 
-Pure: summaries go in; a view for rich to paint, and lines, come out. Reading, waiting and repainting are in
-``commands.watch``. Needs rich (``pip install 'celery-argsize[cli]'``).
+Pure: figures go in; a view for rich to paint, and lines, come out.
 """
 
 from __future__ import annotations
@@ -25,27 +24,21 @@ if TYPE_CHECKING:
     from celery_argsize.figures.counters import Figures
     from celery_argsize.figures.summary import Summary, TaskSummary
 
-#: Seconds that a rate is about. Workers write once a second: two seconds would show their rhythm, not the tasks'.
-RATE_SECONDS: Final = 10.0
-#: Seconds that the trend, and what was newly truncated, are about.
-TREND_SECONDS: Final = 60.0
-#: A trend from here on is colored.
-STEEP: Final = 0.1
+_RATE_SECONDS: Final = 10.0  # that a rate is about: in two, workers' writing once a second would show
+_TREND_SECONDS: Final = 60.0  # that the trend, and what was newly truncated, are about
 
-#: Columns that go, in this order, where the terminal is too narrow for a name of this width beside them.
+#: Columns that go, in this order, until a name of this width has room.
 _GOING: Final = ("p50 <=", "part", "p95 <=", "trend", "truncated", "rate/s", "max")
 _NAME_WIDTH: Final = 16
 _LEGEND: Final = "Sizes: characters of the larger part. rate: 10 s; trend, (+n): last minute. Ctrl-C ends."
 
 
 class _Moment(NamedTuple):
-    """The figures when they were read."""
-
     time: float
     period: tuple[object, ...]
     """Changes when all figures of an app are reset."""
     totals: dict[str, Counter[str]]
-    """By task name: numbers of runs, truncated runs, measured parts and their characters. They only rise."""
+    """By task name: runs, truncated runs, measured parts and their characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +47,15 @@ class Row:
 
     task: TaskSummary
     part: str
-    """``args`` or ``kwargs``: the one with the larger maximum. Sizes and the trend are about it."""
+    """The larger one, ``args`` or ``kwargs``. Sizes and the trend are about it."""
     new: Counter[str]
-    """Numbers of ``runs`` and of ``truncated`` ones, since the figures were read before."""
+    """``runs`` and ``truncated`` ones since the figures were read before."""
     lately: Counter[str]
     """Those of the last minute."""
     rate: float | None
-    """Runs a second, of the last ten seconds, or since the figures were read before where that is longer."""
+    """Runs a second, of the last ten seconds or the last interval, whichever is longer."""
     trend: float | None
-    """By what share the mean of the last minute is above that since the reset; ``None`` if nothing ran."""
+    """By what share the mean of the last minute is above that since the reset."""
 
 
 class History:
@@ -78,36 +71,29 @@ class History:
         return View(self._where, summary, self.add(summary, now), self._name_filter)
 
     def add(self, summary: Summary, now: float) -> list[Row]:
-        """Take in *summary*, read at *now* (seconds of any clock that only rises); the rows of its tasks."""
+        """Take in *summary*, read at *now*; the rows of its tasks."""
         # With several apps, ``since`` is that of the oldest, and says little about the others.
         period = (summary.apps, summary.since) if len(summary.apps) == 1 else ()
         moment = _Moment(now, period, {task.name: _totals(task) for task in summary.tasks})
-        for before in self._moments[-1:]:
-            self._forget_what_was_reset(before, moment)
-        self._moments.append(moment)
-        while len(self._moments) > 2 and self._moments[1].time <= now - TREND_SECONDS:  # noqa: PLR2004 - now and before
-            del self._moments[0]
-        bases = self._moments[-2:][0], self._ago(RATE_SECONDS), self._ago(TREND_SECONDS)
-        return [_row(task, moment, *bases) for task in summary.tasks]
-
-    def _forget_what_was_reset(self, before: _Moment, now: _Moment) -> None:
+        before = self._moments[-1] if self._moments else moment
         for name, totals in [*before.totals.items()]:
-            if before.period != now.period or not totals <= now.totals.get(name, Counter()):
-                for moment in self._moments:
-                    moment.totals.pop(name, None)
+            if before.period != period or not totals <= moment.totals.get(name, Counter()):  # a reset
+                for earlier in self._moments:
+                    earlier.totals.pop(name, None)
+        self._moments.append(moment)
+        recent, minute = self._ago(_RATE_SECONDS), self._ago(_TREND_SECONDS)
+        self._moments = [kept for kept in self._moments if kept.time >= minute.time]
+        return [_row(task, moment, before, recent, minute) for task in summary.tasks]
 
     def _ago(self, seconds: float) -> _Moment:
         """The newest moment at least *seconds* ago; the oldest where there is none."""
         latest = self._moments[-1].time - seconds
-        return next((moment for moment in reversed(self._moments) if moment.time <= latest), self._moments[0])
+        return [self._moments[0], *(moment for moment in self._moments if moment.time <= latest)][-1]
 
 
 def _row(task: TaskSummary, now: _Moment, before: _Moment, recent: _Moment, minute: _Moment) -> Row:
-    """The row of *task*: how it changed since the figures were read *before*, recently, and in the last minute."""
-    nothing: Counter[str] = Counter()
-    new, newest, lately = (
-        now.totals[task.name] - base.totals.get(task.name, nothing) for base in (before, recent, minute)
-    )
+    totals, nothing = now.totals[task.name], Counter[str]()
+    new, newest, lately = (totals - base.totals.get(task.name, nothing) for base in (before, recent, minute))
     part = "args" if task.args.max >= task.kwargs.max else "kwargs"
     mean = getattr(task, part).mean
     rate = newest["runs"] / (now.time - recent.time) if now.time > recent.time else None
@@ -131,30 +117,27 @@ class View:
     summary: Summary
     rows: Sequence[Row]
     name_filter: str = ""
-    """What the names of the tasks contain; empty for any."""
     stale: str = ""
     """Why there are no newer figures; empty if these are new."""
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """The lines from top to bottom."""
-        columns, lines = options.max_width, options.height or options.size.height
-        stale = [_line(f"OLD FIGURES. {printable(self.stale)}", "bold red")] if self.stale else []
-        head = [_line(self._title(), "bold"), _line(self._totals()), *stale]
-        room = lines - len(head) - 3  # an empty line, the names of the columns, and a line below them
+        head = [_line(self._title(), "bold"), _line(self._totals())]
+        if self.stale:
+            head.append(_line(f"OLD FIGURES. {printable(self.stale)}", "bold red"))
+        yield Group(*head, "")
         if not self.rows:
-            tasks = f"Of tasks with {self.name_filter!r} in their names, nothing" if self.name_filter else "Nothing"
-            text = f"{tasks} has been measured yet. Waiting for tasks to run. Ctrl-C ends."
-            yield Group(*head, "", _line(text))
-        elif room > 0:
-            hidden = self.rows[room:]
-            ran = _rates(hidden, ", with {} runs/s in all")
-            below = f"… and {len(hidden):,} more{ran}; --task shows some" if hidden else _LEGEND
-            yield Group(*head, "", _table(self.rows[:room], columns), _line(below, "dim"))
-        else:  # a very low terminal
-            yield Group(*head[:-1], _table(self.rows[: max(lines - len(head), 1)], columns))
+            of = f"Of tasks with {self.name_filter!r} in their names, nothing" if self.name_filter else "Nothing"
+            yield _line(f"{of} has been measured yet. Waiting for tasks to run. Ctrl-C ends.")
+            return
+        lines = options.height or options.size.height
+        room = max(lines - len(head) - 3, 1)  # beside an empty line, names of columns, a line below
+        hidden = self.rows[room:]
+        yield _table(self.rows[:room], options.max_width)
+        yield _line(f"… and {len(hidden):,} more; --task shows some" if hidden else _LEGEND, "dim")
 
     def changes(self, now: float) -> list[str]:
-        """A line for each task that ran since the figures were read before; *now* in seconds since the epoch."""
+        """A line for each task that ran since the last look; *now* in seconds since the epoch."""
         stamp = when(now).replace(" UTC", "Z").replace(" ", "T")
         return [] if self.stale else [f"{stamp} {_change(row)}" for row in self.rows if row.new["runs"]]
 
@@ -166,37 +149,27 @@ class View:
 
     def _totals(self) -> str:
         summary, new = self.summary, sum(row.lately["truncated"] for row in self.rows)
-        runs = counted(summary.total_tasks, "run") + _rates(self.rows, ", {}/s")
+        rates = [row.rate for row in self.rows if row.rate is not None]
+        rate = f", {_rate(sum(rates))}/s" if rates else ""
         truncated = f"{summary.truncated_tasks:,}{f' (+{new:,})' if new else ''} truncated"
         newest = f"; newest: {when(summary.updated)}" if summary.updated is not None else ""
-        return f"{runs}; {truncated}{newest}"
+        return f"{counted(summary.total_tasks, 'run')}{rate}; {truncated}{newest}"
 
 
 def _line(text: str, style: str = "") -> Text:
     return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
-def _rates(rows: Sequence[Row], text: str) -> str:
-    """*text* with the sum of the rates; empty while they are not known."""
-    rates = [row.rate for row in rows if row.rate is not None]
-    return text.format(_rate(sum(rates))) if rates else ""
-
-
 def _rate(rate: float | None) -> str:
-    if rate is None:
-        return "-"
-    return f"{rate:,.1f}" if round(rate, 1) or not rate else f"{rate:.1g}"
+    return "-" if rate is None else f"{rate:,.1f}"
 
 
 def _trend(trend: float | None) -> str:
-    if trend is None:
-        return "-"
-    percent = round(trend * 100)
-    return f"{percent:+,} %" if percent else "0 %"
+    return "-" if trend is None else f"{round(trend * 100):+,} %"
 
 
 def _change(row: Row) -> str:
-    # No separators between thousands, as programs read these.
+    """*row* for programs, so without separators between thousands."""
     sizes, name = getattr(row.task, row.part), printable(row.task.name)
     rate, trend = _rate(row.rate).replace(",", ""), _trend(row.trend).replace(",", "").replace(" ", "")
     return (
@@ -208,8 +181,7 @@ def _change(row: Row) -> str:
 def _cells(row: Row) -> dict[str, Text]:
     """By the name of the column."""
     sizes, truncated, new = getattr(row.task, row.part), row.task.truncated, row.lately["truncated"]
-    trend = _trend(row.trend)
-    arrow = {"+": "↑ ", "-": "↓ "}.get(trend[0], "→ ") if row.trend is not None else ""
+    arrow = "↑ " if (row.trend or 0) > 0 else "↓ " if (row.trend or 0) < 0 else ""
     style = "bold red" if new else "yellow" if truncated else ""
     return {
         "rate/s": Text(_rate(row.rate)),
@@ -218,12 +190,12 @@ def _cells(row: Row) -> dict[str, Text]:
         "p95 <=": Text(f"{sizes.p95:,}"),
         "max": Text(f"{sizes.max:,}"),
         "truncated": Text(f"{truncated:,}{f' (+{new:,})' if new else ''}", style),
-        "trend": Text(arrow + trend, "yellow" if row.trend is not None and row.trend >= STEEP else ""),
+        "trend": Text(arrow + _trend(row.trend)),
     }
 
 
 def _table(rows: Sequence[Row], columns: int) -> Table:
-    """*rows* as a table of at most *columns* columns of the terminal. Names are shortened; numbers never are."""
+    """*rows* in *columns* of the terminal. Names are shortened; numbers never are."""
     cells, tasks = [_cells(row) for row in rows], [printable(row.task.name) for row in rows]
     widths = {name: 2 + max([len(name), *(texts[name].cell_len for texts in cells)]) for name in cells[0]}
     longest = max(map(width, ["task", *tasks]))
