@@ -83,6 +83,11 @@ class Configured:
     """Task → what speaks against any limit; nothing was set for it, but with *force*."""
 
     @property
+    def limit(self) -> int:
+        """The guide's rule of thumb: 1.2 times the largest part, in characters."""
+        return self.advice.rule_of_thumb.limit
+
+    @property
     def tier(self) -> int | None:
         """The limit of the rule of thumb, in characters; ``None`` if none is high enough."""
         return self.advice.rule_of_thumb.tier

@@ -25,6 +25,8 @@ CUT: Final = "<cut>"
 UNREADABLE: Final = "<unreadable>"
 #: Containers within containers; deeper ones are ``CUT``. ``json.dumps`` would give up at about 1,000.
 MAX_DEPTH: Final = 100
+#: Paths in ``ParsedRepr.missing``, at most; further ones are left out, so that memory stays bounded.
+MAX_PATHS: Final = 1000
 _Path: TypeAlias = tuple[int | str, ...]
 
 
@@ -276,10 +278,15 @@ class _Reader:
         return followed and quotes % 2 == (further >= 0)
 
 
+def _note(path: _Path, missing: dict[_Path, None]) -> None:
+    if len(missing) < MAX_PATHS:
+        missing[path] = None
+
+
 def _plain(value: object, path: _Path, missing: dict[_Path, None]) -> Any:
     """*value*, which is at *path*, for ``json.dumps``; the paths of what is missing go to *missing*."""
     if isinstance(value, _Missing):
-        missing[path] = None
+        _note(path, missing)
         return value.text
     if isinstance(value, dict):
         plain: dict[int | str, Any] = {}
@@ -288,7 +295,7 @@ def _plain(value: object, path: _Path, missing: dict[_Path, None]) -> Any:
             name = _plain(key, (), missing_in_key)
             name = name if type(name) in {str, int} else json.dumps(name)
             if missing_in_key or name in plain:  # two keys may have become one: the first stays, in doubt
-                missing[(*path, name)] = None
+                _note((*path, name), missing)
             plain[name] = plain[name] if name in plain else _plain(member, (*path, name), missing)
         return plain
     if isinstance(value, (list, tuple, set, frozenset)):

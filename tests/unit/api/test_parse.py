@@ -14,7 +14,7 @@ import pytest
 from celery.utils.saferepr import saferepr
 from hypothesis import example, given, settings, strategies as st
 
-from celery_argsize.api.parse import CUT, MAX_DEPTH, UNREADABLE, parse_repr
+from celery_argsize.api.parse import CUT, MAX_DEPTH, MAX_PATHS, UNREADABLE, parse_repr
 
 tricky = st.sampled_from(
     [
@@ -362,6 +362,12 @@ def test_deep_nesting_is_cut() -> None:
         parsed = parse_repr("[" * depth + "[], 'x'" + "]" * depth)
         assert parsed.whole is whole
         json.dumps(parsed.value)
+
+
+def test_the_paths_are_bounded() -> None:
+    parsed = parse_repr(f"[{'[...], ' * 5000}1]")
+    assert parsed.missing == tuple((index,) for index in range(MAX_PATHS))
+    assert parsed.value == [CUT] * 5000 + [1]
 
 
 @pytest.mark.slow

@@ -343,7 +343,7 @@ def test_public_functions_on_an_app_without_redis(app: Celery) -> None:
     celery_argsize.update_size_metrics(measurement)
     assert celery_argsize.get_size_summary().total_tasks == 2
     advice = celery_argsize.auto_configure_celery_limits()
-    assert (advice.advice.rule_of_thumb.limit, advice.tier) == (60_004, 131_072)
+    assert (advice.limit, advice.tier) == (60_004, 131_072)
     result = celery_argsize.reset_metrics(task="work")
     assert result.task == "work"
     assert celery_argsize.get_size_summary().total_tasks == 0
