@@ -220,7 +220,5 @@ def test_on_rabbitmq_the_broker_itself_counts_messages_and_consumers(amqp_scene:
             assert len(count_queues(connection, names)[0]) == 2
     with connection_to(app, 2) as connection:
         # more than AMQP has channels: none of them is used up
-        counted, left = count_queues(connection, [*names, *(f"none_{number}" for number in range(2100))])
-        assert counted == {}
-        assert (len(left), {*left.values()}) == (102, {"only 2,000 queues are counted"})
+        assert count_queues(connection, [*names, *(f"none_{number}" for number in range(2100))]) == ({}, {})
         assert len(count_queues(connection, names, until=0)[1]) == 2
