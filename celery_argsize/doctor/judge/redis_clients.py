@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.facts import Facts, Node
     from celery_argsize.doctor.redis_facts import Role, ServerFacts
 
-#: Parts of a limit, of clients or of memory: where a burst may meet it, and where the next one does.
+#: Parts of a limit (of clients, of memory): where a burst may meet it, and where the next one does.
 NEARLY_FULL: Final = 0.80
 NO_ROOM: Final = 0.95
-
 #: Groups of clients that are shown: the rest are few.
 SHOWN: Final = 6
-
-#: With more clients than small hosted plans take, connections without a bound are no trouble.
+#: More clients than small hosted plans take: there, connections without a bound do no harm.
 SMALL: Final = 100
 
 
@@ -41,11 +39,11 @@ def each_server(
         for server in facts.redis.get():
             if role is None or role in server.roles:
                 try:
-                    answers = [*judge(facts, server)]
+                    judged = [*judge(facts, server)]
                 except Unavailable as exc:
                     allow = f"ACL SETUSER NAME {RIGHTS}" if str(exc) == NO_RIGHT else ""
-                    answers = [unknown(str(exc), fix=allow)]
-                outcomes += [each._replace(subject=each.subject or server.subject) for each in answers]
+                    judged = [unknown(str(exc), fix=allow)]
+                outcomes += [each._replace(subject=each.subject or server.subject) for each in judged]
         return outcomes
 
     return judge_all
@@ -62,35 +60,32 @@ def number(server: ServerFacts, name: str) -> int:
 
 def clients(_: Facts, server: ServerFacts) -> Iterable[Outcome]:
     """How many clients there are, against maxclients."""
-    larger = f"{server.cli} CONFIG SET maxclients NUMBER  # or a plan with more clients"
-    fewer = "celery -A proj argsize doctor --apply-pool-shrink\n# see redis.forecast for settings that fit"
+    larger = f"{server.cli} CONFIG SET maxclients NUMBER  # or a larger plan"
+    fewer = "celery -A proj argsize doctor --apply-pool-shrink"
     if server.error == FULL:
-        reason = "whoever reconnects or sends a task is refused"
-        yield fail(reason, FULL, fix=f"# stop a worker, or another client: these need one\n{larger}\n{fewer}")
+        fix = f"# stop a worker first: these need a client\n{larger}\n{fewer}"
+        yield fail("whoever reconnects or sends a task is refused", FULL, fix=fix)
         return
-    most, listed = _most(server), sum(group.clients for group in server.holders)
-    count = number(server, "connected_clients") - 1 if "holders" in server.missed else listed
+    most, count = _most(server), sum(group.clients for group in server.holders)
+    if "holders" in server.missed:
+        count = number(server, "connected_clients") - 1
     figure = f"{count:,} of {most:,} clients"
     fix = "\n".join([*_held(server), fewer, larger])
     if count >= most * NO_ROOM:
-        yield fail("the next few clients are refused: max number of clients reached", figure, fix=fix)
+        reason = "the next few clients are refused: max number of clients reached"
+        yield fail(reason, figure, fix=fix)
     elif count >= most * NEARLY_FULL:
-        yield warn("it is nearly out of clients; a restart of a worker opens more at once", figure, fix=fix)
+        yield warn("a worker that restarts may open more than there is room for", figure, fix=fix)
     else:
-        most_alike = [", ".join(filter(None, group[1:])) for group in server.holders[:1]]
-        alike = f"; the most alike: {server.holders[0].clients} ({most_alike[0]})" if most_alike else ""
-        yield ok(f"there is room{alike}", figure)
+        yield ok("there is room", figure)
 
 
 def _held(server: ServerFacts) -> list[str]:
-    """Who holds the connections, as lines of a table."""
-    if "holders" in server.missed:
-        return [f"# who holds them is not known: {server.missed['holders']}"]
-    rows = [(f"{group.clients:,}", *(cell or "-" for cell in group[1:])) for group in server.holders[:SHOWN]]
-    rest = sum(group.clients for group in server.holders[SHOWN:])
-    others = [(f"{rest:,}", "others", "", "")] if rest else []
-    head = ("who holds them:", "name", "from", "what they do")
-    return [line.strip() for line in table([head, *rows, *others], right=False)]
+    """Who holds most of the connections, as lines of a table; none where that is not known."""
+    rows = [("who holds them:", "name", "from", "what they do")]
+    groups = server.holders[:SHOWN]
+    rows += [(str(count), name or "-", address or "-", does) for count, name, address, does in groups]
+    return [line.strip() for line in table(rows, right=False)] if server.holders else []
 
 
 def _most(server: ServerFacts) -> int:
@@ -116,7 +111,7 @@ def forecast(facts: Facts, server: ServerFacts) -> Iterable[Outcome]:
     if count is None and most > SMALL:
         yield ok("nothing bounds them, but there is much room", figure)
     elif count is None or count + budget.reserve > most:
-        reason = "under load, this configuration opens more connections than the Redis takes"
+        reason = "under load, this configuration opens more than the Redis takes"
         yield warn(reason, figure, fix=_fitting(facts, budget))
     else:
         yield ok("all that this configuration can open fits", figure)
@@ -124,16 +119,19 @@ def forecast(facts: Facts, server: ServerFacts) -> Iterable[Outcome]:
 
 def live_pools(nodes: Iterable[Node]) -> dict[str, tuple[str, int]]:
     """Worker → its pool, and the most tasks that it runs at once: the maximum of ``--autoscale``."""
-    most = {node.name: (node.stats.get("autoscaler") or {}).get("max") or 0 for node in nodes}
-    return {node.name: (node.pool, max(node.concurrency, most[node.name])) for node in nodes}
+    pools = {}
+    for node in nodes:
+        autoscaler = node.stats.get("autoscaler") or {}
+        pools[node.name] = (node.pool, max(node.concurrency, autoscaler.get("max") or 0))
+    return pools
 
 
 def opened_by(
     nodes: Iterable[Node], budget: ConnectionBudget, plan: Mapping[str, int] | None = None
 ) -> dict[str, int | None]:
     """Redis → connections at most of *nodes* once *plan* is done; ``None``: any number."""
-    to = plan or {}
-    pools = [(pool, to.get(name, size)) for name, (pool, size) in live_pools(nodes).items()]
+    sizes = plan or {}
+    pools = [(pool, sizes.get(name, size)) for name, (pool, size) in live_pools(nodes).items()]
     return totals(live_items(budget.setup, pools))
 
 
@@ -154,9 +152,8 @@ def budget_for(facts: Facts, most: int, nodes: Iterable[Node]) -> ConnectionBudg
 
 def _fitting(facts: Facts, budget: ConnectionBudget) -> str:
     """Lines with which all fits."""
-    if budget.settings is None:
-        return "# no settings fit: docs/connections.md says what makes room"
-    return "\n".join(
-        transport_option(facts.app, name, value) if name == "max_connections" else setting(facts.app, name, value)
-        for name, value in budget.settings.items()
-    )
+    lines = []
+    for name, value in (budget.settings or {}).items():
+        line = transport_option if name == "max_connections" else setting
+        lines.append(line(facts.app, name, value))
+    return "\n".join(lines) or "# no settings fit: docs/connections.md says what makes room"
