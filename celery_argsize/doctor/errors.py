@@ -32,7 +32,7 @@ class Cause(NamedTuple):
 CAUSES: Final = (
     Cause("max number of clients", FULL, "celery -A {app} argsize doctor --apply-pool-shrink"),
     Cause(
-        "WRONGPASS|invalid (username-)?password|any password|ACCESS_REFUSED|NOAUTH|Authentication",
+        "WRONGPASS|NOAUTH|Authentication|ACCESS_REFUSED",
         "it wants another user name and password",
         "# of # / ? % @ : in a password, write %23 %2F %3F %25 %40 %3A:\n{url}\n{look}",
     ),
@@ -66,7 +66,7 @@ CAUSES: Final = (
     Cause("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by a CA known here", "{checked}"),
     Cause(
         "SSL|handshake operation timed out",
-        "no TLS handshake: it speaks no TLS, or wants a client certificate",
+        "the TLS handshake failed: maybe it speaks no TLS",
         "# with its TLS port, or without TLS:\n{plain}",
     ),
     Cause("refused", "connection refused: nothing listens there"),
@@ -123,7 +123,7 @@ def checked_lines(app: Any, role: Role, *, amqp: bool = False) -> str:
     """Lines that have the certificate checked."""
     if role == "figures":
         ca = setting(app, "argsize_redis_ssl_ca_certs", "/path/of/ca.pem")
-        return f"{setting(app, 'argsize_redis_ssl_cert_reqs', 'required')}\n{ca}  # if it is your own"
+        return f"{setting(app, 'argsize_redis_ssl_cert_reqs', 'required')}\n{ca}"
     ssl = "" if amqp else "ssl_"
     options = f'{{"{ssl}cert_reqs": ssl.CERT_REQUIRED, "{ssl}ca_certs": "/path/of/ca.pem"}}'
     return f"import ssl\n{setting_path(app, TLS[role])} = {options}"

@@ -145,11 +145,6 @@ class ServerFacts:
     results: Results = field(default_factory=Results)
 
     @property
-    def queues(self) -> Mapping[str, int]:
-        """Queue → messages waiting."""
-        return self.messages.waiting
-
-    @property
     def roles(self) -> frozenset[Role]:
         """What it is used for."""
         return frozenset(place.role for place in self.places)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from celery_argsize.doctor.app import Entry, external_scheduler, is_of_app, read_schedule, word_of
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
-from celery_argsize.doctor.facts import GET_PSUTIL, Unavailable
+from celery_argsize.doctor.facts import Unavailable
 from celery_argsize.doctor.judge.answering import unheard_names
 from celery_argsize.doctor.judge.workers import consumed_queues, waiting_in
 from celery_argsize.words import counted
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Outcome
     from celery_argsize.doctor.facts import CeleryProcess, Facts, Node
 
-#: Seconds that a Beat or a worker may need to start, and a task to be sent and run.
+#: Seconds until a Beat or a worker has started, and a task was sent and ran.
 GRACE_SECONDS: Final = 10.0
 #: How often a task must have been due before no run means something.
 DUE_AT_LEAST: Final = 3.0
 
 _NO_SCHEDULE: Final = "beat_schedule is empty: nothing needs a Beat."
+_NONE_HERE: Final = "no Beat of this app is seen on this machine (that needs psutil)"
 
 
 def _read(facts: Facts) -> dict[str, Entry | None]:
@@ -37,7 +38,7 @@ def _read(facts: Facts) -> dict[str, Entry | None]:
 
 
 def _can_run(node: Node, task: str) -> bool:
-    """Whether a worker knows *task*. All know Celery's own tasks, and do not list them."""
+    """Whether a worker knows *task*. All know Celery's own, which they do not list."""
     return node.registered is None or task in node.registered or task.startswith("celery.")
 
 
@@ -45,7 +46,7 @@ def _schedule(facts: Facts) -> list[Outcome]:
     schedule = _read(facts)
     if not schedule:
         return [ok(_NO_SCHEDULE)]
-    fix = "# it must have: {'task': 'NAME.OF.TASK', 'schedule': 60.0}"
+    fix = "# as Beat wants it: {'task': 'NAME', 'schedule': 60.0}"
     unread = [name for name, entry in schedule.items() if entry is None]
     outcomes = [fail("Beat cannot read this entry.", fix=fix, subject=name) for name in unread]
     if facts.workers.get().nodes or not unread:
@@ -59,12 +60,12 @@ def _not_run(facts: Facts, entry: Entry) -> Outcome | None:
     queue, consumed, name = entry.queue, consumed_queues(facts), entry.name
     command = f"celery -A {word_of(facts.app)}"
     if not any(_can_run(node, entry.task) for node in facts.workers.get().nodes):
-        reason = "No live worker knows the task (“Received unregistered task”)."
-        return fail(reason, f"task {entry.task}", fix=f"{command} inspect registered", subject=name)
+        fix = f"{command} inspect registered"
+        return fail("No live worker knows its task.", f"task {entry.task}", fix=fix, subject=name)
     if queue is None or queue in consumed:
         return None
     if silent := unheard_names(facts):
-        return unknown(f"nobody consumes its queue {queue}, but {silent[0]} does not answer", subject=name)
+        return unknown(f"maybe {silent[0]} consumes queue {queue}, and does not answer", subject=name)
     fix = f"{command} worker -Q {shlex.quote(','.join(sorted({*consumed, queue})))}"
     return fail("No live worker consumes its queue.", f"queue {queue}", fix=fix, subject=name)
 
@@ -84,11 +85,11 @@ def _sending(facts: Facts) -> list[Outcome]:
     nothing = "nothing that can run was due for long enough"
     if beats:
         return [ok(f"A Beat runs here, and {nothing}.", f"pid {beats[0].pid}")]
-    return [unknown(f"{nothing}, and {_none_here(facts)}")]
+    return [unknown(f"{nothing}, and {_NONE_HERE}")]
 
 
 def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Outcome | None:
-    """Judge by a task's runs whether any of its *entries* is sent; ``None`` where that is not known."""
+    """Judge by a task's runs whether its *entries* are sent; ``None``: not known."""
     task, queues = entries[0].task, {entry.queue for entry in entries}
     nodes = [node for node in facts.workers.get().live() if _can_run(node, task)]
     nodes = [node for node in nodes if None in queues or queues & {*node.queues}]
@@ -107,7 +108,7 @@ def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Out
         return None
     subject, figure = ", ".join(entry.name for entry in entries), f"0 runs in {seconds:.0f} s"
     if by_clock:
-        reason = "It was due by the clock, and no worker ran it. Does a Beat run?"
+        reason = "It was due, and no worker ran it. Does a Beat run?"
         return warn(reason, figure, fix=_command(facts), subject=subject)
     figure += f", due every {min(intervals):g} s"
     waiting = sum(waiting_in(facts, queue) or 0 for queue in queues if queue)
@@ -115,9 +116,9 @@ def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Out
         figure += f"; {counted(waiting, 'message')} waiting"
         fix = f"celery -A {word_of(facts.app)} worker -Q QUEUE  # one more"
         return warn("It does not run: the workers are busy.", figure, fix=fix, subject=subject)
-    cause = f"Beat (pid {beats[0].pid}) has another schedule or broker" if beats else "no Beat sends it"
-    reason = f"It does not run, and its workers are free: {cause}, or all expire first."
-    return fail(reason, figure, fix=f"{_command(facts)}  # one Beat only", subject=subject)
+    cause = f"Beat (pid {beats[0].pid}) sends other tasks" if beats else "no Beat sends it"
+    reason = f"It does not run, and workers are free: {cause}, or all expire first."
+    return fail(reason, figure, fix=_command(facts), subject=subject)
 
 
 def _command(facts: Facts) -> str:
@@ -137,7 +138,7 @@ def _at_database(facts: Facts, beat: CeleryProcess) -> bool | None:
     if (workers := facts.workers.found) is None:
         return None
     if beat.pid in {node.pid for node in workers.nodes if node.hostname == facts.host.get().hostname}:
-        return True  # a worker with -B, which answers there
+        return True  # a worker with -B
     if beat.ports and beat.elsewhere(workers.port):
         return False
     ends = [workers.ends[end] for end in beat.ends if end in workers.ends]
@@ -151,33 +152,27 @@ def _single(facts: Facts) -> Outcome:
     if beats:  # of several with RedBeat, one sends: it has a lock
         return ok("One Beat runs on this machine.", f"pid {beats[0].pid}")
     if facts.conf.beat_schedule or scheduler:
-        return unknown(_none_here(facts))
+        return unknown(_NONE_HERE)
     return ok(_NO_SCHEDULE)
 
 
-def _none_here(facts: Facts) -> str:
-    if facts.host.found is None or facts.host.found.psutil_missing:
-        return f"no Beat is seen without psutil: {GET_PSUTIL}"
-    return "no Beat of this app runs on this machine; others elsewhere are not seen"
-
-
 def _several(facts: Facts, beats: list[CeleryProcess], scheduler: str) -> Outcome:
-    """Judge Beats with the app's ``-A``, which those of another project may have."""
+    """Judge Beats with this ``-A``, which another project's Beats may have."""
     pids = ", ".join(str(beat.pid) for beat in beats)
     figure = f"{len(beats)} Beats with this app's -A on this machine: pids {pids}"
     folders = [beat.folder for beat in beats if _at_database(facts, beat)]
     apart = len({beat.folder for beat in beats} - {""}) == len(beats)
     if apart and len(folders) <= 1:
-        return unknown(f"{figure}, in different folders: of which apps is not known")
+        return unknown(f"{figure}, in different folders: their apps are not known")
     fix = f"# end all but one; under supervisor:\ncommand={_command(facts)}\nnumprocs=1"
     together = any(folder and folders.count(folder) > 1 for folder in folders)
     if together and (not scheduler or "django_celery_beat" in scheduler):  # others may have a lock
-        return fail("Each task is sent and runs twice.", figure, fix=fix)
-    return warn("Each task runs twice if all are of this app, which is not known.", figure, fix=fix)
+        return fail("Each task runs twice.", figure, fix=fix)
+    return warn("Each task runs twice if they are of one app, which is not known.", figure, fix=fix)
 
 
 CHECKS: Final = (
-    Check("beat.schedule", "the tasks and queues of beat_schedule against live workers", _schedule),
-    Check("beat.sending", "runs of scheduled tasks against how often they are due", _sending),
+    Check("beat.schedule", "tasks and queues of beat_schedule, and live workers", _schedule),
+    Check("beat.sending", "runs of scheduled tasks, and how often they are due", _sending),
     Check("beat.single", "Beats on this machine", _single),
 )

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 SLOW: Final = 0.1
 #: Seconds of a single PING that are slow.
 STALLED: Final = 1.0
-#: Messages in one queue: a quarter of an hour for a worker that does ten a second.
+#: Messages in a queue: a quarter of an hour, at ten a second.
 LONG: Final = 10_000
-#: Seconds that a message may be overdue: workers look for these every 100 s, in turn.
+#: Seconds that a message may be overdue until a worker looks for it.
 GRACE: Final = 600.0
-#: Results without expiry in the sample: fewer were kept on purpose.
+#: Results without expiry in a sample; fewer were kept on purpose.
 LASTING: Final = 100
 #: Seconds that results are to live, from a field report.
 EXPIRES: Final = 3600
@@ -65,24 +65,22 @@ def _tls(facts: Facts) -> list[Outcome]:
 def _tls_of(facts: Facts, place: Place, *, required: bool) -> Outcome:
     app = facts.where.app
     if place.certificates == "none":
-        reason = "nobody checks its certificate: whoever is between can read the password"
+        reason = "nobody checks its certificate"
         if place.role == "messages" and not facts.conf.get("broker_use_ssl"):
             reason += " (kombu checks nothing for rediss:// unless told to)"
         return warn(reason, "TLS", fix=checked_lines(app, place.role))
     if place.certificates:
         return ok("the certificate is checked", "TLS")
-    if place.address.startswith("/"):
-        return ok("nothing leaves this machine", "a socket file")
-    if required:
+    if required and not place.address.startswith("/"):
         fix = url_line(app, place.role, "rediss://…")
-        return fail("all travels in plain text, and require_redis_ssl is set", "no TLS", fix=fix)
-    return ok("require_redis_ssl is not set", "no TLS")
+        return fail("it travels in plain text, and require_redis_ssl is set", "no TLS", fix=fix)
+    return ok("TLS is not required", "no TLS")
 
 
 def _latency(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("pings")
     middle, worst = median(server.pings), max(server.pings)
-    figure = f"{middle * 1000:.1f} ms, at worst {worst * 1000:.1f} ms ({len(server.pings)} PINGs)"
+    figure = f"{middle * 1000:.1f} ms, at worst {worst * 1000:.1f} ms"
     if middle >= SLOW:
         fix = f"{server.cli} --latency  # run the workers in its region"
         yield warn("it is far away, or busy", figure, fix=fix)
@@ -98,14 +96,14 @@ def _memory(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     room = most or number(server, "total_system_memory")
     figure = f"{size(used)} of {size(room)} ({'maxmemory' if most else 'its machine'})"
     fix = f"{server.cli} --bigkeys"
-    cache = most and str(server.info.get("maxmemory_policy")).startswith("allkeys-")
+    cache = most and "allkeys-" in str(server.info.get("maxmemory_policy"))
     if not room:
         yield unknown("it does not say how much memory there is")
     elif evicted := number(server, "evicted_keys"):
         since = duration(number(server, "uptime_in_seconds"))
         figure = f"{evicted:,} keys since it started {since} ago"
-        fix += f"\n{server.cli} CONFIG RESETSTAT  # counts anew"
-        yield warn("it was full, and threw keys away", figure, fix=fix)
+        fix += f"\n{server.cli} CONFIG RESETSTAT"
+        yield warn("it was full and threw keys away", figure, fix=fix)
     elif used < room * NEARLY_FULL:
         yield ok("there is room", figure)
     elif cache:
@@ -126,7 +124,7 @@ def _eviction(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     if not policy:
         yield unknown("it does not say its maxmemory-policy")
     elif policy == "noeviction" or not limited:
-        yield ok("nothing is thrown away" if limited else "there is no maxmemory", policy)
+        yield ok("nothing is thrown away", policy)
     elif policy.startswith("volatile-"):
         yield ok("only results are thrown away, as they expire", policy)
     else:
@@ -144,10 +142,9 @@ def _persistence(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     if "config" in server.missed:
         refuses = save_failed and not server.pings  # which are refused as writes are
     figure = f"{'aof_last_write' if aof_failed else 'rdb_last_bgsave'}_status: err"
-    disk = f"{server.cli} CONFIG GET dir  # is that disk full, or not for redis-server?"
+    disk = f"{server.cli} CONFIG GET dir  # is that disk full?"
     if aof_failed or refuses:
-        reason = "it cannot write to its disk, and refuses all writes (MISCONF)"
-        yield fail(reason, figure, fix=disk)
+        yield fail("it cannot write to its disk, and refuses writes (MISCONF)", figure, fix=disk)
     elif save_failed and save:
         yield warn("a restart loses what came since its last save", figure, fix=disk)
     elif aof:
@@ -156,17 +153,19 @@ def _persistence(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
         yield ok("a restart loses what came since the last save", f"save {save}")
     else:
         server.need("config")
-        figure, fix = "nothing is saved", f"{server.cli} CONFIG SET appendonly yes  # and in redis.conf"
-        lost = warn("a restart loses all tasks that wait", figure, fix=fix)
-        yield lost if "messages" in server.roles else ok("a restart loses all of it", figure)
+        fix = f"{server.cli} CONFIG SET appendonly yes  # and in redis.conf"
+        if "messages" in server.roles:
+            yield warn("a restart loses all tasks that wait", "nothing is saved", fix=fix)
+        else:
+            yield ok("a restart loses all of it", "nothing is saved")
 
 
 def _queues(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("messages")
-    messages, waiting = server.messages, server.queues
+    messages, waiting = server.messages, server.messages.waiting
     long = {name: count for name, count in waiting.items() if count >= LONG}
     for name, count in long.items():
-        fix = f"celery -A proj worker -Q {shlex.quote(printable(name))}  # one more worker for it"
+        fix = f"celery -A proj worker -Q {shlex.quote(printable(name))}"
         figure = counted(count, "message")
         yield warn("more is sent than is done", figure, fix=fix, subject=f"queue {name}")
     figure = f"{counted(sum(waiting.values()), 'message')} in {counted(len(waiting), 'queue')}"
@@ -174,8 +173,8 @@ def _queues(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
         oldest = duration(messages.oldest)
         figure += f"; {messages.held:,} held by workers, the oldest for {oldest}"
     if messages.overdue and messages.oldest > messages.visibility + GRACE:
-        timeout = duration(messages.visibility)
-        reason = f"{messages.overdue:,} are held past the visibility timeout ({timeout}): their workers are gone"
+        timeout = f"{duration(messages.visibility)} (visibility_timeout)"
+        reason = f"{messages.overdue:,} are held for over {timeout}: their workers are gone"
         yield warn(reason, figure, fix="celery -A proj worker  # it puts them back in minutes")
     elif not long:
         yield ok("no queue is long", figure)
@@ -193,8 +192,8 @@ def _results(facts: Facts, server: ServerFacts) -> Iterator[Outcome]:
     cli = redis_cli(urls["results"] or "")
     each = f'[ "$({cli} TTL "$key")" != -1 ] || {cli} EXPIRE "$key" {EXPIRES}'
     fix = (
-        f"{setting(facts.where.app, 'result_expires', EXPIRES)}  # seconds, for those to come\n"
-        f"# for those that are there:\n"
+        f"{setting(facts.where.app, 'result_expires', EXPIRES)}\n"
+        f"# for results that are there:\n"
         f"{cli} --scan --pattern '*{RESULTS}*' | while read -r key; do {each}; done"
     )
     yield warn("results pile up", figure, fix=fix)

@@ -1,4 +1,4 @@
-"""Judges of the clients of each Redis: how many there are, and how many the configuration can open."""
+"""Judges of the clients of a Redis: those there are, and those that can come."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.facts import Facts, Node
     from celery_argsize.doctor.redis_facts import Role, ServerFacts
 
-#: Parts of a limit (of clients, of memory): where a burst may meet it, and where the next one does.
+#: Parts of a limit, of clients or memory, from which a check warns and fails.
 NEARLY_FULL: Final = 0.80
 NO_ROOM: Final = 0.95
 #: Groups of clients that are shown: the rest are few.
 SHOWN: Final = 6
-#: More clients than small hosted plans take: there, connections without a bound do no harm.
+#: Clients of a small hosted plan. Where there are more, connections need no bound.
 SMALL: Final = 100
 
 
@@ -59,11 +59,11 @@ def number(server: ServerFacts, name: str) -> int:
 
 
 def clients(_: Facts, server: ServerFacts) -> Iterable[Outcome]:
-    """How many clients there are, against maxclients."""
+    """Judge how many clients there are."""
     larger = f"{server.cli} CONFIG SET maxclients NUMBER  # or a larger plan"
     fewer = "celery -A proj argsize doctor --apply-pool-shrink"
     if server.error == FULL:
-        fix = f"# stop a worker first: these need a client\n{larger}\n{fewer}"
+        fix = f"# stop a worker first\n{larger}\n{fewer}"
         yield fail("whoever reconnects or sends a task is refused", FULL, fix=fix)
         return
     most, count = _most(server), sum(group.clients for group in server.holders)
@@ -72,10 +72,9 @@ def clients(_: Facts, server: ServerFacts) -> Iterable[Outcome]:
     figure = f"{count:,} of {most:,} clients"
     fix = "\n".join([*_held(server), fewer, larger])
     if count >= most * NO_ROOM:
-        reason = "the next few clients are refused: max number of clients reached"
-        yield fail(reason, figure, fix=fix)
+        yield fail("the next few are refused (max number of clients reached)", figure, fix=fix)
     elif count >= most * NEARLY_FULL:
-        yield warn("a worker that restarts may open more than there is room for", figure, fix=fix)
+        yield warn("it is nearly out of clients", figure, fix=fix)
     else:
         yield ok("there is room", figure)
 
@@ -97,24 +96,23 @@ def _most(server: ServerFacts) -> int:
 
 
 def forecast(facts: Facts, server: ServerFacts) -> Iterable[Outcome]:
-    """How many connections the configuration can open at most, against maxclients."""
+    """Judge how many clients the configuration can open at most."""
     most, nodes = _most(server), facts.workers.found.nodes if facts.workers.found else ()
     budget = budget_for(facts, most, nodes)
     opened = opened_by(nodes, budget) if nodes else budget.servers
     count = opened.get(server.places[0].address, 0)
     workers = f"one worker is assumed, with concurrency {budget.setup.concurrency}"
     if nodes:
-        at_once = sum(concurrency for _, concurrency in live_pools(nodes).values())
+        at_once = sum(size for _, size in live_pools(nodes).values())
         workers = f"{counted(len(nodes), 'live worker')}, {at_once:,} tasks at once"
     shown = "any number" if count is None else f"{count:,} at most"
     figure = f"{shown} of {most:,} clients ({workers}; 1 process sending)"
     if count is None and most > SMALL:
         yield ok("nothing bounds them, but there is much room", figure)
     elif count is None or count + budget.reserve > most:
-        reason = "under load, this configuration opens more than the Redis takes"
-        yield warn(reason, figure, fix=_fitting(facts, budget))
+        yield warn("this can open more than the Redis takes", figure, fix=_fitting(facts, budget))
     else:
-        yield ok("all that this configuration can open fits", figure)
+        yield ok("all that this can open fits", figure)
 
 
 def live_pools(nodes: Iterable[Node]) -> dict[str, tuple[str, int]]:
@@ -136,13 +134,9 @@ def opened_by(
 
 
 def budget_for(facts: Facts, most: int, nodes: Iterable[Node]) -> ConnectionBudget:
-    """The budget of the app with *nodes* for its workers.
-
-    Raises:
-        Unavailable: there is no app, or its settings cannot work.
-    """
+    """The budget of the app with *nodes* as workers; raises ``Unavailable`` where there is none."""
     pools = live_pools(nodes).values()
-    concurrency = max((concurrency for _, concurrency in pools), default=0) or None
+    concurrency = max((size for _, size in pools), default=0) or None
     pool = next((pool for pool, _ in pools if pool in GREEN), None)
     try:
         return connection_budget(facts.app, most, max(1, len(pools)), concurrency, pool=pool)
@@ -156,4 +150,4 @@ def _fitting(facts: Facts, budget: ConnectionBudget) -> str:
     for name, value in (budget.settings or {}).items():
         line = transport_option if name == "max_connections" else setting
         lines.append(line(facts.app, name, value))
-    return "\n".join(lines) or "# no settings fit: docs/connections.md says what makes room"
+    return "\n".join(lines) or "# no settings fit, see docs/connections.md"
