@@ -14,7 +14,7 @@ from celery_argsize.doctor.redis_facts import FULL, NO_ANSWER, REPLICA, redis_cl
 if TYPE_CHECKING:
     from celery_argsize.doctor.redis_facts import Role
 
-#: The setting with the URL of each use, and the one with its TLS.
+#: The settings of each role: its URL, its TLS.
 URLS: Final = {"messages": "broker_url", "results": "result_backend", "figures": "argsize_redis_url"}
 TLS: Final = {"messages": "broker_use_ssl", "results": "redis_backend_use_ssl"}
 
@@ -38,25 +38,25 @@ CAUSES: Final = (
     ),
     Cause(
         "NOPERM|NoPermission",
-        "its user may not do what is needed (NOPERM)",
+        "its user lacks rights (NOPERM)",
         "{cli} ACL SETUSER NAME '~*' '&*' +@all -@dangerous +info",
     ),
     Cause("maxmemory|OOM", "its memory is full (maxmemory)", "{cli} CONFIG SET maxmemory SIZE"),
     Cause("read only replica", REPLICA, "{cli} INFO replication  # give its master_host\n{url}"),
     Cause(
         "unable to persist|MISCONF",
-        "it cannot save to its disk, and takes no writes (MISCONF)",
-        "df -h  # on its machine: mostly the disk is full",
+        "it cannot save, and refuses writes (MISCONF)",
+        "df -h  # on its machine: is the disk full?",
     ),
     Cause("LOADING", "it is still loading its data", "{cli} INFO persistence  # how far it is"),
     Cause(
         "DB index is out of range",
         "it has no database of that number",
-        "# give a number below its setting databases (16 by default)",
+        "# give a number below its setting databases",
     ),
     Cause(
         "NOT_ALLOWED",
-        "it has no such vhost, or this user may not use it",
+        "its vhost is not there, or not for this user",
         "rabbitmqctl add_vhost NAME\nrabbitmqctl set_permissions -p NAME USER '.*' '.*' '.*'",
     ),
     Cause(
@@ -71,14 +71,14 @@ CAUSES: Final = (
     ),
     Cause("refused", "connection refused: nothing listens there"),
     Cause("not known|name resolution|nodename nor", "the host's name is not known"),
-    Cause("No such file", "there is no such socket, or file of a certificate"),
+    Cause("No such file", "there is no such socket or certificate file"),
     Cause("timed out|Timeout|No route", NO_ANSWER),
     Cause(
         "reset by peer|Broken pipe|closed",
         "it closed the connection: that port may want TLS",
         "# with TLS:\n{secure}",
     ),
-    Cause("No such transport", "kombu does not know the scheme of this URL"),
+    Cause("No such transport", "kombu does not know its scheme"),
     Cause("ImportError", "a library is missing", "pip install 'celery[redis]'"),
     Cause("unknown command", "this server has no such command"),
     Cause("", ""),
@@ -96,10 +96,10 @@ def why_not(exc: BaseException) -> str:
 
 
 def fix_for(app: Any, url: str, why: str, role: Role = "messages") -> str:
-    """Lines to type where *url*, which has no secrets in it, cannot be used because of *why*."""
+    """Lines to type where *url*, given without its secrets, cannot be used because of *why*."""
     scheme, _, place = url.partition("://")
     amqp, cli = "amqp" in scheme, redis_cli(url)
-    look = f"{cli} ping" if cli else "# see that it can be reached"
+    look = f"{cli} ping" if cli else "# can it be reached?"
     user = "" if place.startswith("/") else ":PASSWORD@"
     if amqp:
         look = "rabbitmqctl status\nrabbitmqctl authenticate_user USER PASSWORD"
@@ -131,9 +131,8 @@ def checked_lines(app: Any, role: Role, *, amqp: bool = False) -> str:
 
 def url_line(app: Any, role: Role, url: str) -> str:
     """The line that gives *role* the *url*."""
-    name, several = URLS[role], False
-    if role == "messages" and app:
-        brokers, reading = app.conf.get("broker_url"), app.conf.get("broker_read_url")
-        name = name if reading in (None, brokers) else "broker_read_url"
-        several = isinstance(brokers, (list, tuple)) or ";" in str(brokers)
-    return setting(app, name, url) + ("  # with the others of the list" if several else "")
+    conf: Any = app.conf if app and role == "messages" else {}
+    brokers, reading = conf.get("broker_url"), conf.get("broker_read_url")
+    line = setting(app, URLS[role] if reading in (None, brokers) else "broker_read_url", url)
+    several = isinstance(brokers, (list, tuple)) or ";" in str(brokers)
+    return f"{line}  # with the others of the list" if several else line

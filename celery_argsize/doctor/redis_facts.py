@@ -49,7 +49,6 @@ class Place:
 
     role: Role
     settings: Settings = field(repr=False)
-    """For ``stores.connection.connect``."""
     certificates: str = ""
     """How they are checked: ``required``, ``optional``, ``none``; empty without TLS."""
     error: str = ""
@@ -74,7 +73,7 @@ class Place:
 
 
 def redis_cli(url: str) -> str:
-    """How to call redis-cli for *url*; empty where that is not the URL of a Redis."""
+    """How to call redis-cli for *url*; empty if that is no Redis."""
     if not is_redis_url(url):
         return ""
     scheme, _, place = safe_url(url).partition("://")
@@ -132,7 +131,7 @@ class ServerFacts:
     missed: Mapping[str, str] = field(default_factory=dict)
     """Field that could not be looked at → why."""
     max_clients: int | None = None
-    """How many clients it takes, if ``--max-clients`` says so."""
+    """What ``--max-clients`` says, if given."""
     pings: tuple[float, ...] = ()
     """Seconds that each PING took."""
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -167,7 +166,7 @@ class ServerFacts:
         return redis_cli(self.places[0].settings.redis_url or "")
 
     def need(self, look: str) -> None:
-        """Raise ``Unavailable`` where the field *look* could not be looked at."""
+        """Raise ``Unavailable`` if the field *look* was missed."""
         if self.error:
             raise Unavailable("it could not be reached")  # noqa: EM101, TRY003
         if look in self.missed:

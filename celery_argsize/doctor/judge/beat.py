@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Outcome
     from celery_argsize.doctor.facts import CeleryProcess, Facts, Node
 
-#: Seconds until a Beat or a worker has started, and a task was sent and ran.
+#: Seconds that a Beat, a worker or a task may take to start.
 GRACE_SECONDS: Final = 10.0
 #: How often a task must have been due before no run means something.
 DUE_AT_LEAST: Final = 3.0
 
-_NO_SCHEDULE: Final = "beat_schedule is empty: nothing needs a Beat."
+_NO_SCHEDULE: Final = "beat_schedule is empty: no Beat is needed."
 _NONE_HERE: Final = "no Beat of this app is seen on this machine (that needs psutil)"
 
 
@@ -52,7 +52,7 @@ def _schedule(facts: Facts) -> list[Outcome]:
     if facts.workers.get().nodes or not unread:
         outcomes += filter(None, (_not_run(facts, entry) for entry in schedule.values() if entry))
     figure = counted(len(schedule), "scheduled task")
-    return outcomes or [ok("A live worker knows each task and consumes its queue.", figure)]
+    return outcomes or [ok("Live workers know each task and consume its queue.", figure)]
 
 
 def _not_run(facts: Facts, entry: Entry) -> Outcome | None:
@@ -114,7 +114,7 @@ def _task(facts: Facts, entries: list[Entry], beats: list[CeleryProcess]) -> Out
     waiting = sum(waiting_in(facts, queue) or 0 for queue in queues if queue)
     if waiting or any(0 < node.concurrency <= (node.active or 0) for node in nodes):
         figure += f"; {counted(waiting, 'message')} waiting"
-        fix = f"celery -A {word_of(facts.app)} worker -Q QUEUE  # one more"
+        fix = f"celery -A {word_of(facts.app)} worker -Q QUEUE"
         return warn("It does not run: the workers are busy.", figure, fix=fix, subject=subject)
     cause = f"Beat (pid {beats[0].pid}) sends other tasks" if beats else "no Beat sends it"
     reason = f"It does not run, and workers are free: {cause}, or all expire first."
@@ -149,8 +149,8 @@ def _single(facts: Facts) -> Outcome:
     beats, scheduler = _beats(facts), external_scheduler(facts.app)
     if len(beats) > 1 and "redbeat" not in scheduler.lower():
         return _several(facts, beats, scheduler)
-    if beats:  # of several with RedBeat, one sends: it has a lock
-        return ok("One Beat runs on this machine.", f"pid {beats[0].pid}")
+    if beats:  # RedBeats have a lock: one of them sends
+        return ok("One Beat sends from here.", f"pid {beats[0].pid}")
     if facts.conf.beat_schedule or scheduler:
         return unknown(_NONE_HERE)
     return ok(_NO_SCHEDULE)
@@ -164,7 +164,7 @@ def _several(facts: Facts, beats: list[CeleryProcess], scheduler: str) -> Outcom
     apart = len({beat.folder for beat in beats} - {""}) == len(beats)
     if apart and len(folders) <= 1:
         return unknown(f"{figure}, in different folders: their apps are not known")
-    fix = f"# end all but one; under supervisor:\ncommand={_command(facts)}\nnumprocs=1"
+    fix = "# end all but one; under supervisor:\nnumprocs=1"
     together = any(folder and folders.count(folder) > 1 for folder in folders)
     if together and (not scheduler or "django_celery_beat" in scheduler):  # others may have a lock
         return fail("Each task runs twice.", figure, fix=fix)
@@ -172,7 +172,7 @@ def _several(facts: Facts, beats: list[CeleryProcess], scheduler: str) -> Outcom
 
 
 CHECKS: Final = (
-    Check("beat.schedule", "tasks and queues of beat_schedule, and live workers", _schedule),
-    Check("beat.sending", "runs of scheduled tasks, and how often they are due", _sending),
+    Check("beat.schedule", "tasks and queues of beat_schedule", _schedule),
+    Check("beat.sending", "runs of scheduled tasks", _sending),
     Check("beat.single", "Beats on this machine", _single),
 )

@@ -13,7 +13,7 @@ from celery_argsize.doctor.redis_facts import NO_ANSWER
 if TYPE_CHECKING:
     from celery_argsize.doctor.facts import Facts
 
-#: Seconds to connect that are slow; it takes several round trips.
+#: Seconds to connect from which it warns.
 SLOW_SECONDS: Final = 2.0
 
 
@@ -22,7 +22,7 @@ def _reachable(facts: Facts) -> Outcome:
     if workers.took is None:
         raise Unavailable(workers.no_control)
     longer = max(60, round(3 * facts.where.seconds))
-    patient = f"celery -A {word_of(facts.app)} argsize doctor --timeout {longer}  # if it is slow"
+    patient = f"celery -A {word_of(facts.app)} argsize doctor --timeout {longer}"
     if error := workers.broker_error:
         fix = fix_for(facts.app, workers.broker, error)
         fix += f"\n{patient}" if NO_ANSWER in error else ""

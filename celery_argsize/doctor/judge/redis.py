@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.facts import Facts
     from celery_argsize.doctor.redis_facts import Place, Role, ServerFacts
 
-#: Seconds of the median PING that are slow: a task takes several round trips.
+#: Seconds of the median PING from which it warns: a task takes several round trips.
 SLOW: Final = 0.1
-#: Seconds of a single PING that are slow.
+#: Seconds of the slowest PING from which it warns.
 STALLED: Final = 1.0
 #: Messages in a queue: a quarter of an hour, at ten a second.
 LONG: Final = 10_000
@@ -63,30 +63,26 @@ def _tls(facts: Facts) -> list[Outcome]:
 
 
 def _tls_of(facts: Facts, place: Place, *, required: bool) -> Outcome:
-    app = facts.where.app
     if place.certificates == "none":
         reason = "nobody checks its certificate"
         if place.role == "messages" and not facts.conf.get("broker_use_ssl"):
             reason += " (kombu checks nothing for rediss:// unless told to)"
-        return warn(reason, "TLS", fix=checked_lines(app, place.role))
+        return warn(reason, "TLS", fix=checked_lines(facts.where.app, place.role))
     if place.certificates:
         return ok("the certificate is checked", "TLS")
     if required and not place.address.startswith("/"):
-        fix = url_line(app, place.role, "rediss://…")
+        fix = url_line(facts.where.app, place.role, "rediss://…")
         return fail("it travels in plain text, and require_redis_ssl is set", "no TLS", fix=fix)
     return ok("TLS is not required", "no TLS")
 
 
 def _latency(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("pings")
-    middle, worst = median(server.pings), max(server.pings)
-    figure = f"{middle * 1000:.1f} ms, at worst {worst * 1000:.1f} ms"
-    if middle >= SLOW:
-        fix = f"{server.cli} --latency  # run the workers in its region"
-        yield warn("it is far away, or busy", figure, fix=fix)
-    elif worst >= STALLED:
-        fix = f"{server.cli} SLOWLOG GET 10"
-        yield warn("a slow command or a fork held it up", figure, fix=fix)
+    usual, worst = median(server.pings), max(server.pings)
+    figure = f"{usual * 1000:.1f} ms, at worst {worst * 1000:.1f} ms"
+    if usual >= SLOW or worst >= STALLED:
+        fix = f"{server.cli} --latency  # is it far away?\n{server.cli} SLOWLOG GET 10"
+        yield warn("it is far away, or a slow command or a fork holds it up", figure, fix=fix)
     else:
         yield ok("it answers at once", figure)
 
@@ -96,9 +92,8 @@ def _memory(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     room = most or number(server, "total_system_memory")
     figure = f"{size(used)} of {size(room)} ({'maxmemory' if most else 'its machine'})"
     fix = f"{server.cli} --bigkeys"
-    cache = most and "allkeys-" in str(server.info.get("maxmemory_policy"))
     if not room:
-        yield unknown("it does not say how much memory there is")
+        yield unknown("its memory is not known")
     elif evicted := number(server, "evicted_keys"):
         since = duration(number(server, "uptime_in_seconds"))
         figure = f"{evicted:,} keys since it started {since} ago"
@@ -106,7 +101,7 @@ def _memory(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
         yield warn("it was full and threw keys away", figure, fix=fix)
     elif used < room * NEARLY_FULL:
         yield ok("there is room", figure)
-    elif cache:
+    elif most and "allkeys-" in str(server.info.get("maxmemory_policy")):
         yield ok("it is meant to be full", figure)
     elif used < room * NO_ROOM:
         yield warn("it is nearly full", figure, fix=fix)
@@ -126,7 +121,7 @@ def _eviction(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     elif policy == "noeviction" or not limited:
         yield ok("nothing is thrown away", policy)
     elif policy.startswith("volatile-"):
-        yield ok("only results are thrown away, as they expire", policy)
+        yield ok("only results are thrown away", policy)
     else:
         verdict = warn if server.roles == {"results"} else fail
         lost = " and ".join(sorted(server.roles))
@@ -142,15 +137,16 @@ def _persistence(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     if "config" in server.missed:
         refuses = save_failed and not server.pings  # which are refused as writes are
     figure = f"{'aof_last_write' if aof_failed else 'rdb_last_bgsave'}_status: err"
+    lost = "a restart loses what came since the last save"
     disk = f"{server.cli} CONFIG GET dir  # is that disk full?"
     if aof_failed or refuses:
-        yield fail("it cannot write to its disk, and refuses writes (MISCONF)", figure, fix=disk)
+        yield fail("it cannot save, and refuses writes (MISCONF)", figure, fix=disk)
     elif save_failed and save:
-        yield warn("a restart loses what came since its last save", figure, fix=disk)
+        yield warn(lost, figure, fix=disk)
     elif aof:
         yield ok("a restart loses a second at most", "append-only file")
     elif save:
-        yield ok("a restart loses what came since the last save", f"save {save}")
+        yield ok(lost, f"save {save}")
     else:
         server.need("config")
         fix = f"{server.cli} CONFIG SET appendonly yes  # and in redis.conf"
@@ -163,19 +159,18 @@ def _persistence(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
 def _queues(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("messages")
     messages, waiting = server.messages, server.messages.waiting
-    long = {name: count for name, count in waiting.items() if count >= LONG}
-    for name, count in long.items():
+    long = [name for name, count in waiting.items() if count >= LONG]
+    for name in long:
+        figure = counted(waiting[name], "message")
         fix = f"celery -A proj worker -Q {shlex.quote(printable(name))}"
-        figure = counted(count, "message")
         yield warn("more is sent than is done", figure, fix=fix, subject=f"queue {name}")
     figure = f"{counted(sum(waiting.values()), 'message')} in {counted(len(waiting), 'queue')}"
     if messages.held:
-        oldest = duration(messages.oldest)
-        figure += f"; {messages.held:,} held by workers, the oldest for {oldest}"
+        figure += f"; {messages.held:,} held by workers, the oldest for {duration(messages.oldest)}"
     if messages.overdue and messages.oldest > messages.visibility + GRACE:
         timeout = f"{duration(messages.visibility)} (visibility_timeout)"
         reason = f"{messages.overdue:,} are held for over {timeout}: their workers are gone"
-        yield warn(reason, figure, fix="celery -A proj worker  # it puts them back in minutes")
+        yield warn(reason, figure, fix="celery -A proj worker  # it puts them back")
     elif not long:
         yield ok("no queue is long", figure)
 
@@ -193,14 +188,14 @@ def _results(facts: Facts, server: ServerFacts) -> Iterator[Outcome]:
     each = f'[ "$({cli} TTL "$key")" != -1 ] || {cli} EXPIRE "$key" {EXPIRES}'
     fix = (
         f"{setting(facts.where.app, 'result_expires', EXPIRES)}\n"
-        f"# for results that are there:\n"
+        f"# for those that are there:\n"
         f"{cli} --scan --pattern '*{RESULTS}*' | while read -r key; do {each}; done"
     )
     yield warn("results pile up", figure, fix=fix)
 
 
-CHECKS: Final[tuple[Check, ...]] = (
-    Check("redis.reachable", "whether each Redis answers, for each use", _reachable),
+CHECKS: Final = (
+    Check("redis.reachable", "whether each Redis answers", _reachable),
     Check("redis.tls", "TLS, and whether certificates are checked", _tls),
     Check("redis.latency", "how long a few PINGs take", each_server(_latency)),
     Check("redis.clients", "connected_clients against maxclients", each_server(clients)),

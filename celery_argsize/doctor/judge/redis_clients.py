@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 #: Parts of a limit, of clients or memory, from which a check warns and fails.
 NEARLY_FULL: Final = 0.80
 NO_ROOM: Final = 0.95
-#: Groups of clients that are shown: the rest are few.
+#: Groups of clients that are shown.
 SHOWN: Final = 6
-#: Clients of a small hosted plan. Where there are more, connections need no bound.
+#: Clients of a small hosted plan. With more, connections need no bound.
 SMALL: Final = 100
 
 
@@ -50,7 +50,7 @@ def each_server(
 
 
 def number(server: ServerFacts, name: str) -> int:
-    """The number that INFO has under *name*; raises ``Unavailable`` if it has none."""
+    """The number that INFO has under *name*; raises ``Unavailable`` without it."""
     server.need("info")
     value = server.info.get(name)
     if not isinstance(value, (int, float)):
@@ -64,7 +64,7 @@ def clients(_: Facts, server: ServerFacts) -> Iterable[Outcome]:
     fewer = "celery -A proj argsize doctor --apply-pool-shrink"
     if server.error == FULL:
         fix = f"# stop a worker first\n{larger}\n{fewer}"
-        yield fail("whoever reconnects or sends a task is refused", FULL, fix=fix)
+        yield fail("whoever connects is refused", FULL, fix=fix)
         return
     most, count = _most(server), sum(group.clients for group in server.holders)
     if "holders" in server.missed:
@@ -80,7 +80,7 @@ def clients(_: Facts, server: ServerFacts) -> Iterable[Outcome]:
 
 
 def _held(server: ServerFacts) -> list[str]:
-    """Who holds most of the connections, as lines of a table; none where that is not known."""
+    """A table of who holds most connections; empty where that is not known."""
     rows = [("who holds them:", "name", "from", "what they do")]
     groups = server.holders[:SHOWN]
     rows += [(str(count), name or "-", address or "-", does) for count, name, address, does in groups]
@@ -96,7 +96,7 @@ def _most(server: ServerFacts) -> int:
 
 
 def forecast(facts: Facts, server: ServerFacts) -> Iterable[Outcome]:
-    """Judge how many clients the configuration can open at most."""
+    """Judge how many clients the configuration can open."""
     most, nodes = _most(server), facts.workers.found.nodes if facts.workers.found else ()
     budget = budget_for(facts, most, nodes)
     opened = opened_by(nodes, budget) if nodes else budget.servers
@@ -116,7 +116,7 @@ def forecast(facts: Facts, server: ServerFacts) -> Iterable[Outcome]:
 
 
 def live_pools(nodes: Iterable[Node]) -> dict[str, tuple[str, int]]:
-    """Worker → its pool, and the most tasks that it runs at once: the maximum of ``--autoscale``."""
+    """Worker → its pool, and how many tasks it can run at once."""
     pools = {}
     for node in nodes:
         autoscaler = node.stats.get("autoscaler") or {}
