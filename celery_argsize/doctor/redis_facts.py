@@ -1,6 +1,6 @@
-"""What was looked at of the Redis servers, and of an AMQP broker's queues. Data only.
+"""What was looked at of the Redis servers, as plain data.
 
-doctor/look fills it in, and doctor/judge reads it.
+``doctor.look`` fills these classes, ``doctor.judge`` reads them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from celery_argsize.connections.budget import server_of
 from celery_argsize.doctor.facts import Unavailable
-from celery_argsize.redis_url import parse_redis_url, safe_url
+from celery_argsize.redis_url import is_redis_url, parse_redis_url, safe_url
 from celery_argsize.words import printable
 
 if TYPE_CHECKING:
@@ -26,18 +26,18 @@ Role = Literal["messages", "results", "figures"]
 
 NO_ANSWER: Final = "no answer in time"
 FULL: Final = "it has no room for one more client (max number of clients reached)"
-REPLICA: Final = "it is a read-only replica: no task can be sent, and nothing be written"
+REPLICA: Final = "it is a read-only replica: no task can be sent"
 NO_RIGHT: Final = "its user lacks a right for that"
 
-#: All rights that looking takes.
+#: The rights that looking takes.
 RIGHTS: Final = "+ping +info +config|get +client|list +select +scan +llen +hlen +zcount +zrange +pttl ~*"
 
-#: Celery's prefix of a result's key; ``global_keyprefix`` may stand before it.
+#: How keys of results begin, behind any ``global_keyprefix``.
 RESULTS: Final = "celery-task-meta-"
 
 
 class Counted(NamedTuple):
-    """What an AMQP broker says of a queue."""
+    """A queue of an AMQP broker."""
 
     messages: int
     consumers: int
@@ -49,9 +49,8 @@ class Place:
 
     role: Role
     settings: Settings = field(repr=False)
-    """For ``stores.connection.connect``."""
     certificates: str = ""
-    """How they are checked: ``required``, ``optional``, ``none``; empty: there is no TLS."""
+    """How they are checked: ``required``, ``optional``, ``none``; empty without TLS."""
     error: str = ""
     """Why it is not known which Redis is meant."""
 
@@ -62,7 +61,7 @@ class Place:
 
     @property
     def address(self) -> str:
-        """Its host and port, socket file, or sentinels: one for all databases of a server."""
+        """Its host and port, socket file, or sentinels: equal for all databases."""
         return server_of(self.settings.redis_url or "")
 
     @property
@@ -74,42 +73,42 @@ class Place:
 
 
 def redis_cli(url: str) -> str:
-    """How to call redis-cli for *url*; empty if it is not one of a Redis."""
-    scheme, _, place = safe_url(url).partition("://")
-    if not re.search("redis|sentinel|socket|unix", scheme):
+    """How to call redis-cli for *url*; empty if that is no Redis."""
+    if not is_redis_url(url):
         return ""
+    scheme, _, place = safe_url(url).partition("://")
     if "sentinel" in scheme or "," in place:
         return "redis-cli -h HOST"
     if place.startswith("/"):
         return f"redis-cli -s {shlex.quote(place)}"
     user = urlsplit(url).username
-    named = f" --user {shlex.quote(printable(unquote(user)))}" if user else ""
-    return f"redis-cli -u {shlex.quote(f'{scheme}://{place}')}{named}"
+    option = f" --user {shlex.quote(printable(unquote(user)))}" if user else ""
+    return f"redis-cli -u {shlex.quote(f'{scheme}://{place}')}{option}"
 
 
 class Queues(NamedTuple):
     """Messages in a Redis. Times are seconds."""
 
     waiting: Mapping[str, int] = {}
-    """Queue → messages that nobody took, of all priorities."""
+    """Queue → messages that wait, of all priorities."""
     held: int = 0
     """Messages that workers took and have not acknowledged."""
     oldest: float = 0.0
-    """How long one of them is held at most."""
+    """How long the oldest of these is held."""
     overdue: int = 0
-    """How many are held for longer than the visibility timeout."""
+    """How many are held for longer than ``visibility``."""
     visibility: float = 0.0
-    """That timeout."""
+    """The visibility timeout."""
 
 
 class Results(NamedTuple):
-    """A sample of the results' keys."""
+    """A sample of the results."""
 
     sampled: int = 0
     lasting: int = 0
-    """Of these, those that never expire."""
+    """How many of the sample never expire."""
     complete: bool = True
-    """Whether the sample is all there are."""
+    """Whether the sample has all results."""
 
 
 class Holders(NamedTuple):
@@ -127,28 +126,22 @@ class ServerFacts:
     """One Redis server."""
 
     places: tuple[Place, ...]
-    """Each role it has."""
     error: str = ""
-    """Why it could not be reached; empty if it was."""
+    """Why it could not be reached, if so."""
     missed: Mapping[str, str] = field(default_factory=dict)
     """Field that could not be looked at → why."""
     max_clients: int | None = None
-    """How many clients it takes, if a person said so: hosted ones do not always tell."""
+    """What ``--max-clients`` says, if given."""
     pings: tuple[float, ...] = ()
     """Seconds that each PING took."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """``INFO``, flat."""
     config: Mapping[str, str] = field(default_factory=dict)
-    """``save``, ``maxclients``, ``stop-writes-on-bgsave-error``, as ``CONFIG GET`` has them."""
+    """What ``CONFIG GET`` says, of a few settings."""
     holders: tuple[Holders, ...] = ()
-    """Who is connected, without the doctor itself; the most first."""
+    """Who is connected, but for the doctor; the most first."""
     messages: Queues = field(default_factory=Queues)
     results: Results = field(default_factory=Results)
-
-    @property
-    def queues(self) -> Mapping[str, int]:
-        """Queue → messages waiting."""
-        return self.messages.waiting
 
     @property
     def roles(self) -> frozenset[Role]:
@@ -163,7 +156,7 @@ class ServerFacts:
 
     @property
     def subject(self) -> str:
-        """What to call it: its URL, and what it is used for."""
+        """Its URL, and what it is used for."""
         url = re.sub(r"/[0-9]*$", "", self.places[0].url)
         return f"{url} for {', '.join(dict.fromkeys(place.role for place in self.places))}"
 
@@ -173,7 +166,7 @@ class ServerFacts:
         return redis_cli(self.places[0].settings.redis_url or "")
 
     def need(self, look: str) -> None:
-        """Raise ``Unavailable`` if *look* was not done."""
+        """Raise ``Unavailable`` if the field *look* was missed."""
         if self.error:
             raise Unavailable("it could not be reached")  # noqa: EM101, TRY003
         if look in self.missed:

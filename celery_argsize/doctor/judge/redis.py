@@ -1,4 +1,4 @@
-"""The checks of the Redis servers. Those of their clients are judged in ``redis_clients``."""
+"""The checks of the Redis servers. ``redis_clients`` judges their clients."""
 
 from __future__ import annotations
 
@@ -7,20 +7,11 @@ from collections import defaultdict
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.api.location import locate
 from celery_argsize.doctor.app import setting
 from celery_argsize.doctor.checks import Check, Outcome, fail, ok, unknown, warn
 from celery_argsize.doctor.errors import checked_lines, fix_for, url_line
-from celery_argsize.doctor.judge.redis_clients import (
-    NEARLY_FULL,
-    NO_ROOM,
-    clients,
-    each_server,
-    forecast,
-    number,
-)
+from celery_argsize.doctor.judge.redis_clients import NEARLY_FULL, NO_ROOM, clients, each_server, forecast, number
 from celery_argsize.doctor.redis_facts import REPLICA, RESULTS, redis_cli
-from celery_argsize.errors import ConfigError
 from celery_argsize.words import counted, duration, printable, size
 
 if TYPE_CHECKING:
@@ -29,28 +20,29 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.facts import Facts
     from celery_argsize.doctor.redis_facts import Place, Role, ServerFacts
 
-#: Seconds of a median PING, as a task takes several round trips; and of the slowest one.
+#: Seconds of the median PING from which it warns: a task takes several round trips.
 SLOW: Final = 0.1
+#: Seconds of the slowest PING from which it warns.
 STALLED: Final = 1.0
-#: Messages in one queue: a quarter of an hour for a worker that does ten a second.
+#: Messages in a queue: a quarter of an hour, at ten a second.
 LONG: Final = 10_000
-#: Seconds that a message may be overdue: workers look for these every 100 s, in turn.
+#: Seconds that a message may be overdue until a worker looks for it.
 GRACE: Final = 600.0
-#: Results without expiry in the sample: fewer were kept on purpose.
+#: Results without expiry in a sample; fewer were kept on purpose.
 LASTING: Final = 100
-#: Seconds that results live, by a field report.
+#: Seconds that results are to live, from a field report.
 EXPIRES: Final = 3600
 
 
 def _reachable(facts: Facts) -> list[Outcome]:
     servers, outcomes = facts.redis.get(), []
-    brokers = [server for server in servers if "messages" in server.roles]
+    carried = any("messages" in server.roles and not server.error for server in servers)
     for server in servers:
         info, place = server.info, server.places[0]
         replica = info.get("role") == "slave" and info.get("slave_read_only")
         why = server.error or (REPLICA if replica else "")
         fix = fix_for(facts.where.app, place.url, why, place.role)
-        if server.error and server in brokers and not all(broker.error for broker in brokers):
+        if server.error and carried and "messages" in server.roles:
             outcome = warn(f"{why}; another broker of the list takes its place", fix=fix)
         elif why:
             outcome = fail(why, fix=fix)
@@ -61,48 +53,36 @@ def _reachable(facts: Facts) -> list[Outcome]:
 
 
 def _tls(facts: Facts) -> list[Outcome]:
-    try:
-        required = locate(facts.where.app, **facts.where.given).settings.require_redis_ssl
-    except ConfigError:  # the monitor's checks report it
-        required = False
-    outcomes: list[Outcome] = []
-    for server in facts.redis.get():
-        roles: dict[Outcome, list[Role]] = defaultdict(list)
-        for place in server.places:
-            if not place.error:
-                roles[_tls_of(facts, place, required=required)].append(place.role)
-        for outcome, names in roles.items():
-            subject = f"{server.places[0].url} for {', '.join(names)}"
-            outcomes.append(outcome._replace(subject=subject))
-    return outcomes
+    places = [(server.places[0].url, place) for server in facts.redis.get() for place in server.places]
+    required = any(place.settings.require_redis_ssl for _, place in places)  # set for the figures only
+    roles: dict[tuple[str, Outcome], list[Role]] = defaultdict(list)
+    for url, place in places:
+        if not place.error:
+            roles[url, _tls_of(facts, place, required=required)].append(place.role)
+    return [outcome._replace(subject=f"{url} for {', '.join(roles[url, outcome])}") for url, outcome in roles]
 
 
 def _tls_of(facts: Facts, place: Place, *, required: bool) -> Outcome:
-    app = facts.where.app
     if place.certificates == "none":
-        reason = "nobody checks its certificate: whoever is between can read the password"
+        reason = "nobody checks its certificate"
         if place.role == "messages" and not facts.conf.get("broker_use_ssl"):
             reason += " (kombu checks nothing for rediss:// unless told to)"
-        return warn(reason, "TLS", fix=checked_lines(app, place.role))
+        return warn(reason, "TLS", fix=checked_lines(facts.where.app, place.role))
     if place.certificates:
         return ok("the certificate is checked", "TLS")
-    if place.url.startswith(("unix:", "socket:", "redis+socket:")):
-        return ok("nothing leaves this machine", "a socket file")
-    if required:
-        fix = url_line(app, place.role, "rediss://…")
-        return fail("all travels in plain text, and require_redis_ssl is set", "no TLS", fix=fix)
-    return ok("require_redis_ssl is not set", "no TLS")
+    if required and not place.address.startswith("/"):
+        fix = url_line(facts.where.app, place.role, "rediss://…")
+        return fail("it travels in plain text, and require_redis_ssl is set", "no TLS", fix=fix)
+    return ok("TLS is not required", "no TLS")
 
 
 def _latency(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("pings")
-    middle, worst = median(server.pings), max(server.pings)
-    figure = f"{middle * 1000:.1f} ms, at worst {worst * 1000:.1f} ms ({len(server.pings)} PINGs)"
-    if middle >= SLOW:
-        fix = f"{server.cli} --latency  # run the workers in its region"
-        yield warn("it is far away, or busy", figure, fix=fix)
-    elif worst >= STALLED:
-        yield warn("a slow command or a fork held it up", figure, fix=f"{server.cli} SLOWLOG GET 10")
+    usual, worst = median(server.pings), max(server.pings)
+    figure = f"{usual * 1000:.1f} ms, at worst {worst * 1000:.1f} ms"
+    if usual >= SLOW or worst >= STALLED:
+        fix = f"{server.cli} --latency  # is it far away?\n{server.cli} SLOWLOG GET 10"
+        yield warn("it is far away, or a slow command or a fork holds it up", figure, fix=fix)
     else:
         yield ok("it answers at once", figure)
 
@@ -112,23 +92,21 @@ def _memory(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     room = most or number(server, "total_system_memory")
     figure = f"{size(used)} of {size(room)} ({'maxmemory' if most else 'its machine'})"
     fix = f"{server.cli} --bigkeys"
-    evicted = number(server, "evicted_keys")
-    policy = str(server.info.get("maxmemory_policy"))
     if not room:
-        yield unknown("it does not say how much memory there is")
-    elif evicted:
+        yield unknown("its memory is not known")
+    elif evicted := number(server, "evicted_keys"):
         since = duration(number(server, "uptime_in_seconds"))
         figure = f"{evicted:,} keys since it started {since} ago"
-        fix += f"\n{server.cli} CONFIG RESETSTAT  # counts anew"
-        yield warn("it was full, and threw keys away", figure, fix=fix)
+        fix += f"\n{server.cli} CONFIG RESETSTAT"
+        yield warn("it was full and threw keys away", figure, fix=fix)
     elif used < room * NEARLY_FULL:
         yield ok("there is room", figure)
-    elif most and policy.startswith("allkeys-"):
+    elif most and "allkeys-" in str(server.info.get("maxmemory_policy")):
         yield ok("it is meant to be full", figure)
     elif used < room * NO_ROOM:
         yield warn("it is nearly full", figure, fix=fix)
     elif most:
-        fix += f"\n{server.cli} CONFIG SET maxmemory {2 * most}  # bytes"
+        fix += f"\n{server.cli} CONFIG SET maxmemory {2 * most}"
         yield fail("no task can be sent (OOM command not allowed)", figure, fix=fix)
     else:
         yield fail("the system may kill it at any time", figure, fix=fix)
@@ -138,71 +116,61 @@ def _eviction(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     limited = number(server, "maxmemory")
     policy = str(server.info.get("maxmemory_policy") or "")
     fix = f"{server.cli} CONFIG SET maxmemory-policy noeviction  # and in redis.conf"
-    lost = {"messages": "whole queues", "figures": "the figures of tasks"}
-    risks = " and ".join(loss for role, loss in lost.items() if role in server.roles)
     if not policy:
         yield unknown("it does not say its maxmemory-policy")
     elif policy == "noeviction" or not limited:
-        yield ok("nothing is thrown away" if limited else "there is no maxmemory", policy)
+        yield ok("nothing is thrown away", policy)
     elif policy.startswith("volatile-"):
-        yield ok("only results are thrown away, as they expire", policy)
-    elif risks:
-        yield fail(f"when it is full it throws away {risks}", policy, fix=fix)
+        yield ok("only results are thrown away", policy)
     else:
-        yield warn("when it is full it throws away results", policy, fix=fix)
+        verdict = warn if server.roles == {"results"} else fail
+        lost = " and ".join(sorted(server.roles))
+        yield verdict(f"when it is full it throws away {lost}", policy, fix=fix)
 
 
 def _persistence(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
-    aof, save = number(server, "aof_enabled"), server.config.get("save")
-    failed = server.info.get("rdb_last_bgsave_status") == "err"
-    stops = save and server.config.get("stop-writes-on-bgsave-error") != "no"
+    info, save = server.info, server.config.get("save")
+    aof = number(server, "aof_enabled")
+    aof_failed = aof and info.get("aof_last_write_status") == "err"
+    save_failed = info.get("rdb_last_bgsave_status") == "err"
+    refuses = save_failed and save and server.config.get("stop-writes-on-bgsave-error") != "no"
     if "config" in server.missed:
-        stops = not server.pings  # a Redis that refuses writes refuses a PING as well
-    disk = f"{server.cli} CONFIG GET dir  # is that disk full, or not for redis-server?"
-    aof_failed = aof and server.info.get("aof_last_write_status") == "err"
-    if aof_failed or (failed and stops):
-        status = f"{'rdb_last_bgsave' if failed else 'aof_last_write'}_status: err"
-        reason = "it cannot write to its disk, and refuses all writes (MISCONF)"
-        yield fail(reason, status, fix=disk)
-    elif failed and save:
-        reason = "a restart loses what came since its last save"
-        yield warn(reason, "rdb_last_bgsave_status: err", fix=disk)
+        refuses = save_failed and not server.pings  # which are refused as writes are
+    figure = f"{'aof_last_write' if aof_failed else 'rdb_last_bgsave'}_status: err"
+    lost = "a restart loses what came since the last save"
+    disk = f"{server.cli} CONFIG GET dir  # is that disk full?"
+    if aof_failed or refuses:
+        yield fail("it cannot save, and refuses writes (MISCONF)", figure, fix=disk)
+    elif save_failed and save:
+        yield warn(lost, figure, fix=disk)
     elif aof:
         yield ok("a restart loses a second at most", "append-only file")
     elif save:
-        yield ok("a restart loses what came since the last save", f"save {save}")
-    elif "messages" not in server.roles:
-        server.need("config")
-        yield ok("a restart loses all of it", "nothing is saved")
+        yield ok(lost, f"save {save}")
     else:
         server.need("config")
-        fix = (
-            f"{server.cli} CONFIG SET appendonly yes  # and in redis.conf\n"
-            f'{server.cli} CONFIG SET save "3600 1 300 100"  # or this: less to write'
-        )
-        yield warn("a restart loses all tasks that wait", "nothing is saved", fix=fix)
+        fix = f"{server.cli} CONFIG SET appendonly yes  # and in redis.conf"
+        if "messages" in server.roles:
+            yield warn("a restart loses all tasks that wait", "nothing is saved", fix=fix)
+        else:
+            yield ok("a restart loses all of it", "nothing is saved")
 
 
 def _queues(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("messages")
-    messages, waiting = server.messages, server.queues
-    long = {name: count for name, count in waiting.items() if count >= LONG}
-    for name, count in long.items():
-        quoted = shlex.quote(printable(name))
-        fix = (
-            f"celery -A proj worker -Q {quoted}  # one more worker for it\n"
-            f"celery -A proj purge -Q {quoted}  # only if all of them may be lost"
-        )
-        figure = counted(count, "message")
+    messages, waiting = server.messages, server.messages.waiting
+    long = [name for name, count in waiting.items() if count >= LONG]
+    for name in long:
+        figure = counted(waiting[name], "message")
+        fix = f"celery -A proj worker -Q {shlex.quote(printable(name))}"
         yield warn("more is sent than is done", figure, fix=fix, subject=f"queue {name}")
     figure = f"{counted(sum(waiting.values()), 'message')} in {counted(len(waiting), 'queue')}"
     if messages.held:
-        oldest = duration(messages.oldest)
-        figure += f"; {messages.held:,} held by workers, the oldest for {oldest}"
+        figure += f"; {messages.held:,} held by workers, the oldest for {duration(messages.oldest)}"
     if messages.overdue and messages.oldest > messages.visibility + GRACE:
-        timeout = f"the visibility timeout ({duration(messages.visibility)})"
-        reason = f"{messages.overdue:,} are held for longer than {timeout}: their workers are gone"
-        yield warn(reason, figure, fix="celery -A proj worker  # it puts them back in minutes")
+        timeout = f"{duration(messages.visibility)} (visibility_timeout)"
+        reason = f"{messages.overdue:,} are held for over {timeout}: their workers are gone"
+        yield warn(reason, figure, fix="celery -A proj worker  # it puts them back")
     elif not long:
         yield ok("no queue is long", figure)
 
@@ -219,15 +187,15 @@ def _results(facts: Facts, server: ServerFacts) -> Iterator[Outcome]:
     cli = redis_cli(urls["results"] or "")
     each = f'[ "$({cli} TTL "$key")" != -1 ] || {cli} EXPIRE "$key" {EXPIRES}'
     fix = (
-        f"{setting(facts.where.app, 'result_expires', EXPIRES)}  # seconds, for those to come\n"
-        "# for those that are there:\n"
+        f"{setting(facts.where.app, 'result_expires', EXPIRES)}\n"
+        f"# for those that are there:\n"
         f"{cli} --scan --pattern '*{RESULTS}*' | while read -r key; do {each}; done"
     )
     yield warn("results pile up", figure, fix=fix)
 
 
-CHECKS: Final[tuple[Check, ...]] = (
-    Check("redis.reachable", "whether each Redis answers, for each use", _reachable),
+CHECKS: Final = (
+    Check("redis.reachable", "whether each Redis answers", _reachable),
     Check("redis.tls", "TLS, and whether certificates are checked", _tls),
     Check("redis.latency", "how long a few PINGs take", each_server(_latency)),
     Check("redis.clients", "connected_clients against maxclients", each_server(clients)),

@@ -1,4 +1,4 @@
-"""Judges of the clients of each Redis: how many there are, and how many the configuration can open."""
+"""Judges of the clients of a Redis: those there are, and those that can come."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.facts import Facts, Node
     from celery_argsize.doctor.redis_facts import Role, ServerFacts
 
-#: Parts of a limit, of clients or of memory: where a burst may meet it, and where the next one does.
+#: Parts of a limit, of clients or memory, from which a check warns and fails.
 NEARLY_FULL: Final = 0.80
 NO_ROOM: Final = 0.95
-
-#: Groups of clients that are shown: the rest are few.
+#: Groups of clients that are shown.
 SHOWN: Final = 6
-
-#: With more clients than small hosted plans take, connections without a bound are no trouble.
+#: Clients of a small hosted plan. With more, connections need no bound.
 SMALL: Final = 100
 
 
@@ -41,18 +39,18 @@ def each_server(
         for server in facts.redis.get():
             if role is None or role in server.roles:
                 try:
-                    answers = [*judge(facts, server)]
+                    judged = [*judge(facts, server)]
                 except Unavailable as exc:
                     allow = f"ACL SETUSER NAME {RIGHTS}" if str(exc) == NO_RIGHT else ""
-                    answers = [unknown(str(exc), fix=allow)]
-                outcomes += [each._replace(subject=each.subject or server.subject) for each in answers]
+                    judged = [unknown(str(exc), fix=allow)]
+                outcomes += [each._replace(subject=each.subject or server.subject) for each in judged]
         return outcomes
 
     return judge_all
 
 
 def number(server: ServerFacts, name: str) -> int:
-    """The number that INFO has under *name*; raises ``Unavailable`` if it has none."""
+    """The number that INFO has under *name*; raises ``Unavailable`` without it."""
     server.need("info")
     value = server.info.get(name)
     if not isinstance(value, (int, float)):
@@ -61,36 +59,32 @@ def number(server: ServerFacts, name: str) -> int:
 
 
 def clients(_: Facts, server: ServerFacts) -> Iterable[Outcome]:
-    """How many clients there are, against maxclients."""
-    larger = f"{server.cli} CONFIG SET maxclients NUMBER  # or a plan with more clients"
-    fewer = "celery -A proj argsize doctor --apply-pool-shrink\n# see redis.forecast for settings that fit"
+    """Judge how many clients there are."""
+    larger = f"{server.cli} CONFIG SET maxclients NUMBER  # or a larger plan"
+    fewer = "celery -A proj argsize doctor --apply-pool-shrink"
     if server.error == FULL:
-        reason = "whoever reconnects or sends a task is refused"
-        yield fail(reason, FULL, fix=f"# stop a worker, or another client: these need one\n{larger}\n{fewer}")
+        fix = f"# stop a worker first\n{larger}\n{fewer}"
+        yield fail("whoever connects is refused", FULL, fix=fix)
         return
-    most, listed = _most(server), sum(group.clients for group in server.holders)
-    count = number(server, "connected_clients") - 1 if "holders" in server.missed else listed
+    most, count = _most(server), sum(group.clients for group in server.holders)
+    if "holders" in server.missed:
+        count = number(server, "connected_clients") - 1
     figure = f"{count:,} of {most:,} clients"
     fix = "\n".join([*_held(server), fewer, larger])
     if count >= most * NO_ROOM:
-        yield fail("the next few clients are refused: max number of clients reached", figure, fix=fix)
+        yield fail("the next few are refused (max number of clients reached)", figure, fix=fix)
     elif count >= most * NEARLY_FULL:
-        yield warn("it is nearly out of clients; a restart of a worker opens more at once", figure, fix=fix)
+        yield warn("it is nearly out of clients", figure, fix=fix)
     else:
-        most_alike = [", ".join(filter(None, group[1:])) for group in server.holders[:1]]
-        alike = f"; the most alike: {server.holders[0].clients} ({most_alike[0]})" if most_alike else ""
-        yield ok(f"there is room{alike}", figure)
+        yield ok("there is room", figure)
 
 
 def _held(server: ServerFacts) -> list[str]:
-    """Who holds the connections, as lines of a table."""
-    if "holders" in server.missed:
-        return [f"# who holds them is not known: {server.missed['holders']}"]
-    rows = [(f"{group.clients:,}", *(cell or "-" for cell in group[1:])) for group in server.holders[:SHOWN]]
-    rest = sum(group.clients for group in server.holders[SHOWN:])
-    others = [(f"{rest:,}", "others", "", "")] if rest else []
-    head = ("who holds them:", "name", "from", "what they do")
-    return [line.strip() for line in table([head, *rows, *others], right=False)]
+    """A table of who holds most connections; empty where that is not known."""
+    rows = [("who holds them:", "name", "from", "what they do")]
+    groups = server.holders[:SHOWN]
+    rows += [(str(count), name or "-", address or "-", does) for count, name, address, does in groups]
+    return [line.strip() for line in table(rows, right=False)] if server.holders else []
 
 
 def _most(server: ServerFacts) -> int:
@@ -102,49 +96,47 @@ def _most(server: ServerFacts) -> int:
 
 
 def forecast(facts: Facts, server: ServerFacts) -> Iterable[Outcome]:
-    """How many connections the configuration can open at most, against maxclients."""
+    """Judge how many clients the configuration can open."""
     most, nodes = _most(server), facts.workers.found.nodes if facts.workers.found else ()
     budget = budget_for(facts, most, nodes)
     opened = opened_by(nodes, budget) if nodes else budget.servers
     count = opened.get(server.places[0].address, 0)
     workers = f"one worker is assumed, with concurrency {budget.setup.concurrency}"
     if nodes:
-        at_once = sum(concurrency for _, concurrency in live_pools(nodes).values())
+        at_once = sum(size for _, size in live_pools(nodes).values())
         workers = f"{counted(len(nodes), 'live worker')}, {at_once:,} tasks at once"
     shown = "any number" if count is None else f"{count:,} at most"
     figure = f"{shown} of {most:,} clients ({workers}; 1 process sending)"
     if count is None and most > SMALL:
         yield ok("nothing bounds them, but there is much room", figure)
     elif count is None or count + budget.reserve > most:
-        reason = "under load, this configuration opens more connections than the Redis takes"
-        yield warn(reason, figure, fix=_fitting(facts, budget))
+        yield warn("this can open more than the Redis takes", figure, fix=_fitting(facts, budget))
     else:
-        yield ok("all that this configuration can open fits", figure)
+        yield ok("all that this can open fits", figure)
 
 
 def live_pools(nodes: Iterable[Node]) -> dict[str, tuple[str, int]]:
-    """Worker → its pool, and the most tasks that it runs at once: the maximum of ``--autoscale``."""
-    most = {node.name: (node.stats.get("autoscaler") or {}).get("max") or 0 for node in nodes}
-    return {node.name: (node.pool, max(node.concurrency, most[node.name])) for node in nodes}
+    """Worker → its pool, and how many tasks it can run at once."""
+    pools = {}
+    for node in nodes:
+        autoscaler = node.stats.get("autoscaler") or {}
+        pools[node.name] = (node.pool, max(node.concurrency, autoscaler.get("max") or 0))
+    return pools
 
 
 def opened_by(
     nodes: Iterable[Node], budget: ConnectionBudget, plan: Mapping[str, int] | None = None
 ) -> dict[str, int | None]:
     """Redis → connections at most of *nodes* once *plan* is done; ``None``: any number."""
-    to = plan or {}
-    pools = [(pool, to.get(name, size)) for name, (pool, size) in live_pools(nodes).items()]
+    sizes = plan or {}
+    pools = [(pool, sizes.get(name, size)) for name, (pool, size) in live_pools(nodes).items()]
     return totals(live_items(budget.setup, pools))
 
 
 def budget_for(facts: Facts, most: int, nodes: Iterable[Node]) -> ConnectionBudget:
-    """The budget of the app with *nodes* for its workers.
-
-    Raises:
-        Unavailable: there is no app, or its settings cannot work.
-    """
+    """The budget of the app with *nodes* as workers; raises ``Unavailable`` where there is none."""
     pools = live_pools(nodes).values()
-    concurrency = max((concurrency for _, concurrency in pools), default=0) or None
+    concurrency = max((size for _, size in pools), default=0) or None
     pool = next((pool for pool, _ in pools if pool in GREEN), None)
     try:
         return connection_budget(facts.app, most, max(1, len(pools)), concurrency, pool=pool)
@@ -154,9 +146,8 @@ def budget_for(facts: Facts, most: int, nodes: Iterable[Node]) -> ConnectionBudg
 
 def _fitting(facts: Facts, budget: ConnectionBudget) -> str:
     """Lines with which all fits."""
-    if budget.settings is None:
-        return "# no settings fit: docs/connections.md says what makes room"
-    return "\n".join(
-        transport_option(facts.app, name, value) if name == "max_connections" else setting(facts.app, name, value)
-        for name, value in budget.settings.items()
-    )
+    lines = []
+    for name, value in (budget.settings or {}).items():
+        line = transport_option if name == "max_connections" else setting
+        lines.append(line(facts.app, name, value))
+    return "\n".join(lines) or "# no settings fit, see docs/connections.md"

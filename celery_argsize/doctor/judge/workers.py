@@ -100,7 +100,7 @@ def _in_redis(facts: Facts) -> dict[str, int]:
     queues: dict[str, int] = {}
     for server in facts.redis.found or ():
         if "messages" in server.roles and not server.error:
-            queues = {**server.queues, **queues}
+            queues = {**server.messages.waiting, **queues}
     return queues
 
 

@@ -323,5 +323,5 @@ def test_facts_of_a_server_say_what_others_read(redis_url: str) -> None:
     (facts,) = look_at_redis(Scope(app_on(redis_url)))
     assert isinstance(facts, ServerFacts)
     assert facts.maxclients
-    assert facts.queues == {"celery": 0}
+    assert facts.messages.waiting == {"celery": 0}
     assert facts.info["redis_version"]

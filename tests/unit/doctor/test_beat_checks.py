@@ -24,6 +24,7 @@ from celery_argsize.doctor.facts import (
     Unavailable,
     WorkerFacts,
 )
+from celery_argsize.doctor.redis_facts import Queues
 
 if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Outcome
@@ -53,7 +54,7 @@ def beat(pid: int, ppid: int = 1, *, age: float = HOUR, app: str = "proj") -> Ce
 
 def facts(app: Celery, *nodes: Node, beats: tuple[CeleryProcess, ...] = (), waiting: int = 0, **more: Any) -> Facts:
     host = HostFacts(hostname="box", cpus=2, processes=beats)
-    redis: Any = (SimpleNamespace(roles={"messages"}, error="", queues={"celery": waiting}),)
+    redis: Any = (SimpleNamespace(roles={"messages"}, error="", messages=Queues({"celery": waiting})),)
     found = WorkerFacts(**{"nodes": nodes, "listened": 2.5, "port": 6379, **more})
     return Facts(
         Scope(app), LookResult(redis), LookResult(found), LookResult(why_not="not looked at"), LookResult(host)

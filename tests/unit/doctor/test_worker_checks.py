@@ -28,7 +28,7 @@ from celery_argsize.doctor.facts import (
 )
 from celery_argsize.doctor.judge.workers import CHECKS
 from celery_argsize.doctor.look.workers import look_at_workers
-from celery_argsize.doctor.redis_facts import Counted
+from celery_argsize.doctor.redis_facts import Counted, Queues
 
 if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Outcome
@@ -235,7 +235,7 @@ def test_pools_are_not_known_without_psutil() -> None:
 
 
 def server(**queues: int) -> tuple[Any, ...]:
-    return (SimpleNamespace(roles={"messages"}, error="", queues=queues),)
+    return (SimpleNamespace(roles={"messages"}, error="", messages=Queues(queues)),)
 
 
 def test_the_default_queue_is_no_trouble_before_something_waits_there() -> None:
