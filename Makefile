@@ -7,7 +7,8 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 # Options for pytest: make test ARGS="-k pools -x"
 ARGS ?=
-# Tests that run at the same time. Most of them wait a lot, so 3 suit a machine with 2 cores. A debugger needs JOBS=0.
+# Number of tests that run at the same time. Most of them wait a lot, so 3 is right for a machine with 2 cores. A
+# debugger needs JOBS=0.
 JOBS ?= 3
 # A folder in examples/: make example NAME=social_sync
 NAME ?= music_library
@@ -27,13 +28,13 @@ help:
 	@echo "make test               run the tests: about three minutes (some of them: ARGS=\"-k name -x\")"
 	@echo "make test-all           run all tests, with the long ones: about ten minutes"
 	@echo "make test-matrix        run the smoke tests on each Celery from 5.3 on (some of them: CELERY=\"5.3 newest\")"
-	@echo "make check              check style, format, types, and which room of the package imports which"
-	@echo "make bench              measure what it costs, compared with other tools: about ten minutes"
+	@echo "make check              check style, format, types, and which parts of the package import which"
+	@echo "make bench              measure what it costs, compared with other tools: about nine minutes"
 	@echo "make bench-smoke        only see that all benchmarks work: two minutes"
 	@echo "make bench-advice       compare the advice with what happens, for 50 kinds of arguments: two minutes"
-	@echo "make bench-page         measure in Chromium how fluid the HTML report is with 1,000 tasks: a minute"
+	@echo "make bench-page         measure how fast the HTML report with 1,000 tasks is in Chromium: a minute"
 	@echo "make bench-reliability  measure the figures of docs/reliability.md again: about eight minutes"
-	@echo "make clean              remove everything that these made, $(VENV) included"
+	@echo "make clean              remove what these commands made, $(VENV) included"
 	@echo
 	@echo "To choose the Python for $(VENV), 3.10 or later: make demo PYTHON=python3.12"
 

@@ -30,7 +30,7 @@ def find_redis_url() -> str:
 
 def main() -> int:
     """Parse the command line, print the report, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Show how big the arguments of Celery tasks are.")
+    parser = argparse.ArgumentParser(description="Show how large the arguments of Celery tasks are.")
     parser.add_argument(
         "--redis-url",
         default=find_redis_url(),
@@ -38,13 +38,13 @@ def main() -> int:
         f"else {DEFAULT_REDIS_URL})",
     )
     parser.add_argument("--key-prefix", help="prefix of the keys in Redis (default: celery-argsize)")
-    parser.add_argument("--app-name", help="only the app of this name, where several share a Redis")
+    parser.add_argument("--app-name", help="only the app of this name, if several apps share a Redis")
     parser.add_argument(
         "--broker",
         default=os.environ.get("CELERY_BROKER_URL"),
-        help="what messages go through, such as amqp or sqs: its limits bear on the advice (else CELERY_BROKER_URL)",
+        help="what messages go through, such as amqp or sqs; the advice depends on its limits (else CELERY_BROKER_URL)",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, for other programs")
     options = parser.parse_args()
     where = {name: getattr(options, name) for name in ("redis_url", "key_prefix", "app_name")}
     try:
