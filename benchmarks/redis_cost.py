@@ -137,7 +137,8 @@ def fullest_stats(rng: random.Random) -> TaskStats:
                 stats.add(Measurement("", make_id(rng), part, part, time.time()), RULES)
     nothing = Part(None)
     stats.add(Measurement("", "", nothing, nothing, time.time()), RULES)
-    return TaskStats({field: by * rng.randrange(10**6) for field, by in stats.counts.items()}, stats.maxima)
+    counts = {field: by * rng.randrange(10**6) for field, by in stats.counts.items()}
+    return TaskStats(counts, stats.maxima, stats.exemplars)
 
 
 # -- traffic ------------------------------------------------------------------------------------------------------
