@@ -1,4 +1,4 @@
-"""The public functions that read the figures and add to them. They wait for Redis, and raise if it cannot be used."""
+"""The public functions that read figures and add to them. They wait for Redis, and raise if it cannot be used."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def get_size_summary(app: Celery | None = None, **where: Unpack[Where]) -> Summa
         StoreError: Redis could not be read.
     """
     location = locate(app, **where)
-    if location.monitor is not None and location.monitor.flusher is not None:
-        location.monitor.flusher.flush(FLUSH_TIMEOUT)
+    if location.flusher:
+        location.flusher.flush(FLUSH_TIMEOUT)
     with closing(Reader(location)) as reader:
         return summarize(*reader.read_each())
 

@@ -1,4 +1,4 @@
-"""``celery argsize check``: for CI and cron, an exit code that says whether all is within bounds."""
+"""``celery argsize check``: tells CI and cron by its exit code whether all is within bounds."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check(
 
 
 def _only(summary: Summary, names: tuple[str, ...]) -> Summary:
-    """*summary* without the tasks that are not among *names*."""
+    """*summary* with only the tasks in *names*."""
     measured = [task.name for task in summary.tasks]
     for name in names:
         if name not in measured:
