@@ -111,11 +111,7 @@ def _query(parts: list[SplitResult]) -> dict[str, str]:
     if "virtual_host" in query:  # the database of kombu's redis+socket:// URLs
         query["db"] = query.pop("virtual_host").strip("/")
     if "ssl_cert_reqs" in query:
-        try:
-            query["ssl_cert_reqs"] = cert_reqs(query["ssl_cert_reqs"])
-        except ValueError:
-            message = "ssl_cert_reqs is not required, optional or none"
-            raise ConfigError(message) from None
+        query["ssl_cert_reqs"] = cert_reqs(query["ssl_cert_reqs"])
     return query
 
 
@@ -123,12 +119,11 @@ def cert_reqs(value: object) -> str:
     """``required``, ``optional`` or ``none``, from a name or constant of Celery, ``ssl`` or redis-py.
 
     Raises:
-        ValueError: *value* is none of these.
+        ConfigError: *value* is none of these.
     """
     # ssl.CERT_REQUIRED is a number with a name. None is redis-py's word for no checks.
     name = str(getattr(value, "name", value)).strip().lower().removeprefix("cert_")
-    if name not in {"none", "optional", "required"}:
-        raise ValueError
+    _check(name in {"none", "optional", "required"}, "ssl_cert_reqs is not required, optional or none")
     return name
 
 
@@ -163,9 +158,9 @@ def server_address(part: SplitResult) -> str:
     return f"127.0.0.1:{part.port}" if here else part.netloc.rpartition("@")[2].lower()
 
 
-def is_redis_url(url: object) -> bool:
+def is_redis_url(url: str) -> bool:
     """Whether *url* has a scheme of a Redis."""
-    return isinstance(url, str) and "://" in url and _scheme_name(url.strip()) in _SCHEMES
+    return "://" in url and _scheme_name(url.strip()) in _SCHEMES
 
 
 def _scheme_name(url: str) -> str:
@@ -254,7 +249,7 @@ def safe_url(url: object) -> str:
 
 def _safe(url: str) -> str:
     parts = urlsplit(url)
-    # Behind an unquoted "/", "?" or "#" in a password, the rest of it is not taken for a part of the host.
+    # With an unquoted "/", "?" or "#" in a password, urlsplit takes its beginning for the host.
     if not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
         raise ValueError
     hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]

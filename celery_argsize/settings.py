@@ -203,7 +203,7 @@ def _parse(name: str, value: Any, spelled: str) -> Any:
     try:
         return parse(value)
     except (ValueError, TypeError, AttributeError, OverflowError) as exc:
-        shown = safe_url(value) if name == "redis_url" else repr(value)
-        reason = f" ({exc})" if isinstance(exc, ConfigError) else ""
+        is_url = name == "redis_url"
+        shown, reason = safe_url(value) if is_url else repr(value), f" ({exc})" if is_url and str(exc) else ""
         message = f"{spelled} = {shown} cannot work{reason}; allowed: {allowed}"
         raise ConfigError(message) from None

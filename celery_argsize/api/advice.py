@@ -49,8 +49,8 @@ def get_advice(
         ConfigError: it is not clear where to look.
         StoreError: Redis could not be read.
     """
-    app = app or (None if where.get("redis_url") else _installed_app())
     summary = get_size_summary(app, **where)
+    app = locate(app, **where).app
     return advice_for(summary, app, broker, min_runs=min_runs, max_publish_seconds=max_publish_seconds)
 
 
@@ -63,11 +63,6 @@ def advice_for(summary: Summary, app: Celery | None, broker: str | None, **optio
         repr_speed=measure_repr_speed(),
         **options,
     )
-
-
-def _installed_app() -> Celery | None:
-    monitor = installed()
-    return None if monitor is None else monitor.app
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,8 @@ def auto_configure_celery_limits(
         ConfigError: it is not clear where to look, or, with *apply*, there is no *app*.
         StoreError: Redis could not be read.
     """
-    app = app or _installed_app()
+    if app is None and (monitor := installed()):
+        app = monitor.app
     if apply and app is None:
         message = "apply=True needs the app whose limits to set: auto_configure_celery_limits(app, apply=True)"
         raise ConfigError(message)

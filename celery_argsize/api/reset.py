@@ -69,18 +69,21 @@ def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where
     wrote, note = _hold(location)
     workers = tuple(sorted(name for name, fine in wrote.items() if fine and name))
     failed = tuple(sorted(name for name, fine in wrote.items() if not fine))
-    forgotten: dict[str, int | None] = {}
+    forgotten = None
     try:
-        for single in each_app(location):
-            if single.settings.redis_url is None and workers:
-                forgotten[single.settings.app_name] = None  # each worker forgets its own when it is released
-                continue
-            with closing(open_store(single)) as store:
-                forgotten[single.settings.app_name] = store.reset(task)
+        apps = each_app(location)
+        # Without a Redis, each live worker forgets its own figures when it is released.
+        if location.settings.redis_url or not workers:
+            forgotten = sum(_reset(each, task) for each in apps)
     finally:
         _release(location, wrote, task)
-    total = None if None in forgotten.values() else sum(count or 0 for count in forgotten.values())
-    return ResetResult(task, total, tuple(forgotten), workers, failed, note)
+    names = tuple(each.settings.app_name for each in apps)
+    return ResetResult(task, forgotten, names, workers, failed, note)
+
+
+def _reset(location: Location, task: str | None) -> int:
+    with closing(open_store(location)) as store:
+        return store.reset(task)
 
 
 def _hold(location: Location) -> tuple[dict[str, bool], str]:

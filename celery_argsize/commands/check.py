@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -65,7 +64,6 @@ def _only(summary: Summary, names: tuple[str, ...]) -> Summary:
     measured = [task.name for task in summary.tasks]
     for name in names:
         if name not in measured:
-            close = ", ".join(difflib.get_close_matches(name, measured))
-            message = f"no task named {name!r} was measured; {f'perhaps: {close}' if close else 'see argsize report'}"
+            message = f"no task named {name!r} was measured; see argsize report"
             raise click.BadParameter(message, param_hint="--task")
     return of_tasks(summary, names)
