@@ -19,7 +19,7 @@ logger: Final = logging.getLogger("celery_argsize")
 
 
 class FailureLog:
-    """Counts failures of one kind. Logs the first, and then at most one every ``EVERY`` seconds.
+    """Counts failures of one kind. Logs the first, then at most one in ``EVERY`` seconds.
 
     After ``over``, a failure with a new text is logged at once.
     """
@@ -34,7 +34,7 @@ class FailureLog:
         self.count = 0
 
     def report(self, error: BaseException, level: int = logging.WARNING) -> None:
-        """Count *error*, and log it if none was logged lately. Its place is logged at DEBUG. Never raises."""
+        """Count *error*; log it if none was logged lately, with its place at DEBUG. Never raises."""
         self.count += 1
         with suppress(Exception):  # a log handler or filter of the app's may raise
             self._log(error, level)

@@ -1,4 +1,4 @@
-"""Redis URLs: which one an app uses, how redis-py spells it, and how to show it without secrets."""
+"""Redis URLs: which one an app uses, how redis-py spells it, how it is shown without secrets."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _check(fine: object, message: str) -> None:
 
 
 def _each(urls: object) -> list[str]:
-    """The URLs in a setting: one, several with ";" between, or a list. A backend that is a class has none."""
+    """The URLs in a setting: a text, with ";" between, or a list. A class has none."""
     if isinstance(urls, str):
         return [url.strip() for url in re.split(r";(?=\s*[a-z][a-z0-9+.-]*://)", urls)]
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, (list, tuple)) else []
@@ -116,12 +116,12 @@ def _query(parts: list[SplitResult]) -> dict[str, str]:
 
 
 def cert_reqs(value: object) -> str:
-    """``required``, ``optional`` or ``none``, from a name or constant of Celery, ``ssl`` or redis-py.
+    """``required``, ``optional`` or ``none``, for a name or constant of Celery or ``ssl``.
 
     Raises:
         ConfigError: *value* is none of these.
     """
-    # ssl.CERT_REQUIRED is a number with a name. None is redis-py's word for no checks.
+    # ssl.CERT_REQUIRED has a name. None is redis-py's word for no checks.
     name = str(getattr(value, "name", value)).strip().lower().removeprefix("cert_")
     _check(name in {"none", "optional", "required"}, "ssl_cert_reqs is not required, optional or none")
     return name
@@ -174,27 +174,27 @@ def with_tls(url: str) -> str:
 
 
 def from_app(app: Any) -> tuple[str | None, dict[str, Any]]:
-    """The Redis of *app*'s results, or else of its messages, and redis-py's options for TLS and sentinels."""
+    """The Redis of *app*'s results, or else of its messages, and its options for redis-py."""
     url, options = of_results(app)
     return (url, options) if url else next(iter(each_of_messages(app)), (None, {}))
 
 
 def of_results(app: Any) -> tuple[str | None, dict[str, Any]]:
-    """The Redis of *app*'s results, if any, and its options."""
+    """The Redis of *app*'s results, if any, and its options for redis-py."""
     transport = _transport(app.conf, "broker_transport_options", "result_backend_transport_options")
     urls = _redis_urls(_completed(app.conf))
     return _with_options(urls[0], app.conf.get("redis_backend_use_ssl"), transport) if urls else (None, {})
 
 
 def each_of_messages(app: Any, setting: str = "broker_url") -> list[tuple[str, dict[str, Any]]]:
-    """Each Redis in *setting*, through which *app*'s messages may go, and its options."""
+    """Each Redis in *setting* for *app*'s messages, and its options for redis-py."""
     transport = _transport(app.conf, "result_backend_transport_options", "broker_transport_options")
     use_ssl = app.conf.get("broker_use_ssl")
     return [_with_options(url, use_ssl, transport) for url in _redis_urls(getattr(app.conf, setting))]
 
 
 def _completed(conf: Any) -> Any:
-    """The URL of results. As in celery/backends/redis.py, ``redis_host`` and such fill its gaps."""
+    """The URL of results. Its gaps are filled from ``redis_host`` and such, as Celery does."""
     url = conf.result_backend
     if url in ("redis", "rediss"):
         url = f"redis:///{conf.get('redis_db') or 0}"
@@ -219,7 +219,7 @@ def _transport(conf: Any, *names: str) -> dict[str, Any]:
 
 
 def _redis_urls(urls: object) -> list[str]:
-    """Each Redis among *urls*. All sentinels are one Redis, and so are all nodes of a cluster."""
+    """Each Redis among *urls*. All sentinels are one Redis, as are all nodes of a cluster."""
     groups: dict[str, list[str]] = {}
     for url in dict.fromkeys(filter(is_redis_url, _each(urls))):
         kind = _SCHEMES[_scheme_name(url)].kind

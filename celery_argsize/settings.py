@@ -1,7 +1,8 @@
 """Settings: their defaults, allowed values and sources. docs/configuration.md describes each.
 
-The sources, from the strongest: keywords of ``install``, ``app.conf.argsize_*``, ``CELERY_ARGSIZE_*`` in the
-environment, defaults. An app's configuration is read when ``resolve`` is called, never at import.
+The sources, from the strongest: keywords of ``install``, ``app.conf.argsize_*``,
+``CELERY_ARGSIZE_*`` in the environment, defaults. An app's configuration is read when
+``resolve`` is called, never at import.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from celery_argsize.redis_url import cert_reqs, from_app, parse_redis_url, safe_
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Upper bounds of buckets, in bytes or characters: 128, doubled up to 2 Mi, then 8, 32 and 128 Mi.
+#: Upper bounds of buckets, in bytes or characters: 128 doubled up to 2 Mi; 8, 32, 128 Mi.
 DEFAULT_BUCKETS: Final = (*(128 << step for step in range(15)), 8 << 20, 32 << 20, 128 << 20)
 
 #: The Redis of scripts that get no URL.
@@ -65,7 +66,7 @@ def _word(value: Any) -> str:
 def _buckets(value: Any) -> tuple[int, ...]:
     bounds = tuple(map(_whole(1), value.split(",") if isinstance(value, str) else value))
     rising = list(bounds) == sorted(set(bounds))
-    return _require(rising and 0 < len(bounds) <= 60, bounds)  # noqa: PLR2004 - keys and series stay few
+    return _require(rising and 0 < len(bounds) <= 60, bounds)  # noqa: PLR2004 - keys stay few
 
 
 def _url(value: Any) -> str:
@@ -129,7 +130,7 @@ class Settings:
 
     @property
     def base(self) -> str:
-        """The beginning of the app's keys in Redis. The braces keep them in one slot of a cluster."""
+        """How the app's keys in Redis begin. The braces keep them in one slot of a cluster."""
         return f"{self.key_prefix}:{{{self.app_name}}}:"
 
 
@@ -137,7 +138,7 @@ _SPECS: Final = {spec.name: spec for spec in fields(Settings) if spec.metadata}
 
 
 def check(overrides: Mapping[str, Any], spell: Callable[[str], str] = str) -> dict[str, Any]:
-    """*overrides*, parsed, without those that are ``None``. *spell* writes a setting's name as the user did.
+    """*overrides*, parsed, without ``None``. *spell* writes a setting's name as the user did.
 
     Raises:
         ConfigError: a setting does not exist, or a value cannot work.
@@ -151,10 +152,10 @@ def check(overrides: Mapping[str, Any], spell: Callable[[str], str] = str) -> di
 
 
 def resolve(overrides: Mapping[str, Any], app: Any = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of *app*, or without one those of the environment. *overrides* are keywords of ``install``.
+    """The settings of *app*, if any. *overrides*: keywords of ``install``.
 
     Raises:
-        ConfigError: a setting does not exist, or a value cannot work, in any of the sources.
+        ConfigError: a setting does not exist, or a value cannot work.
     """
     environ = os.environ if environ is None else environ
     values = _from_environ(environ) | (_from_conf(app) if app is not None else {}) | check(overrides)
@@ -170,7 +171,7 @@ def resolve(overrides: Mapping[str, Any], app: Any = None, environ: Mapping[str,
 
 
 def _redis_of(app: Any, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The Redis of *app*, or else of ``REDIS_URL``, which many hosting providers set."""
+    """The Redis of *app*, or else of ``REDIS_URL``, which many hosts set."""
     url, options = from_app(app) if app is not None else (None, {})
     if url is None and environ.get("REDIS_URL"):
         url = _parse("redis_url", environ["REDIS_URL"], "REDIS_URL")

@@ -1,4 +1,4 @@
-"""Text for people: numbers, sizes and times in words, and columns as wide as a terminal shows them.
+"""Text for people: numbers, sizes and times in words, columns as wide as on a terminal.
 
 The texts of reports and commands are in ``views`` and ``doctor``.
 """
@@ -45,7 +45,7 @@ def printable(text: str) -> str:
 
 
 def width(text: str) -> int:
-    """Columns of a terminal that *text* takes: two for an East Asian character, none for an accent."""
+    """Columns of a terminal that *text* takes: 2 for an East Asian character, 0 for an accent."""
     if text.isascii():
         return len(text)
     from wcwidth import wcwidth  # noqa: PLC0415 - workers need no widths

@@ -1,4 +1,4 @@
-"""The public functions that give advice, set an app's limits by it, and check that they are in force."""
+"""The public functions that give advice, set limits by it, and check that these are in force."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def get_advice(
     max_publish_seconds: float = MAX_PUBLISH_SECONDS,
     **where: Unpack[Where],
 ) -> Advice:
-    """The advice of ``advise`` on the figures so far. Takes 20 ms to measure how fast this machine makes reprs.
+    """The advice on the figures so far. Takes 20 ms to measure this machine's speed.
 
-    *broker*: a kombu transport's name or a URL; by default that of the app. *where*: ``redis_url``, ``key_prefix``,
-    ``app_name``.
+    *broker*: a kombu transport's name or a URL; by default that of the app. *where*:
+    ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look.
@@ -101,9 +101,9 @@ def auto_configure_celery_limits(
 ) -> Configured:
     """The advice for *app*; with *apply*, its limits are set on *app* in this process.
 
-    Call it once, in the processes that send tasks, after the app is configured. Limits are only raised. A limit that
-    would break the broker or make publishing too slow is refused, but set with *force*. *options*: those of
-    ``get_advice``.
+    Call it once, in the processes that send tasks, after the app is configured. Limits are only
+    raised. A limit that would break the broker or make publishing too slow is refused, but set
+    with *force*. *options*: those of ``get_advice``.
 
     Raises:
         ConfigError: it is not clear where to look, or, with *apply*, there is no *app*.
@@ -147,10 +147,10 @@ def _tier(need: int) -> int:
 
 
 def verify_limits(app: Celery, *, seconds: float | None = None, **where: Unpack[Where]) -> list[HostCheck]:
-    """Whether the limits that *app* has here are in force on each host that its messages come from.
+    """Whether the limits that *app* has here are in force on each host that sends its messages.
 
-    Workers see it in the headers of messages: of the last *seconds*, or since the last reset (seven days at most).
-    *where*: ``redis_url``, ``key_prefix``, ``app_name``.
+    Workers see it in the headers of messages: of the last *seconds*, or since the last reset
+    (at most seven days). *where*: ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def collector(app: Celery | None = None, *, broker: str | None = None, **where: Unpack[Where]) -> ArgsizeCollector:
-    """A collector of all workers' figures, for a registry: ``REGISTRY.register(collector(app))``.
+    """A collector of all workers' figures. Use: ``REGISTRY.register(collector(app))``.
 
     *broker*: by default that of *app*. *where*: ``redis_url``, ``key_prefix``, ``app_name``.
 

@@ -1,4 +1,4 @@
-"""The public functions that read figures and add to them. They wait for Redis, and raise if it cannot be used."""
+"""The public functions that read figures and add to them. They wait for Redis."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _lock: Final = threading.Lock()
 def get_size_summary(app: Celery | None = None, **where: Unpack[Where]) -> Summary:
     """What all workers measured so far.
 
-    *where*: ``redis_url``, ``key_prefix``, ``app_name``. With a ``redis_url`` and no ``app_name``, the figures of all
-    apps under the prefix are added up.
+    *where*: ``redis_url``, ``key_prefix``, ``app_name``. With a ``redis_url`` and no
+    ``app_name``, the figures of all apps under the prefix are added up.
 
     Raises:
         ConfigError: it is not clear where to look.
@@ -50,8 +50,8 @@ def get_size_summary(app: Celery | None = None, **where: Unpack[Where]) -> Summa
 def update_size_metrics(measurement: Measurement, app: Celery | None = None, **where: Unpack[Where]) -> None:
     """Add *measurement* to the figures.
 
-    A worker counts it like those of its tasks, without waiting; any other process writes it at once.
-    *where*: ``redis_url``, ``key_prefix``, ``app_name``.
+    A worker counts it like those of its tasks, without waiting; any other process writes it at
+    once. *where*: ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to write.

@@ -1,7 +1,7 @@
 """Finds the figures that a call means, and opens them.
 
-The first of these counts: the Redis named in the call, the app named in the call, the only app in this process with
-``install``, the Redis named in the environment.
+The first of these counts: the Redis named in the call, the app named in the call, the only app
+in this process with ``install``, the Redis named in the environment.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def locate(app: Celery | None, **where: str | None) -> Location:
 
 
 def open_store(location: Location, *, write: bool = False) -> Store:
-    """The store of *location*; close it. With *write*, it may be a new one in this process's memory.
+    """The store of *location*; close it. *write*: it may be a new one in this process.
 
     Raises:
         ConfigError: this process can see no store.
@@ -129,7 +129,7 @@ class Reader:
         self.close = self._store.close
 
     def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
-        """The figures of each app; only counters that begin with one of *fields* are sure to be there.
+        """The figures of each app: at least the counters that begin with one of *fields*.
 
         Raises:
             StoreError: they could not be read.

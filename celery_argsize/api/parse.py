@@ -1,6 +1,7 @@
-"""Reads an ``argsrepr`` or ``kwargsrepr`` back: ``ast.literal_eval`` for text that Celery may have cut.
+"""Reads an ``argsrepr`` or ``kwargsrepr``: ``ast.literal_eval`` for text that may be cut.
 
-Nothing in the text is run. Time is linear in its length. Source of the forms: ``celery.utils.saferepr``.
+Nothing in the text is run. Time is linear in its length. Source of the forms:
+``celery.utils.saferepr``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CUT: Final = "<cut>"
 UNREADABLE: Final = "<unreadable>"
 #: Levels of containers; deeper ones are ``CUT``. ``json.dumps`` gives up at about 1,000.
 MAX_DEPTH: Final = 100
-#: Most paths in ``ParsedRepr.missing``. Further ones are left out, so that memory stays bounded.
+#: Most paths in ``ParsedRepr.missing``. It bounds memory.
 MAX_PATHS: Final = 1000
 _Path: TypeAlias = tuple[int | str, ...]
 
@@ -34,9 +35,9 @@ class ParsedRepr(NamedTuple):
     """What a repr says."""
 
     value: Any
-    """The original value if nothing is missing; else one that ``json.dumps`` can always write."""
+    """The original value if nothing is missing, else a value for ``json.dumps``."""
     missing: tuple[_Path, ...]
-    """Paths to all that is cut, unreadable or in doubt: indices and keys in ``value``. ``()`` is all of it."""
+    """Paths to all that is cut, unreadable or in doubt: indices and keys. ``()`` is all of it."""
 
     @property
     def whole(self) -> bool:
@@ -47,15 +48,17 @@ class ParsedRepr(NamedTuple):
 def parse_repr(text: object) -> ParsedRepr:
     r"""Read *text*, an ``argsrepr`` or ``kwargsrepr``. Never raises, whatever *text* is.
 
-    If nothing is missing, the value is the original: of built-in types, Decimal, UUID and ``datetime`` (time zones
-    with a fixed offset only). Otherwise it fits JSON, and a key that is neither text nor int is its JSON.
+    If nothing is missing, the value is the original: of built-in types, Decimal, UUID and
+    ``datetime`` (time zones with a fixed offset only). Otherwise it fits JSON, and a key that
+    is neither text nor int is its JSON.
 
-    ``CUT`` and ``UNREADABLE`` stand for a member, a container, the end of a list or of a dict (as key and value).
-    Celery marks a cut in the innermost container only. Those around it may lack something too, so they end with
-    ``CUT`` as well.
+    ``CUT`` and ``UNREADABLE`` stand for a member, a container, the end of a list or of a dict
+    (as key and value). Celery marks a cut in the innermost container only. Those around it may
+    lack something too, so they end with ``CUT`` as well.
 
-    Doubtful values stay, with their paths in ``missing``: texts that end in ``...``, and bytes like ``b'ff'``, as
-    saferepr shows bytes in hex if they are not UTF-8. ``'\n'`` is two characters, as saferepr writes it.
+    Doubtful values stay, with their paths in ``missing``: texts that end in ``...``, and bytes
+    like ``b'ff'``, as saferepr shows bytes in hex if they are not UTF-8. ``'\n'`` is two
+    characters, as saferepr writes it.
     """
     if type(text) is not str:
         return ParsedRepr(UNREADABLE, ((),))
@@ -64,7 +67,7 @@ def parse_repr(text: object) -> ParsedRepr:
         return ParsedRepr(reader.value, ())
     missing: dict[_Path, None] = {}
     value = _plain(_Reader(text, for_json=True).value, (), missing)
-    return ParsedRepr(value, tuple(missing) or ((),))  # no path: a later value of the same key replaced it
+    return ParsedRepr(value, tuple(missing) or ((),))  # no path if its key came again
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +110,9 @@ _SEPARATORS: Final = {
     opener: re.compile(rf",(?!\))\s*|{closer}")
     for opener, closer in [("[", r"\]"), ("(", r",?\)"), ("{", r"\}|:\s*"), ("frozenset({", r"\}\)")]
 }
-_CLOSERS: Final = frozenset(["", "]", ")", ",)", "}", "})"])  # the empty one is the end of the text
+_CLOSERS: Final = frozenset(["", "]", ")", ",)", "}", "})"])  # empty: the end of the text
 _AFTER_TEXT: Final = re.compile(r"[,:\])}]|\Z")
-#: Parts of unreadable text: an object, a cut, a pair of quotes without a cut, a bracket, a separator.
+#: Parts of unreadable text: object, cut, pair of quotes without a cut, bracket, separator.
 _MARK: Final = re.compile(
     r"""<[^<>]*>(?=[,:\])}]|\Z)"""
     r"""|\.\.\.(?=[,:\])}]|\Z)|'[^'.]*(?:\.(?!\.\.)[^'.]*)*'|"[^".]*(?:\.(?!\.\.)[^".]*)*"|[\[({<\])}>,]|:[ ]"""
@@ -141,7 +144,7 @@ _MAKERS: Final[dict[str, Callable[[str], object]]] = {
 
 
 def _container(opener: str, members: list[object], closer: str, *, for_json: bool) -> object:
-    """The container of *members*, of which there is at least one. *for_json*: a set becomes a tuple, in order."""
+    """The container of one or more *members*. *for_json*: a set becomes a tuple, in order."""
     if members == [_REST]:
         return _MEMBER
     if opener == "[":
@@ -214,7 +217,7 @@ class _Reader:
         return _container(opener, members, closer, for_json=self._for_json)
 
     def _member(self) -> object:
-        """The next value that is no container, or an empty one. Containers before it are opened."""
+        """The next value that is no container, or an empty one. Opens containers before it."""
         self._cut = False
         while match := _VALUE.match(self._text, self._at):
             self._at = match.end()
@@ -225,7 +228,7 @@ class _Reader:
                 continue
             try:
                 value = self._quoted(raw=match[kind] == "b'") if kind == "quote" else _MAKERS[kind](match[kind])
-            except Exception:  # noqa: BLE001 - calls may have any arguments, such as a thirteenth month
+            except Exception:  # noqa: BLE001 - such as a thirteenth month
                 self._at = match.start()
                 break
             self._cut = value is _REST
@@ -263,10 +266,11 @@ class _Reader:
         return _Missing(shown) if shown.endswith("...") else shown
 
     def _closes(self, quote: int, *, raw: bool) -> bool:
-        r"""Whether *quote* ends the text that it is in. Behind a backslash, it may be a part of the text.
+        r"""Whether *quote* ends its text. Behind a backslash, it may be a part of the text.
 
-        Unescaped quotes come in pairs, and backslashes are in texts only. So the next ``\'`` is inside a text, and the
-        end of everything is not: the number of quotes up to there tells whether *quote* ended a text.
+        Unescaped quotes come in pairs, and backslashes are in texts only. So the next ``\'`` is
+        inside a text, and the end of everything is not: the number of quotes up to there tells
+        whether *quote* ended a text.
         """
         followed = _AFTER_TEXT.match(self._text, quote + 1) is not None
         if self._text[quote - 1] != "\\":
@@ -282,7 +286,7 @@ def _note(path: _Path, missing: dict[_Path, None]) -> None:
 
 
 def _plain(value: object, path: _Path, missing: dict[_Path, None]) -> Any:
-    """*value* at *path*, fit for ``json.dumps``. Adds the paths of missing values to *missing*."""
+    """*value* at *path*, for ``json.dumps``. Adds the paths of missing values to *missing*."""
     if isinstance(value, _Missing):
         _note(path, missing)
         return value.text
@@ -292,7 +296,7 @@ def _plain(value: object, path: _Path, missing: dict[_Path, None]) -> Any:
             missing_in_key: dict[_Path, None] = {}
             name = _plain(key, (), missing_in_key)
             name = name if type(name) in {str, int} else json.dumps(name)
-            if missing_in_key or name in plain:  # if two keys became one, the first stays, in doubt
+            if missing_in_key or name in plain:  # of two keys of one name, the first stays
                 _note((*path, name), missing)
             plain[name] = plain[name] if name in plain else _plain(member, (*path, name), missing)
         return plain

@@ -1,4 +1,4 @@
-"""The public function that forgets figures. The workers' side of it is in worker/remote_control.py."""
+"""The public function that forgets figures. The workers' side: worker/remote_control.py."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ class ResetResult:
 def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where: Unpack[Where]) -> ResetResult:
     """Forget the figures of *task*, or all of them.
 
-    Live workers are asked to write what they have first. So nothing from before comes back, and nothing measured after
-    is lost. They cannot be asked with a ``redis_url`` alone. *where*: ``redis_url``, ``key_prefix``, ``app_name``.
+    Live workers are asked to write what they have first. So nothing from before comes back, and
+    nothing measured after is lost. They cannot be asked with a ``redis_url`` alone. *where*:
+    ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear what to reset.
@@ -87,16 +88,16 @@ def _reset(location: Location, task: str | None) -> int:
 
 
 def _hold(location: Location) -> tuple[dict[str, bool], str]:
-    """Have live workers write, and then wait: whether each could write, and why workers were not asked."""
+    """Have live workers write, then wait. Returns whether each could, and why none was asked."""
     wrote: dict[str, bool] = {}
     app = location.app
-    if location.monitor and location.flusher:  # first, as this worker's loop may be waiting for us
+    if location.monitor and location.flusher:  # first: its loop may wait for us
         wrote[location.monitor.hostname] = location.flusher.flush(REPLY_TIMEOUT, hold=HOLD_SECONDS)
     if app is None:
         return wrote, "Live workers were not asked to write first, as only a Redis URL was given."
     try:
         replies = _broadcast(app, HOLD, {"base": location.settings.base, "seconds": HOLD_SECONDS})
-    except Exception as exc:  # noqa: BLE001 - each broker library has errors of its own
+    except Exception as exc:  # noqa: BLE001 - each broker has its own
         return wrote, f"Live workers could not be asked to write first ({type(exc).__name__})."
     for reply in replies or []:
         wrote |= {name: bool(answer["ok"]) for name, answer in reply.items() if "ok" in answer}
@@ -105,10 +106,10 @@ def _hold(location: Location) -> tuple[dict[str, bool], str]:
 
 def _release(location: Location, wrote: Mapping[str, bool], task: str | None) -> None:
     own = location.monitor.hostname if location.monitor and location.flusher else None
-    # Only workers that answered: one that gets both messages late, after a long task, has not written before.
+    # Not to workers that did not answer: busy with a long task, they have not written.
     others = [name for name in wrote if name != own]
     if others and location.app is not None:
-        with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
+        with suppress(Exception):  # a hold ends by itself
             _broadcast(location.app, RELEASE, {"base": location.settings.base, "task": task}, others)
     if location.flusher:
         location.flusher.release(REPLY_TIMEOUT, task=task)

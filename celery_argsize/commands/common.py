@@ -87,7 +87,7 @@ class _Command(click.Command):
 
 
 def command(function: Callable[..., int | None]) -> click.Command:
-    """A command with the options of a ``Source``. *function* returns its exit code; ``None`` is 0."""
+    """A command with the options of a ``Source``. *function* returns an exit code; ``None``: 0."""
     return click.command(cls=_Command)(function)
 
 

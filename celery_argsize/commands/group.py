@@ -1,6 +1,6 @@
-"""``celery argsize``: the names of its commands. Each is a file in this folder, imported when it is used.
+"""``celery argsize``: the names of its commands. Each is a file here, imported when it is used.
 
-Celery imports this module at every start, so it imports only what Celery has imported before.
+Celery imports this at every start, so it imports only what Celery has imported before.
 """
 
 from __future__ import annotations

@@ -55,9 +55,9 @@ def show_report(source: common.Source, broker: str | None, *, as_json: bool) -> 
 
 
 def _write_page(file: str, source: common.Source, broker: str | None) -> int:
-    """Write the report into *file* as a page, if something was measured. Returns the exit code."""
+    """Write a page into *file*, if something was measured. Returns the exit code."""
     with common.needs_extra("--html"):
-        from celery_argsize.views.page import report_html  # noqa: PLC0415 - only a page needs jinja2
+        from celery_argsize.views.page import report_html  # noqa: PLC0415 - needs jinja2
     summary, advice = read_advice(source, broker)
     if not summary.total_tasks:
         click.echo(NOTHING_YET, err=True)

@@ -64,7 +64,7 @@ def watch(*, source: common.Source, interval: float, task: str) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the block without an error on a signal of ``_ENDING``, or when nobody reads stdout."""
+    """End the block without an error on an ``_ENDING`` signal, or when nobody reads stdout."""
 
     def end(*_: object) -> None:
         for number in _ENDING:  # a second one must not keep the terminal from being restored
@@ -83,7 +83,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _views(reader: Reader, history: History) -> Iterator[View]:
-    """Views of the figures, read anew for each. While they cannot be read: the last view, and why."""
+    """Views of the figures, read anew. While they cannot be read: the last view, and why."""
     view, read_at = None, 0.0
     while True:
         try:
