@@ -97,7 +97,7 @@ def _check(fine: object, message: str) -> None:
 
 
 def _each(urls: object) -> list[str]:
-    """The URLs in a setting: a text, with ";" between, or a list. A class has none."""
+    """The URLs in a setting: a text (";" between several) or a list. A class has none."""
     if isinstance(urls, str):
         return [url.strip() for url in re.split(r";(?=\s*[a-z][a-z0-9+.-]*://)", urls)]
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, (list, tuple)) else []

@@ -77,7 +77,7 @@ class _Command(click.Command):
             code = super().invoke(ctx)
         except ArgsizeError as exc:
             code = fail(exc)
-        except BrokenPipeError:  # click ends quietly
+        except BrokenPipeError:  # nobody reads on: click ends quietly
             raise
         except OSError as exc:
             drop_output()
