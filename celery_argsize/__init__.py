@@ -1,6 +1,7 @@
 """How big the arguments of Celery tasks are, and whether Celery cuts their repr.
 
-Most need ``install(app)`` only. A name is imported when it is first used, as ``celery`` imports this at every start.
+Most users need only ``install(app)``. A name is imported when it is first used, as ``celery``
+imports this package at every start.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     __version__: str
 
-    from celery_argsize.advice.advice import (
+    from .advice.advice import (
         Advice as Advice,
         Cost as Cost,
         PartAdvice as PartAdvice,
@@ -19,56 +20,40 @@ if TYPE_CHECKING:
         ReprLimits as ReprLimits,
         TaskAdvice as TaskAdvice,
     )
-    from celery_argsize.advice.adviser import advise as advise
-    from celery_argsize.advice.in_force import Finding as Finding, HostCheck as HostCheck
-    from celery_argsize.advice.limits import set_repr_limits as set_repr_limits
-    from celery_argsize.api.advice import (
+    from .advice.adviser import advise as advise
+    from .advice.in_force import Finding as Finding, HostCheck as HostCheck
+    from .advice.limits import set_repr_limits as set_repr_limits
+    from .api.advice import (
         Configured as Configured,
         auto_configure_celery_limits as auto_configure_celery_limits,
         get_advice as get_advice,
         verify_limits as verify_limits,
     )
-    from celery_argsize.api.collector import collector as collector
-    from celery_argsize.api.figures import (
-        get_size_summary as get_size_summary,
-        update_size_metrics as update_size_metrics,
-    )
-    from celery_argsize.api.parse import (
-        CUT as CUT,
-        UNREADABLE as UNREADABLE,
-        ParsedRepr as ParsedRepr,
-        parse_repr as parse_repr,
-    )
-    from celery_argsize.api.reset import ResetResult as ResetResult, reset_metrics as reset_metrics
-    from celery_argsize.connections.budget import (
+    from .api.collector import collector as collector
+    from .api.figures import get_size_summary as get_size_summary, update_size_metrics as update_size_metrics
+    from .api.parse import CUT as CUT, UNREADABLE as UNREADABLE, ParsedRepr as ParsedRepr, parse_repr as parse_repr
+    from .api.reset import ResetResult as ResetResult, reset_metrics as reset_metrics
+    from .connections.budget import (
         ConnectionBudget as ConnectionBudget,
         connection_budget as connection_budget,
         connection_settings as connection_settings,
     )
-    from celery_argsize.doctor.checks import Diagnosis as Diagnosis
-    from celery_argsize.doctor.examine import diagnose as diagnose
-    from celery_argsize.errors import (
+    from .doctor.checks import Diagnosis as Diagnosis
+    from .doctor.examine import diagnose as diagnose
+    from .errors import (
         ArgsizeError as ArgsizeError,
         ConfigError as ConfigError,
         SchemaError as SchemaError,
         StoreError as StoreError,
     )
-    from celery_argsize.figures.summary import (
-        PartSummary as PartSummary,
-        Summary as Summary,
-        TaskSummary as TaskSummary,
-    )
-    from celery_argsize.measuring.json_size import (
-        UNMEASURABLE as UNMEASURABLE,
-        Size as Size,
-        measure_json_size as measure_json_size,
-    )
-    from celery_argsize.measuring.measurement import Measurement as Measurement, Part as Part
-    from celery_argsize.prometheus.server import MetricsServer as MetricsServer
-    from celery_argsize.views.page import report_html as report_html
-    from celery_argsize.worker.install import install as install, uninstall as uninstall
-    from celery_argsize.worker.monitor import Monitor as Monitor
-    from celery_argsize.worker.recorder import measure_celery_task_size as measure_celery_task_size
+    from .figures.summary import PartSummary as PartSummary, Summary as Summary, TaskSummary as TaskSummary
+    from .measuring.json_size import UNMEASURABLE as UNMEASURABLE, Size as Size, measure_json_size as measure_json_size
+    from .measuring.measurement import Measurement as Measurement, Part as Part
+    from .prometheus.server import MetricsServer as MetricsServer
+    from .views.page import report_html as report_html
+    from .worker.install import install as install, uninstall as uninstall
+    from .worker.monitor import Monitor as Monitor
+    from .worker.recorder import measure_celery_task_size as measure_celery_task_size
 
 _HOMES: Final = {
     "advice.advice": "Advice Cost PartAdvice Recommendation ReprLimits TaskAdvice",
@@ -95,7 +80,7 @@ _HOMES: Final = {
 }
 _MODULES: Final = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = sorted(_MODULES)  # noqa: PLE0605 - made from the table above
+__all__ = sorted(_MODULES)  # noqa: PLE0605 - from the table
 
 
 def __dir__() -> list[str]:
@@ -106,7 +91,7 @@ if not TYPE_CHECKING:  # a type checker reads the imports at the top instead
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
-            from importlib.metadata import version  # noqa: PLC0415 - few ask
+            from importlib.metadata import version  # noqa: PLC0415 - rarely used
 
             return version("celery-argsize")
         if name not in _MODULES:

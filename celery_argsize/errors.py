@@ -1,7 +1,7 @@
 """Every error that this package raises on purpose.
 
-All are ``ArgsizeError``. The text says which setting, value or server is meant and what to do. It never has a password
-or the value of an argument in it.
+All are ``ArgsizeError``. The text names the setting, value or server, and what to do. It never
+shows a password or an argument.
 """
 
 from __future__ import annotations

@@ -19,49 +19,44 @@ logger: Final = logging.getLogger("celery_argsize")
 
 
 class FailureLog:
-    """Counts failures of one kind. Logs the first, and then at most one every ``EVERY`` seconds.
+    """Counts failures of one kind. Logs the first, then at most one in ``EVERY`` seconds.
 
     After ``over``, a failure with a new text is logged at once.
     """
 
     EVERY: Final = 60.0
-    #: Different texts that are remembered.
-    TEXTS: Final = 16
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._goes_on = self._was_logged = False
-        self._last = -math.inf
-        self._logged_at: dict[str, float] = {}
+        self._last_text, self._last_time = "", -math.inf
         self._unlogged = 0
         self.count = 0
 
     def report(self, error: BaseException, level: int = logging.WARNING) -> None:
-        """Count *error*, and log it if none was logged lately; the place goes to DEBUG. Never raises."""
+        """Count *error*; log it if none was logged lately, with its place at DEBUG. Never raises."""
         self.count += 1
         with suppress(Exception):  # a log handler or filter of the app's may raise
             self._log(error, level)
 
     @contextmanager
     def caught(self, level: int = logging.WARNING) -> Iterator[None]:
-        """Report an exception that the block raises, and go on behind it."""
+        """Report an exception that the block raises, and go on after the block."""
         try:
             yield
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it must not get out
+        except Exception as exc:  # noqa: BLE001 - none may get out
             self.report(exc, level)
 
     def _log(self, error: BaseException, level: int) -> None:
-        # The text of a foreign error may quote an argument.
+        # The text of another library's error may quote an argument.
         text = str(error) if isinstance(error, ArgsizeError) else type(error).__name__
         now = time.monotonic()
-        last = self._last if self._goes_on else self._logged_at.get(text, -math.inf)
+        is_new = not self._goes_on and text != self._last_text
         self._goes_on = True
-        if now < last + self.EVERY:
+        if now < self._last_time + self.EVERY and not is_new:
             self._unlogged += 1
             return
-        if len(self._logged_at) >= self.TEXTS:
-            self._logged_at.clear()
-        self._last = self._logged_at[text] = now
+        self._last_text, self._last_time = text, now
         more = f" ({self._unlogged} more since the last such line)" if self._unlogged else ""
         self._unlogged, self._was_logged = 0, True
         logger.log(level, "celery_argsize: %s: %s%s", self._kind, text, more)
@@ -69,7 +64,7 @@ class FailureLog:
             logger.debug("celery_argsize: it happened here:\n%s", "".join(traceback.format_tb(error.__traceback__)))
 
     def over(self, message: str) -> None:
-        """Log *message*, that failures are over, if one was logged."""
+        """Log *message*, which says that failures are over, if a failure was logged."""
         self._goes_on = False
         if self._was_logged:
             self._was_logged = False

@@ -1,4 +1,4 @@
-"""Redis URLs: which one an app uses, what it says in redis-py's words, and how to show it without secrets."""
+"""Redis URLs: which one an app uses, how redis-py spells it, how it is shown without secrets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class _Scheme(NamedTuple):
     kind: Literal["server", "sentinel", "cluster"]
     redis_py: str
-    """The scheme that redis-py takes for one host."""
+    """redis-py's scheme for one host."""
     with_tls: str
+    """Our scheme for this kind of Redis with TLS."""
     port: int = 6379
 
 
@@ -36,7 +37,7 @@ _SCHEMES: Final = {
     "rediss+cluster": _Scheme("cluster", "rediss", "rediss+cluster"),
 }
 _ENCODE: Final = (
-    "if the password has one of # / ? % [ ] in it, write that percent-encoded: %23 %2F %3F %25 %5B %5D "
+    "in a password, # / ? % [ ] are written percent-encoded: %23 %2F %3F %25 %5B %5D "
     "(urllib.parse.quote(password, safe='') does it)"
 )
 _SENTINEL_OPTIONS: Final[tuple[str, ...]] = ("master_name", "sentinel_username", "sentinel_password", "sentinel_ssl")
@@ -48,13 +49,13 @@ class RedisPlace:
 
     kind: Literal["server", "sentinel", "cluster"]
     urls: tuple[str, ...] = field(repr=False)
-    """One for each host, as redis-py takes them: ``redis://``, ``rediss://`` or ``unix://``."""
+    """A URL for each host, as redis-py takes it: ``redis://``, ``rediss://`` or ``unix://``."""
     sentinel: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The options of the URL that are about sentinels, such as ``master_name``."""
+    """Options of the URL for sentinels, such as ``master_name``."""
 
     @property
     def tls(self) -> bool:
-        """Whether what travels is encrypted."""
+        """Whether connections are encrypted."""
         return self.urls[0].startswith("rediss:")
 
 
@@ -62,19 +63,20 @@ def parse_redis_url(url: str) -> RedisPlace:
     """What *url* says.
 
     Raises:
-        ConfigError: it is not the URL of a Redis. The message has no part of it that may be secret.
+        ConfigError: it is not the URL of a Redis. The message shows no part that may be secret.
     """
     try:
         parts = [urlsplit(single) for single in _each(url)]
     except ValueError:
-        raise ConfigError(f"it cannot be read; {_ENCODE}") from None  # noqa: EM102, TRY003 - as short as it gets
+        message = f"it cannot be read; {_ENCODE}"
+        raise ConfigError(message) from None
     first = parts[0]
-    # Without "//" behind it, it may be a user's name or a password.
+    # Without a "//", the beginning may be a user's name or a password.
     shown = f"the scheme {first.scheme!r}" if first.netloc else "what it begins with"
     _check(first.scheme in _SCHEMES, f"{shown} is not one of {', '.join(sorted(_SCHEMES))}")
     scheme = _SCHEMES[first.scheme]
     alike = len({part.scheme for part in parts}) == 1 and (len(parts) == 1 or scheme.kind != "server")
-    _check(alike, "several URLs must all be those of sentinels, or of nodes of one cluster")
+    _check(alike, "several URLs must all be of sentinels, or of nodes of one cluster")
     query = _query(parts)
     sentinel = {name: query.pop(name) for name in _SENTINEL_OPTIONS if name in query and scheme.kind == "sentinel"}
     rest = first.path + (f"?{urlencode(query)}" if query else "")
@@ -84,9 +86,7 @@ def parse_redis_url(url: str) -> RedisPlace:
     _check(len(hosts) == 1 or scheme.kind != "server", "several hosts are for sentinel:// and redis+cluster://")
     database = first.path.strip("/") or query.get("db", "") or "0"
     _check(database.isdecimal(), f"the database {database!r} is not a number")
-    _check(
-        scheme.kind != "cluster" or int(database) == 0, f"a Redis Cluster has no database but 0, and this is {database}"
-    )
+    _check(scheme.kind != "cluster" or not int(database), "a Redis Cluster has no database but 0")
     user, at, _ = first.netloc.rpartition("@")
     return RedisPlace(scheme.kind, tuple(f"{scheme.redis_py}://{user}{at}{host}{rest}" for host in hosts), sentinel)
 
@@ -97,46 +97,40 @@ def _check(fine: object, message: str) -> None:
 
 
 def _each(urls: object) -> list[str]:
-    """The URLs in a setting: one, several with ";" between, or a list. A backend may also be a class."""
+    """The URLs in a setting: a text (";" between several) or a list. A class has none."""
     if isinstance(urls, str):
         return [url.strip() for url in re.split(r";(?=\s*[a-z][a-z0-9+.-]*://)", urls)]
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, (list, tuple)) else []
 
 
 def _query(parts: list[SplitResult]) -> dict[str, str]:
-    """The options of all URLs together. The first counts if there are several of a name."""
+    """The options of all URLs. The first URL that has an option gives its value."""
     query: dict[str, str] = {}
     for part in reversed(parts):
         query.update(parse_qsl(part.query, keep_blank_values=True))
-    if "virtual_host" in query:  # kombu's name for the database in redis+socket:// URLs
+    if "virtual_host" in query:  # the database of kombu's redis+socket:// URLs
         query["db"] = query.pop("virtual_host").strip("/")
     if "ssl_cert_reqs" in query:
-        try:
-            query["ssl_cert_reqs"] = cert_reqs(query["ssl_cert_reqs"])
-        except ValueError:
-            message = "ssl_cert_reqs is not required, optional or none"
-            raise ConfigError(message) from None
+        query["ssl_cert_reqs"] = cert_reqs(query["ssl_cert_reqs"])
     return query
 
 
 def cert_reqs(value: object) -> str:
-    """``required``, ``optional`` or ``none``, out of what Celery, ``ssl`` or redis-py call it.
+    """``required``, ``optional`` or ``none``, for a name or constant of Celery or ``ssl``.
 
     Raises:
-        ValueError: it is none of these.
+        ConfigError: *value* is none of these.
     """
-    # ssl.CERT_REQUIRED is a number with a name. None is redis-py's own word for no checks.
+    # ssl.CERT_REQUIRED has a name. None is redis-py's word for no checks.
     name = str(getattr(value, "name", value)).strip().lower().removeprefix("cert_")
-    if name not in {"none", "optional", "required"}:
-        raise ValueError
+    _check(name in {"none", "optional", "required"}, "ssl_cert_reqs is not required, optional or none")
     return name
 
 
 def _hosts(part: SplitResult, default_port: int) -> list[str]:
     """The hosts of one URL, each with its port."""
-    misplaced = (
-        part.fragment or "@" in part.path or any("@" in pair.partition("=")[0] for pair in part.query.split("&"))
-    )
+    keys = [pair.partition("=")[0] for pair in part.query.split("&")]
+    misplaced = part.fragment or any("@" in text for text in (part.path, *keys))
     _check(not misplaced, f"there is a # or / or ? before its @; {_ENCODE}")
     hosts = []
     for host in part.netloc.rpartition("@")[2].split(","):
@@ -157,16 +151,16 @@ def _host_port(name: str, port: int | None) -> str:
 
 
 def server_address(part: SplitResult) -> str:
-    """``host:port``, or the path of a socket. This machine has one name: 127.0.0.1."""
+    """``host:port``, or the path of a socket. All names of this machine become 127.0.0.1."""
     if part.scheme == "unix":
         return part.path
     here = part.hostname in {"localhost", "::1"}
     return f"127.0.0.1:{part.port}" if here else part.netloc.rpartition("@")[2].lower()
 
 
-def is_redis_url(url: object) -> bool:
+def is_redis_url(url: str) -> bool:
     """Whether *url* has a scheme of a Redis."""
-    return isinstance(url, str) and "://" in url and _scheme_name(url.strip()) in _SCHEMES
+    return "://" in url and _scheme_name(url.strip()) in _SCHEMES
 
 
 def _scheme_name(url: str) -> str:
@@ -174,36 +168,33 @@ def _scheme_name(url: str) -> str:
 
 
 def with_tls(url: str) -> str:
-    """*url*, but through TLS. That of a socket file stays as it is: nothing travels there."""
-    raised = []
-    for single in _each(url):
-        scheme = _SCHEMES.get(_scheme_name(single))
-        raised.append(f"{scheme.with_tls}://{single.partition('://')[2]}" if scheme else single)
-    return ";".join(raised)
+    """*url* with the scheme for TLS. The URL of a socket file stays as it is."""
+    parts = [single.partition("://") for single in _each(url)]
+    return ";".join(f"{_SCHEMES[scheme.lower()].with_tls}://{rest}" for scheme, _, rest in parts)
 
 
 def from_app(app: Any) -> tuple[str | None, dict[str, Any]]:
-    """The Redis of *app*'s results, else of its messages, if any, with redis-py's options for TLS and sentinels."""
+    """The Redis of *app*'s results, or else of its messages, and its options for redis-py."""
     url, options = of_results(app)
     return (url, options) if url else next(iter(each_of_messages(app)), (None, {}))
 
 
 def of_results(app: Any) -> tuple[str | None, dict[str, Any]]:
-    """The Redis that *app* keeps results in, with its options."""
+    """The Redis of *app*'s results, if any, and its options for redis-py."""
     transport = _transport(app.conf, "broker_transport_options", "result_backend_transport_options")
     urls = _redis_urls(_completed(app.conf))
     return _with_options(urls[0], app.conf.get("redis_backend_use_ssl"), transport) if urls else (None, {})
 
 
 def each_of_messages(app: Any, setting: str = "broker_url") -> list[tuple[str, dict[str, Any]]]:
-    """Each Redis that messages of *app* may go through, with its options; *setting* names them."""
+    """Each Redis in *setting* for *app*'s messages, and its options for redis-py."""
     transport = _transport(app.conf, "result_backend_transport_options", "broker_transport_options")
     use_ssl = app.conf.get("broker_use_ssl")
     return [_with_options(url, use_ssl, transport) for url in _redis_urls(getattr(app.conf, setting))]
 
 
 def _completed(conf: Any) -> Any:
-    """The URL of results, completed from ``redis_host`` and such, as celery/backends/redis.py does."""
+    """The URL of results. Its gaps are filled from ``redis_host`` and such, as Celery does."""
     url = conf.result_backend
     if url in ("redis", "rediss"):
         url = f"redis:///{conf.get('redis_db') or 0}"
@@ -218,7 +209,7 @@ def _completed(conf: Any) -> Any:
 
 
 def _transport(conf: Any, *names: str) -> dict[str, Any]:
-    """The transport options in the settings *names*; the last wins."""
+    """The transport options in the settings *names*. The last setting wins."""
     options: dict[str, Any] = {}
     for name in names:
         value = conf.get(name) or {}
@@ -228,12 +219,12 @@ def _transport(conf: Any, *names: str) -> dict[str, Any]:
 
 
 def _redis_urls(urls: object) -> list[str]:
-    """Each Redis among *urls*. All sentinels are one, and so are all nodes of a cluster."""
+    """Each Redis among *urls*. All sentinels are one Redis, as are all nodes of a cluster."""
     groups: dict[str, list[str]] = {}
-    for url in filter(is_redis_url, _each(urls)):
+    for url in dict.fromkeys(filter(is_redis_url, _each(urls))):
         kind = _SCHEMES[_scheme_name(url)].kind
         groups.setdefault(url if kind == "server" else kind, []).append(url)
-    return [group[0] if kind == group[0] else ";".join(group) for kind, group in groups.items()]
+    return list(map(";".join, groups.values()))
 
 
 def _with_options(url: str, use_ssl: object, transport: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -241,7 +232,7 @@ def _with_options(url: str, use_ssl: object, transport: Mapping[str, Any]) -> tu
     scheme = _SCHEMES[_scheme_name(url)]
     if scheme.kind == "sentinel":
         options = {key: transport[key] for key in ("master_name", "min_other_sentinels") if key in transport}
-        # As with Celery, what the primary is given is not what the sentinels are.
+        # Celery does not give the primary's options to the sentinels.
         options["sentinel_kwargs"] = dict(transport.get("sentinel_kwargs") or {})
     if not use_ssl or scheme.redis_py == "unix":
         return url, options
@@ -249,7 +240,7 @@ def _with_options(url: str, use_ssl: object, transport: Mapping[str, Any]) -> tu
 
 
 def safe_url(url: object) -> str:
-    """*url* without user name, password and options."""
+    """*url* for people: without user name, password and options."""
     try:
         return ";".join(map(_safe, _each(str(url)))) if url else "(nothing)"
     except ValueError:
@@ -258,7 +249,7 @@ def safe_url(url: object) -> str:
 
 def _safe(url: str) -> str:
     parts = urlsplit(url)
-    # An unquoted "/", "?" or "#" in a password moves the rest of it behind the host.
+    # With an unquoted "/", "?" or "#" in a password, urlsplit takes its beginning for the host.
     if not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
         raise ValueError
     hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]

@@ -1,7 +1,8 @@
-"""Settings: their defaults, what is allowed, and which source wins. docs/configuration.md says what each does.
+"""Settings: their defaults, allowed values and sources. docs/configuration.md describes each.
 
-Keywords of install() win over ``app.conf.argsize_*``, those over ``CELERY_ARGSIZE_*`` in the environment, those over
-defaults. The configuration of an app is read when ``resolve`` is called, never at import.
+The sources, from the strongest: keywords of ``install``, ``app.conf.argsize_*``,
+``CELERY_ARGSIZE_*`` in the environment, defaults. An app's configuration is read when
+``resolve`` is called, never at import.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from celery_argsize.redis_url import cert_reqs, from_app, parse_redis_url, safe_
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Upper bounds of buckets, in bytes or characters: 128 doubling to 2 Mi, then 8, 32 and 128 Mi.
+#: Upper bounds of buckets, in bytes or characters: 128 doubled up to 2 Mi; 8, 32, 128 Mi.
 DEFAULT_BUCKETS: Final = (*(128 << step for step in range(15)), 8 << 20, 32 << 20, 128 << 20)
 
-#: Where a script looks if nobody says where Redis is.
+#: The Redis of scripts that get no URL.
 DEFAULT_REDIS_URL: Final = "redis://localhost:6379/0"
 
-NO_MASTER_NAME: Final = "it does not say which primary the sentinels are to name: end it in ?master_name=…"
+NO_MASTER_NAME: Final = "the name of the sentinels' primary is missing: end it in ?master_name=…"
 
 ENV_PREFIX: Final = "CELERY_ARGSIZE_"
 CONF_PREFIX: Final = "argsize_"
 
-#: What follows ``ENV_PREFIX`` in variables that are options of our commands.
+#: After ``ENV_PREFIX``: variables for options of our commands, which click reads.
 _COMMAND_ENV: Final = re.compile("(CHECK|DIFF|DOCTOR|EXPORTER|RECOMMEND|REPORT|RESET|VERIFY|WATCH)_")
 
 _TRUE: Final = ("1", "true", "yes", "on")
@@ -65,7 +66,7 @@ def _word(value: Any) -> str:
 def _buckets(value: Any) -> tuple[int, ...]:
     bounds = tuple(map(_whole(1), value.split(",") if isinstance(value, str) else value))
     rising = list(bounds) == sorted(set(bounds))
-    return _require(rising and 0 < len(bounds) <= 60, bounds)  # noqa: PLR2004 - keys and series stay few
+    return _require(rising and 0 < len(bounds) <= 60, bounds)  # noqa: PLR2004 - keys stay few
 
 
 def _url(value: Any) -> str:
@@ -81,6 +82,7 @@ def _path(value: Any) -> str:
 
 
 def _setting(default: object, parse: Callable[[Any], object], allowed: str, *, secret: bool = False) -> Any:
+    """A setting; *parse* raises an error for a value that is not *allowed*."""
     return field(default=default, repr=not secret, metadata={"parse": parse, "allowed": allowed})
 
 
@@ -94,7 +96,7 @@ def _file() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every setting, checked. docs/configuration.md says what each does."""
+    """All settings, with checked values. docs/configuration.md describes each."""
 
     enabled: bool = _switch(True)
     redis_url: str | None = _setting(
@@ -124,11 +126,11 @@ class Settings:
     prometheus_keyfile: str | None = _file()
     prometheus_client_cafile: str | None = _file()
     redis_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Keywords for redis-py that came from the app (TLS, sentinels); not a setting of its own."""
+    """Keywords for redis-py from the app (TLS, sentinels). Not a setting."""
 
     @property
     def base(self) -> str:
-        """What the app's keys in Redis begin with. The braces keep them in one slot of a cluster."""
+        """How the app's keys in Redis begin. The braces keep them in one slot of a cluster."""
         return f"{self.key_prefix}:{{{self.app_name}}}:"
 
 
@@ -136,12 +138,10 @@ _SPECS: Final = {spec.name: spec for spec in fields(Settings) if spec.metadata}
 
 
 def check(overrides: Mapping[str, Any], spell: Callable[[str], str] = str) -> dict[str, Any]:
-    """*overrides* as values of settings; those that are ``None`` are left out.
-
-    *spell* writes a setting's name as the user did.
+    """*overrides*, parsed, without ``None``. *spell* writes a setting's name as the user did.
 
     Raises:
-        ConfigError: a setting that does not exist, or a value that cannot work.
+        ConfigError: a setting does not exist, or a value cannot work.
     """
     for name in sorted(overrides):
         if name not in _SPECS:
@@ -151,15 +151,11 @@ def check(overrides: Mapping[str, Any], spell: Callable[[str], str] = str) -> di
     return {name: _parse(name, value, spell(name)) for name, value in overrides.items() if value is not None}
 
 
-def resolve(
-    overrides: Mapping[str, Any],
-    app: Any = None,
-    environ: Mapping[str, str] | None = None,
-) -> Settings:
-    """The settings of *app*, or of none; *overrides* are keywords of install().
+def resolve(overrides: Mapping[str, Any], app: Any = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of *app*, if any. *overrides*: keywords of ``install``.
 
     Raises:
-        ConfigError: a setting that does not exist, or a value that cannot work, wherever it came from.
+        ConfigError: a setting does not exist, or a value cannot work.
     """
     environ = os.environ if environ is None else environ
     values = _from_environ(environ) | (_from_conf(app) if app is not None else {}) | check(overrides)
@@ -175,7 +171,7 @@ def resolve(
 
 
 def _redis_of(app: Any, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The Redis of *app*, else that of ``REDIS_URL``, where many hosts leave it."""
+    """The Redis of *app*, or else of ``REDIS_URL``, which many hosts set."""
     url, options = from_app(app) if app is not None else (None, {})
     if url is None and environ.get("REDIS_URL"):
         url = _parse("redis_url", environ["REDIS_URL"], "REDIS_URL")
@@ -183,20 +179,20 @@ def _redis_of(app: Any, environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _app_name(app: Any) -> str:
-    """The name that *app* was made with, such as ``Celery("music")``, without what no key may have."""
+    """The name in ``Celery("music")``, with ``_`` for characters that a key cannot have."""
     name = str(getattr(app, "main", None) or "celery")
     return "".join(char if char.isprintable() and char not in "{}" else "_" for char in name)
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     given = {name.removeprefix(ENV_PREFIX): value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
-    # Empty is unset: compose files pass on variables that nobody set.
+    # Compose files pass on unset variables as empty ones.
     ours = {name.lower(): value for name, value in given.items() if value and not _COMMAND_ENV.match(name)}
     return check(ours, lambda name: ENV_PREFIX + name.upper())
 
 
 def _from_conf(app: Any) -> dict[str, Any]:
-    # Keys come as they were written: argsize_x, or CELERY_ARGSIZE_X out of a Django namespace.
+    # Keys are as the user wrote them: argsize_x, or CELERY_ARGSIZE_X in a Django namespace.
     prefix = f"{app.namespace or ''}_".lower().lstrip("_")
     keys = {str(key).lower().removeprefix(prefix) for key in app.conf}
     ours = {key.removeprefix(CONF_PREFIX): app.conf.get(key) for key in keys if key.startswith(CONF_PREFIX)}
@@ -208,7 +204,7 @@ def _parse(name: str, value: Any, spelled: str) -> Any:
     try:
         return parse(value)
     except (ValueError, TypeError, AttributeError, OverflowError) as exc:
-        shown = safe_url(value) if name == "redis_url" else repr(value)
-        reason = f" ({exc})" if isinstance(exc, ConfigError) else ""
+        is_url = name == "redis_url"
+        shown, reason = safe_url(value) if is_url else repr(value), f" ({exc})" if is_url and str(exc) else ""
         message = f"{spelled} = {shown} cannot work{reason}; allowed: {allowed}"
         raise ConfigError(message) from None

@@ -1,6 +1,6 @@
-"""Text for people: numbers, sizes and times in words, and columns as wide as a terminal shows them.
+"""Text for people: numbers, sizes and times in words, columns as wide as on a terminal.
 
-What a report or a command says stands in ``views`` and ``doctor``.
+The texts of reports and commands are in ``views`` and ``doctor``.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def when(moment: float) -> str:
 
 
 def printable(text: str) -> str:
-    """*text* with each character that could move the cursor or hide other text written as an escape."""
+    """*text* with escapes for characters that could move the cursor or hide other text."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def width(text: str) -> int:
-    """How many columns of a terminal *text* takes: East Asian characters take two, accents none."""
+    """Columns of a terminal that *text* takes: 2 for an East Asian character, 0 for an accent."""
     if text.isascii():
         return len(text)
-    from wcwidth import wcwidth  # noqa: PLC0415 - workers, which use printable(), need no tables of widths
+    from wcwidth import wcwidth  # noqa: PLC0415 - workers need no widths
 
     return sum(max(wcwidth(char), 0) for char in text)
 
@@ -57,13 +57,6 @@ def pad(text: str, columns: int, *, right: bool = False) -> str:
     """*text* filled with spaces to *columns*; *right* puts the spaces before it."""
     spaces = " " * (columns - width(text))
     return spaces + text if right else text + spaces
-
-
-def cut(text: str, columns: int) -> str:
-    """*text* in at most *columns*; an ellipsis at the end replaces what does not fit."""
-    if width(text) <= columns:
-        return text
-    return f"{_head(text, columns - 1)}…" if columns > 0 else ""
 
 
 def shorten(text: str, columns: int) -> str:

@@ -1,4 +1,4 @@
-"""The public functions about advice: get it, set an app's limits by it, check that they have arrived."""
+"""The public functions that give advice, set limits by it, and check that these are in force."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ def get_advice(
     max_publish_seconds: float = MAX_PUBLISH_SECONDS,
     **where: Unpack[Where],
 ) -> Advice:
-    """What ``advise`` says to what was measured so far. Takes 20 ms to measure how fast this machine makes reprs.
+    """The advice on the figures so far. Takes 20 ms to measure this machine's speed.
 
-    *broker* is a kombu transport's name or a URL, by default that of the app. *where* takes ``redis_url``,
-    ``key_prefix`` and ``app_name``.
+    *broker*: a kombu transport's name or a URL; by default that of the app. *where*:
+    ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look.
         StoreError: Redis could not be read.
     """
-    app = app or (None if where.get("redis_url") else _installed_app())
     summary = get_size_summary(app, **where)
+    app = locate(app, **where).app
     return advice_for(summary, app, broker, min_runs=min_runs, max_publish_seconds=max_publish_seconds)
 
 
 def advice_for(summary: Summary, app: Celery | None, broker: str | None, **options: Any) -> Advice:
-    """The advice from a *summary*; *options* are ``advise``'s."""
+    """The advice on *summary*. *options*: those of ``advise``."""
     return advise(
         summary,
         broker or (broker_name(app) if app is not None else None),
@@ -65,22 +65,17 @@ def advice_for(summary: Summary, app: Celery | None, broker: str | None, **optio
     )
 
 
-def _installed_app() -> Celery | None:
-    monitor = installed()
-    return None if monitor is None else monitor.app
-
-
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """What ``auto_configure_celery_limits`` found and did."""
+    """The result of ``auto_configure_celery_limits``."""
 
     advice: Advice
     app_limits: ReprLimits | None
-    """What was set for all tasks of the app, if anything."""
+    """The limits that were set for all tasks of the app, if any."""
     task_limits: Mapping[str, ReprLimits]
-    """What was set for single tasks."""
+    """The limits that were set for single tasks."""
     refused: Mapping[str, str]
-    """Task → what speaks against any limit; nothing was set for it, but with *force*."""
+    """Task → the reasons against any limit. Limits were set for it only with *force*."""
 
     @property
     def limit(self) -> int:
@@ -93,7 +88,7 @@ class Configured:
         return self.advice.rule_of_thumb.tier
 
     def __str__(self) -> str:
-        """What was done, a line each."""
+        """A line for each limit that was set or refused."""
         lines = [f"all tasks: {self.app_limits}"] if self.app_limits else []
         lines += [f"{name}: {limits}" for name, limits in self.task_limits.items()]
         for name, reason in self.refused.items():
@@ -106,18 +101,16 @@ def auto_configure_celery_limits(
 ) -> Configured:
     """The advice for *app*; with *apply*, its limits are set on *app* in this process.
 
-    Call it where tasks are sent from, as limits act there; once, after the app is configured. Limits are only raised.
-    What would break the broker, or make publishing too slow, is refused, unless *force* is given. *options* are those
-    of ``get_advice``.
+    Call it once, in the processes that send tasks, after the app is configured. Limits are only
+    raised. A limit that would break the broker or make publishing too slow is refused, but set
+    with *force*. *options*: those of ``get_advice``.
 
     Raises:
         ConfigError: it is not clear where to look, or, with *apply*, there is no *app*.
         StoreError: Redis could not be read.
     """
-    app = app or _installed_app()
-    if force and not apply:
-        message = "force=True does nothing by itself: auto_configure_celery_limits(app, apply=True, force=True)"
-        raise ConfigError(message)
+    if app is None and (monitor := installed()):
+        app = monitor.app
     if apply and app is None:
         message = "apply=True needs the app whose limits to set: auto_configure_celery_limits(app, apply=True)"
         raise ConfigError(message)
@@ -136,14 +129,14 @@ def auto_configure_celery_limits(
 
 
 def _raised(app: Celery, task: str, limits: ReprLimits) -> ReprLimits:
-    """*limits*, but none lower than it is now."""
+    """*limits*, none of them lower than now."""
     now = limits_of(app, task)
     levels = 0 if 0 in {limits.levels, now.levels} else max(limits.levels, now.levels)
     return ReprLimits(max(limits.args, now.args), max(limits.kwargs, now.kwargs), levels)
 
 
 def _forced(task: TaskAdvice) -> ReprLimits:
-    """What keeps *task* whole, whatever it breaks."""
+    """The limits that keep all reprs of *task* whole, whatever they break."""
     limits = {part.part: part.limit or _tier(part.need_max) for part in task.parts}
     levels = max(ReprLimits().levels, *(part.levels for part in task.parts))
     return ReprLimits(limits.get("args", DEFAULT_LIMIT), limits.get("kwargs", DEFAULT_LIMIT), levels)
@@ -154,10 +147,10 @@ def _tier(need: int) -> int:
 
 
 def verify_limits(app: Celery, *, seconds: float | None = None, **where: Unpack[Where]) -> list[HostCheck]:
-    """Whether the limits that *app* has here are in force on each host that its messages come from.
+    """Whether the limits that *app* has here are in force on each host that sends its messages.
 
-    Workers saw it in the headers of messages: in the last *seconds*, or since the last reset (seven days at most).
-    *where* takes ``redis_url``, ``key_prefix`` and ``app_name``.
+    Workers see it in the headers of messages: of the last *seconds*, or since the last reset
+    (at most seven days). *where*: ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look.

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def collector(app: Celery | None = None, *, broker: str | None = None, **where: Unpack[Where]) -> ArgsizeCollector:
-    """A collector of what all workers measured, for a registry: ``REGISTRY.register(collector(app))``.
+    """A collector of all workers' figures. Use: ``REGISTRY.register(collector(app))``.
 
-    *where* takes ``redis_url``, ``key_prefix`` and ``app_name``. *broker* is by default that of *app*.
+    *broker*: by default that of *app*. *where*: ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look, or the figures are in no Redis.

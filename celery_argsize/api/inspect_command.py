@@ -1,6 +1,6 @@
-"""Makes ``celery inspect argsize`` known to Celery's command line; workers answer it with ``worker.remote_control``.
+"""Makes ``celery inspect argsize`` known to Celery. Workers answer it: worker/remote_control.py.
 
-Celery imports this at every start, through ``celery argsize``, so nothing heavy is imported here.
+Celery imports this at every start, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import celery_argsize.worker.remote_control  # noqa: F401 - registers the comman
 
 
 def announce() -> None:
-    """Add ``argsize`` to what ``celery inspect`` accepts. Celery 5.3 lists that before it imports plugins."""
+    """Add ``argsize`` to the choices of ``celery inspect``, which Celery 5.3 lists too early."""
     for option in inspect.params:
         if isinstance(option.type, click.Choice):
             option.type = click.Choice([*option.type.choices, "argsize"])

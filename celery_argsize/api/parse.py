@@ -1,6 +1,7 @@
-"""Reads an ``argsrepr`` or ``kwargsrepr`` back: ``ast.literal_eval`` for text that Celery may have cut.
+"""Reads an ``argsrepr`` or ``kwargsrepr``: ``ast.literal_eval`` for text that may be cut.
 
-Nothing in the text is run. Time is linear in its length. Source of the forms: ``celery.utils.saferepr``.
+Nothing in the text is run. Time is linear in its length. Source of the forms:
+``celery.utils.saferepr``.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from uuid import UUID
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Stands where something was left out.
+#: Stands for something that was left out.
 CUT: Final = "<cut>"
-#: Stands where something is shown that cannot be made again, like ``<Song object at 0x7f…>``.
+#: Stands for something that cannot be made again, like ``<Song object at 0x7f…>``.
 UNREADABLE: Final = "<unreadable>"
-#: Containers within containers; deeper ones are ``CUT``. ``json.dumps`` would give up at about 1,000.
+#: Levels of containers; deeper ones are ``CUT``. ``json.dumps`` gives up at about 1,000.
 MAX_DEPTH: Final = 100
-#: Paths in ``ParsedRepr.missing``, at most; further ones are left out, so that memory stays bounded.
+#: Most paths in ``ParsedRepr.missing``. It bounds memory.
 MAX_PATHS: Final = 1000
 _Path: TypeAlias = tuple[int | str, ...]
 
@@ -34,9 +35,9 @@ class ParsedRepr(NamedTuple):
     """What a repr says."""
 
     value: Any
-    """The original value if nothing is missing; otherwise one that ``json.dumps`` takes for sure."""
+    """The original value if nothing is missing, else a value for ``json.dumps``."""
     missing: tuple[_Path, ...]
-    """Where something is cut, unreadable or in doubt: indices and keys in ``value``; ``()`` is all of it."""
+    """Paths to all that is cut, unreadable or in doubt: indices and keys. ``()`` is all of it."""
 
     @property
     def whole(self) -> bool:
@@ -47,16 +48,17 @@ class ParsedRepr(NamedTuple):
 def parse_repr(text: object) -> ParsedRepr:
     r"""Read *text*, an ``argsrepr`` or ``kwargsrepr``. Never raises, whatever *text* is.
 
-    If nothing is missing, the value is the original one: of built-in types, Decimal, UUID and ``datetime`` (time zones
-    with a fixed offset only). Otherwise it is made for JSON: tuples and sets are lists, bytes and objects are texts,
-    and a key that is no text and no int is its JSON.
+    If nothing is missing, the value is the original: of built-in types, Decimal, UUID and
+    ``datetime`` (time zones with a fixed offset only). Otherwise it fits JSON, and a key that
+    is neither text nor int is its JSON.
 
-    ``CUT`` and ``UNREADABLE`` stand for one member, for the rest of a list (at its end) or of a dict (as its last key
-    and value), or for all of a container. Celery marks a cut in the innermost container only; those around it may lack
-    something too, and end with ``CUT`` as well. Text that is no repr is one placeholder.
+    ``CUT`` and ``UNREADABLE`` stand for a member, a container, the end of a list or of a dict
+    (as key and value). Celery marks a cut in the innermost container only. Those around it may
+    lack something too, so they end with ``CUT`` as well.
 
-    What is in doubt is kept, with its path in ``missing``: a text that ends in ``...``, and bytes like ``b'ff'``, as
-    saferepr shows what is not UTF-8 in hex. ``'\n'`` is two characters, as saferepr writes it.
+    Doubtful values stay, with their paths in ``missing``: texts that end in ``...``, and bytes
+    like ``b'ff'``, as saferepr shows bytes in hex if they are not UTF-8. ``'\n'`` is two
+    characters, as saferepr writes it.
     """
     if type(text) is not str:
         return ParsedRepr(UNREADABLE, ((),))
@@ -65,12 +67,12 @@ def parse_repr(text: object) -> ParsedRepr:
         return ParsedRepr(reader.value, ())
     missing: dict[_Path, None] = {}
     value = _plain(_Reader(text, for_json=True).value, (), missing)
-    return ParsedRepr(value, tuple(missing) or ((),))  # no path: it was under a key that came once more
+    return ParsedRepr(value, tuple(missing) or ((),))  # no path if its key came again
 
 
 @dataclass(frozen=True, eq=False)
 class _Missing:
-    """Stands for something that is not in the text, or is in doubt."""
+    """A value that is not in the text, or is in doubt."""
 
     text: str
 
@@ -103,23 +105,19 @@ _VALUE: Final = re.compile(
     | (?P<call>(?:{"|".join(map(re.escape, _CALLS))})\({_INNER}(?:\({_INNER}(?:\({_INNER}\){_INNER})?\){_INNER})?\))
     """
 )
-#: What follows a member, by what opened its container.
+#: Opening of a container → what follows its members.
 _SEPARATORS: Final = {
     opener: re.compile(rf",(?!\))\s*|{closer}")
     for opener, closer in [("[", r"\]"), ("(", r",?\)"), ("{", r"\}|:\s*"), ("frozenset({", r"\}\)")]
 }
-_CLOSERS: Final = frozenset(["", "]", ")", ",)", "}", "})"])  # the empty one is the end of the text
+_CLOSERS: Final = frozenset(["", "]", ")", ",)", "}", "})"])  # empty: the end of the text
 _AFTER_TEXT: Final = re.compile(r"[,:\])}]|\Z")
-#: In what cannot be read: an object, a cut, a pair of quotes with no cut in it, a bracket, a separator.
+#: Parts of unreadable text: object, cut, pair of quotes without a cut, bracket, separator.
 _MARK: Final = re.compile(
     r"""<[^<>]*>(?=[,:\])}]|\Z)"""
     r"""|\.\.\.(?=[,:\])}]|\Z)|'[^'.]*(?:\.(?!\.\.)[^'.]*)*'|"[^".]*(?:\.(?!\.\.)[^".]*)*"|[\[({<\])}>,]|:[ ]"""
 )
 _DEPTHS: Final = dict.fromkeys("[({<", 1) | dict.fromkeys("])}>", -1)
-
-
-def _text(shown: str) -> str | _Missing:
-    return _Missing(shown) if shown.endswith("...") else shown
 
 
 def _bytes(shown: str) -> bytes | _Missing:
@@ -129,7 +127,7 @@ def _bytes(shown: str) -> bytes | _Missing:
 
 
 def _made(node: ast.expr) -> Any:
-    """What a call of one of ``_CALLS`` makes."""
+    """The value of a call of one of ``_CALLS``."""
     if isinstance(node, ast.Call):
         options = {keyword.arg or "": _made(keyword.value) for keyword in node.keywords}
         return _CALLS[ast.unparse(node.func)](*map(_made, node.args), **options)
@@ -146,7 +144,7 @@ _MAKERS: Final[dict[str, Callable[[str], object]]] = {
 
 
 def _container(opener: str, members: list[object], closer: str, *, for_json: bool) -> object:
-    """What *members* are together; there is one at least. *for_json*, a set is a tuple, in order."""
+    """The container of one or more *members*. *for_json*: a set becomes a tuple, in order."""
     if members == [_REST]:
         return _MEMBER
     if opener == "[":
@@ -163,7 +161,7 @@ def _container(opener: str, members: list[object], closer: str, *, for_json: boo
 
 
 def _dict(members: list[object]) -> object:
-    if members[-1] is _REST:  # where a value, a key or a colon should be
+    if members[-1] is _REST:  # in place of a value, a key or a colon
         completed = ([_MEMBER], [], [_COLON, _MEMBER])[len(members) % 3]
         members[-1:] = [*completed, _REST, _COLON, _MEMBER]
     if not len(members) == 3 * members[1::3].count(_COLON) == 3 * members.count(_COLON):
@@ -172,7 +170,7 @@ def _dict(members: list[object]) -> object:
 
 
 class _Reader:
-    """Reads one text from left to right, with the containers that are open on a stack."""
+    """Reads one text from left to right, with a stack of open containers."""
 
     def __init__(self, text: str, *, for_json: bool) -> None:
         self.missing = False
@@ -180,15 +178,15 @@ class _Reader:
         self._for_json = for_json
         self._at = 0
         self._cut = False  # the last member was a cut, and only closers have followed
-        self._open: list[tuple[str, list[object]]] = []  # what opened each container, and its members
-        # ``UUID('12...``: a cut between two quotes has left one alone.
+        self._open: list[tuple[str, list[object]]] = []  # opening and members of each container
+        # In ``UUID('12...``, the second quote of a pair was cut away.
         last = text.rfind("'")
         alone = text[last - 1 : last] == "(" and not _AFTER_TEXT.match(text, last + 1)
         self._paired_until = last if alone else len(text)
         self.value = self._read()
 
     def _read(self) -> object:
-        """The value; one placeholder if there is more in the text, or none."""
+        """The only value in the text; a placeholder if there is none, or more than one."""
         value = self._member()
         while self._open:
             opener, members = self._open[-1]
@@ -219,7 +217,7 @@ class _Reader:
         return _container(opener, members, closer, for_json=self._for_json)
 
     def _member(self) -> object:
-        """The next value that is no container, or an empty one; those that open before it are left open."""
+        """The next value that is no container, or an empty one. Opens containers before it."""
         self._cut = False
         while match := _VALUE.match(self._text, self._at):
             self._at = match.end()
@@ -230,7 +228,7 @@ class _Reader:
                 continue
             try:
                 value = self._quoted(raw=match[kind] == "b'") if kind == "quote" else _MAKERS[kind](match[kind])
-            except Exception:  # noqa: BLE001 - such as a thirteenth month, or anything else in a call
+            except Exception:  # noqa: BLE001 - such as a thirteenth month
                 self._at = match.start()
                 break
             self._cut = value is _REST
@@ -238,7 +236,7 @@ class _Reader:
         return self._skip()
 
     def _skip(self) -> _Missing:
-        """Pass over what cannot be read, as far as it may be one member."""
+        """Pass over unreadable text that may be one member."""
         separator = _SEPARATORS[self._open[-1][0]] if self._open else None
         depth = 0
         for match in _MARK.finditer(self._text, self._at):
@@ -262,13 +260,17 @@ class _Reader:
         if end < 0:
             return _REST
         shown = self._text[start:end]
-        return _bytes(shown) if raw else _text(shown.replace("\\'", "'"))
+        if raw:
+            return _bytes(shown)
+        shown = shown.replace("\\'", "'")
+        return _Missing(shown) if shown.endswith("...") else shown
 
     def _closes(self, quote: int, *, raw: bool) -> bool:
-        r"""Whether *quote* ends the text that it is in; one behind a backslash may be a part of it.
+        r"""Whether *quote* ends its text. Behind a backslash, it may be a part of the text.
 
-        Quotes that are not escaped come in pairs, and backslashes are in texts only. So the next ``\'`` is in a text,
-        and the end of it all is not: the number of quotes up to there tells.
+        Unescaped quotes come in pairs, and backslashes are in texts only. So the next ``\'`` is
+        inside a text, and the end of everything is not: the number of quotes up to there tells
+        whether *quote* ended a text.
         """
         followed = _AFTER_TEXT.match(self._text, quote + 1) is not None
         if self._text[quote - 1] != "\\":
@@ -284,7 +286,7 @@ def _note(path: _Path, missing: dict[_Path, None]) -> None:
 
 
 def _plain(value: object, path: _Path, missing: dict[_Path, None]) -> Any:
-    """*value*, which is at *path*, for ``json.dumps``; the paths of what is missing go to *missing*."""
+    """*value* at *path*, for ``json.dumps``. Adds the paths of missing values to *missing*."""
     if isinstance(value, _Missing):
         _note(path, missing)
         return value.text
@@ -294,7 +296,7 @@ def _plain(value: object, path: _Path, missing: dict[_Path, None]) -> Any:
             missing_in_key: dict[_Path, None] = {}
             name = _plain(key, (), missing_in_key)
             name = name if type(name) in {str, int} else json.dumps(name)
-            if missing_in_key or name in plain:  # two keys may have become one: the first stays, in doubt
+            if missing_in_key or name in plain:  # of two keys of one name, the first stays
                 _note((*path, name), missing)
             plain[name] = plain[name] if name in plain else _plain(member, (*path, name), missing)
         return plain

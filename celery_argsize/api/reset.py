@@ -1,4 +1,4 @@
-"""The public function that forgets the figures. worker/remote_control.py has the workers' side of it."""
+"""The public function that forgets figures. The workers' side: worker/remote_control.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Seconds to wait for workers to answer.
 REPLY_TIMEOUT: Final = 1.0
-#: Seconds that a worker holds back at most, should its release not reach it.
+#: Seconds after which a worker writes again, even if it was not released.
 HOLD_SECONDS: Final = 10.0
 
 
@@ -29,17 +29,17 @@ class ResetResult:
     """What a reset did."""
 
     task: str | None
-    """The task that was to be forgotten, or ``None`` for all."""
+    """The task to forget; ``None`` for all."""
     forgotten: int | None
-    """How many tasks had figures; ``None`` if only the workers know."""
+    """Number of tasks that had figures; ``None`` if only the workers know."""
     apps: tuple[str, ...]
     """The apps whose figures were looked for."""
     workers: tuple[str, ...] = ()
-    """Live workers that wrote what they had first."""
+    """Live workers that first wrote what they had."""
     failed: tuple[str, ...] = ()
-    """Live workers that could not: up to one flush interval from before may come back."""
+    """Live workers that could not. What they measured in one flush interval may come back."""
     note: str = ""
-    """Why live workers were not asked, if they were not."""
+    """Why live workers were not asked; empty if they were."""
 
     def __str__(self) -> str:
         if self.forgotten == 0:
@@ -57,9 +57,9 @@ class ResetResult:
 def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where: Unpack[Where]) -> ResetResult:
     """Forget the figures of *task*, or all of them.
 
-    Live workers are asked to write what they have first. So nothing from before comes back, and nothing measured after
-    is lost. With a ``redis_url`` alone they cannot be asked. *where* takes ``redis_url``, ``key_prefix`` and
-    ``app_name``.
+    Live workers are asked to write what they have first. So nothing from before comes back, and
+    nothing measured after is lost. They cannot be asked with a ``redis_url`` alone. *where*:
+    ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear what to reset.
@@ -70,31 +70,34 @@ def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where
     wrote, note = _hold(location)
     workers = tuple(sorted(name for name, fine in wrote.items() if fine and name))
     failed = tuple(sorted(name for name, fine in wrote.items() if not fine))
-    forgotten: dict[str, int | None] = {}
+    forgotten = None
     try:
-        for single in each_app(location):
-            if single.settings.redis_url is None and workers:
-                forgotten[single.settings.app_name] = None  # each worker forgets its own when it is released
-                continue
-            with closing(open_store(single)) as store:
-                forgotten[single.settings.app_name] = store.reset(task)
+        apps = each_app(location)
+        # Without a Redis, each live worker forgets its own figures when it is released.
+        if location.settings.redis_url or not workers:
+            forgotten = sum(_reset(each, task) for each in apps)
     finally:
         _release(location, wrote, task)
-    total = None if None in forgotten.values() else sum(count or 0 for count in forgotten.values())
-    return ResetResult(task, total, tuple(forgotten), workers, failed, note)
+    names = tuple(each.settings.app_name for each in apps)
+    return ResetResult(task, forgotten, names, workers, failed, note)
+
+
+def _reset(location: Location, task: str | None) -> int:
+    with closing(open_store(location)) as store:
+        return store.reset(task)
 
 
 def _hold(location: Location) -> tuple[dict[str, bool], str]:
-    """Have live workers write and hold back: whether each could, or else why none was asked."""
+    """Have live workers write, then wait. Returns whether each could, and why none was asked."""
     wrote: dict[str, bool] = {}
-    monitor, app = location.monitor, location.app
-    if monitor is not None and monitor.flusher is not None:  # first, as this worker's loop may be waiting for us
-        wrote[monitor.hostname] = monitor.flusher.flush(REPLY_TIMEOUT, hold=HOLD_SECONDS)
+    app = location.app
+    if location.monitor and location.flusher:  # first: its loop may wait for us
+        wrote[location.monitor.hostname] = location.flusher.flush(REPLY_TIMEOUT, hold=HOLD_SECONDS)
     if app is None:
         return wrote, "Live workers were not asked to write first, as only a Redis URL was given."
     try:
         replies = _broadcast(app, HOLD, {"base": location.settings.base, "seconds": HOLD_SECONDS})
-    except Exception as exc:  # noqa: BLE001 - each broker library has errors of its own
+    except Exception as exc:  # noqa: BLE001 - each broker has its own
         return wrote, f"Live workers could not be asked to write first ({type(exc).__name__})."
     for reply in replies or []:
         wrote |= {name: bool(answer["ok"]) for name, answer in reply.items() if "ok" in answer}
@@ -102,21 +105,20 @@ def _hold(location: Location) -> tuple[dict[str, bool], str]:
 
 
 def _release(location: Location, wrote: Mapping[str, bool], task: str | None) -> None:
-    monitor, app = location.monitor, location.app
-    own = monitor.hostname if monitor is not None and monitor.flusher is not None else None
-    # Only those that answered: one that hears both late, after a long task, does not know what came before.
+    own = location.monitor.hostname if location.monitor and location.flusher else None
+    # Not to workers that did not answer: busy with a long task, they have not written.
     others = [name for name in wrote if name != own]
-    if others and app is not None:
-        with suppress(Exception):  # each broker library has errors of its own; a hold ends by itself
-            _broadcast(app, RELEASE, {"base": location.settings.base, "task": task}, others)
-    if monitor is not None and monitor.flusher is not None:
-        monitor.flusher.release(REPLY_TIMEOUT, task=task)
+    if others and location.app is not None:
+        with suppress(Exception):  # a hold ends by itself
+            _broadcast(location.app, RELEASE, {"base": location.settings.base, "task": task}, others)
+    if location.flusher:
+        location.flusher.release(REPLY_TIMEOUT, task=task)
 
 
 def _broadcast(app: Celery, command: str, arguments: dict[str, Any], workers: list[str] | None = None) -> Any:
     """Send *command* to *workers*, or to all and wait for their replies."""
     with app.connection_for_write(connect_timeout=REPLY_TIMEOUT) as connection:
-        # Without this, an absent broker would be tried a hundred times.
+        # Else kombu tries an absent broker a hundred times.
         connection.ensure_connection(max_retries=1, timeout=round(3 * REPLY_TIMEOUT))
         return app.control.broadcast(
             command,

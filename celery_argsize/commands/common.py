@@ -1,4 +1,4 @@
-"""What the commands of ``celery argsize`` share: options, exit codes, messages for errors.
+"""Options, exit codes and error messages that the commands of ``celery argsize`` share.
 
 Data goes to stdout, everything else to stderr.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from celery_argsize.figures.summary import Summary
 
 EXIT_NOTHING_YET: Final = 1  # nothing was measured
-EXIT_FOUND: Final = 1  # what ``check``, ``diff`` or ``doctor`` looks for was found
+EXIT_FOUND: Final = 1  # ``check``, ``diff`` or ``doctor`` found a problem
 EXIT_USAGE: Final = 2  # bad usage, a setting that cannot work, or output that cannot be written
 EXIT_STORE: Final = 3  # Redis could not be read or written
 EXIT_NOT_IN_FORCE: Final = 4  # limits are not in force (``verify``)
@@ -47,19 +47,19 @@ as_json_option: Final = click.option("--json", "as_json", is_flag=True, help="As
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Which figures a command is about."""
+    """The figures of a command."""
 
     app: Celery | None
     """The app given with ``-A``."""
     where: dict[str, str | None]
-    """``redis_url``, ``key_prefix`` and ``app_name``, as given."""
+    """The options ``redis_url``, ``key_prefix`` and ``app_name``."""
 
     def locate(self) -> Location:
-        """Where they are; raises a ``ConfigError`` if that is not clear."""
+        """Where the figures are. Raises what ``locate`` raises."""
         return locate(self.app, **self.where)
 
     def read(self) -> Summary:
-        """The figures in Redis; raises what ``get_size_summary`` does."""
+        """Read them. Raises what ``get_size_summary`` raises."""
         with waiting():
             return get_size_summary(self.app, **self.where)
 
@@ -71,13 +71,13 @@ class _Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> None:
         root = ctx.find_root()
-        app = root.obj.app if root.params.get("app") else None  # without -A, Celery makes one up
+        app = root.obj.app if root.params.get("app") else None  # without -A, Celery makes one
         ctx.params["source"] = Source(app, {name: ctx.params.pop(name) for name in _WHERE})
         try:
             code = super().invoke(ctx)
         except ArgsizeError as exc:
             code = fail(exc)
-        except BrokenPipeError:  # the reader has seen enough; click ends quietly
+        except BrokenPipeError:  # nobody reads on: click ends quietly
             raise
         except OSError as exc:
             drop_output()
@@ -87,18 +87,18 @@ class _Command(click.Command):
 
 
 def command(function: Callable[..., int | None]) -> click.Command:
-    """Make *function* a command with options for a ``Source``; it returns the exit code, ``None`` is 0."""
+    """A command with the options of a ``Source``. *function* returns an exit code; ``None``: 0."""
     return click.command(cls=_Command)(function)
 
 
 def colored() -> bool | None:
-    """``False`` where colors are not wanted (``--no-color``, https://no-color.org); else ``None``."""
+    """``False`` for ``--no-color`` and ``NO_COLOR`` (https://no-color.org), else ``None``."""
     celery = click.get_current_context().find_root().obj
     return False if os.environ.get("NO_COLOR") or celery.no_color else None
 
 
 def show(data: Callable[[], object], text: Callable[[], str], *, as_json: bool, runs: int) -> int:
-    """Print *data* as JSON, or *text*; the exit code. Where *runs* is 0, print what to check."""
+    """Print *data* as JSON, or *text*; if *runs* is 0, what to check. Returns the exit code."""
     if as_json:
         echo_json(data())
     elif runs:
@@ -115,19 +115,19 @@ def echo_json(data: object) -> None:
 
 
 def fail(error: ArgsizeError) -> int:
-    """Print *error*; the exit code for it."""
+    """Print *error*. Returns its exit code."""
     click.echo(f"Error: {error}", err=True)
     return EXIT_STORE if isinstance(error, StoreError) else EXIT_USAGE
 
 
 def drop_output() -> None:
-    """Send the rest of stdout to nowhere, so that Python does not try again to write it at exit."""
+    """Drop the rest of stdout, so that Python does not try to write it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def needs_extra(feature: str) -> Iterator[None]:
-    """For imports from the extra ``cli``: without it, a ``ConfigError`` says how to install it."""
+    """For imports of the extra ``cli``: a ``ConfigError`` says how to install it."""
     try:
         yield
     except ModuleNotFoundError as exc:
@@ -138,7 +138,7 @@ def needs_extra(feature: str) -> Iterator[None]:
 
 @contextmanager
 def waiting(activity: str = "Reading Redis") -> Iterator[None]:
-    """Show *activity* on stderr, if that is a terminal, once the block has taken a second."""
+    """Show *activity* on stderr, if it is a terminal, after the block has taken a second."""
     timer = threading.Timer(1.0, click.echo, [f"{activity} …"], {"err": True})
     timer.daemon = True
     if sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""``celery argsize diff``: what a change did to each task, from two reports, or one and what is in Redis."""
+"""``celery argsize diff``: what changed from a report to another, or to the figures in Redis."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _percent(_context: click.Context, _option: click.Parameter, value: str | Non
 @common.as_json_option
 @click.argument("before", type=click.File("rb"))
 @click.argument("after", type=click.File("rb"), required=False)
-def diff(  # noqa: PLR0913 - each is an option of the command
+def diff(  # noqa: PLR0913 - options
     *,
     source: common.Source,
     before: BinaryIO,
@@ -81,7 +81,7 @@ def diff(  # noqa: PLR0913 - each is an option of the command
 def _read(stream: BinaryIO) -> Snapshot:
     where = stream.name.strip("<>")  # click's name for stdin has these
     try:
-        # As bytes: json sees by itself whether this is UTF-8, or UTF-16 as PowerShell writes it.
+        # Bytes, as json itself tells UTF-8 from PowerShell's UTF-16.
         data = json.loads(stream.read())
     except (ValueError, RecursionError):
         message = f"{where} is not JSON; {REMAKE}"

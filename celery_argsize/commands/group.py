@@ -1,6 +1,6 @@
-"""``celery argsize``: the names of its commands. Each is a file in this folder, imported when it is used.
+"""``celery argsize``: the names of its commands. Each is a file here, imported when it is used.
 
-Celery imports this module at every start, so it imports only what Celery has imported by then.
+Celery imports this at every start, so it imports only what Celery has imported before.
 """
 
 from __future__ import annotations
@@ -40,4 +40,4 @@ def argsize(**_preload: object) -> None:
 
       celery argsize report --redis-url redis://localhost:6379/0 --json
     """
-    # Options that an app adds to all commands (app.user_options["preload"]) arrive here.
+    # The keywords are options that an app adds to all commands (app.user_options["preload"]).

@@ -42,22 +42,22 @@ def report(*, source: common.Source, as_json: bool, html: str | None, broker: st
 
 
 def read_advice(source: common.Source, broker: str | None) -> tuple[Summary, Advice]:
-    """The figures in Redis, and the advice that follows."""
+    """The figures in Redis, and the advice on them."""
     summary = source.read()
     return summary, advice_for(summary, source.app, broker)
 
 
 def show_report(source: common.Source, broker: str | None, *, as_json: bool) -> int:
-    """Print the report; the exit code. Raises what ``get_size_summary`` does."""
+    """Print the report. Returns the exit code; raises what ``get_size_summary`` raises."""
     summary, advice = read_advice(source, broker)
     data, text = partial(report_json, summary, advice), partial(report_text, summary, advice)
     return common.show(data, text, as_json=as_json, runs=summary.total_tasks)
 
 
 def _write_page(file: str, source: common.Source, broker: str | None) -> int:
-    """Write the report into *file* as a page, if something was measured; the exit code."""
+    """Write a page into *file*, if something was measured. Returns the exit code."""
     with common.needs_extra("--html"):
-        from celery_argsize.views.page import report_html  # noqa: PLC0415 - only a page needs jinja2
+        from celery_argsize.views.page import report_html  # noqa: PLC0415 - needs jinja2
     summary, advice = read_advice(source, broker)
     if not summary.total_tasks:
         click.echo(NOTHING_YET, err=True)

@@ -1,4 +1,4 @@
-"""``celery argsize verify``: are the limits in force on the hosts that messages come from."""
+"""``celery argsize verify``: whether limits are in force on the hosts that send messages."""
 
 from __future__ import annotations
 

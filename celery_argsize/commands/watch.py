@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from celery_argsize.views.watch import History, View
 
-#: What ends it: Ctrl-C, SIGTERM, a terminal that is closed, Ctrl-\\.
+#: Ctrl-C, SIGTERM, a closed terminal, Ctrl-\\.
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -43,7 +43,7 @@ def watch(*, source: common.Source, interval: float, task: str) -> None:
     Example: celery -A proj argsize watch --interval 5 --task music
     """
     with common.needs_extra("watch"):
-        from rich.console import Console  # noqa: PLC0415 - only this command waits for the import of rich
+        from rich.console import Console  # noqa: PLC0415 - slow
         from rich.live import Live  # noqa: PLC0415
 
         from celery_argsize.views.watch import History  # noqa: PLC0415
@@ -56,7 +56,7 @@ def watch(*, source: common.Source, interval: float, task: str) -> None:
         # Without a color system, there is no bold either.
         console = Console(color_system=None if common.colored() is False else "auto", force_terminal=True)
         if sys.stdout.isatty() and not console.is_dumb_terminal:
-            # Rich paints by itself, too, and so follows the size of the terminal.
+            # Rich also repaints by itself, to follow the size of the terminal.
             _repaint(views, interval, Live(console=console, screen=True, refresh_per_second=2))
         else:
             _add_lines(views, interval)
@@ -64,7 +64,7 @@ def watch(*, source: common.Source, interval: float, task: str) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the block without an error on Ctrl-C and the like, or when nobody reads on."""
+    """End the block without an error on an ``_ENDING`` signal, or when nobody reads stdout."""
 
     def end(*_: object) -> None:
         for number in _ENDING:  # a second one must not keep the terminal from being restored
@@ -72,7 +72,7 @@ def _ended_by_signals() -> Iterator[None]:
         raise KeyboardInterrupt
 
     for number in _ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it, or a script for its background jobs
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores some
             signal.signal(number, end)
     try:
         yield
@@ -83,7 +83,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _views(reader: Reader, history: History) -> Iterator[View]:
-    """The figures, read anew for each view; the old ones, and why, while they cannot be read."""
+    """Views of the figures, read anew. While they cannot be read: the last view, and why."""
     view, read_at = None, 0.0
     while True:
         try:
@@ -96,7 +96,7 @@ def _views(reader: Reader, history: History) -> Iterator[View]:
 
 
 def _add_lines(views: Iterable[View], interval: float) -> None:
-    """Write a line for each task that ran; to stderr, whether there are figures."""
+    """Write a line for each task that ran. The state of the figures goes to stderr."""
     state = ""
     for view in views:
         before = state
@@ -111,11 +111,11 @@ def _add_lines(views: Iterable[View], interval: float) -> None:
 
 
 def _repaint(views: Iterable[View], interval: float, live: Live) -> None:
-    """Paint each view over the one before; the terminal is put back into its state whatever happens."""
+    """Paint each view over the one before. The terminal is restored whatever happens."""
 
     def suspend(*_: object) -> None:  # on Ctrl-Z
         live.stop()
-        # The default action: without a shell that could wake it up (docker exec), the process goes on.
+        # The default action does not stop a process that no shell could wake up (docker exec).
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, suspend)

@@ -17,7 +17,7 @@ from celery_argsize import settings as config
 from celery_argsize.connections import fit, model
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import each_of_messages, of_results, parse_redis_url, safe_url, server_address
-from celery_argsize.words import counted, cut, table
+from celery_argsize.words import counted, shorten, table
 from celery_argsize.worker.monitor import installed
 
 if TYPE_CHECKING:
@@ -269,6 +269,6 @@ def connection_settings(
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     text = str(environ.get(name, "")).strip()
     if text and not re.fullmatch("0*[1-9][0-9]{0,17}", text):
-        message = f"{name} = {cut(text, 40)!r} cannot work; allowed: a whole number, 1 or more"
+        message = f"{name} = {shorten(text, 40)!r} cannot work; allowed: a whole number, 1 or more"
         raise ConfigError(message)
     return max(int(text or default), fit.LEAST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from celery_argsize.words import cut, pad, printable, shorten, table, width
+from celery_argsize.words import pad, printable, shorten, table, width
 
 names = st.text(st.sampled_from("ab.é任務🎵\u0301\u200d"), max_size=30)
 
@@ -18,16 +18,15 @@ def test_wide_characters_take_two_places_and_accents_none(text: str, places: int
 
 
 @given(names, st.integers(0, 40))
-def test_what_is_cut_fits_and_what_fits_is_not_cut(text: str, places: int) -> None:
-    for short in (cut(text, places), shorten(text, places)):
-        assert width(short) <= places
-        assert (short == text) == (width(text) <= places)
-        assert width(short) >= min(width(text), places) - 2, "at most a wide character at either side is lost"
+def test_what_is_shortened_fits_and_what_fits_is_not_shortened(text: str, places: int) -> None:
+    short = shorten(text, places)
+    assert width(short) <= places
+    assert (short == text) == (width(text) <= places)
+    assert width(short) >= min(width(text), places) - 2, "at most a wide character at either side is lost"
 
 
-def test_a_name_is_shortened_in_its_middle_and_a_line_at_its_end() -> None:
+def test_a_name_is_shortened_in_its_middle() -> None:
     assert shorten("music.library.scan", 11) == "music….scan"
-    assert cut("music.library.scan", 11) == "music.libr…"
 
 
 def test_columns_are_aligned_as_a_terminal_shows_them() -> None:
