@@ -25,11 +25,14 @@ class FailureLog:
     """
 
     EVERY: Final = 60.0
+    #: Texts that are remembered at most.
+    TEXTS: Final = 16
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._goes_on = self._was_logged = False
-        self._last_text, self._last_time = "", -math.inf
+        self._logged_at: dict[str, float] = {}
+        self._last = -math.inf
         self._unlogged = 0
         self.count = 0
 
@@ -51,12 +54,14 @@ class FailureLog:
         # The text of another library's error may quote an argument.
         text = str(error) if isinstance(error, ArgsizeError) else type(error).__name__
         now = time.monotonic()
-        is_new = not self._goes_on and text != self._last_text
+        last = self._last if self._goes_on else self._logged_at.get(text, -math.inf)
         self._goes_on = True
-        if now < self._last_time + self.EVERY and not is_new:
+        if now < last + self.EVERY:
             self._unlogged += 1
             return
-        self._last_text, self._last_time = text, now
+        if len(self._logged_at) >= self.TEXTS:
+            self._logged_at.clear()
+        self._last = self._logged_at[text] = now
         more = f" ({self._unlogged} more since the last such line)" if self._unlogged else ""
         self._unlogged, self._was_logged = 0, True
         logger.log(level, "celery_argsize: %s: %s%s", self._kind, text, more)

@@ -106,11 +106,14 @@ def auto_configure_celery_limits(
     with *force*. *options*: those of ``get_advice``.
 
     Raises:
-        ConfigError: it is not clear where to look, or, with *apply*, there is no *app*.
+        ConfigError: it is not clear where to look; *apply* without an *app*; *force* without *apply*.
         StoreError: Redis could not be read.
     """
     if app is None and (monitor := installed()):
         app = monitor.app
+    if force and not apply:
+        message = "force=True needs apply=True as well"
+        raise ConfigError(message)
     if apply and app is None:
         message = "apply=True needs the app whose limits to set: auto_configure_celery_limits(app, apply=True)"
         raise ConfigError(message)

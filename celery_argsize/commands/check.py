@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -64,6 +65,8 @@ def _only(summary: Summary, names: tuple[str, ...]) -> Summary:
     measured = [task.name for task in summary.tasks]
     for name in names:
         if name not in measured:
-            message = f"no task named {name!r} was measured; see argsize report"
+            similar = ", ".join(difflib.get_close_matches(name, measured))
+            hint = f"perhaps: {similar}" if similar else "see argsize report"
+            message = f"no task named {name!r} was measured; {hint}"
             raise click.BadParameter(message, param_hint="--task")
     return of_tasks(summary, names)

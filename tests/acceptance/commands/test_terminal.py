@@ -269,7 +269,7 @@ def test_where_nothing_was_measured_check_proves_nothing(redis_url: str, options
         (["--max-bytes", "1.5KB"], "'1.5KB' is not a whole number of bytes, such as 1000, 512KB or 1MB"),
         (["--max-bytes", "-1"], "is not a whole number of bytes"),
         (["--max-bytes", "9GB"], "is not a whole number of bytes"),
-        (["--no-truncation", "--task", "music.scam"], "no task named 'music.scam' was measured; see argsize report"),
+        (["--no-truncation", "--task", "music.scam"], "no task named 'music.scam' was measured; perhaps: music.scan"),
     ],
 )
 def test_bad_usage_of_check(figures: Figures, options: list[str], said: str) -> None:
