@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.doctor import app as apps
 from celery_argsize.doctor.checks import Check, Outcome, fail, ok, unknown, warn
-from celery_argsize.doctor.facts import GET_PSUTIL, NO_PSUTIL, Unavailable
+from celery_argsize.doctor.facts import GET_PSUTIL, NO_PSUTIL
 from celery_argsize.doctor.judge.answering import answering, some_of, unheard_names
-from celery_argsize.doctor.judge.host import less_memory
-from celery_argsize.doctor.judge.settings import memory_line, memory_options
+from celery_argsize.doctor.judge.host import child_limit, less_memory, main_process
+from celery_argsize.doctor.judge.settings import child_limits
 from celery_argsize.words import counted, size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from celery_argsize.doctor.facts import Facts
 
 #: Prefork children for each CPU that are fine, and in all. Celery's default is one each.
@@ -42,22 +43,19 @@ def _concurrency(facts: Facts) -> Outcome:
 def _memory(facts: Facts) -> list[Outcome]:
     nodes, host = facts.workers.get().live(), facts.host.get()
     if host.psutil_missing:
-        raise Unavailable(f"{NO_PSUTIL}: {GET_PSUTIL}")  # noqa: EM102, TRY003
+        return [unknown(NO_PSUTIL, fix=GET_PSUTIL)]
     outcomes, counts, grown, biggest = list[Outcome](), list[int](), 0, 0
     for node in nodes:
-        main = host.process(node.pid) if node.hostname == host.hostname else None
-        if main is None:
+        if (main := main_process(facts, node)) is None:
             outcomes.append(ok("Its memory is not seen from here.", subject=node.name))
             continue
-        processes = [process for process in host.processes if process.ppid == main.pid]
-        children = [process.rss for process in processes if process.pid in node.processes]
+        children = [process.rss for process in host.processes if process.pid in node.processes]
         most = max(children, default=main.rss)
         # what a child shares with its main process counts once
         grown += main.rss + max(0, most - main.rss) * node.concurrency
         biggest = max(biggest, most)
         counts.append(node.concurrency)
-        if children:
-            outcomes += _over_limit(facts, node.name, min(children))
+        outcomes += _over_limit(facts, node.name, min(children, default=0))
     limit = host.memory_limit
     if not counts or limit is None:
         return outcomes
@@ -70,23 +68,22 @@ def _memory(facts: Facts) -> list[Outcome]:
     return [warn(reason, figure, fix=fix), *outcomes]
 
 
-def _over_limit(facts: Facts, name: str, smallest: int) -> list[Outcome]:
-    """Judge a pool whose smallest child is over the limit."""
-    options, default = memory_options(facts), apps.number(facts.conf.worker_max_memory_per_child)
-    limit = int(options.get(name) or default or 0) << 10
-    if not 0 < limit < smallest:
-        return []
-    reason = "Over worker_max_memory_per_child, each child is replaced after every task."
-    figure = f"the smallest takes {size(smallest)}, the limit is {size(limit)}"
-    fix = memory_line(facts, smallest >> 9, name if name in options else "")
-    return [warn(reason, figure, fix=fix, subject=name)]
+def _over_limit(facts: Facts, worker: str, smallest: int) -> Iterator[Outcome]:
+    """Judge a pool whose *smallest* child is over the limit."""
+    limits = child_limits(facts)
+    limit = int(limits.get(worker) or limits[""]) << 10
+    if 0 < limit < smallest:
+        reason = "Over worker_max_memory_per_child, each child is replaced after every task."
+        figure = f"the smallest takes {size(smallest)}, the limit is {size(limit)}"
+        fix = child_limit(facts, smallest >> 9, option=worker in limits)
+        yield warn(reason, figure, fix=fix, subject=worker)
 
 
 def consumed_queues(facts: Facts) -> frozenset[str]:
     """The queues that somebody consumes; raises ``Unavailable`` if no worker answers."""
     workers = facts.workers.get()
-    counted = [name for name, queue in workers.counted.items() if queue.consumers]
-    return frozenset(counted).union(*(node.queues for node in workers.live()))
+    names = [name for name, queue in workers.counted.items() if queue.consumers]
+    return frozenset(names).union(*(node.queues for node in workers.live()))
 
 
 def waiting_in(facts: Facts, queue: str) -> int | None:
@@ -108,37 +105,33 @@ def _queues(facts: Facts) -> list[Outcome]:
     consumed, uncounted = consumed_queues(facts), facts.workers.get().uncounted
     names = apps.known_queues(facts.app).union(_in_redis(facts)) - consumed - uncounted.keys()
     names = {name for name in names if not any(part in name for part in _INTERNAL)}
-    judged = [_unconsumed(facts, name, consumed) for name in sorted(names)]
-    outcomes = [outcome for outcome in judged if outcome]
+    outcomes = [outcome for name in sorted(names) for outcome in _unconsumed(facts, name, consumed)]
     if left := [name for name in uncounted if name not in consumed]:
-        reasons = "; ".join(dict.fromkeys(uncounted[name] for name in left))
-        outcomes.append(unknown(f"nobody who answers consumes {some_of(left)}, and {reasons}"))
+        reason = f"nobody who answers consumes {some_of(left)}, and {uncounted[left[0]]}"
+        outcomes.append(unknown(reason))
     figure = f"{len(consumed)} consumed: {', '.join(sorted(consumed))}"
     return outcomes or [ok("Every queue that is known is consumed.", figure)]
 
 
-def _unconsumed(facts: Facts, name: str, consumed: frozenset[str]) -> Outcome | None:
-    """Judge a queue that nobody who answers consumes; ``None`` if nothing is sent there."""
-    app, waiting = facts.app, waiting_in(facts, name)
-    routed = apps.routed_queues(app).get(name)
-    defaulted = apps.defaulted_tasks(app) if name == app.conf.task_default_queue else []
-    if not waiting and not routed and not defaulted:
-        return None
-    silent = unheard_names(facts)
+def _unconsumed(facts: Facts, name: str, consumed: frozenset[str]) -> Iterator[Outcome]:
+    """Judge a queue that nobody who answers consumes, if messages wait or are sent there."""
+    waiting, sender = waiting_in(facts, name), apps.routed_queues(facts.app).get(name)
+    silent, celery = unheard_names(facts), f"celery -A {apps.word_of(facts.app)}"
+    if not waiting and not sender:
+        return
     if silent and name not in facts.workers.get().counted:
         reason = f"nobody who answers consumes it, and {silent[0]} does not answer"
-        return unknown(reason, subject=name)
-    celery, every = f"celery -A {apps.word_of(app)}", ",".join(sorted({*consumed, name}))
-    fix = f"{celery} worker -Q {shlex.quote(every)}\n# or have a live one consume it:\n"
+        yield unknown(reason, subject=name)
+        return
+    queues = shlex.quote(",".join(sorted({*consumed, name})))
+    fix = f"{celery} worker -Q {queues}\n# or have a live one consume it:\n"
     fix += f"{celery} control add_consumer {shlex.quote(name)}"
     if waiting:
-        reason = "Messages wait and no worker consumes it."
-        return fail(reason, f"{waiting:,} waiting", fix=fix, subject=name)
-    if routed:
-        reason = f"No worker consumes it, and {routed}."
-        return warn(reason, "nothing waits yet", fix=fix, subject=name)
-    reason = "Nobody consumes the default queue: they would wait, if ever sent."
-    return ok(reason, f"{counted(len(defaulted), 'task')} would go there", subject=name)
+        reason, figure = "Messages wait and no worker consumes it.", f"{waiting:,} waiting"
+        yield fail(reason, figure, fix=fix, subject=name)
+    else:
+        reason = f"No worker consumes it, and {sender} sends there."
+        yield warn(reason, "nothing waits yet", fix=fix, subject=name)
 
 
 def _registered(facts: Facts) -> list[Outcome]:
@@ -149,7 +142,7 @@ def _registered(facts: Facts) -> list[Outcome]:
     for node in nodes:
         for queue in node.queues if node.registered is not None else ():
             peers = [other.registered or () for other in nodes if queue in other.queues]
-            lacking = sorted({*chain(*peers)}.difference(node.registered or ()))
+            lacking = sorted(set().union(*peers).difference(node.registered or ()))
             # where tasks of another app are sent is not known
             lacking = [name for name in lacking if apps.queue_of(app, name) == queue or name not in app.tasks]
             if lacking:
