@@ -1,28 +1,119 @@
-"""The checks of the group workers; that of who answers is in ``answering``."""
+"""The checks of the group workers: who answers, their pools, memory, queues and tasks."""
 
 from __future__ import annotations
 
 import shlex
+import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.doctor import app as apps
 from celery_argsize.doctor.checks import Check, Outcome, fail, ok, unknown, warn
-from celery_argsize.doctor.facts import GET_PSUTIL, NO_PSUTIL
-from celery_argsize.doctor.judge.answering import answering, some_of, unheard_names
+from celery_argsize.doctor.facts import GET_PSUTIL, NO_PSUTIL, Unavailable
 from celery_argsize.doctor.judge.host import child_limit, less_memory, main_process
 from celery_argsize.doctor.judge.settings import child_limits
 from celery_argsize.words import counted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from celery_argsize.doctor.facts import Facts
+    from celery_argsize.doctor.facts import CeleryProcess, Facts, WorkerFacts
 
+#: Seconds after its start in which a worker need not answer: an app may take long to import.
+STARTING_SECONDS: Final = 60
+#: Seconds without an answer that prove something, as ``celery inspect`` waits.
+LISTENED_AT_LEAST: Final = 1.0
+#: The same where the broker is slow: in times that connecting took.
+ANSWER_TIMES: Final = 3
 #: Prefork children for each CPU that are fine, and in all. Celery's default is one each.
 CHILDREN_PER_CPU: Final = 4
 CHILDREN_ALWAYS: Final = 8
+#: How many of many names are shown.
+SHOWN: Final = 5
 #: Parts of the names of queues that Celery has for itself.
 _INTERNAL: Final = ("pidbox", "celeryev", "celery_delayed_")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of *names*, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _answering(facts: Facts) -> list[Outcome]:
+    workers = facts.workers.get().asked()
+    if not facts.conf.worker_enable_remote_control:
+        return [unknown("worker_enable_remote_control is off")]
+    if not workers.nodes:
+        return _nobody(facts, workers)
+    figure = _some([node.name for node in workers.nodes])
+    if quiet := [node.name for node in workers.nodes if not node.heartbeats]:
+        figure += f"; no heartbeat within {workers.listened:.0f} s from {_some(quiet)}"
+    outcomes = [ok("Workers answer.", figure)]
+    for name in workers.twice:
+        reason, fix = "Several workers have this name.", "celery worker -n worker1@%h  # %h: host"
+        outcomes.append(warn(reason, fix=fix, subject=name))
+    return [*outcomes, *_silent(facts, workers), *_late_heartbeats(facts)]
+
+
+def _nobody(facts: Facts, workers: WorkerFacts) -> list[Outcome]:
+    if workers.listened < max(LISTENED_AT_LEAST, ANSWER_TIMES * (workers.took or 0)):
+        reason = "too little time to hear workers: --timeout 60"
+        raise Unavailable(reason)
+    silent = [*_silent(facts, workers)]
+    if any(outcome.verdict == "unknown" for outcome in silent):
+        return silent
+    figure = f"0 answers within {workers.listened:.0f} s"
+    reason = "No worker answers: none runs, or all are stuck."
+    return [fail(reason, figure, fix=f"celery -A {apps.word_of(facts.app)} worker"), *silent]
+
+
+def _silent(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
+    """Workers with a heartbeat or a process here, that do not answer."""
+    figure = f"no answer within {workers.listened:.0f} s"
+    for name in workers.silent:
+        reason = "It sends heartbeats and no answer: it is stuck, or solo and in a task."
+        yield fail(reason, figure, fix="py-spy dump --pid PID", subject=name)
+    for process in _unheard(facts):
+        pid, subject = process.pid, f"pid {process.pid}"
+        young = time.time() - process.created <= STARTING_SECONDS
+        if process.stopped:
+            reason = "It is stopped (SIGSTOP), and what it has fetched waits."
+            yield fail(reason, fix=f"kill -CONT {pid}", subject=subject)
+        elif young or (process.pool or facts.conf.worker_pool) == "solo":
+            reason = "it does not answer: it is starting, or a solo worker in a task"
+            yield unknown(reason, subject=subject)
+        else:
+            reason = "It runs here and does not answer: it is stuck, or shutting down."
+            fix = f"py-spy dump --pid {pid}  # restart it, if it stays so"
+            yield fail(reason, figure, fix=fix, subject=subject)
+
+
+def _unheard(facts: Facts) -> list[CeleryProcess]:
+    """Workers of the app on this machine, at its broker, that do not answer."""
+    workers, host = facts.workers.get(), facts.host.found
+    if host is None or workers.twice:  # of two workers with one name, only one pid is known
+        return []
+    pids = {node.pid for node in workers.nodes}
+    silent = [process for process in host.processes if process.kind == "worker" and process.pid not in pids]
+    return [
+        process for process in silent if apps.is_of_app(facts.app, process.app) and not process.elsewhere(workers.port)
+    ]
+
+
+def unheard_names(facts: Facts) -> list[str]:
+    """All workers that are known and do not answer: by name, or by pid."""
+    pids = [f"the worker with pid {process.pid}" for process in _unheard(facts)]
+    return [*facts.workers.get().silent, *pids]
+
+
+def _late_heartbeats(facts: Facts) -> Iterator[Outcome]:
+    for node in facts.workers.get().nodes:
+        gaps = [later.received - earlier.received for earlier, later in pairwise(node.heartbeats)]
+        if gaps and max(gaps) > 2 * node.heartbeats[0].every + 1:
+            reason = "Heartbeats come late: it lacks CPU or memory, or its connection hangs."
+            figure = f"{max(gaps):.1f} s between two, {node.heartbeats[0].every:g} s are due"
+            yield warn(reason, figure, fix=less_memory(facts, 2), subject=node.name)
 
 
 def _concurrency(facts: Facts) -> Outcome:
@@ -49,13 +140,13 @@ def _memory(facts: Facts) -> list[Outcome]:
         if (main := main_process(facts, node)) is None:
             outcomes.append(ok("Its memory is not seen from here.", subject=node.name))
             continue
-        children = [process.rss for process in host.processes if process.pid in node.processes]
-        most = max(children, default=main.rss)
+        sizes = [process.rss for process in host.processes if process.pid in node.processes]
+        most = max(sizes, default=main.rss)
         # what a child shares with its main process counts once
         grown += main.rss + max(0, most - main.rss) * node.concurrency
         biggest = max(biggest, most)
         counts.append(node.concurrency)
-        outcomes += _over_limit(facts, node.name, min(children, default=0))
+        outcomes += _over_limit(facts, node.name, min(sizes, default=0))
     limit = host.memory_limit
     if not counts or limit is None:
         return outcomes
@@ -73,7 +164,7 @@ def _over_limit(facts: Facts, worker: str, smallest: int) -> Iterator[Outcome]:
     limits = child_limits(facts)
     limit = int(limits.get(worker) or limits[""]) << 10
     if 0 < limit < smallest:
-        reason = "Over worker_max_memory_per_child, each child is replaced after every task."
+        reason = "Each child is over worker_max_memory_per_child: replaced after every task."
         figure = f"the smallest takes {size(smallest)}, the limit is {size(limit)}"
         fix = child_limit(facts, smallest >> 9, option=worker in limits)
         yield warn(reason, figure, fix=fix, subject=worker)
@@ -107,7 +198,7 @@ def _queues(facts: Facts) -> list[Outcome]:
     names = {name for name in names if not any(part in name for part in _INTERNAL)}
     outcomes = [outcome for name in sorted(names) for outcome in _unconsumed(facts, name, consumed)]
     if left := [name for name in uncounted if name not in consumed]:
-        reason = f"nobody who answers consumes {some_of(left)}, and {uncounted[left[0]]}"
+        reason = f"nobody who answers consumes {_some(left)}, and {uncounted[left[0]]}"
         outcomes.append(unknown(reason))
     figure = f"{len(consumed)} consumed: {', '.join(sorted(consumed))}"
     return outcomes or [ok("Every queue that is known is consumed.", figure)]
@@ -116,9 +207,9 @@ def _queues(facts: Facts) -> list[Outcome]:
 def _unconsumed(facts: Facts, name: str, consumed: frozenset[str]) -> Iterator[Outcome]:
     """Judge a queue that nobody who answers consumes, if messages wait or are sent there."""
     waiting, sender = waiting_in(facts, name), apps.routed_queues(facts.app).get(name)
-    silent, celery = unheard_names(facts), f"celery -A {apps.word_of(facts.app)}"
     if not waiting and not sender:
         return
+    silent, celery = unheard_names(facts), f"celery -A {apps.word_of(facts.app)}"
     if silent and name not in facts.workers.get().counted:
         reason = f"nobody who answers consumes it, and {silent[0]} does not answer"
         yield unknown(reason, subject=name)
@@ -142,18 +233,18 @@ def _registered(facts: Facts) -> list[Outcome]:
     for node in nodes:
         for queue in node.queues if node.registered is not None else ():
             peers = [other.registered or () for other in nodes if queue in other.queues]
-            lacking = sorted(set().union(*peers).difference(node.registered or ()))
+            names = sorted(set().union(*peers).difference(node.registered or ()))
             # where tasks of another app are sent is not known
-            lacking = [name for name in lacking if apps.queue_of(app, name) == queue or name not in app.tasks]
+            lacking = [name for name in names if name not in app.tasks or apps.queue_of(app, name) == queue]
             if lacking:
-                figure = f"{len(lacking)} unknown on queue {queue}: {some_of(lacking)}"
+                figure = f"{len(lacking)} unknown on queue {queue}: {_some(lacking)}"
                 outcomes.append(warn(reason, figure, fix=fix, subject=node.name))
     figure = counted(len(nodes), "worker")
     return outcomes or [ok("Workers that share a queue know the same tasks.", figure)]
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    Check("workers.answering", "who answers a ping, and heartbeats", answering, vital=True),
+    Check("workers.answering", "who answers a ping, and heartbeats", _answering, vital=True),
     Check("workers.concurrency", "children of prefork pools against the CPUs", _concurrency),
     Check("workers.memory", "memory of the workers here against what there is", _memory),
     Check("workers.queues", "queues that are sent to, and who consumes them", _queues),

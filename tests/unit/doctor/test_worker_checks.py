@@ -103,8 +103,9 @@ def test_too_little_time_is_no_proof_that_nobody_is_there() -> None:
     with pytest.raises(Unavailable, match="too little time"):
         judged(facts(listened=0.5), "workers.answering")
     assert judged(facts(listened=4.5), "workers.answering")[""].verdict == "fail"
-    with pytest.raises(Unavailable, match="worker_enable_remote_control"):
-        judged(facts(app=app_with(worker_enable_remote_control=False)), "workers.answering")
+    off = judged(facts(app=app_with(worker_enable_remote_control=False)), "workers.answering")[""]
+    assert off.verdict == "unknown"
+    assert "worker_enable_remote_control" in off.reason
 
 
 def test_two_workers_of_one_name_are_told() -> None:
@@ -149,8 +150,8 @@ def test_a_worker_whose_heartbeat_is_heard_must_answer() -> None:
     assert (alone[""].verdict, alone["deaf@box"].verdict) == ("fail", "fail")
 
 
-def beat(at: float, late: float = 0, every: float = 2) -> Heartbeat:
-    return Heartbeat(CREATED + at + late, CREATED + at, every)
+def beat(at: float, every: float = 2) -> Heartbeat:
+    return Heartbeat(CREATED + at, CREATED + at, every)
 
 
 @pytest.mark.parametrize(
@@ -160,13 +161,9 @@ def beat(at: float, late: float = 0, every: float = 2) -> Heartbeat:
         ((), "ok"),  # --without-heartbeat
         ((beat(0), beat(4.9)), "ok"),
         ((beat(0), beat(5.1)), "warn"),
-        ((beat(0, late=15),), "ok"),
-        ((beat(0, late=17),), "warn"),
-        ((beat(0, late=-17),), "warn"),
-        ((beat(0, late=17), beat(2, late=0.1)), "ok"),  # one that was held up on its way
     ],
 )
-def test_heartbeats_that_come_late_or_from_another_time(beats: tuple[Heartbeat, ...], verdict: str) -> None:
+def test_heartbeats_that_come_late(beats: tuple[Heartbeat, ...], verdict: str) -> None:
     found = judged(facts(prefork(1, heartbeats=beats)), "workers.answering")
     assert found.pop("").verdict == "ok"
     assert [(subject, outcome.verdict) for subject, outcome in found.items()] == [("w10@box", "warn")] * (
