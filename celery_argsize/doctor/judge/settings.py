@@ -1,7 +1,7 @@
 """The checks of the group settings: what settings of an app and options of its tasks do.
 
-Celery's defaults are fine in every check. No check needs live workers or Redis. ``setting_table``
-has the checks of names and of kinds of values.
+Celery's defaults are fine in every check, and none needs live workers or Redis. The checks of
+names and of kinds of values are in ``setting_table``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from kombu import serialization
 
-from celery_argsize.doctor.app import (
-    broker_kind,
-    number,
-    number_of,
-    own_tasks,
-    results_in_redis,
-    setting,
-    transport_option,
-    transport_options,
-)
+from celery_argsize.doctor import app as apps
+from celery_argsize.doctor.app import number_of, own_tasks, setting
 from celery_argsize.doctor.checks import Check, fail, ok, warn
 from celery_argsize.doctor.judge.host import child_limit, main_process
 from celery_argsize.doctor.judge.setting_table import names, values
@@ -33,12 +25,14 @@ if TYPE_CHECKING:
     from celery_argsize.doctor.facts import Facts, Node
     from celery_argsize.doctor.redis_facts import Role
 
-#: KiB that no child is meant to take: 64 GiB.
+#: KiB that no child is meant to take: 64 GiB. A field report had 500 MB in bytes.
 ABSURD_CHILD_KIB: Final = 64 << 20
 #: KiB that any child takes: with an empty app, 41,000 (Celery 5.7, Python 3.11, Linux).
 LEAST_CHILD_KIB: Final = 30_000
 #: Seconds until an unacknowledged message goes to another worker: kombu's defaults.
 VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
+#: kombu's names of serializers, such as pickle, and the content types of messages.
+_TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
 
 
 def _imports(facts: Facts) -> Outcome:
@@ -65,7 +59,7 @@ def _judge_limit(facts: Facts, kib: float, worker: str) -> Outcome:
 
 
 def child_limits(facts: Facts) -> dict[str, float]:
-    """KiB that a child may take: by name of a live worker with such an option; by the setting under ``""``."""
+    """Live worker here with such an option, or ``""`` for the setting → KiB that a child may take."""
     limits = {"": number_of(facts.app, "worker_max_memory_per_child")}
     for node in _nodes(facts):
         process = main_process(facts, node)
@@ -79,51 +73,50 @@ def _nodes(facts: Facts) -> tuple[Node, ...]:
 
 
 def _concurrency(facts: Facts) -> Outcome:
-    host = facts.host.found
-    cpus = f", {counted(host.cpus, 'CPU')} here" if host else ""
-    processes = facts.conf.worker_concurrency or "not set"
-    return ok("processes of a worker, unless its command says otherwise", f"{processes}{cpus}")
+    figure = f"{facts.conf.worker_concurrency or 'not set'}"
+    if host := facts.host.found:
+        figure += f", {counted(host.cpus, 'CPU')} here"
+    return ok("processes of a worker, unless its command says otherwise", figure)
 
 
 def _prefetch(facts: Facts) -> Outcome:
     name = "worker_prefetch_multiplier"
-    messages = number_of(facts.app, name)
-    if messages:
+    if messages := number_of(facts.app, name):
         return ok("messages that a worker takes for each process", f"{messages:g}")
     reason = "One worker takes all messages, the others stay idle."
     return warn(reason, "0: no limit", fix=setting(facts.app, name, 1))
 
 
 def _pool_limit(facts: Facts) -> Outcome:
-    app, name = facts.app, "broker_pool_limit"
-    limit = number_of(app, name)
+    name = "broker_pool_limit"
+    limit = number_of(facts.app, name)
     if not limit:
         return ok("no pool: each message opens a connection")
     figure = f"{limit:g} for each process that sends"
-    if limit == 1 and broker_kind(app) != "sqs":  # SQS has no remote control
+    if limit == 1 and apps.broker_kind(facts.app) != "sqs":  # SQS has no remote control
         reason = "celery inspect and control need two, and wait for ever."
-        return warn(reason, figure, fix=setting(app, name, 2))
-    return _against_maxclients(facts, name, limit, "messages", figure)
+        return warn(reason, figure, fix=setting(facts.app, name, 2))
+    return _against_maxclients(facts, name, "messages", figure)
 
 
 def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
-    app, name = facts.app, "redis_max_connections"
-    if not results_in_redis(app):
+    name = "redis_max_connections"
+    if not apps.results_in_redis(facts.app):
         return []
-    limit = number_of(app, name)
+    limit = number_of(facts.app, name)
     if not limit:
         return ok("not set: as many connections as a process needs")
     figure = f"{limit:g} for each process"
     if limit == 1:
         reason = "Waiting for a result takes two: Too many connections."
-        return fail(reason, figure, fix=setting(app, name, 4))
-    return _against_maxclients(facts, name, limit, "results", figure)
+        return fail(reason, figure, fix=setting(facts.app, name, 4))
+    return _against_maxclients(facts, name, "results", figure)
 
 
-def _against_maxclients(facts: Facts, name: str, limit: float, role: Role, figure: str) -> Outcome:
+def _against_maxclients(facts: Facts, name: str, role: Role, figure: str) -> Outcome:
     servers = [server for server in facts.redis.found or () if role in server.roles]
-    most = min((server.maxclients for server in servers if server.maxclients), default=limit)
-    if limit <= most:
+    most = min((server.maxclients for server in servers if server.maxclients), default=None)
+    if most is None or number_of(facts.app, name) <= most:
         return ok(f"the most connections for {role}", figure)
     figure, fix = f"{figure}, maxclients {most}", setting(facts.app, name, 4)
     return warn("One process may take every connection.", figure, fix=fix)
@@ -131,7 +124,7 @@ def _against_maxclients(facts: Facts, name: str, limit: float, role: Role, figur
 
 def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
     app, name = facts.app, "result_expires"
-    if not results_in_redis(app):
+    if not apps.results_in_redis(app):
         return []
     value = app.conf[name]
     seconds = value.total_seconds() if isinstance(value, timedelta) else number_of(app, name)
@@ -151,50 +144,45 @@ def _ignore_result(facts: Facts) -> Outcome:
 
 
 def _startup_retry(facts: Facts) -> Outcome:
-    app, name = facts.app, "broker_connection_retry_on_startup"
-    value = app.conf[name]
+    name = "broker_connection_retry_on_startup"
+    value = facts.conf[name]
     if value is None:
-        value = app.conf.broker_connection_retry  # Celery goes by this one then
+        value = facts.conf.broker_connection_retry  # Celery goes by this one then
     if value:
         return ok("a worker that starts without a broker waits for it")
-    fix = setting(app, name, value=True)
+    fix = setting(facts.app, name, value=True)
     return warn("A worker that starts without a broker ends.", f"{value}", fix=fix)
 
 
 def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
     app, name = facts.app, "visibility_timeout"
-    if (default := VISIBILITY_TIMEOUTS.get(broker_kind(app))) is None:
+    if (default := VISIBILITY_TIMEOUTS.get(apps.broker_kind(app))) is None:
         return []
-    allowed = number(transport_options(app).get(name)) or default
-    limit = number(app.conf.task_time_limit or app.conf.task_soft_time_limit)
+    allowed = apps.number(apps.transport_options(app).get(name)) or default
+    limit = apps.number(app.conf.task_time_limit or app.conf.task_soft_time_limit)
+    late = [task for task in own_tasks(app) if task.acks_late]
     held = [(node.longest_eta or 0, f"{node.name} holds a task for") for node in _nodes(facts)]
-    running = [
-        (number(task.time_limit) or limit or 0, f"{task.name} may run for") for task in own_tasks(app) if task.acks_late
-    ]
+    running = [(apps.number(task.time_limit) or limit or 0, f"{task.name} may run for") for task in late]
     for verdict, times in ((fail, held), (warn, running)):
         longest, words = max(times, default=(0, ""))
         if longest > allowed:
             hours = -(-int(longest * 1.5) // 3600)
-            fix = transport_option(app, name, hours * 3600)
             figure = f"{_seconds(allowed)}, and {words} {_seconds(longest)}"
+            fix = apps.transport_option(app, name, hours * 3600)
             return verdict("Another worker gets the message: it runs twice.", figure, fix=fix)
     return ok("then another worker gets the message", _seconds(allowed))
 
 
 def _time_limit(facts: Facts) -> Outcome:
-    app, name = facts.app, "task_soft_time_limit"
-    soft, hard = number_of(app, name), number_of(app, "task_time_limit")
+    name = "task_soft_time_limit"
+    soft, hard = number_of(facts.app, name), number_of(facts.app, "task_time_limit")
     if 0 < hard <= soft:
         figure = f"soft {_seconds(soft)}, hard {_seconds(hard)}"
         reason = "The task is killed before it hears of the soft limit."
-        return warn(reason, figure, fix=setting(app, name, round(hard * 0.8, 1)))
+        return warn(reason, figure, fix=setting(facts.app, name, round(hard * 0.8, 1)))
     if hard:
         return ok("then the process of a task is killed", _seconds(hard))
     return ok("not set: a task that hangs keeps its process for ever")
-
-
-#: kombu's names of serializers, such as pickle, and the content types of messages.
-_TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
 
 
 def _serializer(facts: Facts) -> list[Outcome] | Outcome:
