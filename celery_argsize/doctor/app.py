@@ -81,11 +81,8 @@ def number_of(app: Celery, name: str) -> float:
 
 
 def transport_options(app: Celery) -> dict[str, Any]:
-    """``broker_transport_options`` as a dict; empty where it cannot be made one."""
-    try:
-        return dict(app.conf.broker_transport_options or {})
-    except (TypeError, ValueError):
-        return {}
+    """``broker_transport_options`` as a dict."""
+    return dict(app.conf.broker_transport_options or {})
 
 
 def broker_kind(app: Celery) -> str:

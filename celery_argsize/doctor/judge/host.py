@@ -62,7 +62,7 @@ def _cgroup(facts: Facts) -> list[Outcome]:
         if group.oom_kills:
             verdict = fail if group.workers else warn
             reason = "The kernel killed processes for memory; their tasks are lost."
-            figure, fix = _killed(group.oom_kills), less_memory(facts)
+            figure, fix = f"{group.oom_kills} killed", less_memory(facts)
             outcomes.append(verdict(reason, figure, fix=fix, subject=subject))
     # without control groups for memory, only the count of the whole machine is left
     kills = host.oom_kills_since_boot
@@ -70,9 +70,9 @@ def _cgroup(facts: Facts) -> list[Outcome]:
     if kills and not counts:
         reason = "The kernel killed processes for memory since this machine started."
         fix = f"dmesg -T | grep -i 'killed process'\n{less_memory(facts)}"
-        outcomes.append(warn(reason, _killed(kills), fix=fix))
+        outcomes.append(warn(reason, f"{kills} killed", fix=fix))
     if not outcomes and (counts or kills is not None):
-        figure = f"{_killed(kills)} elsewhere" if kills else ""
+        figure = f"{kills} killed elsewhere" if kills else ""
         outcomes.append(ok("no limit, and nothing was killed for memory", figure))
     return outcomes
 
@@ -86,10 +86,6 @@ def _judged(facts: Facts, used: int, total: int, subject: str = "") -> Outcome:
     if share >= FAIL_USED and left < FAIL_LEFT:
         verdict, reason = fail, "The kernel will kill a process any moment."
     return verdict(reason, figure, fix=less_memory(facts), subject=subject)
-
-
-def _killed(count: int) -> str:
-    return f"{count} {'process' if count == 1 else 'processes'} killed"
 
 
 CHECKS: Final = (

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.checks import Outcome
     from celery_argsize.doctor.facts import Facts, Node
-    from celery_argsize.doctor.redis_facts import Role
 
 #: KiB that no child is meant to take: 64 GiB. A field report had 500 MB in bytes.
 ABSURD_CHILD_KIB: Final = 64 << 20
@@ -96,7 +95,7 @@ def _pool_limit(facts: Facts) -> Outcome:
     if limit == 1 and apps.broker_kind(facts.app) != "sqs":  # SQS has no remote control
         reason = "celery inspect and control need two, and wait for ever."
         return warn(reason, figure, fix=setting(facts.app, name, 2))
-    return _against_maxclients(facts, name, "messages", figure)
+    return ok("the most connections for messages", figure)
 
 
 def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
@@ -110,16 +109,7 @@ def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
     if limit == 1:
         reason = "Waiting for a result takes two: Too many connections."
         return fail(reason, figure, fix=setting(facts.app, name, 4))
-    return _against_maxclients(facts, name, "results", figure)
-
-
-def _against_maxclients(facts: Facts, name: str, role: Role, figure: str) -> Outcome:
-    servers = [server for server in facts.redis.found or () if role in server.roles]
-    most = min((server.maxclients for server in servers if server.maxclients), default=None)
-    if most is None or number_of(facts.app, name) <= most:
-        return ok(f"the most connections for {role}", figure)
-    figure, fix = f"{figure}, maxclients {most}", setting(facts.app, name, 4)
-    return warn("One process may take every connection.", figure, fix=fix)
+    return ok("the most connections for results", figure)
 
 
 def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
@@ -214,8 +204,8 @@ CHECKS: Final = (
     Check("settings.max_memory", "worker_max_memory_per_child, in KiB", _memory),
     Check("settings.concurrency", "worker_concurrency against the CPUs here", _concurrency),
     Check("settings.prefetch", "worker_prefetch_multiplier", _prefetch),
-    Check("settings.broker_pool_limit", "broker_pool_limit against maxclients", _pool_limit),
-    Check("settings.redis_max_connections", "redis_max_connections against maxclients", _result_pool),
+    Check("settings.broker_pool_limit", "broker_pool_limit", _pool_limit),
+    Check("settings.redis_max_connections", "redis_max_connections", _result_pool),
     Check("settings.result_expires", "result_expires", _result_expires),
     Check("settings.ignore_result", "how many tasks store a result", _ignore_result),
     Check("settings.startup_retry", "broker_connection_retry_on_startup", _startup_retry),

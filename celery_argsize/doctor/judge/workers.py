@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 #: Seconds after its start in which a worker need not answer: an app may take long to import.
 STARTING_SECONDS: Final = 60
-#: Seconds without an answer that prove something, as ``celery inspect`` waits.
+#: Seconds without an answer that prove something, as ``celery inspect`` waits; on a slow broker,
+#: how many times as long as connecting took.
 LISTENED_AT_LEAST: Final = 1.0
-#: The same where the broker is slow: in times that connecting took.
 ANSWER_TIMES: Final = 3
 #: Prefork children for each CPU that are fine, and in all. Celery's default is one each.
 CHILDREN_PER_CPU: Final = 4
@@ -36,8 +36,8 @@ _INTERNAL: Final = ("pidbox", "celeryev", "celery_delayed_")
 
 def _some(names: Sequence[str]) -> str:
     """The first of *names*, and how many more there are."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _answering(facts: Facts) -> list[Outcome]:
@@ -72,21 +72,19 @@ def _silent(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
     """Workers with a heartbeat or a process here, that do not answer."""
     figure = f"no answer within {workers.listened:.0f} s"
     for name in workers.silent:
-        reason = "It sends heartbeats and no answer: it is stuck, or solo and in a task."
+        reason = "It sends heartbeats only: it is stuck, or solo and in a task."
         yield fail(reason, figure, fix="py-spy dump --pid PID", subject=name)
     for process in _unheard(facts):
         pid, subject = process.pid, f"pid {process.pid}"
         young = time.time() - process.created <= STARTING_SECONDS
         if process.stopped:
-            reason = "It is stopped (SIGSTOP), and what it has fetched waits."
+            reason = "It is stopped (SIGSTOP); what it has fetched waits."
             yield fail(reason, fix=f"kill -CONT {pid}", subject=subject)
         elif young or (process.pool or facts.conf.worker_pool) == "solo":
-            reason = "it does not answer: it is starting, or a solo worker in a task"
-            yield unknown(reason, subject=subject)
+            yield unknown("it is starting, or a solo worker in a task", subject=subject)
         else:
-            reason = "It runs here and does not answer: it is stuck, or shutting down."
-            fix = f"py-spy dump --pid {pid}  # restart it, if it stays so"
-            yield fail(reason, figure, fix=fix, subject=subject)
+            reason = "It is stuck, or shutting down."
+            yield fail(reason, figure, fix=f"py-spy dump --pid {pid}", subject=subject)
 
 
 def _unheard(facts: Facts) -> list[CeleryProcess]:
@@ -111,24 +109,21 @@ def _late_heartbeats(facts: Facts) -> Iterator[Outcome]:
     for node in facts.workers.get().nodes:
         gaps = [later.received - earlier.received for earlier, later in pairwise(node.heartbeats)]
         if gaps and max(gaps) > 2 * node.heartbeats[0].every + 1:
-            reason = "Heartbeats come late: it lacks CPU or memory, or its connection hangs."
-            figure = f"{max(gaps):.1f} s between two, {node.heartbeats[0].every:g} s are due"
+            reason = "Late heartbeats: it lacks CPU or memory, or its connection hangs."
+            figure = f"up to {max(gaps):.1f} s instead of {node.heartbeats[0].every:g} s"
             yield warn(reason, figure, fix=less_memory(facts, 2), subject=node.name)
 
 
 def _concurrency(facts: Facts) -> Outcome:
     nodes, host = facts.workers.get().live(), facts.host.get()
-    here = [node for node in nodes if node.hostname == host.hostname]
-    if not here:
-        return ok("All workers run on other machines.")
-    children = sum(node.concurrency for node in here if node.pool == "prefork")
-    figure = f"prefork children: {children}, for {counted(host.cpus, 'CPU')}"
+    here = [node for node in nodes if node.hostname == host.hostname and node.pool == "prefork"]
+    children = sum(node.concurrency for node in here)
+    figure = f"prefork children here: {children}, for {counted(host.cpus, 'CPU')}"
     if children <= max(CHILDREN_PER_CPU * host.cpus, CHILDREN_ALWAYS):
         return ok("The CPUs bear that.", figure)
     reason = "They take the CPU from each other and from heartbeats (“missed heartbeat”)."
     line = apps.setting(facts.app, "worker_concurrency", max(1, host.cpus // len(here)))
-    fix = f"{line}\n# or, for tasks that only wait: -P threads, -P gevent"
-    return warn(reason, figure, fix=fix)
+    return warn(reason, figure, fix=f"{line}\n# or, for tasks that only wait: -P threads")
 
 
 def _memory(facts: Facts) -> list[Outcome]:
@@ -152,8 +147,8 @@ def _memory(facts: Facts) -> list[Outcome]:
         return outcomes
     figure = f"the biggest process {size(biggest)}, the memory here {size(limit)}"
     if grown <= limit:
-        return [ok("They fit, were each as big as the biggest.", figure), *outcomes]
-    reason = f"As big as the biggest, they would take {size(grown)}: the kernel kills one."
+        return [ok("Were each as big, they would fit.", figure), *outcomes]
+    reason = f"Were each as big, they would take {size(grown)}: the kernel kills one."
     # half of the children, and half of the memory for them
     fix = less_memory(facts, max(1, max(counts) // 2), limit // max(1, sum(counts)) >> 10)
     return [warn(reason, figure, fix=fix), *outcomes]
@@ -164,7 +159,7 @@ def _over_limit(facts: Facts, worker: str, smallest: int) -> Iterator[Outcome]:
     limits = child_limits(facts)
     limit = int(limits.get(worker) or limits[""]) << 10
     if 0 < limit < smallest:
-        reason = "Each child is over worker_max_memory_per_child: replaced after every task."
+        reason = "Each child is over its limit, and replaced after every task."
         figure = f"the smallest takes {size(smallest)}, the limit is {size(limit)}"
         fix = child_limit(facts, smallest >> 9, option=worker in limits)
         yield warn(reason, figure, fix=fix, subject=worker)
@@ -227,7 +222,7 @@ def _unconsumed(facts: Facts, name: str, consumed: frozenset[str]) -> Iterator[O
 
 def _registered(facts: Facts) -> list[Outcome]:
     app, nodes, outcomes = facts.app, facts.workers.get().live(), list[Outcome]()
-    reason = "It throws away tasks that others on this queue know: other code, or another app."
+    reason = "It throws away tasks that others on this queue know."
     line = apps.setting(app, "task_default_queue", "a_name_of_its_own")
     fix = f"# deploy the same code to all, or give each app its own queue:\n{line}"
     for node in nodes:
