@@ -1,4 +1,4 @@
-"""What an app's configuration says: tasks, queues, broker, schedule, settings. Nothing is connected to.
+"""What an app's configuration says of tasks, queues, broker, schedule. Nothing is connected to.
 
 ``judge`` has the checks of it.
 """
@@ -39,10 +39,7 @@ def queue_of(app: Celery, name: str, options: Mapping[str, Any] | None = None) -
 
 
 def routed_queues(app: Celery) -> dict[str, str]:
-    """Queues that something is sent to by name, and what sends: ``task_routes``, ``the task a``.
-
-    The default queue is left out.
-    """
+    """Queue → what is sent there, such as ``the task a``. The default queue is left out."""
     routes = app.conf.task_routes if isinstance(app.conf.task_routes, dict) else {}
     queues = [route.get("queue") if isinstance(route, dict) else route for route in routes.values()]
     senders: dict[Any, str] = {getattr(queue, "name", queue): "task_routes" for queue in queues}
@@ -50,8 +47,8 @@ def routed_queues(app: Celery) -> dict[str, str]:
         if entry:
             senders[entry.queue] = f"the beat_schedule entry {name}"
     senders |= {queue_of(app, task.name): f"the task {task.name}" for task in own_tasks(app)}
-    no_names = {None, "", app.conf.task_default_queue}
-    return {queue: sender for queue, sender in senders.items() if queue not in no_names}
+    left_out = {None, "", app.conf.task_default_queue}
+    return {queue: senders[queue] for queue in senders if queue not in left_out}
 
 
 def known_queues(app: Celery) -> set[str]:
@@ -98,14 +95,14 @@ def results_in_redis(app: Celery) -> bool:
 
 
 def spelled(app: Any, name: str) -> str:
-    """The setting *name* as the app writes it: ``CELERY_TASK_TIME_LIMIT``, if CELERY is its namespace."""
+    """The setting *name* in the app's namespace: ``CELERY_TASK_TIME_LIMIT``."""
     namespace = str(getattr(app, "namespace", None) or "").rstrip("_")
     whole = f"{namespace}_{name}".lower() if namespace else name
     return whole.upper() if namespace.isupper() else whole
 
 
 def setting_path(app: Any, name: str) -> str:
-    """What to assign to for the setting *name*: ``app.conf.timezone``, or its name in a namespace."""
+    """What to assign to: ``app.conf.timezone``, or the name in a namespace."""
     return spelled(app, name) if getattr(app, "namespace", None) else f"app.conf.{name}"
 
 
@@ -115,7 +112,7 @@ def setting(app: Any, name: str, value: object) -> str:
 
 
 def transport_option(app: Celery, name: str, value: object) -> str:
-    """A line that sets an option of the broker's transport. It shows no others: one may be a password."""
+    """A line that sets one of ``broker_transport_options`` and shows no other: passwords."""
     options = "broker_transport_options"
     if app.conf[options]:
         return f"{setting_path(app, options)}[{name!r}] = {value!r}"
@@ -131,10 +128,10 @@ def word_of(app: Any) -> str:
 
 
 def is_of_app(app: Any, word: str) -> bool:
-    """Whether ``-A`` *word* means *app*: by its name, or by a loaded module that holds it."""
+    """Whether ``-A`` *word* means *app*: by name, or as a loaded module holds it."""
     module = word.partition(":")[0]
     modules = (*_modules(module), module.rpartition(".")[0])
-    return module != "" and (module == app.main or any(_holds(name, app) for name in modules))
+    return bool(module) and (module == app.main or any(_holds(name, app) for name in modules))
 
 
 def _modules(word: str) -> tuple[str, ...]:
@@ -143,7 +140,8 @@ def _modules(word: str) -> tuple[str, ...]:
 
 
 def _holds(module: str, app: Any) -> bool:
-    return module in sys.modules and any(value is app for value in [*vars(sys.modules[module]).values()])
+    content = vars(sys.modules[module]) if module in sys.modules else {}
+    return any(value is app for value in [*content.values()])
 
 
 @dataclass(frozen=True)
@@ -154,11 +152,11 @@ class Entry:
     task: str
     queue: str | None
     every: float | None
-    """Seconds from one run to the next; ``None`` where it goes by the clock (crontab, solar)."""
+    """Seconds from one run to the next; ``None``: by the clock (crontab, solar)."""
     schedule: Any
 
     def times_due(self, seconds: float, grace: float) -> float:
-        """How often it was due from *seconds* to *grace* seconds ago; by the clock, at most 1."""
+        """How often it was due, *seconds* to *grace* seconds ago; by the clock, at most 1."""
         if self.every is not None:
             return max(0.0, (seconds - grace) / self.every)
         since = self.schedule.now() - timedelta(seconds=seconds)
@@ -166,7 +164,7 @@ class Entry:
 
 
 def read_schedule(app: Celery) -> dict[str, Entry | None]:
-    """What is in ``beat_schedule``, by name; ``None`` for an entry that Beat cannot read."""
+    """Entries of ``beat_schedule`` by name; ``None``: Beat cannot read it."""
     entries = app.conf.beat_schedule or {}
     return {name: _entry(app, name, entry) for name, entry in entries.items()}
 
@@ -184,7 +182,7 @@ def _entry(app: Celery, name: str, entry: Any) -> Entry | None:
 
 
 def external_scheduler(app: Celery) -> str:
-    """Name of a scheduler that keeps a schedule of its own; empty where ``beat_schedule`` is all."""
+    """The scheduler, if it is not one of Celery's; it keeps a schedule of its own."""
     scheduler = app.conf.beat_scheduler
     if not isinstance(scheduler, str):
         scheduler = f"{scheduler.__module__}:{scheduler.__qualname__}"

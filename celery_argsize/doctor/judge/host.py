@@ -30,7 +30,7 @@ def main_process(facts: Facts, node: Node) -> CeleryProcess | None:
 
 
 def child_limit(facts: Facts, kib: int = CHILD_KIB, *, option: bool = False) -> str:
-    """A line that replaces children over *kib*: the setting, or an *option* of the worker."""
+    """A line that replaces children over *kib*: the setting, or the worker's option."""
     line = setting(facts.where.app, "worker_max_memory_per_child", kib)
     if option:
         line = f"celery -A {word_of(facts.app)} worker --max-memory-per-child {kib}"

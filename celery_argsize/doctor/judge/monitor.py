@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Seconds without a write, though something waits: a worker tries each second.
 STALE_SECONDS: Final = 30.0
 
-_INSTALL: Final = "celery_argsize.install(app)  # where app is made; then restart workers"
+_INSTALL: Final = "celery_argsize.install(app)  # where app is made; restart workers"
 _REDIS: Final = "app.conf.argsize_redis_url = 'redis://localhost:6379/0'"
 _SAME: Final = """\
 # the same for workers and this command:
@@ -39,7 +39,7 @@ def _installed(facts: Facts) -> Outcome:
     try:
         settings = locate(facts.app, **facts.where.given).settings
     except ArgsizeError as exc:
-        return fail(f"workers do not measure: {exc}", "a setting cannot work", fix="correct it")
+        return fail(f"workers do not measure: {exc}", "a wrong setting", fix="correct it")
     if not settings.enabled:
         return warn("nothing is measured", "off", fix="app.conf.argsize_enabled = True")
     if settings.redis_url is None:
@@ -52,7 +52,7 @@ def _measuring(facts: Facts) -> Iterator[Outcome]:
     answers = _answers(facts)
     for node in facts.workers.get().live():
         if answer := answers.get(node.name):
-            figure = f"{counted(answer['total_tasks'], 'run')} since it began, or was reset"
+            figure = f"{counted(answer['total_tasks'], 'run')} since its start or reset"
             yield ok("it measures", figure, subject=node.name)
         else:
             reason = "install was not called when it began, or argsize_enabled is false"
@@ -60,20 +60,20 @@ def _measuring(facts: Facts) -> Iterator[Outcome]:
 
 
 def _answers(facts: Facts) -> dict[str, Mapping[str, Any]]:
-    """Name of each live worker that measures → its answer to ``celery inspect argsize``."""
+    """Name of a live worker that measures → its answer to ``inspect argsize``."""
     answers = {node.name: node.argsize or {} for node in facts.workers.get().live()}
     return {name: answer for name, answer in answers.items() if "total_tasks" in answer}
 
 
 def _flushing(facts: Facts) -> Iterator[Outcome]:
     for name, answer in _answers(facts).items():
-        last, waiting, failures = (answer[key] for key in ("last_flush", "waiting", "flush_failures"))
+        last, waiting, failures = answer["last_flush"], answer["waiting"], answer["flush_failures"]
         age = max(0.0, time.time() - (last or 0))
-        written = f"last flush {age:,.0f} s ago" if last else "nothing written yet"
-        figure = f"{written}, {counted(waiting, 'run')} waiting, {counted(failures, 'failed attempt')}"
+        figure = f"last flush {age:,.0f} s ago" if last else "nothing written yet"
+        figure += f", {counted(waiting, 'run')} waiting, {counted(failures, 'failed attempt')}"
         if waiting and failures and age > STALE_SECONDS:
-            reason = "it cannot write what it measures; nothing is lost while it runs"
-            fix = "see celery_argsize in the worker's log, and redis.reachable"
+            reason = "it cannot write its figures; none is lost while it runs"
+            fix = "see the worker's log, and redis.reachable"
             yield fail(reason, figure, fix=fix, subject=name)
         else:
             yield ok("", figure, subject=name)
@@ -150,9 +150,9 @@ def _has(facts: Facts, task: str, wanted: ReprLimits) -> bool:
 
 
 CHECKS: Final = (
-    Check("monitor.installed", "whether the app calls install, and its settings", _installed),
+    Check("monitor.installed", "whether the app calls install, its settings", _installed),
     Check("monitor.measuring", "whether each live worker measures", _measuring),
-    Check("monitor.flushing", "each live worker's last flush, and what waits", _flushing),
-    Check("monitor.arriving", "whether what workers measured is here, all of it", _arriving),
-    Check("monitor.limits", "limits advised and limits in messages against the app's", _limits),
+    Check("monitor.flushing", "last flush of live workers, what waits", _flushing),
+    Check("monitor.arriving", "whether all that workers measured is here", _arriving),
+    Check("monitor.limits", "limits advised, in messages, of the app", _limits),
 )

@@ -1,4 +1,4 @@
-"""The checks settings.names and settings.values: an app's settings against Celery's own table.
+"""The checks settings.names and settings.values: settings against Celery's own table.
 
 People and extensions keep settings of their own there. So a name is only reported if it is close
 to one of Celery's, or begins as only Celery's do.
@@ -37,7 +37,7 @@ _CELERYS: Final = ("task_", "worker_", "beat_", "event_", "control_")
 _CONFUSED: Final = ("task", "worker", "broker", "result")
 #: Settings of extensions, and one of Celery's that is not in its table.
 _EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options", "result_backend_thread_safe")
-#: How alike two names must be (difflib's ratio), and where people's own begin like Celery's.
+#: How alike names must be (difflib's ratio), and where people's own begin like Celery's.
 _ALIKE: Final = 0.75
 _VERY_ALIKE: Final = 0.9
 #: Names that people take for settings (two from a field report), and what to use.
@@ -56,18 +56,19 @@ def names(facts: Facts) -> list[Outcome] | Outcome:
     # the last of the maps has Celery's defaults
     names = {name for mapping in conf.maps[:-1] for name in mapping}
     # a module of settings has imports and functions as well
-    names = {name for name in names if not isinstance(conf[name], ModuleType) and not callable(conf[name])}
+    names = {name for name in names if not (isinstance(conf[name], ModuleType) or callable(conf[name]))}
     given = {_canonical(name, conf.prefix) for name in names} - {""}
     outcomes = [outcome for name in sorted(names) for outcome in _name(app, name, given)]
     for name in apps.transport_options(app) if apps.broker_kind(app) == "redis" else ():
-        if name not in _OPTIONS and (meant := _nearest(name, _OPTIONS, _VERY_ALIKE)):
-            fix = f'write "{meant}" instead of "{name}"'
-            outcomes.append(warn("The transport does not know it.", f"{name}, near {meant}", fix=fix))
+        meant = _nearest(name, _OPTIONS, _VERY_ALIKE)
+        if meant and name not in _OPTIONS:
+            figure, fix = f"{name}, near {meant}", f"rename {name} to {meant}"
+            outcomes.append(warn("The transport does not know it.", figure, fix=fix))
     return outcomes or ok("Celery knows every setting that is meant for it")
 
 
 def _canonical(written: str, prefix: str | None) -> str:
-    """The name as in Celery's table; empty if Celery does not read it. *prefix*: ``CELERY_``."""
+    """The name in Celery's table; empty: Celery does not read it. *prefix*: ``CELERY_``."""
     if written in _OLD_NAMES:
         return _OLD_NAMES[written]
     if prefix and written.startswith(prefix.upper() if prefix.isupper() else prefix.lower()):
@@ -82,8 +83,9 @@ def _name(app: Celery, written: str, given: set[str]) -> Iterator[Outcome]:
     if not name:
         meant = written.lower().removeprefix("celery_")
         if not prefix and written.startswith("CELERY_") and meant in _TABLE.keys() - given:
-            fix, figure = 'app.config_from_object(..., namespace="CELERY")', f"{written}; it is {meant}"
-            yield warn("Celery reads such names only in a namespace.", figure, fix=fix)
+            fix = 'app.config_from_object(..., namespace="CELERY")'
+            reason = "Celery reads such names only in a namespace."
+            yield warn(reason, f"{written}; it is {meant}", fix=fix)
         return
     meant, remark = _meant(name), _REMARKS.get(name.removeprefix("broker_"), "")
     # people's own: default_queue, from which task_default_queue is made
@@ -154,4 +156,5 @@ def _visibility(app: Celery) -> Iterator[Outcome]:
 def _shown(value: object) -> str:
     """*value* as in Python; only its type where it may have a password."""
     shown = repr(value)
-    return shown if re.fullmatch(r"[\w .,+\-'\"()\[\]\\]{,40}", shown) else f"a {type(value).__name__}"
+    plain = re.fullmatch(r"[\w .,+\-'\"()\[\]]{,40}", shown)
+    return shown if plain else f"a {type(value).__name__}"

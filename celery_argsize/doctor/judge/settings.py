@@ -1,7 +1,7 @@
 """The checks of the group settings: what settings of an app and options of its tasks do.
 
-Celery's defaults are fine in every check, and none needs live workers or Redis. The checks of
-names and of kinds of values are in ``setting_table``.
+Celery's defaults are fine. No check needs live workers or Redis. ``setting_table`` has the checks
+of names and of kinds of values.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
 
 
 def _imports(facts: Facts) -> Outcome:
-    if facts.where.broken:
-        return fail("a worker would not start", facts.where.broken, fix="mend that module")
-    return ok("the app and its tasks can be imported", counted(len(own_tasks(facts.app)), "task"))
+    if broken := facts.where.broken:
+        return fail("a worker would not start", broken, fix="mend that module")
+    return ok("the app can be imported", counted(len(own_tasks(facts.app)), "task"))
 
 
 def _memory(facts: Facts) -> Iterator[Outcome]:
@@ -53,12 +53,12 @@ def _judge_limit(facts: Facts, kib: float, worker: str) -> Outcome:
     if kib > ABSURD_CHILD_KIB:
         return fail("It is in KiB, and this looks like bytes.", figure, fix=fix)
     if kib < LEAST_CHILD_KIB:
-        return fail("An empty child takes more: each task starts a new one.", figure, fix=fix)
+        return fail("An empty child takes more: each task gets a new one.", figure, fix=fix)
     return ok("a child that takes more is replaced after its task", figure)
 
 
 def child_limits(facts: Facts) -> dict[str, float]:
-    """Live worker here with such an option, or ``""`` for the setting → KiB that a child may take."""
+    """KiB that a child may take: by name of a worker with such an option; ``""``: by the setting."""
     limits = {"": number_of(facts.app, "worker_max_memory_per_child")}
     for node in _nodes(facts):
         process = main_process(facts, node)
@@ -75,7 +75,7 @@ def _concurrency(facts: Facts) -> Outcome:
     figure = f"{facts.conf.worker_concurrency or 'not set'}"
     if host := facts.host.found:
         figure += f", {counted(host.cpus, 'CPU')} here"
-    return ok("processes of a worker, unless its command says otherwise", figure)
+    return ok("processes of a worker; its command may say otherwise", figure)
 
 
 def _prefetch(facts: Facts) -> Outcome:
@@ -151,13 +151,13 @@ def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
     allowed = apps.number(apps.transport_options(app).get(name)) or default
     limit = apps.number(app.conf.task_time_limit or app.conf.task_soft_time_limit)
     late = [task for task in own_tasks(app) if task.acks_late]
-    held = [(node.longest_eta or 0, f"{node.name} holds a task for") for node in _nodes(facts)]
-    running = [(apps.number(task.time_limit) or limit or 0, f"{task.name} may run for") for task in late]
+    held = [(node.longest_eta or 0, f"{node.name} holds a task") for node in _nodes(facts)]
+    running = [(apps.number(task.time_limit) or limit or 0, f"{task.name} may run") for task in late]
     for verdict, times in ((fail, held), (warn, running)):
         longest, words = max(times, default=(0, ""))
         if longest > allowed:
             hours = -(-int(longest * 1.5) // 3600)
-            figure = f"{_seconds(allowed)}, and {words} {_seconds(longest)}"
+            figure = f"{_seconds(allowed)}, and {words} for {_seconds(longest)}"
             fix = apps.transport_option(app, name, hours * 3600)
             return verdict("Another worker gets the message: it runs twice.", figure, fix=fix)
     return ok("then another worker gets the message", _seconds(allowed))
@@ -181,7 +181,7 @@ def _serializer(facts: Facts) -> list[Outcome] | Outcome:
     accepted = {_TYPES.get(name, name) for name in accept}
     json = setting(app, "task_serializer", "json")
     if _TYPES.get(serializer, serializer) not in accepted:
-        figure, fix = f"task_serializer is {serializer}, which is not in accept_content", json
+        figure, fix = f"task_serializer is {serializer}, not in accept_content", json
         if serializer in _TYPES and serializer != "pickle":
             fix = setting(app, "accept_content", [*accept, serializer])
         reason = "Sending fails, or workers throw the messages away."
@@ -190,7 +190,7 @@ def _serializer(facts: Facts) -> list[Outcome] | Outcome:
         fix = f"{json}\n{setting(app, 'accept_content', ['json'])}"
         reason = "Whoever sends a message can run any code."
         outcomes.append(warn(reason, "accept_content has pickle", fix=fix))
-    return outcomes or ok("what is sent is accepted, and is no code", ", ".join(sorted(accepted)))
+    return outcomes or ok("what is sent is accepted, and no code", ", ".join(sorted(accepted)))
 
 
 def _seconds(seconds: float) -> str:
@@ -198,11 +198,11 @@ def _seconds(seconds: float) -> str:
 
 
 CHECKS: Final = (
-    Check("settings.imports", "whether the modules of the tasks can be imported", _imports),
+    Check("settings.imports", "whether the app and its tasks can be imported", _imports),
     Check("settings.names", "names that Celery knows", names),
     Check("settings.values", "settings that must be numbers", values),
     Check("settings.max_memory", "worker_max_memory_per_child, in KiB", _memory),
-    Check("settings.concurrency", "worker_concurrency against the CPUs here", _concurrency),
+    Check("settings.concurrency", "worker_concurrency, CPUs here", _concurrency),
     Check("settings.prefetch", "worker_prefetch_multiplier", _prefetch),
     Check("settings.broker_pool_limit", "broker_pool_limit", _pool_limit),
     Check("settings.redis_max_connections", "redis_max_connections", _result_pool),
@@ -210,6 +210,6 @@ CHECKS: Final = (
     Check("settings.ignore_result", "how many tasks store a result", _ignore_result),
     Check("settings.startup_retry", "broker_connection_retry_on_startup", _startup_retry),
     Check("settings.visibility_timeout", "visibility_timeout, time limits, ETAs", _visibility_timeout),
-    Check("settings.time_limit", "task_time_limit and task_soft_time_limit", _time_limit),
-    Check("settings.serializer", "task_serializer and accept_content", _serializer),
+    Check("settings.time_limit", "task_time_limit, task_soft_time_limit", _time_limit),
+    Check("settings.serializer", "task_serializer, accept_content", _serializer),
 )

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.facts import CeleryProcess, Facts, WorkerFacts
 
-#: Seconds after its start in which a worker need not answer: an app may take long to import.
+#: Seconds after its start in which a worker need not answer: it may still import the app.
 STARTING_SECONDS: Final = 60
-#: Seconds without an answer that prove something, as ``celery inspect`` waits; on a slow broker,
-#: how many times as long as connecting took.
+#: Seconds without an answer that prove something; on a slow broker, times that connecting took.
 LISTENED_AT_LEAST: Final = 1.0
 ANSWER_TIMES: Final = 3
 #: Prefork children for each CPU that are fine, and in all. Celery's default is one each.
@@ -93,9 +92,13 @@ def _unheard(facts: Facts) -> list[CeleryProcess]:
     if host is None or workers.twice:  # of two workers with one name, only one pid is known
         return []
     pids = {node.pid for node in workers.nodes}
-    silent = [process for process in host.processes if process.kind == "worker" and process.pid not in pids]
     return [
-        process for process in silent if apps.is_of_app(facts.app, process.app) and not process.elsewhere(workers.port)
+        process
+        for process in host.processes
+        if process.kind == "worker"
+        and process.pid not in pids
+        and apps.is_of_app(facts.app, process.app)
+        and not process.elsewhere(workers.port)
     ]
 
 
@@ -121,7 +124,7 @@ def _concurrency(facts: Facts) -> Outcome:
     figure = f"prefork children here: {children}, for {counted(host.cpus, 'CPU')}"
     if children <= max(CHILDREN_PER_CPU * host.cpus, CHILDREN_ALWAYS):
         return ok("The CPUs bear that.", figure)
-    reason = "They take the CPU from each other and from heartbeats (“missed heartbeat”)."
+    reason = "They take the CPU from each other and from heartbeats."
     line = apps.setting(facts.app, "worker_concurrency", max(1, host.cpus // len(here)))
     return warn(reason, figure, fix=f"{line}\n# or, for tasks that only wait: -P threads")
 
@@ -166,7 +169,7 @@ def _over_limit(facts: Facts, worker: str, smallest: int) -> Iterator[Outcome]:
 
 
 def consumed_queues(facts: Facts) -> frozenset[str]:
-    """The queues that somebody consumes; raises ``Unavailable`` if no worker answers."""
+    """Queues that are consumed; raises ``Unavailable`` if no worker answers."""
     workers = facts.workers.get()
     names = [name for name, queue in workers.counted.items() if queue.consumers]
     return frozenset(names).union(*(node.queues for node in workers.live()))
@@ -200,7 +203,7 @@ def _queues(facts: Facts) -> list[Outcome]:
 
 
 def _unconsumed(facts: Facts, name: str, consumed: frozenset[str]) -> Iterator[Outcome]:
-    """Judge a queue that nobody who answers consumes, if messages wait or are sent there."""
+    """Judge a queue that nobody who answers consumes, if it is used."""
     waiting, sender = waiting_in(facts, name), apps.routed_queues(facts.app).get(name)
     if not waiting and not sender:
         return
@@ -240,8 +243,8 @@ def _registered(facts: Facts) -> list[Outcome]:
 
 CHECKS: Final[tuple[Check, ...]] = (
     Check("workers.answering", "who answers a ping, and heartbeats", _answering, vital=True),
-    Check("workers.concurrency", "children of prefork pools against the CPUs", _concurrency),
-    Check("workers.memory", "memory of the workers here against what there is", _memory),
-    Check("workers.queues", "queues that are sent to, and who consumes them", _queues),
-    Check("workers.registered", "the tasks of workers that share a queue", _registered),
+    Check("workers.concurrency", "prefork children against the CPUs", _concurrency),
+    Check("workers.memory", "memory of the workers here", _memory),
+    Check("workers.queues", "who consumes the queues in use", _queues),
+    Check("workers.registered", "tasks of workers that share a queue", _registered),
 )
