@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.app import defaults
-from kombu.transport.redis import SentinelChannel
 
 from celery_argsize.doctor import app as apps
 from celery_argsize.doctor.checks import fail, ok, warn
@@ -46,24 +45,17 @@ _REMARKS: Final = {
     "worker_clock_sync_interval": "Workers keep their clocks in step without it.",
     "visibility_timeout": 'It is broker_transport_options["visibility_timeout"].',
 }
-#: Options of a Redis that is the broker.
-_OPTIONS: Final = (*SentinelChannel.from_transport_options, "reauth_check_interval")
 
 
 def names(facts: Facts) -> list[Outcome] | Outcome:
-    """Judge names: of settings, and of options for a Redis broker."""
-    app, conf = facts.app, facts.conf.finalize()
+    """Judge the names of settings."""
+    conf = facts.conf.finalize()
     # the last of the maps has Celery's defaults
     names = {name for mapping in conf.maps[:-1] for name in mapping}
     # a module of settings has imports and functions as well
     names = {name for name in names if not (isinstance(conf[name], ModuleType) or callable(conf[name]))}
     given = {_canonical(name, conf.prefix) for name in names} - {""}
-    outcomes = [outcome for name in sorted(names) for outcome in _name(app, name, given)]
-    for name in apps.transport_options(app) if apps.broker_kind(app) == "redis" else ():
-        meant = _nearest(name, _OPTIONS, _VERY_ALIKE)
-        if meant and name not in _OPTIONS:
-            figure, fix = f"{name}, near {meant}", f"rename {name} to {meant}"
-            outcomes.append(warn("The transport does not know it.", figure, fix=fix))
+    outcomes = [outcome for name in sorted(names) for outcome in _name(facts.app, name, given)]
     return outcomes or ok("Celery knows every setting that is meant for it")
 
 
@@ -125,7 +117,7 @@ _CONVERTED: Final = ("_expires", "redis_db", "redis_port", "broker_port")
 
 def values(facts: Facts) -> list[Outcome] | Outcome:
     """Judge the kinds of values."""
-    return [*_settings(facts.app), *_visibility(facts.app)] or ok("numbers are numbers")
+    return [*_settings(facts.app), *_visibility_timeout(facts.app)] or ok("numbers are numbers")
 
 
 def _settings(app: Celery) -> Iterator[Outcome]:
@@ -144,8 +136,7 @@ def _settings(app: Celery) -> Iterator[Outcome]:
             yield warn("It is text: Celery may fail with it.", figure, fix=fix)
 
 
-def _visibility(app: Celery) -> Iterator[Outcome]:
-    """Judge the option that Redis and SQS count with."""
+def _visibility_timeout(app: Celery) -> Iterator[Outcome]:
     name, default = "visibility_timeout", 3600
     value = apps.transport_options(app).get(name, default)
     if not isinstance(value, (int, float)) and apps.broker_kind(app) in {"redis", "sqs"}:
