@@ -42,7 +42,7 @@ def routed_queues(app: Celery) -> dict[str, str]:
     """Queue → what is sent there, such as ``the task a``. The default queue is left out."""
     routes = app.conf.task_routes if isinstance(app.conf.task_routes, dict) else {}
     queues = [route.get("queue") if isinstance(route, dict) else route for route in routes.values()]
-    senders: dict[Any, str] = {getattr(queue, "name", queue): "task_routes" for queue in queues}
+    senders: dict[Any, str] = {getattr(queue, "name", queue): "a route" for queue in queues}
     for name, entry in read_schedule(app).items():
         if entry:
             senders[entry.queue] = f"the beat_schedule entry {name}"
@@ -57,7 +57,7 @@ def known_queues(app: Celery) -> set[str]:
 
 
 def number(value: Any) -> float | None:
-    """*value* as a number; ``None`` where it is none."""
+    """*value* as a number; ``None``: it is none."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -121,9 +121,7 @@ def transport_option(app: Celery, name: str, value: object) -> str:
 
 def word_of(app: Any) -> str:
     """What to write after ``-A`` for *app*; ``proj`` where that is not known."""
-    main = str(app.main or "")
-    if main in {"", "__main__"}:
-        return "proj"
+    main = "proj" if app.main in {None, "", "__main__"} else app.main
     return next((module for module in _modules(main) if _holds(module, app)), main)
 
 

@@ -23,13 +23,10 @@ Verdict = Literal["ok", "unknown", "warn", "fail"]
 
 #: Every verdict, the worst last.
 VERDICTS: Final[tuple[Verdict, ...]] = ("ok", "unknown", "warn", "fail")
-
 #: Exit codes of the Monitoring Plugins guidelines (Nagios, Icinga, Sensu).
 EXIT_CODES: Final[dict[Verdict, int]] = {"ok": 0, "warn": 1, "fail": 2, "unknown": 3}
-
 #: The least score for each word.
 _HEALTH: Final = ((95, "EXCELLENT"), (80, "GOOD"), (60, "FAIR"), (30, "POOR"), (0, "CRITICAL"))
-
 #: Version of the JSON that ``Diagnosis.to_json`` gives.
 DOCTOR_SCHEMA: Final = 1
 

@@ -60,10 +60,9 @@ def _cgroup(facts: Facts) -> list[Outcome]:
         if group.limit and group.used is not None:
             outcomes.append(_judged(facts, group.used, group.limit, subject))
         if group.oom_kills:
-            verdict = fail if group.workers else warn
+            verdict, figure = fail if group.workers else warn, f"{group.oom_kills} killed"
             reason = "The kernel killed processes for memory; their tasks are lost."
-            figure, fix = f"{group.oom_kills} killed", less_memory(facts)
-            outcomes.append(verdict(reason, figure, fix=fix, subject=subject))
+            outcomes.append(verdict(reason, figure, fix=less_memory(facts), subject=subject))
     # without control groups for memory, only the count of the whole machine is left
     kills = host.oom_kills_since_boot
     counts = [group.oom_kills for _, group in groups if group.oom_kills is not None]

@@ -28,9 +28,9 @@ STALE_SECONDS: Final = 30.0
 
 _INSTALL: Final = "celery_argsize.install(app)  # where app is made; restart workers"
 _REDIS: Final = "app.conf.argsize_redis_url = 'redis://localhost:6379/0'"
-_SAME: Final = """\
-# the same for workers and this command:
-argsize_redis_url, argsize_key_prefix, argsize_app_name"""
+_SAME: Final = "# set alike: argsize_redis_url, argsize_key_prefix, argsize_app_name"
+#: Verdicts of the advice that ask for nothing.
+_NO_CHANGE: Final = {"too_few": "too few runs for advice", "nothing": "no limit needs raising"}
 
 
 def _installed(facts: Facts) -> Outcome:
@@ -128,10 +128,8 @@ def _advised(facts: Facts) -> Outcome:
     advice, summary = facts.monitor.get().advice, facts.monitor.get().summary
     runs = counted(summary.total_tasks, "run")
     figure = f"{counted(advice.truncated, 'truncated repr')} in {runs}"
-    if advice.verdict == "too_few":
-        return ok("too few runs for advice", figure)
-    if advice.verdict == "nothing":
-        return ok("no limit needs raising", figure)
+    if advice.verdict in _NO_CHANGE:
+        return ok(_NO_CHANGE[advice.verdict], figure)
     if advice.verdict not in {"apply", "apply_only"}:
         reason = "tasks get payloads for which no limit should be raised"
         return warn(reason, figure, fix="celery -A proj argsize recommend")

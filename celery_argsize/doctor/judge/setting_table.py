@@ -34,8 +34,8 @@ _OLD_NAMES: Final[dict[str, str]] = vars(defaults)["_TO_NEW_KEY"]
 _CELERYS: Final = ("task_", "worker_", "beat_", "event_", "control_")
 #: Parts that people leave out (``time_limit``) or take for each other (``worker_acks_late``).
 _CONFUSED: Final = ("task", "worker", "broker", "result")
-#: Settings of extensions, and one of Celery's that is not in its table.
-_EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options", "result_backend_thread_safe")
+#: Settings of extensions.
+_EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options")
 #: How alike names must be (difflib's ratio), and where people's own begin like Celery's.
 _ALIKE: Final = 0.75
 _VERY_ALIKE: Final = 0.9
@@ -69,7 +69,7 @@ def _canonical(written: str, prefix: str | None) -> str:
 
 
 def _name(app: Celery, written: str, given: set[str]) -> Iterator[Outcome]:
-    """Judge one name. *given*: every setting that has a value, as in Celery's table."""
+    """Judge one name. *given*: every setting that has a value."""
     prefix = vars(app.conf)["prefix"]
     name = _canonical(written, prefix)
     if not name:
@@ -87,7 +87,7 @@ def _name(app: Celery, written: str, given: set[str]) -> Iterator[Outcome]:
     figure, fix = written, f"remove {written}"
     if meant:
         meant = apps.spelled(app, meant)
-        figure = f"{written}; the nearest that it knows is {meant}"
+        figure += f"; the nearest that it knows is {meant}"
         fix = fix if remark else f"rename {written} to {meant}"
     yield warn(f"Celery does not know it. {remark}".rstrip(), figure, fix=fix)
 
@@ -121,15 +121,16 @@ def values(facts: Facts) -> list[Outcome] | Outcome:
 
 
 def _settings(app: Celery) -> Iterator[Outcome]:
-    for name in sorted({*_NUMBERS, "worker_concurrency"}):
+    for name in [*_NUMBERS, "worker_concurrency"]:
         value, default = app.conf.get(name), _TABLE[name].default
         span = name.endswith("_expires") and isinstance(value, timedelta)
         if not value or span or isinstance(value, (int, float)):
             continue
         figure, amount = f"{apps.spelled(app, name)} is {_shown(value)}", apps.number(value)
         if amount is None:
-            default = default.total_seconds() if isinstance(default, timedelta) else default
-            fix = apps.setting(app, name, default) + "  # Celery's own"
+            if isinstance(default, timedelta):
+                default = default.total_seconds()
+            fix = apps.setting(app, name, default)
             yield fail("It must be a number: Celery fails with it.", figure, fix=fix)
         elif isinstance(value, str) and not name.endswith(_CONVERTED):
             fix = apps.setting(app, name, int(amount) if amount.is_integer() else amount)

@@ -89,13 +89,11 @@ def _prefetch(facts: Facts) -> Outcome:
 def _pool_limit(facts: Facts) -> Outcome:
     name = "broker_pool_limit"
     limit = number_of(facts.app, name)
-    if not limit:
-        return ok("no pool: each message opens a connection")
-    figure = f"{limit:g} for each process that sends"
     if limit == 1 and apps.broker_kind(facts.app) != "sqs":  # SQS has no remote control
         reason = "celery inspect and control need two, and wait for ever."
-        return warn(reason, figure, fix=setting(facts.app, name, 2))
-    return ok("the most connections for messages", figure)
+        return warn(reason, "1", fix=setting(facts.app, name, 2))
+    figure = f"{limit:g} for each process that sends" if limit else "no pool"
+    return ok("connections for messages", figure)
 
 
 def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
@@ -103,13 +101,10 @@ def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
     if not apps.results_in_redis(facts.app):
         return []
     limit = number_of(facts.app, name)
-    if not limit:
-        return ok("not set: as many connections as a process needs")
-    figure = f"{limit:g} for each process"
     if limit == 1:
         reason = "Waiting for a result takes two: Too many connections."
-        return fail(reason, figure, fix=setting(facts.app, name, 4))
-    return ok("the most connections for results", figure)
+        return fail(reason, "1", fix=setting(facts.app, name, 4))
+    return ok("connections for results", f"{limit:g} for each process" if limit else "no limit")
 
 
 def _result_expires(facts: Facts) -> list[Outcome] | Outcome:

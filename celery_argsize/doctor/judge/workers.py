@@ -50,8 +50,8 @@ def _answering(facts: Facts) -> list[Outcome]:
         figure += f"; no heartbeat within {workers.listened:.0f} s from {_some(quiet)}"
     outcomes = [ok("Workers answer.", figure)]
     for name in workers.twice:
-        reason, fix = "Several workers have this name.", "celery worker -n worker1@%h  # %h: host"
-        outcomes.append(warn(reason, fix=fix, subject=name))
+        fix = "celery worker -n worker1@%h  # %h: host"
+        outcomes.append(warn("Several workers have this name.", fix=fix, subject=name))
     return [*outcomes, *_silent(facts, workers), *_late_heartbeats(facts)]
 
 
@@ -208,18 +208,15 @@ def _unconsumed(facts: Facts, name: str, consumed: frozenset[str]) -> Iterator[O
     if not waiting and not sender:
         return
     silent, celery = unheard_names(facts), f"celery -A {apps.word_of(facts.app)}"
-    if silent and name not in facts.workers.get().counted:
-        reason = f"nobody who answers consumes it, and {silent[0]} does not answer"
-        yield unknown(reason, subject=name)
-        return
     queues = shlex.quote(",".join(sorted({*consumed, name})))
     fix = f"{celery} worker -Q {queues}\n# or have a live one consume it:\n"
     fix += f"{celery} control add_consumer {shlex.quote(name)}"
-    if waiting:
-        reason, figure = "Messages wait and no worker consumes it.", f"{waiting:,} waiting"
-        yield fail(reason, figure, fix=fix, subject=name)
+    if silent and name not in facts.workers.get().counted:
+        yield unknown(f"{silent[0]} does not answer, and may consume it", subject=name)
+    elif waiting:
+        yield fail("No worker consumes it.", f"{waiting:,} waiting", fix=fix, subject=name)
     else:
-        reason = f"No worker consumes it, and {sender} sends there."
+        reason = f"No worker consumes it, and {sender} goes there."
         yield warn(reason, "nothing waits yet", fix=fix, subject=name)
 
 
