@@ -1,6 +1,6 @@
-"""What an app's configuration says, without connecting to anything: tasks, queues, broker, schedule, names of settings.
+"""What an app's configuration says of tasks, queues, broker, schedule. Nothing is connected to.
 
-What the checks make of it is in ``judge``.
+``judge`` has the checks of it.
 """
 
 from __future__ import annotations
@@ -29,29 +29,26 @@ def own_tasks(app: Celery) -> list[Any]:
 def queue_of(app: Celery, name: str, options: Mapping[str, Any] | None = None) -> str | None:
     """The queue of a task that is sent with *options* of ``apply_async``; ``None``: not known."""
     task: Any = app.tasks.get(name)
-    own = {key: value for key in ("queue", "exchange", "routing_key") if (value := getattr(task, key, None))}
+    own = {key: getattr(task, key, None) for key in ("queue", "exchange", "routing_key")}
+    given = {key: value for key, value in own.items() if value} | dict(options or {})
     try:  # routers are asked without the task's arguments
-        queue = app.amqp.router.route({**own, **(options or {})}, name, (), {}, task).get("queue")
+        queue = app.amqp.router.route(given, name, (), {}, task)["queue"]
     except Exception:  # noqa: BLE001 - a router of the app's own, or a queue that it forbids
         return None
-    queue = getattr(queue, "name", queue)
-    return queue if isinstance(queue, str) and queue else None
+    return getattr(queue, "name", queue) or None
 
 
 def routed_queues(app: Celery) -> dict[str, str]:
-    """Queues that something is sent to by name, each with a clause that says what: ``the task a is sent there``."""
-    entries = {name: entry for name, entry in read_schedule(app).items() if entry}
+    """Queue → what is sent there, such as ``the task a``. The default queue is left out."""
     routes = app.conf.task_routes if isinstance(app.conf.task_routes, dict) else {}
     queues = [route.get("queue") if isinstance(route, dict) else route for route in routes.values()]
-    reasons: dict[Any, str] = {getattr(queue, "name", queue): "task_routes names it" for queue in queues}
-    reasons |= {entry.queue: f"the beat_schedule entry {name} is sent there" for name, entry in entries.items()}
-    reasons |= {queue_of(app, task.name): f"the task {task.name} is sent there" for task in own_tasks(app)}
-    return {queue: reason for queue, reason in reasons.items() if queue and queue != app.conf.task_default_queue}
-
-
-def defaulted_tasks(app: Celery) -> list[str]:
-    """Names of the app's tasks that go to the default queue."""
-    return [task.name for task in own_tasks(app) if queue_of(app, task.name) == app.conf.task_default_queue]
+    senders: dict[Any, str] = {getattr(queue, "name", queue): "a route" for queue in queues}
+    for name, entry in read_schedule(app).items():
+        if entry:
+            senders[entry.queue] = f"the beat_schedule entry {name}"
+    senders |= {queue_of(app, task.name): f"the task {task.name}" for task in own_tasks(app)}
+    left_out = {None, "", app.conf.task_default_queue}
+    return {queue: senders[queue] for queue in senders if queue not in left_out}
 
 
 def known_queues(app: Celery) -> set[str]:
@@ -60,7 +57,7 @@ def known_queues(app: Celery) -> set[str]:
 
 
 def number(value: Any) -> float | None:
-    """*value* as a number; ``None`` where it is none."""
+    """*value* as a number; ``None``: it is none."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -75,16 +72,14 @@ def number_of(app: Celery, name: str) -> float:
     """
     amount = number(app.conf[name] or 0)
     if amount is None:
-        raise Unavailable(f"{spelled(app, name)} is not a number: see settings.values")  # noqa: EM102, TRY003
+        reason = f"{spelled(app, name)} is not a number: see settings.values"
+        raise Unavailable(reason)
     return amount
 
 
 def transport_options(app: Celery) -> dict[str, Any]:
-    """``broker_transport_options`` as a dict; empty where it cannot be made one."""
-    try:
-        return dict(app.conf.broker_transport_options or {})
-    except (TypeError, ValueError):
-        return {}
+    """``broker_transport_options`` as a dict."""
+    return dict(app.conf.broker_transport_options or {})
 
 
 def broker_kind(app: Celery) -> str:
@@ -100,14 +95,14 @@ def results_in_redis(app: Celery) -> bool:
 
 
 def spelled(app: Any, name: str) -> str:
-    """The setting *name* as the app writes it: ``CELERY_TASK_TIME_LIMIT``, if CELERY is its namespace."""
+    """The setting *name* in the app's namespace: ``CELERY_TASK_TIME_LIMIT``."""
     namespace = str(getattr(app, "namespace", None) or "").rstrip("_")
     whole = f"{namespace}_{name}".lower() if namespace else name
     return whole.upper() if namespace.isupper() else whole
 
 
 def setting_path(app: Any, name: str) -> str:
-    """What to assign to for the setting *name*: ``app.conf.timezone``, or its name in a namespace."""
+    """What to assign to: ``app.conf.timezone``, or the name in a namespace."""
     return spelled(app, name) if getattr(app, "namespace", None) else f"app.conf.{name}"
 
 
@@ -117,22 +112,21 @@ def setting(app: Any, name: str, value: object) -> str:
 
 
 def transport_option(app: Celery, name: str, value: object) -> str:
-    """A line that sets one of ``broker_transport_options``; the others, maybe passwords, are not shown."""
-    if not app.conf.broker_transport_options:
-        return setting(app, "broker_transport_options", {name: value})
-    return f"{setting_path(app, 'broker_transport_options')}[{name!r}] = {value!r}"
+    """A line that sets one of ``broker_transport_options`` and shows no other: passwords."""
+    options = "broker_transport_options"
+    if app.conf[options]:
+        return f"{setting_path(app, options)}[{name!r}] = {value!r}"
+    return setting(app, options, {name: value})
 
 
 def word_of(app: Any) -> str:
     """What to write after ``-A`` for *app*; ``proj`` where that is not known."""
-    main = str(app.main or "")
-    if main in {"", "__main__"}:
-        return "proj"
+    main = "proj" if app.main in {None, "", "__main__"} else app.main
     return next((module for module in _modules(main) if _holds(module, app)), main)
 
 
 def is_of_app(app: Any, word: str) -> bool:
-    """Whether ``-A`` *word* means *app*: by its name, or by a loaded module that holds it."""
+    """Whether ``-A`` *word* means *app*: by name, or as a loaded module holds it."""
     module = word.partition(":")[0]
     modules = (*_modules(module), module.rpartition(".")[0])
     return bool(module) and (module == app.main or any(_holds(name, app) for name in modules))
@@ -144,7 +138,8 @@ def _modules(word: str) -> tuple[str, ...]:
 
 
 def _holds(module: str, app: Any) -> bool:
-    return module in sys.modules and any(value is app for value in [*vars(sys.modules[module]).values()])
+    content = vars(sys.modules[module]) if module in sys.modules else {}
+    return any(value is app for value in [*content.values()])
 
 
 @dataclass(frozen=True)
@@ -155,11 +150,11 @@ class Entry:
     task: str
     queue: str | None
     every: float | None
-    """Seconds from one run to the next; ``None`` where it goes by the clock (crontab, solar)."""
+    """Seconds from one run to the next; ``None``: by the clock (crontab, solar)."""
     schedule: Any
 
     def times_due(self, seconds: float, grace: float) -> float:
-        """How often it was due from *seconds* to *grace* seconds ago; by the clock, 1 for any number of times."""
+        """How often it was due, *seconds* to *grace* seconds ago; by the clock, at most 1."""
         if self.every is not None:
             return max(0.0, (seconds - grace) / self.every)
         since = self.schedule.now() - timedelta(seconds=seconds)
@@ -167,9 +162,9 @@ class Entry:
 
 
 def read_schedule(app: Celery) -> dict[str, Entry | None]:
-    """What is in ``beat_schedule``, by name; ``None`` for an entry that Beat cannot read."""
+    """Entries of ``beat_schedule`` by name; ``None``: Beat cannot read it."""
     entries = app.conf.beat_schedule or {}
-    return {str(name): _entry(app, str(name), entries[name]) for name in entries}
+    return {name: _entry(app, name, entry) for name, entry in entries.items()}
 
 
 def _entry(app: Celery, name: str, entry: Any) -> Entry | None:
@@ -180,12 +175,12 @@ def _entry(app: Celery, name: str, entry: Any) -> Entry | None:
         every = interval.total_seconds() if interval else None
         queue = queue_of(app, entry["task"], entry.get("options"))
         return Entry(name, entry["task"], queue, every, schedule)
-    except Exception:  # noqa: BLE001 - whatever is there, Beat fails with it as well
+    except Exception:  # noqa: BLE001 - Beat fails with it as well
         return None
 
 
 def external_scheduler(app: Celery) -> str:
-    """Name of a scheduler that keeps a schedule of its own; empty where ``beat_schedule`` is all."""
+    """The scheduler, if it is not one of Celery's; it keeps a schedule of its own."""
     scheduler = app.conf.beat_scheduler
     if not isinstance(scheduler, str):
         scheduler = f"{scheduler.__module__}:{scheduler.__qualname__}"

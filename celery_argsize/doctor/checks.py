@@ -1,10 +1,10 @@
-"""What a check is and what it says; how all checks together become a verdict, a score and an exit code.
+"""What a check is and says; how all of them become a verdict, a score and an exit code.
 
 Pure data. The checks themselves are in ``doctor.judge``.
 
-The score is 100, less 25 for each check that fails, 5 for each that warns and 1 for each that is unknown (10 for these
-at most). A check of several subjects counts once, by its worst verdict. The score is 0 where a vital check fails. There
-is none where more than half of the checks are unknown.
+The score is 100, less 25 for each check that fails, 5 for each that warns and 1 for each that is
+unknown (at most 10 for these). A check of several subjects counts once, by its worst verdict. The
+score is 0 where a vital check fails. There is none where over half of the checks are unknown.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ Verdict = Literal["ok", "unknown", "warn", "fail"]
 
 #: Every verdict, the worst last.
 VERDICTS: Final[tuple[Verdict, ...]] = ("ok", "unknown", "warn", "fail")
-
-#: Exit code for each verdict, by the Monitoring Plugins guidelines (Nagios, Icinga, Sensu).
+#: Exit codes of the Monitoring Plugins guidelines (Nagios, Icinga, Sensu).
 EXIT_CODES: Final[dict[Verdict, int]] = {"ok": 0, "warn": 1, "fail": 2, "unknown": 3}
-
 #: The least score for each word.
 _HEALTH: Final = ((95, "EXCELLENT"), (80, "GOOD"), (60, "FAIR"), (30, "POOR"), (0, "CRITICAL"))
-
 #: Version of the JSON that ``Diagnosis.to_json`` gives.
 DOCTOR_SCHEMA: Final = 1
 
@@ -47,7 +44,7 @@ class Outcome(NamedTuple):
     """The server, worker, queue or host; empty: all of them."""
 
 
-#: All is well; something will go wrong; something is wrong now; it could not be looked at, and the reason says why.
+#: All is well; it will go wrong; it is wrong now; it could not be looked at, and the reason says why.
 ok: Final = partial(Outcome, "ok")
 warn: Final = partial(Outcome, "warn")
 fail: Final = partial(Outcome, "fail")
@@ -59,20 +56,20 @@ class Check:
     """One thing that the doctor judges."""
 
     id: str
-    """``group.name``, such as ``redis.clients``. docs/doctor.md has a section for each."""
+    """``group.name``, such as ``redis.clients``."""
     looks_at: str
     judge: Callable[[Facts], Outcome | Iterable[Outcome]]
-    """Gives one outcome, or one for each subject (maybe none). May raise ``Unavailable``."""
+    """Gives one outcome, or any number of them. May raise ``Unavailable``."""
     vital: bool = False
     """Whether no task runs where it fails as a whole, that is, without a subject."""
 
     @property
     def docs(self) -> str:
-        """Its section of the documentation, with the anchor that Git hosts make."""
+        """Its section of the documentation."""
         return f"docs/doctor.md#{self.id.replace('.', '')}"
 
     def outcomes(self, facts: Facts) -> list[Outcome]:
-        """What this check says of *facts*; raises ``Unavailable`` if what it needs could not be looked at."""
+        """What it says of *facts*; raises ``Unavailable`` if it cannot be looked at."""
         judged = self.judge(facts)
         return [judged] if isinstance(judged, Outcome) else [*judged]
 
@@ -123,12 +120,12 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """0: all is well. 1: a check warns. 2: one fails. 3: one is unknown, and none warns or fails."""
+        """By the worst verdict: 0 ok, 1 warn, 2 fail, 3 unknown."""
         return EXIT_CODES[self.verdict]
 
     @property
     def score(self) -> int | None:
-        """From 0 to 100, by the rule at the top of this module; ``None``: there is none."""
+        """From 0 to 100, by the rule at the top of this module."""
         if any(result.vital and result.outcome.verdict == "fail" for result in self.results):
             return 0
         counts = self.counts
@@ -138,7 +135,7 @@ class Diagnosis:
 
     @property
     def health(self) -> str:
-        """The score as a word, EXCELLENT to CRITICAL. Without a score: CRITICAL if a check fails, else UNKNOWN."""
+        """The score as a word. Without one: CRITICAL if a check fails, else UNKNOWN."""
         score = self.score
         if score is None:
             return "CRITICAL" if self.counts["fail"] else "UNKNOWN"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
-from itertools import groupby
+from textwrap import fill
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.doctor.checks import VERDICTS
 from celery_argsize.words import printable, table, when
 
 if TYPE_CHECKING:
-    from celery_argsize.doctor.checks import CheckResult, Diagnosis, Outcome, Verdict
-
-_SIGNS: Final[dict[Verdict, str]] = {"fail": "FAIL", "warn": "WARN", "unknown": "unknown", "ok": "ok"}
+    from celery_argsize.doctor.checks import CheckResult, Diagnosis, Outcome
 
 #: Color of the lines that begin with this word, for ``click.style``.
 COLORS: Final = {"FAIL": "red", "WARN": "yellow"}
@@ -21,21 +18,29 @@ COLORS: Final = {"FAIL": "red", "WARN": "yellow"}
 def diagnosis_text(diagnosis: Diagnosis, *, width: int | None = None, quiet: bool = False) -> str:
     """The worst first; *quiet* leaves out what is well.
 
-    Sentences are wrapped in *width* columns; lines to paste are not.
+    Sentences are wrapped in *width* columns; lines to paste, which are indented, are not.
     """
-    by: dict[Verdict, list[CheckResult]] = {verdict: [] for verdict in VERDICTS}
+    by: dict[str, list[CheckResult]] = {verdict: [] for verdict in VERDICTS}
     for result in diagnosis.results:
         by[result.outcome.verdict].append(result)
-    alarms = [
-        [*_lines(result.outcome, result.check.id), f"  see {result.check.docs}"] for result in by["fail"] + by["warn"]
-    ]
-    blocks = [_headline(diagnosis), *alarms, _unknown(by["unknown"]), [] if quiet else _well(by["ok"])]
-    return "\n\n".join("\n".join(_wrapped(block, width)) for block in blocks if block)
+    blocks = [_headline(diagnosis)]
+    for result in by["fail"] + by["warn"]:
+        see = f"  see {result.check.docs}"
+        blocks.append([*_lines(result.outcome, result.check.id), see])
+    blocks += [_unknown(by["unknown"]), [] if quiet else _well(by["ok"])]
+    text = "\n\n".join("\n".join(block) for block in blocks if block)
+    return "\n".join(_wrapped(line, width) for line in text.splitlines())
+
+
+def _wrapped(line: str, width: int | None) -> str:
+    if width is None or line.startswith("  "):
+        return line
+    return fill(line, width, subsequent_indent="    ", break_long_words=False)
 
 
 def _headline(diagnosis: Diagnosis) -> list[str]:
     checks = diagnosis.counts
-    counts = ", ".join(f"{count} {_SIGNS[verdict]}" for verdict, count in checks.items() if count)
+    counts = ", ".join(f"{count} {_sign(verdict)}" for verdict, count in checks.items() if count)
     app = f" of {printable(diagnosis.app)}" if diagnosis.app else ""
     score = "" if diagnosis.score is None else f" ({diagnosis.score} of 100)"
     total = f"{sum(checks.values())} checks: {counts}. {when(diagnosis.time)}"
@@ -43,15 +48,18 @@ def _headline(diagnosis: Diagnosis) -> list[str]:
 
 
 def _unknown(results: list[CheckResult]) -> list[str]:
-    """Checks in a row that have one reason share a line."""
-    groups = groupby(results, key=lambda result: result.outcome)
-    return [line for outcome, group in groups for line in _lines(outcome, *(result.check.id for result in group))]
+    """Checks with one reason share a line."""
+    groups: dict[Outcome, list[str]] = {}
+    for result in results:
+        groups.setdefault(result.outcome, []).append(result.check.id)
+    return [line for outcome, checks in groups.items() for line in _lines(outcome, *checks)]
 
 
 def _lines(outcome: Outcome, *checks: str) -> list[str]:
     """What *checks* say, and the lines of the fix, indented."""
     fix = [f"  {printable(line)}" for line in outcome.fix.splitlines()]
-    return [f"{_SIGNS[outcome.verdict]} {', '.join(checks)}{_about(outcome)}: {_sentence(outcome)}", *fix]
+    title = f"{_sign(outcome.verdict)} {', '.join(checks)}{_about(outcome)}"
+    return [f"{title}: {_sentence(outcome)}", *fix]
 
 
 def _well(results: list[CheckResult]) -> list[str]:
@@ -60,17 +68,13 @@ def _well(results: list[CheckResult]) -> list[str]:
     for result in results:
         outcome = result.outcome
         about = _about(outcome) if outcome.subject != before else ""
-        rows.append((f"{_SIGNS['ok']} {result.check.id}", _sentence(outcome) + about))
+        rows.append((f"ok {result.check.id}", _sentence(outcome) + about))
         before = outcome.subject
     return [line.removeprefix("  ") for line in table(rows, right=False)] if rows else []
 
 
-def _wrapped(lines: list[str], width: int | None) -> list[str]:
-    """*lines*, those that are not indented in *width* columns."""
-    if width is None:
-        return lines
-    wrap = textwrap.TextWrapper(width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    return [part for line in lines for part in ([line] if line.startswith("  ") else wrap.wrap(line))]
+def _sign(verdict: str) -> str:
+    return verdict.upper() if verdict in {"fail", "warn"} else verdict
 
 
 def _about(outcome: Outcome) -> str:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 from celery_argsize.doctor.app import Entry, external_scheduler, is_of_app, read_schedule, word_of
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
 from celery_argsize.doctor.facts import Unavailable
-from celery_argsize.doctor.judge.answering import unheard_names
-from celery_argsize.doctor.judge.workers import consumed_queues, waiting_in
+from celery_argsize.doctor.judge.workers import consumed_queues, unheard_names, waiting_in
 from celery_argsize.words import counted
 
 if TYPE_CHECKING:

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.doctor.app import setting
+from celery_argsize.doctor.app import setting, word_of
 from celery_argsize.doctor.checks import Check, fail, ok, unknown, warn
 from celery_argsize.doctor.facts import GET_PSUTIL, NO_PSUTIL
 from celery_argsize.words import size
 
 if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Outcome
-    from celery_argsize.doctor.facts import Facts
+    from celery_argsize.doctor.facts import CeleryProcess, Facts, Node
 
-#: Share of the memory in use. A field report has "stable under 80 %" as its measure of success.
+#: Share of the memory in use. A field report calls a machine stable under 80 %.
 WARN_USED: Final = 0.80
 FAIL_USED: Final = 0.95
-#: Free bytes that are enough, whatever share: four children of the report's 500 MB, and one.
-WARN_LEFT: Final = 4 * (500 << 20)
-FAIL_LEFT: Final = 500 << 20
+#: KiB that a child may take: 500 MB, from that report.
+CHILD_KIB: Final = 500 << 10
+#: Free bytes that are enough, whatever share: for four such children, and for one.
+WARN_LEFT: Final = 4 * (CHILD_KIB << 10)
+FAIL_LEFT: Final = CHILD_KIB << 10
 
 
-def less_memory(facts: Facts, concurrency: int = 1, kib: int = 512000) -> str:
+def main_process(facts: Facts, node: Node) -> CeleryProcess | None:
+    """The main process of a worker, if it runs on this machine."""
+    host = facts.host.found
+    return host.process(node.pid) if host and host.hostname == node.hostname else None
+
+
+def child_limit(facts: Facts, kib: int = CHILD_KIB, *, option: bool = False) -> str:
+    """A line that replaces children over *kib*: the setting, or the worker's option."""
+    line = setting(facts.where.app, "worker_max_memory_per_child", kib)
+    if option:
+        line = f"celery -A {word_of(facts.app)} worker --max-memory-per-child {kib}"
+    return f"{line}  # KiB: {size(kib << 10)}"
+
+
+def less_memory(facts: Facts, concurrency: int = 1, kib: int = CHILD_KIB) -> str:
     """Lines that let a worker have fewer and smaller children."""
-    app = facts.where.app
-    memory = setting(app, "worker_max_memory_per_child", kib)
-    line = setting(app, "worker_concurrency", concurrency)
-    return f"{memory}  # KiB: {size(kib << 10)}\n{line}"
+    line = setting(facts.where.app, "worker_concurrency", concurrency)
+    return f"{child_limit(facts, kib)}\n{line}"
 
 
 def _memory(facts: Facts) -> Outcome:
@@ -46,36 +60,31 @@ def _cgroup(facts: Facts) -> list[Outcome]:
         if group.limit and group.used is not None:
             outcomes.append(_judged(facts, group.used, group.limit, subject))
         if group.oom_kills:
-            reason = "The kernel killed processes to get memory, and tasks in them are lost."
-            alarm, figure = fail if group.workers else warn, _killed(group.oom_kills)
-            outcomes.append(alarm(reason, figure, fix=less_memory(facts), subject=subject))
+            verdict, figure = fail if group.workers else warn, f"{group.oom_kills} killed"
+            reason = "The kernel killed processes for memory; their tasks are lost."
+            outcomes.append(verdict(reason, figure, fix=less_memory(facts), subject=subject))
     # without control groups for memory, only the count of the whole machine is left
     kills = host.oom_kills_since_boot
     counts = [group.oom_kills for _, group in groups if group.oom_kills is not None]
     if kills and not counts:
-        reason = "The kernel killed processes to get memory since this machine started."
+        reason = "The kernel killed processes for memory since this machine started."
         fix = f"dmesg -T | grep -i 'killed process'\n{less_memory(facts)}"
-        outcomes.append(warn(reason, _killed(kills), fix=fix))
+        outcomes.append(warn(reason, f"{kills} killed", fix=fix))
     if not outcomes and (counts or kills is not None):
-        figure = f"{_killed(kills)} elsewhere" if kills else ""
-        outcomes.append(ok("no limit, and the kernel killed nothing to get memory", figure))
+        figure = f"{kills} killed elsewhere" if kills else ""
+        outcomes.append(ok("no limit, and nothing was killed for memory", figure))
     return outcomes
 
 
 def _judged(facts: Facts, used: int, total: int, subject: str = "") -> Outcome:
     left, share = max(0, total - used), used / total
     figure = f"{share:.0%} of {size(total)} used, {size(left)} left"
+    if share < WARN_USED or left >= WARN_LEFT:
+        return ok("memory is left", figure, subject=subject)
+    verdict, reason = warn, "A few large tasks more, and the kernel kills a process."
     if share >= FAIL_USED and left < FAIL_LEFT:
-        reason = "The kernel will kill a process any moment."
-        return fail(reason, figure, fix=less_memory(facts), subject=subject)
-    if share >= WARN_USED and left < WARN_LEFT:
-        reason = "A few large tasks more, and the kernel kills a process."
-        return warn(reason, figure, fix=less_memory(facts), subject=subject)
-    return ok("memory is left", figure, subject=subject)
-
-
-def _killed(count: int) -> str:
-    return f"{count} {'process' if count == 1 else 'processes'} killed"
+        verdict, reason = fail, "The kernel will kill a process any moment."
+    return verdict(reason, figure, fix=less_memory(facts), subject=subject)
 
 
 CHECKS: Final = (

@@ -16,23 +16,21 @@ from celery_argsize.errors import ArgsizeError
 from celery_argsize.redis_url import safe_url
 from celery_argsize.words import counted
 from celery_argsize.worker.monitor import installed
-from celery_argsize.worker.remote_control import NOT_HERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from celery_argsize.advice.advice import ReprLimits
     from celery_argsize.doctor.facts import Facts
-    from celery_argsize.figures.summary import Summary
 
 #: Seconds without a write, though something waits: a worker tries each second.
 STALE_SECONDS: Final = 30.0
 
-_INSTALL: Final = "celery_argsize.install(app)  # where app is made; then restart workers"
+_INSTALL: Final = "celery_argsize.install(app)  # where app is made; restart workers"
 _REDIS: Final = "app.conf.argsize_redis_url = 'redis://localhost:6379/0'"
-_SAME: Final = """\
-# the same for workers and this command:
-argsize_redis_url, argsize_key_prefix, argsize_app_name"""
+_SAME: Final = "# set alike: argsize_redis_url, argsize_key_prefix, argsize_app_name"
+#: Verdicts of the advice that ask for nothing.
+_NO_CHANGE: Final = {"too_few": "too few runs for advice", "nothing": "no limit needs raising"}
 
 
 def _installed(facts: Facts) -> Outcome:
@@ -41,7 +39,7 @@ def _installed(facts: Facts) -> Outcome:
     try:
         settings = locate(facts.app, **facts.where.given).settings
     except ArgsizeError as exc:
-        return fail(f"workers do not measure: {exc}", "a setting cannot work", fix="correct it")
+        return fail(f"workers do not measure: {exc}", "a wrong setting", fix="correct it")
     if not settings.enabled:
         return warn("nothing is measured", "off", fix="app.conf.argsize_enabled = True")
     if settings.redis_url is None:
@@ -51,35 +49,31 @@ def _installed(facts: Facts) -> Outcome:
 
 
 def _measuring(facts: Facts) -> Iterator[Outcome]:
-    measuring = _answers(facts)
+    answers = _answers(facts)
     for node in facts.workers.get().live():
-        if answer := measuring.get(node.name):
-            figure = f"{counted(answer['total_tasks'], 'run')} since it began, or was reset"
+        if answer := answers.get(node.name):
+            figure = f"{counted(answer['total_tasks'], 'run')} since its start or reset"
             yield ok("it measures", figure, subject=node.name)
         else:
-            reason = (node.argsize or {}).get("error")
-            if reason != NOT_HERE:
-                reason = "it does not know celery_argsize: it began before install was called"
+            reason = "install was not called when it began, or argsize_enabled is false"
             yield fail(reason, "not measuring", fix="restart this worker", subject=node.name)
 
 
 def _answers(facts: Facts) -> dict[str, Mapping[str, Any]]:
-    """Name of each live worker that measures → its answer to ``celery inspect argsize``."""
+    """Name of a live worker that measures → its answer to ``inspect argsize``."""
     answers = {node.name: node.argsize or {} for node in facts.workers.get().live()}
     return {name: answer for name, answer in answers.items() if "total_tasks" in answer}
 
 
 def _flushing(facts: Facts) -> Iterator[Outcome]:
     for name, answer in _answers(facts).items():
-        last = answer["last_flush"]
-        waiting, failures = answer["waiting"], answer["flush_failures"]
+        last, waiting, failures = answer["last_flush"], answer["waiting"], answer["flush_failures"]
         age = max(0.0, time.time() - (last or 0))
         figure = f"last flush {age:,.0f} s ago" if last else "nothing written yet"
-        figure += f", {counted(waiting, 'run')} waiting"
-        figure += f", {counted(failures, 'failed attempt')}"
+        figure += f", {counted(waiting, 'run')} waiting, {counted(failures, 'failed attempt')}"
         if waiting and failures and age > STALE_SECONDS:
-            reason = "it cannot write what it measures; nothing is lost while it runs"
-            fix = "see celery_argsize in the worker's log, and redis.reachable"
+            reason = "it cannot write its figures; none is lost while it runs"
+            fix = "see the worker's log, and redis.reachable"
             yield fail(reason, figure, fix=fix, subject=name)
         else:
             yield ok("", figure, subject=name)
@@ -87,7 +81,7 @@ def _flushing(facts: Facts) -> Iterator[Outcome]:
 
 def _arriving(facts: Facts) -> list[Outcome]:
     summary, workers = facts.monitor.get().summary, facts.workers.found
-    outcomes = [*_left_out(facts, summary)]
+    outcomes = [*_left_out(facts)]
     if outcomes and not (workers and workers.nodes):
         return outcomes
     app_name = locate(facts.where.app, **facts.where.given).settings.app_name
@@ -96,54 +90,51 @@ def _arriving(facts: Facts) -> list[Outcome]:
         if answer["app"] != app_name:
             reason = f"its app_name is {answer['app']!r}, here it is {app_name!r}"
         elif answer["total_tasks"] > answer["waiting"] and not summary.total_tasks:
-            reason = "what it wrote is in another Redis, database or prefix"
+            reason = "it wrote to another Redis, database or prefix"
         if reason:
             outcomes.append(fail(reason, "figures go elsewhere", fix=_SAME, subject=name))
     runs, names = counted(summary.total_tasks, "run"), counted(len(summary.tasks), "task name")
     return outcomes or [ok("what workers measure is found here", f"{runs} of {names}")]
 
 
-def _left_out(facts: Facts, summary: Summary) -> Iterator[Outcome]:
+def _left_out(facts: Facts) -> Iterator[Outcome]:
     """Runs that were not measured, or not counted under their name."""
+    summary = facts.monitor.get().summary
     if summary.errors:
-        reason = "errors in celery_argsize: runs were not measured"
         figure = f"{summary.errors:,} of {summary.errors + summary.total_tasks:,} runs"
-        yield warn(reason, figure, fix="report what the worker's log says of celery_argsize")
+        fix = "report what the worker's log says of celery_argsize"
+        yield warn("errors in celery_argsize: runs were not measured", figure, fix=fix)
     if summary.other_runs:
-        reason = "more task names than are kept apart"
         figure = f"{counted(summary.other_runs, 'run')} under __other__"
-        yield warn(reason, figure, fix="raise argsize_max_task_names")
+        fix = "raise argsize_max_task_names"
+        yield warn("more task names than are kept apart", figure, fix=fix)
     if facts.where.app and facts.conf.task_always_eager and not summary.total_tasks:
-        reason = "tasks run where they are sent, and are not counted"
         line = setting(facts.app, "task_always_eager", value=False)
         fix = f"{line}\n# or:\napp.conf.argsize_include_eager = True"
-        yield warn(reason, "task_always_eager", fix=fix)
+        yield warn("eager tasks are not counted", "task_always_eager", fix=fix)
 
 
-def _limits(facts: Facts) -> list[Outcome]:
-    outcomes = [_advised(facts)]
+def _limits(facts: Facts) -> Iterator[Outcome]:
+    yield _advised(facts)
     for host in facts.monitor.get().hosts:
         if lower := [finding for finding in host.findings if not finding.agrees]:
             reason = f"its messages have lower limits than the app ({lower[0].text})"
             figure = f"{len(lower)} of {len(host.findings)} sightings"
             fix = "deploy and restart what sends tasks there"
-            outcomes.append(warn(reason, figure, fix=fix, subject=host.host))
-    return outcomes
+            yield warn(reason, figure, fix=fix, subject=host.host)
 
 
 def _advised(facts: Facts) -> Outcome:
-    monitor = facts.monitor.get()
-    advice, runs = monitor.advice, counted(monitor.summary.total_tasks, "run")
+    advice, summary = facts.monitor.get().advice, facts.monitor.get().summary
+    runs = counted(summary.total_tasks, "run")
     figure = f"{counted(advice.truncated, 'truncated repr')} in {runs}"
-    if advice.verdict == "too_few":
-        return ok("too few runs for advice", figure)
-    if advice.verdict == "nothing":
-        return ok("no limit needs raising", figure)
+    if advice.verdict in _NO_CHANGE:
+        return ok(_NO_CHANGE[advice.verdict], figure)
     if advice.verdict not in {"apply", "apply_only"}:
         reason = "tasks get payloads for which no limit should be raised"
         return warn(reason, figure, fix="celery -A proj argsize recommend")
-    wanted = {"": advice.limits} if advice.limits else advice.per_task
-    if facts.where.app and all(_has(facts, *each) for each in wanted.items()):
+    limits = {"": advice.limits} if advice.limits else advice.per_task
+    if facts.where.app and all(_has(facts, *item) for item in limits.items()):
         return ok("the app has the advised limits; reset to count afresh", figure)
     reason = f"{advice.cured:,} of these would be whole with other limits"
     return warn(reason, figure, fix="\n".join(advice.lines))
@@ -157,9 +148,9 @@ def _has(facts: Facts, task: str, wanted: ReprLimits) -> bool:
 
 
 CHECKS: Final = (
-    Check("monitor.installed", "whether the app calls install, and its settings", _installed),
+    Check("monitor.installed", "whether the app calls install, its settings", _installed),
     Check("monitor.measuring", "whether each live worker measures", _measuring),
-    Check("monitor.flushing", "each live worker's last flush, and what waits", _flushing),
-    Check("monitor.arriving", "whether what workers measured is here, all of it", _arriving),
-    Check("monitor.limits", "limits advised and limits in messages against the app's", _limits),
+    Check("monitor.flushing", "last flush of live workers, what waits", _flushing),
+    Check("monitor.arriving", "whether all that workers measured is here", _arriving),
+    Check("monitor.limits", "limits advised, in messages, of the app", _limits),
 )

@@ -1,7 +1,7 @@
-"""The checks settings.names and settings.values: the settings of an app against Celery's own table.
+"""The checks settings.names and settings.values: settings against Celery's own table.
 
-People and extensions keep settings of their own there. So a name is only reported if it is close to one of Celery's, or
-begins as only Celery's do.
+People and extensions keep settings of their own there. So a name is only reported if it is close
+to one of Celery's, or begins as only Celery's do.
 """
 
 from __future__ import annotations
@@ -13,21 +13,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.app import defaults
-from kombu.transport.redis import SentinelChannel
 
-from celery_argsize.doctor.app import (
-    broker_kind,
-    number,
-    setting,
-    spelled,
-    transport_option,
-    transport_options,
-)
+from celery_argsize.doctor import app as apps
 from celery_argsize.doctor.checks import fail, ok, warn
 from celery_argsize.settings import CONF_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from celery import Celery
 
@@ -36,44 +28,39 @@ if TYPE_CHECKING:
 
 #: Celery's table: each setting with its kind and its default.
 _TABLE: Final[dict[str, Any]] = dict(defaults.flatten(defaults.NAMESPACES))
-#: Each name from before Celery 4, such as ``CELERYD_CONCURRENCY``, and the setting that it is now.
+#: Each name from before Celery 4, such as ``CELERYD_CONCURRENCY``, and its name now.
 _OLD_NAMES: Final[dict[str, str]] = vars(defaults)["_TO_NEW_KEY"]
-
 #: Only Celery's settings begin so.
 _CELERYS: Final = ("task_", "worker_", "beat_", "event_", "control_")
 #: Parts that people leave out (``time_limit``) or take for each other (``worker_acks_late``).
 _CONFUSED: Final = ("task", "worker", "broker", "result")
-#: Settings of extensions, and one of Celery's that is not in its table.
-_EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options", "result_backend_thread_safe")
-#: How alike two names must be (difflib's ratio), and where people's own begin like Celery's.
+#: Settings of extensions.
+_EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options")
+#: How alike names must be (difflib's ratio), and where people's own begin like Celery's.
 _ALIKE: Final = 0.75
 _VERY_ALIKE: Final = 0.9
-#: Names that people take for settings (two from a field report), and what is so.
+#: Names that people take for settings (two from a field report), and what to use.
 _REMARKS: Final = {
-    "worker_heartbeat": "broker_heartbeat is for RabbitMQ, Redis ignores it; workers take --heartbeat-interval.",
+    "worker_heartbeat": "broker_heartbeat: Redis ignores it. Workers take --heartbeat-interval.",
     "worker_clock_sync_interval": "Workers keep their clocks in step without it.",
-    "visibility_timeout": 'It is an option: broker_transport_options["visibility_timeout"].',
+    "visibility_timeout": 'It is broker_transport_options["visibility_timeout"].',
 }
 
 
 def names(facts: Facts) -> list[Outcome] | Outcome:
-    """Judge names: of settings, and of options for a Redis broker."""
-    app, conf = facts.app, facts.conf.finalize()
-    # the last of the maps has Celery's defaults; modules of settings have imports and functions as well
+    """Judge the names of settings."""
+    conf = facts.conf.finalize()
+    # the last of the maps has Celery's defaults
     names = {name for mapping in conf.maps[:-1] for name in mapping}
-    names = {name for name in names if not isinstance(conf[name], ModuleType) and not callable(conf[name])}
+    # a module of settings has imports and functions as well
+    names = {name for name in names if not (isinstance(conf[name], ModuleType) or callable(conf[name]))}
     given = {_canonical(name, conf.prefix) for name in names} - {""}
-    outcomes = [outcome for name in sorted(names) if (outcome := _name(app, name, given))]
-    options = (*SentinelChannel.from_transport_options, "reauth_check_interval")
-    for name in transport_options(app) if broker_kind(app) == "redis" else ():
-        if name not in options and (meant := _nearest(name, options, _VERY_ALIKE)):
-            fix = f'write "{meant}" instead of "{name}"'
-            outcomes.append(warn("The transport does not know it.", f"{name}, near {meant}", fix=fix))
+    outcomes = [outcome for name in sorted(names) for outcome in _name(facts.app, name, given)]
     return outcomes or ok("Celery knows every setting that is meant for it")
 
 
 def _canonical(written: str, prefix: str | None) -> str:
-    """The name as in Celery's table; empty if Celery does not read it. *prefix*: ``CELERY_``."""
+    """The name in Celery's table; empty: Celery does not read it. *prefix*: ``CELERY_``."""
     if written in _OLD_NAMES:
         return _OLD_NAMES[written]
     if prefix and written.startswith(prefix.upper() if prefix.isupper() else prefix.lower()):
@@ -81,27 +68,28 @@ def _canonical(written: str, prefix: str | None) -> str:
     return written if written.islower() and not written.startswith("_") else ""
 
 
-def _name(app: Celery, written: str, given: set[str]) -> Outcome | None:
-    """Judge one name. *given*: every setting that has a value, as in Celery's table."""
+def _name(app: Celery, written: str, given: set[str]) -> Iterator[Outcome]:
+    """Judge one name. *given*: every setting that has a value."""
     prefix = vars(app.conf)["prefix"]
     name = _canonical(written, prefix)
     if not name:
         meant = written.lower().removeprefix("celery_")
-        if prefix or not written.startswith("CELERY_") or meant not in _TABLE or meant in given:
-            return None
-        fix = 'app.config_from_object(..., namespace="CELERY")'
-        return warn("Celery reads such names only in a namespace.", f"{written}; it is {meant}", fix=fix)
+        if not prefix and written.startswith("CELERY_") and meant in _TABLE.keys() - given:
+            fix = 'app.config_from_object(..., namespace="CELERY")'
+            reason = "Celery reads such names only in a namespace."
+            yield warn(reason, f"{written}; it is {meant}", fix=fix)
+        return
     meant, remark = _meant(name), _REMARKS.get(name.removeprefix("broker_"), "")
     # people's own: default_queue, from which task_default_queue is made
     own = not name.startswith(_CELERYS) and (meant in given or not (meant or remark))
     if own or name in _TABLE or name.startswith(_EXTENSIONS):
-        return None
+        return
     figure, fix = written, f"remove {written}"
     if meant:
-        meant = spelled(app, meant)
+        meant = apps.spelled(app, meant)
         figure += f"; the nearest that it knows is {meant}"
         fix = fix if remark else f"rename {written} to {meant}"
-    return warn(f"Celery does not know it. {remark}".rstrip(), figure, fix=fix)
+    yield warn(f"Celery does not know it. {remark}".rstrip(), figure, fix=fix)
 
 
 def _meant(name: str) -> str:
@@ -122,45 +110,43 @@ def _nearest(name: str, candidates: Iterable[str], alike: float) -> str:
 
 
 #: Settings that are numbers, or not set.
-_NUMBERS: Final = {"worker_concurrency"} | {name for name in _TABLE if _TABLE[name].type in {"int", "float"}}
-#: Those with these ends may be text that is a number; the first may be a timedelta.
+_NUMBERS: Final = [name for name in _TABLE if _TABLE[name].type in {"int", "float"}]
+#: Celery takes a text for those with these ends, and a timedelta for the first.
 _CONVERTED: Final = ("_expires", "redis_db", "redis_port", "broker_port")
 
 
 def values(facts: Facts) -> list[Outcome] | Outcome:
     """Judge the kinds of values."""
-    return [*_settings(facts.app), *_visibility(facts.app)] or ok("numbers are numbers")
+    return [*_settings(facts.app), *_visibility_timeout(facts.app)] or ok("numbers are numbers")
 
 
-def _settings(app: Celery) -> list[Outcome]:
-    outcomes = []
-    for name in sorted(_NUMBERS):
+def _settings(app: Celery) -> Iterator[Outcome]:
+    for name in [*_NUMBERS, "worker_concurrency"]:
         value, default = app.conf.get(name), _TABLE[name].default
         span = name.endswith("_expires") and isinstance(value, timedelta)
         if not value or span or isinstance(value, (int, float)):
             continue
-        figure, amount = f"{spelled(app, name)} is {_shown(value)}", number(value)
+        figure, amount = f"{apps.spelled(app, name)} is {_shown(value)}", apps.number(value)
         if amount is None:
-            default = default.total_seconds() if isinstance(default, timedelta) else default
-            fix = setting(app, name, default) + "  # Celery's own"
-            outcomes.append(fail("It must be a number: Celery fails with it.", figure, fix=fix))
+            if isinstance(default, timedelta):
+                default = default.total_seconds()
+            fix = apps.setting(app, name, default)
+            yield fail("It must be a number: Celery fails with it.", figure, fix=fix)
         elif isinstance(value, str) and not name.endswith(_CONVERTED):
-            fix = setting(app, name, int(amount) if amount.is_integer() else amount)
-            outcomes.append(warn("It is text: Celery may fail with it.", figure, fix=fix))
-    return outcomes
+            fix = apps.setting(app, name, int(amount) if amount.is_integer() else amount)
+            yield warn("It is text: Celery may fail with it.", figure, fix=fix)
 
 
-def _visibility(app: Celery) -> list[Outcome]:
-    """Judge the option that Redis and SQS count with."""
+def _visibility_timeout(app: Celery) -> Iterator[Outcome]:
     name, default = "visibility_timeout", 3600
-    value = transport_options(app).get(name, default)
-    if isinstance(value, (int, float)) or broker_kind(app) not in {"redis", "sqs"}:
-        return []
-    figure, fix = f"{name} is {_shown(value)}", transport_option(app, name, default)
-    return [fail("It must be a number: kombu fails with it.", figure, fix=fix)]
+    value = apps.transport_options(app).get(name, default)
+    if not isinstance(value, (int, float)) and apps.broker_kind(app) in {"redis", "sqs"}:
+        figure, fix = f"{name} is {_shown(value)}", apps.transport_option(app, name, default)
+        yield fail("It must be a number: kombu fails with it.", figure, fix=fix)
 
 
 def _shown(value: object) -> str:
     """*value* as in Python; only its type where it may have a password."""
     shown = repr(value)
-    return shown if re.fullmatch(r"[\w .,+\-'\"()\[\]\\]{,40}", shown) else f"a {type(value).__name__}"
+    plain = re.fullmatch(r"[\w .,+\-'\"()\[\]]{,40}", shown)
+    return shown if plain else f"a {type(value).__name__}"

@@ -1,7 +1,7 @@
-"""The checks of the group settings: what the settings of an app, and options of its tasks, do to it.
+"""The checks of the group settings: what settings of an app and options of its tasks do.
 
-Celery's defaults are fine in every check. Live workers and Redis are never needed. The checks of names and of kinds of
-values are in ``setting_table``.
+Celery's defaults are fine. No check needs live workers or Redis. ``setting_table`` has the checks
+of names and of kinds of values.
 """
 
 from __future__ import annotations
@@ -11,73 +11,60 @@ from typing import TYPE_CHECKING, Final
 
 from kombu import serialization
 
-from celery_argsize.doctor.app import (
-    broker_kind,
-    number,
-    number_of,
-    own_tasks,
-    results_in_redis,
-    setting,
-    setting_path,
-    transport_option,
-    transport_options,
-    word_of,
-)
+from celery_argsize.doctor import app as apps
+from celery_argsize.doctor.app import number_of, own_tasks, setting
 from celery_argsize.doctor.checks import Check, fail, ok, warn
+from celery_argsize.doctor.judge.host import child_limit, main_process
 from celery_argsize.doctor.judge.setting_table import names, values
 from celery_argsize.words import counted, size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from celery_argsize.doctor.checks import Outcome
     from celery_argsize.doctor.facts import Facts, Node
-    from celery_argsize.doctor.redis_facts import Role
 
-#: KiB that a child may take: 500 MB, from a field report that had it in bytes.
-FIELD_CHILD_KIB: Final = 500 << 10
-#: KiB that no child is meant to take: 64 GiB.
+#: KiB that no child is meant to take: 64 GiB. A field report had 500 MB in bytes.
 ABSURD_CHILD_KIB: Final = 64 << 20
 #: KiB that any child takes: with an empty app, 41,000 (Celery 5.7, Python 3.11, Linux).
 LEAST_CHILD_KIB: Final = 30_000
 #: Seconds until an unacknowledged message goes to another worker: kombu's defaults.
 VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
+#: kombu's names of serializers, such as pickle, and the content types of messages.
+_TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
 
 
 def _imports(facts: Facts) -> Outcome:
-    if facts.where.broken:
-        return fail("a worker would not start", facts.where.broken, fix="mend that module")
-    return ok("the app and its tasks can be imported", counted(len(own_tasks(facts.app)), "task"))
+    if broken := facts.where.broken:
+        return fail("a worker would not start", broken, fix="mend that module")
+    return ok("the app can be imported", counted(len(own_tasks(facts.app)), "task"))
 
 
-def _memory(facts: Facts) -> list[Outcome]:
-    limits = {"": number_of(facts.app, "worker_max_memory_per_child"), **memory_options(facts)}
-    return [_memory_limit(facts, kib, node)._replace(subject=node) for node, kib in limits.items()]
+def _memory(facts: Facts) -> Iterator[Outcome]:
+    for worker, kib in child_limits(facts).items():
+        yield _judge_limit(facts, kib, worker)._replace(subject=worker)
 
 
-def _memory_limit(facts: Facts, kib: float, node: str) -> Outcome:
-    figure = f"{kib:,.0f} KiB, {size(kib * 1024)} for each child"
+def _judge_limit(facts: Facts, kib: float, worker: str) -> Outcome:
     if not kib:
         return ok("not set: a child that leaks memory keeps it")
-    fix = memory_line(facts, FIELD_CHILD_KIB, node)
+    figure = f"{kib:,.0f} KiB, {size(kib * 1024)} for each child"
+    fix = child_limit(facts, option=bool(worker))
     if kib > ABSURD_CHILD_KIB:
         return fail("It is in KiB, and this looks like bytes.", figure, fix=fix)
     if kib < LEAST_CHILD_KIB:
-        return fail("An empty child takes more: each task starts a new one.", figure, fix=fix)
+        return fail("An empty child takes more: each task gets a new one.", figure, fix=fix)
     return ok("a child that takes more is replaced after its task", figure)
 
 
-def memory_options(facts: Facts) -> dict[str, float]:
-    """Live worker of this machine → KiB after ``--max-memory-per-child``, if given."""
-    if (host := facts.host.found) is None:
-        return {}
-    here = {node.name: host.process(node.pid) for node in _nodes(facts) if node.hostname == host.hostname}
-    return {name: process.max_memory for name, process in here.items() if process and process.max_memory}
-
-
-def memory_line(facts: Facts, kib: int, node: str = "") -> str:
-    """A line that lets children take *kib*: the setting, or an option of the worker *node*."""
-    command = f"celery -A {word_of(facts.app)} worker --max-memory-per-child {kib}"
-    line = command if node else setting(facts.app, "worker_max_memory_per_child", kib)
-    return f"{line}  # KiB: {size(kib * 1024)}"
+def child_limits(facts: Facts) -> dict[str, float]:
+    """KiB that a child may take: by name of a worker with such an option; ``""``: by the setting."""
+    limits = {"": number_of(facts.app, "worker_max_memory_per_child")}
+    for node in _nodes(facts):
+        process = main_process(facts, node)
+        if process and process.max_memory:
+            limits[node.name] = process.max_memory
+    return limits
 
 
 def _nodes(facts: Facts) -> tuple[Node, ...]:
@@ -85,57 +72,44 @@ def _nodes(facts: Facts) -> tuple[Node, ...]:
 
 
 def _concurrency(facts: Facts) -> Outcome:
-    host = facts.host.found
-    cpus = f", {counted(host.cpus, 'CPU')} here" if host else ""
-    reason = "processes of a worker, unless its command says otherwise"
-    return ok(reason, f"{facts.conf.worker_concurrency or 'not set'}{cpus}")
+    figure = f"{facts.conf.worker_concurrency or 'not set'}"
+    if host := facts.host.found:
+        figure += f", {counted(host.cpus, 'CPU')} here"
+    return ok("processes of a worker; its command may say otherwise", figure)
 
 
 def _prefetch(facts: Facts) -> Outcome:
     name = "worker_prefetch_multiplier"
-    messages = number_of(facts.app, name)
-    if not messages and not facts.conf.get("worker_disable_prefetch"):
-        fix = setting(facts.app, name, 1)
-        return warn("One worker takes all messages, the others stay idle.", "0: no limit", fix=fix)
-    return ok("messages that a worker takes for each process", f"{messages:g}")
+    if messages := number_of(facts.app, name):
+        return ok("messages that a worker takes for each process", f"{messages:g}")
+    reason = "One worker takes all messages, the others stay idle."
+    return warn(reason, "0: no limit", fix=setting(facts.app, name, 1))
 
 
 def _pool_limit(facts: Facts) -> Outcome:
-    app, name = facts.app, "broker_pool_limit"
-    limit = number_of(app, name)
-    if not limit:
-        return ok("no pool: each message opens a connection")
-    figure = f"{limit:g} for each process that sends"
-    if limit == 1 and broker_kind(app) != "sqs":  # SQS has no remote control
-        return warn("celery inspect and control need two, and wait for ever.", figure, fix=setting(app, name, 2))
-    return _against_maxclients(facts, name, limit, "messages", figure)
+    name = "broker_pool_limit"
+    limit = number_of(facts.app, name)
+    if limit == 1 and apps.broker_kind(facts.app) != "sqs":  # SQS has no remote control
+        reason = "celery inspect and control need two, and wait for ever."
+        return warn(reason, "1", fix=setting(facts.app, name, 2))
+    figure = f"{limit:g} for each process that sends" if limit else "no pool"
+    return ok("connections for messages", figure)
 
 
 def _result_pool(facts: Facts) -> list[Outcome] | Outcome:
-    app, name = facts.app, "redis_max_connections"
-    if not results_in_redis(app):
+    name = "redis_max_connections"
+    if not apps.results_in_redis(facts.app):
         return []
-    limit = number_of(app, name)
-    if not limit:
-        return ok("not set: as many connections as a process needs")
-    figure = f"{limit:g} for each process"
+    limit = number_of(facts.app, name)
     if limit == 1:
-        return fail("Waiting for a result takes two: Too many connections.", figure, fix=setting(app, name, 4))
-    return _against_maxclients(facts, name, limit, "results", figure)
-
-
-def _against_maxclients(facts: Facts, name: str, limit: float, role: Role, figure: str) -> Outcome:
-    servers = [server for server in facts.redis.found or () if role in server.roles]
-    maxclients = min((server.maxclients for server in servers if server.maxclients), default=limit)
-    if limit <= maxclients:
-        return ok(f"the most connections for {role}", figure)
-    figure = f"{figure}, maxclients {maxclients}"
-    return warn("One process may take every connection.", figure, fix=setting(facts.app, name, 4))
+        reason = "Waiting for a result takes two: Too many connections."
+        return fail(reason, "1", fix=setting(facts.app, name, 4))
+    return ok("connections for results", f"{limit:g} for each process" if limit else "no limit")
 
 
 def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
     app, name = facts.app, "result_expires"
-    if not results_in_redis(app):
+    if not apps.results_in_redis(app):
         return []
     value = app.conf[name]
     seconds = value.total_seconds() if isinstance(value, timedelta) else number_of(app, name)
@@ -150,52 +124,50 @@ def _result_expires(facts: Facts) -> list[Outcome] | Outcome:
 def _ignore_result(facts: Facts) -> Outcome:
     tasks = own_tasks(facts.app) if facts.conf.result_backend else []
     storing = sum(not task.ignore_result for task in tasks)
-    return ok("a result stays until it expires", f"{storing} of {counted(len(tasks), 'task')} store a result")
+    figure = f"{storing} of {counted(len(tasks), 'task')} store a result"
+    return ok("a result stays until it expires", figure)
 
 
 def _startup_retry(facts: Facts) -> Outcome:
-    app, name = facts.app, "broker_connection_retry_on_startup"
-    value = app.conf[name]
+    name = "broker_connection_retry_on_startup"
+    value = facts.conf[name]
     if value is None:
-        value = app.conf.broker_connection_retry  # Celery goes by this one then
+        value = facts.conf.broker_connection_retry  # Celery goes by this one then
     if value:
         return ok("a worker that starts without a broker waits for it")
-    fix = f"{setting_path(app, name)} = True"
+    fix = setting(facts.app, name, value=True)
     return warn("A worker that starts without a broker ends.", f"{value}", fix=fix)
 
 
 def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
     app, name = facts.app, "visibility_timeout"
-    if (default := VISIBILITY_TIMEOUTS.get(broker_kind(app))) is None:
+    if (default := VISIBILITY_TIMEOUTS.get(apps.broker_kind(app))) is None:
         return []
-    allowed = number(transport_options(app).get(name)) or default
-    limit = number(app.conf.task_time_limit or app.conf.task_soft_time_limit)
+    allowed = apps.number(apps.transport_options(app).get(name)) or default
+    limit = apps.number(app.conf.task_time_limit or app.conf.task_soft_time_limit)
     late = [task for task in own_tasks(app) if task.acks_late]
-    held = [(node.longest_eta or 0, f"{node.name} holds a task for") for node in _nodes(facts)]
-    running = [(number(task.time_limit) or limit or 0, f"{task.name} may run for") for task in late]
-    for verdict, waits in ((fail, held), (warn, running)):
-        longest, words = max(waits, default=(0, ""))
+    held = [(node.longest_eta or 0, f"{node.name} holds a task") for node in _nodes(facts)]
+    running = [(apps.number(task.time_limit) or limit or 0, f"{task.name} may run") for task in late]
+    for verdict, times in ((fail, held), (warn, running)):
+        longest, words = max(times, default=(0, ""))
         if longest > allowed:
             hours = -(-int(longest * 1.5) // 3600)
-            figure = f"{_seconds(allowed)}, and {words} {_seconds(longest)}"
-            fix = transport_option(app, name, hours * 3600)
+            figure = f"{_seconds(allowed)}, and {words} for {_seconds(longest)}"
+            fix = apps.transport_option(app, name, hours * 3600)
             return verdict("Another worker gets the message: it runs twice.", figure, fix=fix)
     return ok("then another worker gets the message", _seconds(allowed))
 
 
 def _time_limit(facts: Facts) -> Outcome:
-    app, name = facts.app, "task_soft_time_limit"
-    soft, hard = number_of(app, name), number_of(app, "task_time_limit")
+    name = "task_soft_time_limit"
+    soft, hard = number_of(facts.app, name), number_of(facts.app, "task_time_limit")
     if 0 < hard <= soft:
-        figure, fix = f"soft {_seconds(soft)}, hard {_seconds(hard)}", setting(app, name, round(hard * 4 / 5, 1))
-        return warn("The task is killed before it hears of the soft limit.", figure, fix=fix)
+        figure = f"soft {_seconds(soft)}, hard {_seconds(hard)}"
+        reason = "The task is killed before it hears of the soft limit."
+        return warn(reason, figure, fix=setting(facts.app, name, round(hard * 0.8, 1)))
     if hard:
         return ok("then the process of a task is killed", _seconds(hard))
     return ok("not set: a task that hangs keeps its process for ever")
-
-
-#: kombu's names of serializers, such as pickle, and the content types of messages.
-_TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
 
 
 def _serializer(facts: Facts) -> list[Outcome] | Outcome:
@@ -204,15 +176,16 @@ def _serializer(facts: Facts) -> list[Outcome] | Outcome:
     accepted = {_TYPES.get(name, name) for name in accept}
     json = setting(app, "task_serializer", "json")
     if _TYPES.get(serializer, serializer) not in accepted:
-        better = serializer in _TYPES and serializer != "pickle"
-        fix = setting(app, "accept_content", [*accept, serializer]) if better else json
-        figure = f"task_serializer is {serializer}, which is not in accept_content"
-        outcomes.append(fail("Sending fails, or workers throw the messages away.", figure, fix=fix))
+        figure, fix = f"task_serializer is {serializer}, not in accept_content", json
+        if serializer in _TYPES and serializer != "pickle":
+            fix = setting(app, "accept_content", [*accept, serializer])
+        reason = "Sending fails, or workers throw the messages away."
+        outcomes.append(fail(reason, figure, fix=fix))
     if _TYPES["pickle"] in accepted:
         fix = f"{json}\n{setting(app, 'accept_content', ['json'])}"
         reason = "Whoever sends a message can run any code."
         outcomes.append(warn(reason, "accept_content has pickle", fix=fix))
-    return outcomes or ok("what is sent is accepted, and is no code", ", ".join(sorted(accepted)))
+    return outcomes or ok("what is sent is accepted, and no code", ", ".join(sorted(accepted)))
 
 
 def _seconds(seconds: float) -> str:
@@ -220,18 +193,18 @@ def _seconds(seconds: float) -> str:
 
 
 CHECKS: Final = (
-    Check("settings.imports", "whether the modules of the tasks can be imported", _imports),
+    Check("settings.imports", "whether the app and its tasks can be imported", _imports),
     Check("settings.names", "names that Celery knows", names),
     Check("settings.values", "settings that must be numbers", values),
     Check("settings.max_memory", "worker_max_memory_per_child, in KiB", _memory),
-    Check("settings.concurrency", "worker_concurrency against the CPUs here", _concurrency),
+    Check("settings.concurrency", "worker_concurrency, CPUs here", _concurrency),
     Check("settings.prefetch", "worker_prefetch_multiplier", _prefetch),
-    Check("settings.broker_pool_limit", "broker_pool_limit against maxclients", _pool_limit),
-    Check("settings.redis_max_connections", "redis_max_connections against maxclients", _result_pool),
+    Check("settings.broker_pool_limit", "broker_pool_limit", _pool_limit),
+    Check("settings.redis_max_connections", "redis_max_connections", _result_pool),
     Check("settings.result_expires", "result_expires", _result_expires),
     Check("settings.ignore_result", "how many tasks store a result", _ignore_result),
     Check("settings.startup_retry", "broker_connection_retry_on_startup", _startup_retry),
     Check("settings.visibility_timeout", "visibility_timeout, time limits, ETAs", _visibility_timeout),
-    Check("settings.time_limit", "task_time_limit and task_soft_time_limit", _time_limit),
-    Check("settings.serializer", "task_serializer and accept_content", _serializer),
+    Check("settings.time_limit", "task_time_limit, task_soft_time_limit", _time_limit),
+    Check("settings.serializer", "task_serializer, accept_content", _serializer),
 )

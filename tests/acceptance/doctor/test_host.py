@@ -233,7 +233,7 @@ def test_the_control_group_of_a_worker_elsewhere_on_the_machine_is_read_too(tmp_
 
     limit, kills = judged("host.cgroup", host)
     assert (limit.verdict, limit.subject) == ("fail", "/system.slice/celery.service")
-    assert (kills.verdict, kills.figure) == ("fail", "1 process killed")
+    assert (kills.verdict, kills.figure) == ("fail", "1 killed")
 
 
 @pytest.mark.slow
@@ -281,7 +281,7 @@ def test_kills_are_told_by_whose_they_are() -> None:
     assert one("host.cgroup", replace(WELL, cgroup=replace(group, workers=2))).verdict == "fail"
     assert one("host.cgroup", replace(WELL, cgroup=group)).verdict == "warn"
     nobodys = one("host.cgroup", replace(WELL, cgroup=replace(group, oom_kills=0), oom_kills_since_boot=5))
-    assert (nobodys.verdict, nobodys.figure) == ("ok", "5 processes killed elsewhere")
+    assert (nobodys.verdict, nobodys.figure) == ("ok", "5 killed elsewhere")
     unclear = one("host.cgroup", replace(WELL, oom_kills_since_boot=5))
     assert unclear.verdict == "warn"
     assert "dmesg" in unclear.fix

@@ -17,7 +17,7 @@ from support.servers import RedisServer, Worker, free_port, run, running, wait_u
 
 from celery_argsize.doctor.examine import LOOKS, look_around
 from celery_argsize.doctor.facts import Scope
-from celery_argsize.doctor.judge import answering
+from celery_argsize.doctor.judge import workers
 from celery_argsize.doctor.judge.workers import CHECKS
 from celery_argsize.doctor.look.broker import connection_to, count_queues
 from celery_argsize.doctor.look.listener import Listener
@@ -109,7 +109,7 @@ def test_queues_that_nobody_consumes_and_workers_that_disagree(scene: Scene) -> 
 def test_a_stopped_worker_is_named_and_a_busy_solo_one_is_not_accused(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answering, "STARTING_SECONDS", 0)
+    monkeypatch.setattr(workers, "STARTING_SECONDS", 0)
     with (
         running(Worker(scene.folder, scene.env(), "-c", "1", "-n", "one@%h")) as frozen,
         running(Worker(scene.folder, scene.env(), "-P", "solo", "-Q", "b", "-n", "two@%h")) as solo,

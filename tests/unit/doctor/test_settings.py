@@ -205,12 +205,6 @@ def test_a_module_of_settings_may_hold_imports_functions_and_parts_of_settings()
     assert one("names", app).verdict == "ok"
 
 
-def test_a_misspelled_option_of_the_transport_is_named() -> None:
-    app = app_with(broker_transport_options={"visibility_timout": 3, "reauth_check_interval": 3, "my_option": 2})
-
-    assert one("names", app).figure == "visibility_timout, near visibility_timeout"
-
-
 # --- memory
 
 

@@ -12,7 +12,7 @@ from celery.exceptions import CDeprecationWarning
 from kombu import Queue
 from support.judging import judged
 
-from celery_argsize.doctor.app import defaulted_tasks, is_of_app, known_queues, queue_of, routed_queues, word_of
+from celery_argsize.doctor.app import is_of_app, known_queues, queue_of, routed_queues, word_of
 from celery_argsize.doctor.errors import why_not
 from celery_argsize.doctor.facts import (
     NO_APP,
@@ -103,8 +103,9 @@ def test_too_little_time_is_no_proof_that_nobody_is_there() -> None:
     with pytest.raises(Unavailable, match="too little time"):
         judged(facts(listened=0.5), "workers.answering")
     assert judged(facts(listened=4.5), "workers.answering")[""].verdict == "fail"
-    with pytest.raises(Unavailable, match="worker_enable_remote_control"):
-        judged(facts(app=app_with(worker_enable_remote_control=False)), "workers.answering")
+    off = judged(facts(app=app_with(worker_enable_remote_control=False)), "workers.answering")[""]
+    assert off.verdict == "unknown"
+    assert "worker_enable_remote_control" in off.reason
 
 
 def test_two_workers_of_one_name_are_told() -> None:
@@ -149,8 +150,8 @@ def test_a_worker_whose_heartbeat_is_heard_must_answer() -> None:
     assert (alone[""].verdict, alone["deaf@box"].verdict) == ("fail", "fail")
 
 
-def beat(at: float, late: float = 0, every: float = 2) -> Heartbeat:
-    return Heartbeat(CREATED + at + late, CREATED + at, every)
+def beat(at: float, every: float = 2) -> Heartbeat:
+    return Heartbeat(CREATED + at, CREATED + at, every)
 
 
 @pytest.mark.parametrize(
@@ -160,13 +161,9 @@ def beat(at: float, late: float = 0, every: float = 2) -> Heartbeat:
         ((), "ok"),  # --without-heartbeat
         ((beat(0), beat(4.9)), "ok"),
         ((beat(0), beat(5.1)), "warn"),
-        ((beat(0, late=15),), "ok"),
-        ((beat(0, late=17),), "warn"),
-        ((beat(0, late=-17),), "warn"),
-        ((beat(0, late=17), beat(2, late=0.1)), "ok"),  # one that was held up on its way
     ],
 )
-def test_heartbeats_that_come_late_or_from_another_time(beats: tuple[Heartbeat, ...], verdict: str) -> None:
+def test_heartbeats_that_come_late(beats: tuple[Heartbeat, ...], verdict: str) -> None:
     found = judged(facts(prefork(1, heartbeats=beats)), "workers.answering")
     assert found.pop("").verdict == "ok"
     assert [(subject, outcome.verdict) for subject, outcome in found.items()] == [("w10@box", "warn")] * (
@@ -227,8 +224,9 @@ def test_the_memory_of_other_machines_is_not_judged() -> None:
 
 
 def test_pools_are_not_known_without_psutil() -> None:
-    with pytest.raises(Unavailable, match="pip install"):
-        judged(facts(prefork(1), host=here(psutil_missing=True)), "workers.memory")
+    found = judged(facts(prefork(1), host=here(psutil_missing=True)), "workers.memory")[""]
+    assert found.verdict == "unknown"
+    assert "pip install" in found.fix
 
 
 # --- queues
@@ -243,7 +241,7 @@ def test_the_default_queue_is_no_trouble_before_something_waits_there() -> None:
     unused = app_with(task_default_queue="celery")
     assert judged(facts(node, app=unused, redis=server(celery=0)), "workers.queues")[""].verdict == "ok"
     used = app_with("debug_task")
-    assert judged(facts(node, app=used, redis=server(celery=0)), "workers.queues")["celery"].verdict == "ok"
+    assert judged(facts(node, app=used, redis=server(celery=0)), "workers.queues")[""].verdict == "ok"
     found = judged(facts(node, app=used, redis=server(celery=1200)), "workers.queues")["celery"]
     assert (found.verdict, found.figure) == ("fail", "1,200 waiting")
 
@@ -304,7 +302,7 @@ def test_the_queues_of_an_app_in_all_ways_to_name_one() -> None:
     named = {"by_function", "by_pattern", "by_beat", "by_task"}
     assert named <= set(routed_queues(app))
     assert {"declared", "celery", *named} <= known_queues(app)
-    assert defaulted_tasks(app) == ["plain"]
+    assert "celery" not in routed_queues(app)
 
 
 # --- what -A says
