@@ -1,7 +1,4 @@
-"""Settings with which the connections of a cluster fit into what a Redis takes.
-
-Pure: tries setups on ``model``.
-"""
+"""Finds settings with which the connections of a cluster fit into a Redis, by trying ``model``."""
 
 from __future__ import annotations
 
@@ -14,19 +11,19 @@ from celery_argsize.connections.model import GREEN, SHARED, Setup, items_of, tot
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The least that works in any pool. ``inspect`` and ``revoke`` hold one connection while they take
-#: another; a result backend keeps one for pub/sub and needs one for commands.
+#: The least that works in any pool: ``inspect`` and ``revoke`` hold one connection while they
+#: take another, and a result backend has one for pub/sub and one for commands.
 LEAST: Final = 2
 
-#: Room in a redis-py pool with settings that fit: a ceiling that is never reached costs nothing.
+#: The least ceiling that is advised for a redis-py pool. One that is never reached costs nothing.
 ROOMY: Final = 4
 
 
 def fitting(setup: Setup, room: int) -> dict[str, int] | None:
-    """Setting → its value with which each Redis gets at most *room* connections; ``None``: none do.
+    """Setting → value with which each Redis gets at most *room* connections; ``None``: none do.
 
-    They are those of *setup*, if it fits; else those with the fewest connections, and the largest
-    concurrency up to its own. ``max_connections`` is an option of ``broker_transport_options``.
+    They are those of *setup* if it fits, and else those with the fewest connections.
+    ``max_connections`` is an option of ``broker_transport_options``.
     """
     concurrency = min(setup.concurrency, largest_concurrency(setup, room))
     if not concurrency:
@@ -46,7 +43,7 @@ def fitting(setup: Setup, room: int) -> dict[str, int] | None:
 
 
 def lines_of(settings: Mapping[str, int]) -> list[str]:
-    """Lines of Python that set them where ``app`` is configured."""
+    """Lines of Python for *settings*, to paste where ``app`` is configured."""
     lines = {name: f"app.conf.{name} = {value}" for name, value in settings.items()}
     lines["worker_concurrency"] += "  # --concurrency on the command line wins"
     if "max_connections" in settings:
@@ -57,7 +54,7 @@ def lines_of(settings: Mapping[str, int]) -> list[str]:
 
 
 def largest_concurrency(setup: Setup, room: int) -> int:
-    """The largest concurrency that fits with the fewest connections; 0: none does."""
+    """The largest concurrency that can fit into *room*; 0: none."""
     most = max(room, setup.concurrency)  # what is in no Redis is not bounded by one
     return bisect_left(range(1, most + 1), x=True, key=lambda n: not _fits(_least(setup, n), room))
 

@@ -1,6 +1,7 @@
-"""What opens connections to Redis in a Celery cluster, and how many at most: a model, row by row. Pure.
+"""What opens connections to Redis in a Celery cluster, and how many at most.
 
-Comments say where in Celery or kombu a number comes from; tests/acceptance/connections measures all.
+Comments say where in Celery or kombu a number comes from. tests/acceptance/connections measures
+them.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ CHANNEL: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What of a cluster decides how many connections it opens."""
+    """All of a cluster that its number of connections depends on."""
 
     workers: int
     concurrency: int
     pool: str
     producers: int
     threads: int
-    """Threads that send in each producer."""
+    """Threads that send, in each producer."""
     inspectors: int
     beat: bool
     gossip: bool
     control: bool
     """Whether tasks and producers send remote control, such as ``revoke``."""
     broadcasts: bool
-    """Whether workers take tasks from a broadcast queue."""
+    """Whether workers consume a broadcast queue."""
     beat_enable_remote_control: bool
     worker_enable_remote_control: bool
     broker_pool_limit: int
@@ -50,62 +51,61 @@ class Setup:
     shareable: bool
     """Whether threads of this Celery can share a result backend."""
     read: str | None
-    """The Redis that workers take tasks from, as ``host:port``; ``None``: none."""
+    """The Redis that tasks are taken from, as ``host:port``; ``None``: it is no Redis."""
     write: str | None
     """The Redis that tasks are sent to."""
     result: str | None
-    """The Redis with the results."""
     ours: str | None
     """The Redis with the figures of celery_argsize."""
 
     @property
     def at_once(self) -> int:
-        """How many tasks run at once in one process."""
+        """Tasks at once in one process."""
         return self.concurrency if self.pool in SHARED else 1
 
     def publishing(self, threads: int, *, more: int = 0) -> int:
-        """Connections of one process with *threads* that send, and *more* that send no control."""
-        # kombu/pools.py: without a limit, each use opens a connection of its own.
-        # celery/app/control.py, broadcast: holds one connection while it sends with another.
+        """Connections of a process with *threads* that send, and *more* that send no control."""
+        # kombu/pools.py: without a limit, each use opens a connection.
+        # celery/app/control.py, broadcast: holds one connection, and sends with another.
         wanted = threads * (1 + self.control) + more
         return CHANNEL * min(wanted, self.broker_pool_limit or wanted)
 
     def results(self, threads: int, *, more: int = 0) -> int:
-        """Connections of one process with *threads* that await results, and *more* that only write."""
-        # celery/app/base.py, _backend: a backend a thread, unless they share one.
-        # celery/backends/redis.py, ResultConsumer: one connection for pub/sub, one for commands.
+        """Connections of a process with *threads* that await results, and *more* that write."""
+        # celery/app/base.py, _backend: one for each thread, unless they share one.
+        # celery/backends/redis.py, ResultConsumer: one for pub/sub, one for commands.
         return more + (threads + 1 if self.result_backend_thread_safe else 2 * threads)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionItem:
-    """One thing that opens connections."""
+    """Connections for one purpose."""
 
     who: str
     """``worker``, ``pool child``, ``producer``, ``beat`` or ``inspect``."""
     what: str
-    """What the connections are for."""
+    """The purpose."""
     server: str
     """The Redis, as ``host:port``."""
     each: int | None
-    """How many one such process opens at most; ``None``: any number."""
+    """Connections at most of one such process; ``None``: any number."""
     times: int
-    """How many such processes there are."""
+    """Number of such processes."""
 
     @property
     def most(self) -> int | None:
-        """How many all of them open at most; ``None``: any number."""
+        """Connections at most of all such processes; ``None``: any number."""
         return None if self.each is None else self.each * self.times
 
 
 def pool_name(name: str) -> str:
-    """``threads`` for ``thread`` or ``celery.concurrency.thread:TaskPool``, and so on."""
+    """The pool's usual name: ``threads`` for ``celery.concurrency.thread:TaskPool``."""
     module = name.partition(":")[0].rpartition(".")[2]
     return {"processes": "prefork", "thread": "threads"}.get(module, module)
 
 
 def items_of(setup: Setup) -> tuple[ConnectionItem, ...]:
-    """Everything in *setup* that opens connections to a Redis."""
+    """All that opens connections to a Redis."""
     children = setup.workers * setup.concurrency * (setup.pool == "prefork")
     control = setup.beat and setup.beat_enable_remote_control
     rows: list[tuple[str, int, str, str | None, int | None]] = [
@@ -155,17 +155,18 @@ def _worker(setup: Setup) -> list[tuple[str, str | None, int | None]]:
 
 
 def live_items(setup: Setup, pools: Iterable[tuple[str, int]]) -> tuple[ConnectionItem, ...]:
-    """The items of *setup* with the workers that run: a pool and a concurrency for each."""
+    """As ``items_of``, with the workers that run: the pool and concurrency of each."""
     items = items_of(replace(setup, workers=0))
     alone = replace(setup, workers=1, producers=0, beat=False, inspectors=0)
     for name, concurrency in pools:
-        pool = pool_name(name) if pool_name(name) in POOLS else setup.pool
+        pool = pool_name(name)
+        pool = pool if pool in POOLS else setup.pool
         items += items_of(replace(alone, pool=pool, concurrency=concurrency))
     return items
 
 
 def totals(items: Iterable[ConnectionItem]) -> dict[str, int | None]:
-    """Redis → how many connections *items* come to; ``None``: any number."""
+    """Redis → the sum of its connections; ``None``: any number."""
     counts: dict[str, list[int | None]] = defaultdict(list)
     for item in items:
         counts[item.server].append(item.most)

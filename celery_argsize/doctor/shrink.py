@@ -11,8 +11,7 @@ from celery_argsize.connections.model import items_of, totals
 from celery_argsize.doctor.checks import Outcome, fail, ok
 from celery_argsize.doctor.errors import why_not
 from celery_argsize.doctor.judge.redis_clients import live_pools, opened_by
-from celery_argsize.doctor.look.broker import connection_to
-from celery_argsize.doctor.look.listener import Listener
+from celery_argsize.doctor.look.broker import Listener, connection_to
 from celery_argsize.words import printable
 
 if TYPE_CHECKING:
