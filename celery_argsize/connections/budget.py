@@ -1,20 +1,20 @@
 """How many Redis connections an app's configuration can open, without connecting.
 
-``model`` counts them, and ``fit`` finds settings with which they fit.
+``model`` counts them, and finds settings with which they fit.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import celery
 
 from celery_argsize import settings as config
-from celery_argsize.connections import fit, model
+from celery_argsize.connections import model
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import each_of_messages, of_results, parse_redis_url, safe_url, server_address
 from celery_argsize.words import counted, cut, table
@@ -77,7 +77,7 @@ class ConnectionBudget:
             "pool": setup.pool,
             "concurrency": setup.concurrency,
             "items": [{**asdict(item), "most": item.most} for item in self.items],
-            "settings": self.settings and {**self.settings, "lines": fit.lines_of(self.settings)},
+            "settings": self.settings and {**self.settings, "lines": model.lines_of(self.settings)},
             "largest_concurrency": self.largest_concurrency,
         }
 
@@ -91,7 +91,7 @@ class ConnectionBudget:
         if self.settings:
             largest = f"the largest concurrency that does is {self.largest_concurrency}"
             lines += ["", f"Settings that fit ({largest}):"]
-            lines += [f"  {line}" for line in fit.lines_of(self.settings)]
+            lines += [f"  {line}" for line in model.lines_of(self.settings)]
         elif rows:
             lines += ["", "No settings fit: docs/connections.md says what makes room."]
         return "\n".join(lines)
@@ -106,9 +106,9 @@ class ConnectionBudget:
 
 
 def _row(item: model.ConnectionItem) -> tuple[str, ...]:
-    if item.each is None:
-        return item.who, item.what, "unbounded", "", "", item.server
-    product = f"{item.each}", f"x {item.times}", f"= {item.most}"
+    product = ("unbounded", "", "")
+    if item.each is not None:
+        product = (f"{item.each}", f"x {item.times}", f"= {item.most}")
     return item.who, item.what, *product, item.server
 
 
@@ -151,10 +151,12 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
     scheduled = bool(conf.beat_schedule or conf.beat_scheduler != FILE_SCHEDULER)
     if concurrency is None:
         concurrency = _checked("worker_concurrency", conf.worker_concurrency or os.cpu_count() or 1, 1)
+    size = _checked("concurrency", concurrency, 1)
+    pool = _pool("pool", pool) if pool else _pool("worker_pool", conf.worker_pool or "prefork")
     setup = model.Setup(
         workers=_checked("workers", workers, 1),
-        concurrency=_checked("concurrency", concurrency, 1),
-        pool=_pool("pool", pool) if pool else _pool("worker_pool", conf.worker_pool or "prefork"),
+        concurrency=1 if pool == "solo" else size,
+        pool=pool,
         producers=_checked("producers", producers, 0),
         threads=_checked("threads", threads, 1),
         inspectors=_checked("inspectors", inspectors, 0),
@@ -172,8 +174,6 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         result=_server("result_backend", of_results(app)[0]),
         ours=_server("redis_url", _our_url(app)),
     )
-    if setup.pool == "solo":
-        setup = replace(setup, concurrency=1)
     options = dict(conf.broker_transport_options or {})
     _checked('broker_transport_options["max_connections"]', options.get("max_connections") or 0, 0)
     _checked("redis_max_connections", conf.get("redis_max_connections") or 0, 0)
@@ -183,8 +183,8 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         reserve=reserve,
         setup=setup,
         items=model.items_of(setup),
-        settings=fit.fitting(setup, room),
-        largest_concurrency=fit.largest_concurrency(setup, room),
+        settings=model.fitting(setup, room),
+        largest_concurrency=model.largest_concurrency(setup, room),
     )
 
 
@@ -271,4 +271,4 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     if text and not re.fullmatch("0*[1-9][0-9]{0,17}", text):
         message = f"{name} = {cut(text, 40)!r} cannot work; allowed: a whole number, 1 or more"
         raise ConfigError(message)
-    return max(int(text or default), fit.LEAST)
+    return max(int(text or default), model.LEAST)

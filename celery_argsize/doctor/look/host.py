@@ -23,39 +23,41 @@ from celery.bin.worker import worker as worker_command
 from celery_argsize.doctor.facts import CeleryProcess, CGroup, HostFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from celery_argsize.doctor.facts import Scope
 
 
 def look_at_host(_: Scope, root: Path = Path("/")) -> HostFacts:
     """Look at this machine. *root*: the folder with ``proc`` and ``sys``."""
-    own = _memory_group(root, "self")
-    facts = HostFacts(
-        hostname=socket.gethostname(),
-        cpus=_cpus(root),
-        oom_kills_since_boot=_number(_fields(root / "proc/vmstat").get("oom_kill")),
-        cgroup=own,
-    )
-    try:
-        import psutil  # noqa: PLC0415 - an extra
-    except ImportError:
-        return replace(facts, psutil_missing=True)
-    processes = tuple(_celery_processes(psutil))
+    psutil, own = _psutil(), _memory_group(root, "self")
+    processes = tuple(_celery_processes(psutil)) if psutil else ()
     groups = {own.path: own} if own else {}
     for process in processes:
         if group := _memory_group(root, str(process.pid)):
             group = groups.get(group.path, group)
             groups[group.path] = replace(group, workers=group.workers + 1)
-    memory = psutil.virtual_memory()
-    return replace(
-        facts,
-        memory_total=memory.total,
-        memory_available=memory.available,
-        processes=processes,
+    memory = psutil.virtual_memory() if psutil else None
+    return HostFacts(
+        hostname=socket.gethostname(),
+        cpus=_cpus(root),
+        memory_total=memory and memory.total,
+        memory_available=memory and memory.available,
+        oom_kills_since_boot=_number(_fields(root / "proc/vmstat").get("oom_kill")),
         cgroup=groups.pop(own.path) if own else None,
         worker_cgroups=tuple(groups[path] for path in sorted(groups)),
+        processes=processes,
+        psutil_missing=psutil is None,
     )
+
+
+def _psutil() -> Any:
+    """psutil; ``None`` where this extra is not installed."""
+    with suppress(ImportError):
+        import psutil  # noqa: PLC0415 - an extra
+
+        return psutil
+    return None
 
 
 def _celery_processes(psutil: Any) -> Iterator[CeleryProcess]:
@@ -89,13 +91,10 @@ def _details(psutil: Any, process: Any) -> dict[str, Any]:
     }
 
 
-def own_ends() -> frozenset[str]:
+def own_ends() -> Collection[str]:
     """``CeleryProcess.ends`` of this process; empty without psutil."""
-    with suppress(ImportError):
-        import psutil  # noqa: PLC0415 - an extra
-
-        return frozenset(_details(psutil, psutil.Process())["ends"])
-    return frozenset()
+    psutil = _psutil()
+    return _details(psutil, psutil.Process())["ends"] if psutil else frozenset()
 
 
 def _end(ip: str, port: int) -> str:

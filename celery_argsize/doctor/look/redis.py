@@ -40,9 +40,6 @@ CLIENT_NAME: Final = "celery-argsize-doctor"
 PINGS: Final = 9
 PINGING: Final = 1.5
 
-#: The settings of Redis that are read.
-CONFIG: Final = ("save", "maxclients", "stop-writes-on-bgsave-error")
-
 #: Names in kombu's Redis transport. Most can be set in ``broker_transport_options``.
 SEPARATOR: Final = "\x06\x16"
 STEPS: Final = (0, 3, 6, 9)
@@ -202,7 +199,7 @@ class _Look:
         looks: dict[str, Callable[[], Any]] = {
             "pings": lambda: _ping(client, deadline),
             "info": client.info,
-            "config": lambda: _config(client),
+            "config": lambda: client.config_get("save") | client.config_get("stop-writes-on-bgsave-error"),
             "holders": lambda: _holders(client),
         }
         if "messages" in databases:
@@ -237,13 +234,6 @@ def _greet(client: Any) -> str:
         denied = isinstance(exc, exceptions.NoPermissionError) and "'select'" not in str(exc)
         return "" if denied else why_not(exc)
     return ""
-
-
-def _config(client: Any) -> dict[str, str]:
-    settings: dict[str, str] = {}
-    for name in CONFIG:
-        settings |= client.config_get(name)
-    return settings
 
 
 def _ping(client: Any, deadline: float) -> tuple[float, ...]:
