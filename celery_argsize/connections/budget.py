@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 #: Celery's own scheduler. Others may have a schedule that is not in the configuration.
 FILE_SCHEDULER: Final = "celery.beat:PersistentScheduler"
-
-#: The first Celery whose threads can share a Redis result backend. Before it, they read each
-#: other's replies.
+#: The first Celery whose threads can share a Redis result backend.
 SHAREABLE: Final = (5, 7)
 
 

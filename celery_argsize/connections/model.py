@@ -1,7 +1,6 @@
 """What opens connections to Redis in a Celery cluster, how many, and settings that fit.
 
-Comments say where in Celery or kombu a number comes from; tests/acceptance/connections
-measures it.
+Comments name the file of Celery or kombu behind a number. An acceptance test measures it.
 """
 
 from __future__ import annotations
@@ -16,20 +15,15 @@ if TYPE_CHECKING:
 
 #: Pools whose tasks are greenlets.
 GREEN: Final = ("eventlet", "gevent")
-
 #: Pools whose tasks share one process and its connections.
 SHARED: Final = ("threads", *GREEN)
-
-#: Every pool that the model knows.
+#: All pools of Celery.
 POOLS: Final = ("prefork", "solo", *SHARED)
-
-#: Connections of a kombu channel: one listens, one is for commands (kombu/transport/redis.py).
+#: kombu/transport/redis.py: a channel listens with one connection, and sends commands with one.
 CHANNEL: Final = 2
-
 #: The least that works in any pool: ``inspect`` and ``revoke`` hold one connection while they
 #: take another, and a result backend has one for pub/sub and one for commands.
 LEAST: Final = 2
-
 #: The least ceiling that is advised for a redis-py pool. One that is never reached costs nothing.
 ROOMY: Final = 4
 
@@ -163,7 +157,7 @@ def _worker(setup: Setup) -> list[tuple[str, str | None, int | None]]:
 
 
 def live_items(setup: Setup, pools: Iterable[tuple[str, int]]) -> tuple[ConnectionItem, ...]:
-    """The items with these live workers: *pools* has the pool and concurrency of each."""
+    """The items with live workers instead: *pools* has the pool and concurrency of each."""
     items = items_of(replace(setup, workers=0))
     alone = replace(setup, workers=1, producers=0, beat=False, inspectors=0)
     for name, concurrency in pools:

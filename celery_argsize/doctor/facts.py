@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 NO_PSUTIL: Final = "psutil is not installed"
 GET_PSUTIL: Final = "pip install 'celery-argsize[cli]'"
-
 NO_APP: Final = "no app was given: say which with -A"
 
 _T = TypeVar("_T")
@@ -101,7 +100,6 @@ class CeleryProcess:
     pid: int
     ppid: int
     kind: Literal["worker", "child", "beat"]
-    """A ``child`` was started by a worker."""
     beat: bool = False
     """Whether it is a Beat, or a worker with ``-B``."""
     app: str = ""
@@ -239,7 +237,6 @@ class Node:
     totals: Mapping[str, int] = field(default_factory=dict)
     """Task → runs since the worker started."""
     registered: tuple[str, ...] | None = None
-    """Names of tasks."""
     argsize: Mapping[str, Any] | None = None
     """Reply to ``celery inspect argsize``."""
     stats: Mapping[str, Any] = field(default_factory=dict)
@@ -256,13 +253,12 @@ class Node:
 
 
 class Heartbeat(NamedTuple):
-    """One worker-heartbeat (or worker-online) event."""
+    """A worker-heartbeat or worker-online event. Times are seconds since the epoch."""
 
     received: float
-    """Seconds since the epoch, by this machine's clock."""
+    """By this machine's clock."""
     sent: float
-    """Seconds since the epoch, by the worker's clock."""
+    """By the worker's clock."""
     every: float
     """Seconds between two heartbeats, as the worker says."""
     active: int | None = None
-    """Tasks that the worker ran."""

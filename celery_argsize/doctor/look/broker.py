@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 #: AMQP's code for a queue that does not exist.
 NOT_FOUND: Final = 404
-
 #: Why a queue was not counted.
 TOO_SLOW: Final = "the broker was too slow to count it in time; --timeout gives it longer"
 
@@ -47,8 +46,7 @@ def broker_url(app: Celery) -> str:
 def connection_to(app: Celery, seconds: float) -> Iterator[Any]:
     """A connection to the broker; of a failover list, to the first that answers.
 
-    Raises:
-        Exception: whatever kombu raises, within a small multiple of *seconds*.
+    Raises whatever kombu raises, within a small multiple of *seconds*.
     """
     options: dict[str, Any] = {}
     if broker_kind(app) == "redis":
@@ -112,10 +110,7 @@ class _OnceProducer(Producer):  # type: ignore[misc, unused-ignore]
 
 
 class Listener:
-    """A context manager that asks workers by remote control, and hears their heartbeats.
-
-    It hears only while ``listen`` runs.
-    """
+    """A context manager that asks workers. It hears them only while ``listen`` runs."""
 
     def __init__(self, app: Any, connection: Any) -> None:
         self.replies: dict[str, dict[str, Any]] = defaultdict(dict)

@@ -35,38 +35,28 @@ if TYPE_CHECKING:
 
 #: Name of the doctor's connection in CLIENT LIST.
 CLIENT_NAME: Final = "celery-argsize-doctor"
-
 #: PINGs at most, and the seconds that they may take.
 PINGS: Final = 9
 PINGING: Final = 1.5
-
 #: Names in kombu's Redis transport. Most can be set in ``broker_transport_options``.
 SEPARATOR: Final = "\x06\x16"
 STEPS: Final = (0, 3, 6, 9)
 #: Seconds until another worker gets a message that is not acknowledged, by default.
 VISIBILITY: Final = 3600
-
 #: Keys of one SCAN, SCANs at most, and the seconds that they may take.
 SCANNED: Final = 1000
 SCANS: Final = 20
 SCANNING: Final = 2.0
-
 #: Results whose expiry is asked for.
 SAMPLE: Final = 2000
-
 #: Fields of ``ServerFacts`` that a server is asked for.
 LOOKS: Final = ("pings", "info", "config", "holders", "messages", "results")
-
 CLUSTER: Final = "it is a Redis Cluster: give one of its nodes, as --redis-url redis://NODE:PORT"
 NO_TIME: Final = "there was no time left to look at that"
 
 
 def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
-    """Look at all Redis servers at the same time.
-
-    Raises:
-        Unavailable: it is not known which Redis to look at.
-    """
+    """Look at all Redis servers at once; raises ``Unavailable`` if none is named."""
     deadline = time.monotonic() + where.seconds * 0.9
     try:
         places = places_of(where)
@@ -75,8 +65,8 @@ def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
     looks: dict[str, _Look] = {}
     for place in places:
         look = _Look(where, place, deadline)
-        first = looks.setdefault(look.login, look)
-        first.add(places=(*first.facts.places, place))
+        look = looks.setdefault(look.login, look)
+        look.add(places=(*look.facts.places, place))
     threads = [threading.Thread(target=look.run, daemon=True) for look in looks.values()]
     for thread in threads:
         thread.start()
@@ -86,11 +76,7 @@ def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
 
 
 def places_of(where: Scope) -> list[Place]:
-    """Each Redis that the app uses, in each of its roles.
-
-    Raises:
-        ConfigError: neither an app nor a Redis was given.
-    """
+    """Each Redis of the app, in each role; raises ``ConfigError`` if none is named."""
     if where.app is None:
         return _of_figures(where)
     finders: dict[Role, Callable[[Scope], list[Place]]] = {
@@ -111,10 +97,8 @@ def _of_figures(where: Scope) -> list[Place]:
     settings = locate(where.app, **where.given).settings
     if settings.redis_url is None:
         return []
-    options = {**settings.redis_options}
-    if settings.redis_ssl_cert_reqs:
-        options["ssl_cert_reqs"] = settings.redis_ssl_cert_reqs
-    return [Place("figures", settings, _certificates(settings.redis_url, options, "required"))]
+    default = settings.redis_ssl_cert_reqs or settings.redis_options.get("ssl_cert_reqs", "required")
+    return [Place("figures", settings, _certificates(settings.redis_url, {}, default))]
 
 
 def _of_messages(where: Scope) -> list[Place]:

@@ -38,7 +38,7 @@ REPLY_SECONDS: Final = 1.0
 #: A worker that holds more tasks for their ETA is not asked: the reply has their arguments.
 ETA_TASKS_AT_MOST: Final = 100
 
-#: Command of remote control → its arguments.
+#: Commands of remote control, with arguments.
 _QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ping": {},
     "stats": {},
@@ -50,11 +50,7 @@ _LONGER: Final = "--timeout gives it longer"
 
 
 def look_at_workers(where: Scope) -> WorkerFacts:
-    """Ask all workers of the app, on any broker.
-
-    Raises:
-        Unavailable: no app was given.
-    """
+    """Ask all workers of the app, on any broker; raises ``Unavailable`` without an app."""
     if where.app is None:
         raise Unavailable(where.why_no_app)
     seconds = max(where.seconds - 1, where.seconds / 2)
@@ -178,7 +174,8 @@ def _node(name: str, listener: Listener) -> Node:
     lists = {question: reply for question, reply in replies.items() if isinstance(reply, list)}
     stats, beats = replies.get("stats") or {}, tuple(listener.heartbeats.get(name, ()))
     pool = stats.get("pool") or {}
-    etas = [_seconds_until(task["eta"]) for task in lists.get("scheduled", ()) if task["eta"]]
+    etas = [datetime.fromisoformat(task["eta"]) for task in lists.get("scheduled", ()) if task["eta"]]
+    waits = [(eta - datetime.now(eta.tzinfo)).total_seconds() for eta in etas]
     return Node(
         name=name,
         pid=stats.get("pid") or 0,
@@ -191,12 +188,7 @@ def _node(name: str, listener: Listener) -> Node:
         registered=tuple(lists["registered"]) if "registered" in lists else None,
         argsize=replies.get("argsize"),
         stats=stats,
-        longest_eta=max(etas, default=0.0) if "scheduled" in lists else None,
+        longest_eta=max(waits, default=0.0) if "scheduled" in lists else None,
         active=beats[-1].active if beats else None,
         heartbeats=beats,
     )
-
-
-def _seconds_until(moment: str) -> float:
-    eta = datetime.fromisoformat(moment)
-    return (eta - datetime.now(eta.tzinfo)).total_seconds()
