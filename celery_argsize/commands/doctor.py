@@ -52,7 +52,7 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
     """Say what is wrong with the Redis, the settings, the workers and this machine.
 
     It only looks, unless --apply-pool-shrink is given. Ends with 0 if all is well, 1 if
-    something warns, 2 if something fails, 3 if something could not be looked at.
+    something warns, 2 if something fails, 3 if something is unknown.
 
     Example: celery -A proj argsize doctor
     """
@@ -78,7 +78,7 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
 
 
 def shrink_pools(where: Scope, *, ask: bool) -> int:
-    """Say how far each pool is to shrink, ask, and do it; the exit code."""
+    """Show how far each pool must shrink, ask, and do it; the exit code."""
     with common.waiting("Asking live workers"):
         facts = look_around(where, {name: LOOKS[name] for name in ("redis", "workers")})
     try:

@@ -74,7 +74,7 @@ def diagnose(
         app: without one, only the Redis with the figures and this machine are looked at.
         seconds: how long looking may take. What has not answered by then is unknown.
         max_clients: how many clients the Redis takes; hosted ones do not always tell.
-        given: ``redis_url``, ``key_prefix`` and ``app_name``, as for ``get_size_summary``.
+        given: ``redis_url``, ``key_prefix``, ``app_name``, as for ``get_size_summary``.
     """
     broken = load(app) if app is not None else ""
     usable = None if _error(lambda: app and app.conf.broker_url) else app

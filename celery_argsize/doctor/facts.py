@@ -205,7 +205,7 @@ class WorkerFacts:
     """On AMQP: queue that was not counted → why."""
 
     def asked(self) -> WorkerFacts:
-        """These facts; raises ``Unavailable`` if workers could not be asked."""
+        """Itself; raises ``Unavailable`` if workers could not be asked."""
         if self.broker_error:
             raise Unavailable(f"the broker could not be asked: {self.broker_error}")  # noqa: EM102, TRY003
         if self.no_control:
