@@ -1,13 +1,12 @@
-"""``celery argsize doctor``: what is wrong with the Redis, the settings, the workers, the monitor, this machine.
+"""``celery argsize doctor``: prints what ``diagnose`` finds.
 
-With ``--apply-pool-shrink`` it shrinks the pools of live workers instead.
+With ``--apply-pool-shrink``, it shrinks the pools of live workers instead.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,11 +19,6 @@ from celery_argsize.doctor.shrink import apply_shrink, plan_shrink
 from celery_argsize.doctor.text import COLORS, diagnosis_text
 from celery_argsize.words import printable
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from celery import Celery
-
 
 @common.command
 @click.option(
@@ -33,15 +27,15 @@ if TYPE_CHECKING:
     default=SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="How long looking may take, in all.",
+    help="How long looking may take.",
 )
 @click.option(
     "--max-clients",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many clients the Redis takes.  [default: what it says; hosted ones do not always]",
+    help="How many clients the Redis takes.  [default: what it says]",
 )
-@click.option("--apply-pool-shrink", is_flag=True, help="Shrink the pools of live workers until their clients fit.")
+@click.option("--apply-pool-shrink", is_flag=True, help="Shrink the pools of live workers.")
 @click.option("--yes", is_flag=True, help="Do not ask before that.")
 @click.option("--quiet", is_flag=True, help="Leave out what is well.")
 @common.as_json_option
@@ -55,10 +49,10 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Say what is wrong with the Redis, the settings, the live workers and this machine, and what to type.
+    """Say what is wrong with the Redis, the settings, the workers and this machine.
 
-    It only looks, unless --apply-pool-shrink is given. Ends with 0 if all is well, 1 if something warns, 2 if something
-    fails, 3 if something could not be looked at.
+    It only looks, unless --apply-pool-shrink is given. Ends with 0 if all is well, 1 if
+    something warns, 2 if something fails, 3 if something is unknown.
 
     Example: celery -A proj argsize doctor
     """
@@ -66,7 +60,9 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
         message = "--apply-pool-shrink takes no --json, and --yes is for --apply-pool-shrink only"
         raise click.UsageError(message)
     if apply_pool_shrink:
-        return shrink_pools(Scope(source.app, source.where, timeout, max_clients), ask=not yes)
+        broken = load(source.app) if source.app else ""
+        app = None if broken else source.app
+        return shrink_pools(Scope(app, source.where, timeout, max_clients, broken), ask=not yes)
     with common.waiting("Looking"):
         diagnosis = diagnose(source.app, seconds=timeout, max_clients=max_clients, **source.where)
     if as_json:
@@ -75,24 +71,23 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for line in diagnosis_text(diagnosis, width=width, quiet=quiet).splitlines():
             sign, space, rest = line.partition(" ")
-            shade = COLORS.get(sign)
-            styled = click.style(sign, fg=shade, bold=True) if shade else sign
-            click.echo(styled + space + rest, color=common.colored())
+            if sign in COLORS:
+                sign = click.style(sign, fg=COLORS[sign], bold=True)
+            click.echo(sign + space + rest, color=common.colored())
     return diagnosis.exit_code
 
 
 def shrink_pools(where: Scope, *, ask: bool) -> int:
-    """Say how far each live worker's pool is to shrink, ask, and do it; the exit code."""
+    """Show how far each pool must shrink, ask, and do it; the exit code."""
     with common.waiting("Asking live workers"):
-        broken = load(where.app) if where.app else ""
-        facts = look_around(where, {} if broken else {name: LOOKS[name] for name in ("redis", "workers")})
+        facts = look_around(where, {name: LOOKS[name] for name in ("redis", "workers")})
     try:
         workers, nodes = facts.workers.get(), facts.workers.get().live()
-        takes = [server.maxclients or 0 for server in facts.redis.get() if "messages" in server.roles]
-        most = where.max_clients or max(takes, default=0)
+        servers = [server for server in facts.redis.get() if "messages" in server.roles]
+        most = where.max_clients or max((server.maxclients or 0 for server in servers), default=0)
         budget = budget_for(facts, most or 1, nodes)
     except Unavailable as exc:
-        return _failed(f"the app cannot be loaded: {broken}" if broken else str(exc))
+        return _failed(str(exc))
     if workers.twice:
         return _failed(f"more than one worker is called {printable(workers.twice[0])}: use -n NAME@%h")
     if not most:
@@ -100,30 +95,26 @@ def shrink_pools(where: Scope, *, ask: bool) -> int:
     for name in workers.silent:
         click.echo(f"Note: {printable(name)} does not answer: what it opens is not counted.", err=True)
     plan = plan_shrink(nodes, budget)
+    for name, size in plan.items():
+        click.echo(f"{printable(name)}: {live_pools(nodes)[name][1]} → {size} processes")
     counts = opened_by(nodes, budget, plan)
     fits = all(count is not None and count < most for count in counts.values())
-    for name, to in plan.items():
-        click.echo(f"{printable(name)}: {live_pools(nodes)[name][1]} → {to} processes")
-    each = ", ".join(f"{'any number' if count is None else count} at {name}" for name, count in counts.items())
+    each = [f"{'any number' if count is None else count} at {name}" for name, count in counts.items()]
     title = "Then" if plan else "Nothing to shrink" if fits else "No pool can shrink"
     still = "" if fits else " That is still too many: stop a worker, or let the Redis take more."
-    click.echo(f"{title}: connections at most: {each or 'none'}, of {most:,} clients that it takes.{still}")
-    question = "A task that begins in that very moment may be lost (docs/connections.md). Shrink these pools now?"
+    click.echo(f"{title}: connections at most: {', '.join(each) or 'none'}, of {most:,} clients.{still}")
+    question = "A task that begins in that moment may be lost (docs/connections.md). Shrink these pools now?"
     if plan and ask and not click.confirm(question, err=True):
         return common.EXIT_FOUND
-    return _apply(facts.app, plan) or (common.EXIT_FOUND if workers.silent or not fits else 0)
-
-
-def _apply(app: Celery, plan: Mapping[str, int]) -> int:
     with common.waiting("Shrinking"):
-        outcomes = apply_shrink(app, plan) if plan else []
+        outcomes = apply_shrink(facts.app, plan) if plan else []
     for outcome in outcomes:
         click.echo(f"{printable(outcome.subject)}: {outcome.reason}")
     if failed := sum(outcome.verdict == "fail" for outcome in outcomes):
         return _failed(f"{failed} of {len(plan)} pools did not shrink as planned")
     if plan:
         click.echo("A worker that starts again has its old concurrency: change that as well.")
-    return 0
+    return common.EXIT_FOUND if workers.silent or not fits else 0
 
 
 def _failed(why: str) -> int:

@@ -1,20 +1,20 @@
-"""How many Redis connections an app's configuration can open, and settings out of variables.
+"""How many Redis connections an app's configuration can open, without connecting.
 
-Nothing is connected to. ``model`` counts the connections, and ``fit`` finds settings that fit.
+``model`` counts them, and finds settings with which they fit.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import celery
 
 from celery_argsize import settings as config
-from celery_argsize.connections import fit, model
+from celery_argsize.connections import model
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import each_of_messages, of_results, parse_redis_url, safe_url, server_address
 from celery_argsize.words import counted, shorten, table
@@ -25,45 +25,41 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-#: Celery's own scheduler; others keep their schedule elsewhere.
+#: Celery's own scheduler. Others may have a schedule that is not in the configuration.
 FILE_SCHEDULER: Final = "celery.beat:PersistentScheduler"
-
-#: The first Celery whose threads can share a Redis result backend. Before, they read each other's
-#: replies, and fail with "Protocol Error".
+#: The first Celery whose threads can share a Redis result backend.
 SHAREABLE: Final = (5, 7)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionBudget:
-    """How many Redis connections a configuration can open at most, and whether they fit."""
+    """The most Redis connections that a configuration can open, and whether they fit."""
 
     max_clients: int
-    """How many clients each Redis takes."""
+    """Clients that each Redis takes."""
     reserve: int
-    """How many of them are kept free, for a person's ``redis-cli``."""
+    """Clients to keep free, for a person's ``redis-cli``."""
     setup: model.Setup
-    """What was counted."""
     items: tuple[model.ConnectionItem, ...]
-    """What opens connections."""
     settings: Mapping[str, int] | None
-    """Setting → value with which all fits; ``None``: none do."""
+    """Setting → value with which all fits; ``None``: nothing fits."""
     largest_concurrency: int
-    """The largest concurrency that fits with the fewest connections; 0: none does."""
+    """The largest concurrency that can fit; 0: none."""
 
     @property
     def servers(self) -> dict[str, int | None]:
-        """Redis, as ``host:port`` → how many connections at most; ``None``: any number."""
+        """Redis, as ``host:port`` → its connections at most; ``None``: any number."""
         return model.totals(self.items)
 
     @property
     def at_most(self) -> int | None:
-        """How many connections the fullest Redis gets at most; ``None``: any number."""
+        """Connections at most of the fullest Redis; ``None``: any number."""
         counts = self.servers.values()
         return None if None in counts else max(filter(None, counts), default=0)
 
     @property
     def fits(self) -> bool:
-        """Whether each Redis has room for all of them and for the reserve."""
+        """Whether each Redis has room for its connections and the reserve."""
         return self.at_most is not None and self.at_most + self.reserve <= self.max_clients
 
     def to_json(self) -> dict[str, Any]:
@@ -79,37 +75,39 @@ class ConnectionBudget:
             "pool": setup.pool,
             "concurrency": setup.concurrency,
             "items": [{**asdict(item), "most": item.most} for item in self.items],
-            "settings": self.settings and {**self.settings, "lines": fit.lines_of(self.settings)},
+            "settings": self.settings and {**self.settings, "lines": model.lines_of(self.settings)},
             "largest_concurrency": self.largest_concurrency,
         }
 
     def __str__(self) -> str:
         setup = self.setup
         workers = f"{counted(setup.workers, 'worker')} ({setup.pool}, concurrency {setup.concurrency})"
-        rows = [(item.who, item.what, *_numbers(item), item.server) for item in self.items]
+        rows = [_row(item) for item in self.items]
         lines = [f"Redis connections at most, for {workers}:", ""]
         lines += table(rows, right=False) if rows else ["  none: nothing here uses a Redis"]
         lines += ["", *(self._verdict(server, count) for server, count in self.servers.items())]
         if self.settings:
             largest = f"the largest concurrency that does is {self.largest_concurrency}"
             lines += ["", f"Settings that fit ({largest}):"]
-            lines += [f"  {line}" for line in fit.lines_of(self.settings)]
+            lines += [f"  {line}" for line in model.lines_of(self.settings)]
         elif rows:
             lines += ["", "No settings fit: docs/connections.md says what makes room."]
         return "\n".join(lines)
 
     def _verdict(self, server: str, count: int | None) -> str:
-        takes = f"({self.max_clients} clients, {self.reserve} of them kept free)"
+        clients = f"({self.max_clients} clients, {self.reserve} of them kept free)"
         if count is None:
-            return f"{server}: unbounded {takes}: does not fit"
+            return f"{server}: unbounded {clients}: does not fit"
         over = count + self.reserve - self.max_clients
-        return f"{server}: {count} at most {takes}: " + (f"{over} too many" if over > 0 else "fits")
+        verdict = f"{over} too many" if over > 0 else "fits"
+        return f"{server}: {count} at most {clients}: {verdict}"
 
 
-def _numbers(item: model.ConnectionItem) -> tuple[str, str, str]:
-    if item.each is None:
-        return "unbounded", "", ""
-    return f"{item.each}", f"x {item.times}", f"= {item.most}"
+def _row(item: model.ConnectionItem) -> tuple[str, ...]:
+    product = ("unbounded", "", "")
+    if item.each is not None:
+        product = (f"{item.each}", f"x {item.times}", f"= {item.most}")
+    return item.who, item.what, *product, item.server
 
 
 def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's shape
@@ -130,35 +128,37 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
     """How many Redis connections *app*'s configuration can open at most.
 
     Args:
-        app: whose configuration counts. It is not changed.
-        max_clients: how many clients the Redis takes; if there are several, each of them.
-        workers: how many ``celery worker`` run.
-        concurrency: tasks at once in each worker, with ``--autoscale`` its maximum; by default
-            ``worker_concurrency``, else the number of CPUs.
-        pool: prefork, solo, threads, eventlet or gevent; ``worker_pool`` if not given.
+        app: the app with the configuration.
+        max_clients: clients that each Redis takes.
+        workers: number of workers.
+        concurrency: tasks at once in each worker, with ``--autoscale`` its maximum. By default
+            ``worker_concurrency``, or the number of CPUs.
+        pool: prefork, solo, threads, eventlet or gevent; by default ``worker_pool``.
         producers: processes that send tasks, such as those of a web server.
-        threads: threads, or greenlets, that send in each of them.
-        beat: whether Beat runs; ``"auto"``: if there is a schedule, or another scheduler.
-        inspectors: how many people run ``celery inspect`` or ``celery argsize doctor`` at once.
+        threads: threads or greenlets that send, in each producer.
+        beat: whether Beat runs; ``"auto"``: if there is a schedule or another scheduler.
+        inspectors: people who run ``celery inspect`` or ``celery argsize doctor`` at once.
         gossip: ``False`` if all workers run with ``--without-gossip``.
-        control: whether tasks and producers send remote control too, such as ``revoke``.
-        reserve: how many clients to keep free.
+        control: whether tasks and producers send remote control, such as ``revoke``.
+        reserve: clients to keep free.
 
     Raises:
-        ConfigError: a number, a pool, a URL or options that cannot be.
+        ConfigError: an argument or a setting cannot work.
     """
     conf: Any = app.conf
-    others = conf.beat_scheduler != FILE_SCHEDULER
+    scheduled = bool(conf.beat_schedule or conf.beat_scheduler != FILE_SCHEDULER)
     if concurrency is None:
         concurrency = _checked("worker_concurrency", conf.worker_concurrency or os.cpu_count() or 1, 1)
+    size = _checked("concurrency", concurrency, 1)
+    pool = _pool("pool", pool) if pool else _pool("worker_pool", conf.worker_pool or "prefork")
     setup = model.Setup(
         workers=_checked("workers", workers, 1),
-        concurrency=_checked("concurrency", concurrency, 1),
-        pool=_pool("pool", pool) if pool else _pool("worker_pool", conf.worker_pool or "prefork"),
+        concurrency=1 if pool == "solo" else size,
+        pool=pool,
         producers=_checked("producers", producers, 0),
         threads=_checked("threads", threads, 1),
         inspectors=_checked("inspectors", inspectors, 0),
-        beat=bool(conf.beat_schedule or others) if beat == "auto" else bool(beat),
+        beat=scheduled if beat == "auto" else bool(beat),
         beat_enable_remote_control=bool(conf.get("beat_enable_remote_control")),
         gossip=gossip,
         worker_enable_remote_control=bool(conf.worker_enable_remote_control),
@@ -172,8 +172,6 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         result=_server("result_backend", of_results(app)[0]),
         ours=_server("redis_url", _our_url(app)),
     )
-    if setup.pool == "solo":
-        setup = replace(setup, concurrency=1)
     options = dict(conf.broker_transport_options or {})
     _checked('broker_transport_options["max_connections"]', options.get("max_connections") or 0, 0)
     _checked("redis_max_connections", conf.get("redis_max_connections") or 0, 0)
@@ -183,8 +181,8 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         reserve=reserve,
         setup=setup,
         items=model.items_of(setup),
-        settings=fit.fitting(setup, room),
-        largest_concurrency=fit.largest_concurrency(setup, room),
+        settings=model.fitting(setup, room),
+        largest_concurrency=model.largest_concurrency(setup, room),
     )
 
 
@@ -205,7 +203,8 @@ def _pool(name: str, value: object) -> str:
 
 def _broadcasts(conf: Any) -> bool:
     queues: Any = conf.task_queues or ()
-    exchanges = [getattr(queue, "exchange", None) for queue in getattr(queues, "values", lambda: queues)()]
+    queues = queues.values() if isinstance(queues, dict) else queues
+    exchanges = [getattr(queue, "exchange", None) for queue in queues]
     return any(getattr(exchange, "type", "") == "fanout" for exchange in exchanges)
 
 
@@ -216,7 +215,6 @@ def _our_url(app: Celery) -> str | None:
 
 
 def _first(app: Celery, setting: str) -> str | None:
-    """The first Redis that the broker URLs of *setting* name."""
     return next((url for url, _ in each_of_messages(app, setting)), None)
 
 
@@ -229,7 +227,7 @@ def _server(setting: str, url: str | None) -> str | None:
 
 
 def server_of(url: str) -> str:
-    """The Redis that *url* leads to, whatever its database: ``host:port``, a socket's path, or its sentinels.
+    """The Redis of *url*, without its database: ``host:port``, a socket's path, or sentinels.
 
     Raises:
         ConfigError: the URL cannot work.
@@ -242,16 +240,16 @@ def server_of(url: str) -> str:
 def connection_settings(
     environ: Mapping[str, str] | None = None, *, base: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Celery settings out of the environment, for ``app.conf.update(connection_settings())``.
+    """Celery settings from the environment, for ``app.conf.update(connection_settings())``.
 
-    ``CELERY_POOL_LIMIT`` (8 if unset) is for ``broker_pool_limit``, ``CELERY_MAX_CONNECTIONS`` for
-    ``broker_transport_options["max_connections"]``, ``CELERY_RESULT_MAX_CONNECTIONS`` for
-    ``redis_max_connections``, and ``CELERY_POOL_LIMIT_CAP`` (20 if unset) the most for each of them.
-    A 1 is taken as 2, the least that works. An empty variable is an unset one.
+    ``CELERY_POOL_LIMIT`` (8 by default) gives ``broker_pool_limit``, ``CELERY_MAX_CONNECTIONS``
+    ``broker_transport_options["max_connections"]``, and ``CELERY_RESULT_MAX_CONNECTIONS``
+    ``redis_max_connections``. None is more than ``CELERY_POOL_LIMIT_CAP`` (20 by default), nor
+    less than 2, the least that works.
 
     Args:
-        environ: where the variables are; ``os.environ`` if not given.
-        base: the app's ``broker_transport_options``, to be kept: ``update`` replaces all of them.
+        environ: the variables; by default ``os.environ``.
+        base: the app's ``broker_transport_options``, to be kept: ``update`` replaces them.
 
     Raises:
         ConfigError: a variable is not a whole number, 1 or more.
@@ -271,4 +269,4 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     if text and not re.fullmatch("0*[1-9][0-9]{0,17}", text):
         message = f"{name} = {shorten(text, 40)!r} cannot work; allowed: a whole number, 1 or more"
         raise ConfigError(message)
-    return max(int(text or default), fit.LEAST)
+    return max(int(text or default), model.LEAST)

@@ -1,47 +1,50 @@
-"""What opens connections to Redis in a Celery cluster, and how many at most: a model, row by row. Pure.
+"""What opens connections to Redis in a Celery cluster, how many, and settings that fit.
 
-Comments say where in Celery or kombu a number comes from; tests/acceptance/connections measures all.
+Comments name the file of Celery or kombu behind a number. An acceptance test measures it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 #: Pools whose tasks are greenlets.
 GREEN: Final = ("eventlet", "gevent")
-
 #: Pools whose tasks share one process and its connections.
 SHARED: Final = ("threads", *GREEN)
-
-#: Every pool that the model knows.
+#: All pools of Celery.
 POOLS: Final = ("prefork", "solo", *SHARED)
-
-#: Connections of a kombu channel: one listens, one is for commands (kombu/transport/redis.py).
+#: kombu/transport/redis.py: a channel listens with one connection, and sends commands with one.
 CHANNEL: Final = 2
+#: The least that works in any pool: ``inspect`` and ``revoke`` hold one connection while they
+#: take another, and a result backend has one for pub/sub and one for commands.
+LEAST: Final = 2
+#: The least ceiling that is advised for a redis-py pool. One that is never reached costs nothing.
+ROOMY: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What of a cluster decides how many connections it opens."""
+    """All of a cluster that its number of connections depends on."""
 
     workers: int
     concurrency: int
     pool: str
     producers: int
     threads: int
-    """Threads that send in each producer."""
+    """Threads that send, in each producer."""
     inspectors: int
     beat: bool
     gossip: bool
     control: bool
     """Whether tasks and producers send remote control, such as ``revoke``."""
     broadcasts: bool
-    """Whether workers take tasks from a broadcast queue."""
+    """Whether workers consume a broadcast queue."""
     beat_enable_remote_control: bool
     worker_enable_remote_control: bool
     broker_pool_limit: int
@@ -50,62 +53,61 @@ class Setup:
     shareable: bool
     """Whether threads of this Celery can share a result backend."""
     read: str | None
-    """The Redis that workers take tasks from, as ``host:port``; ``None``: none."""
+    """The Redis that tasks are taken from, as ``host:port``; ``None``: it is no Redis."""
     write: str | None
     """The Redis that tasks are sent to."""
     result: str | None
-    """The Redis with the results."""
     ours: str | None
     """The Redis with the figures of celery_argsize."""
 
     @property
     def at_once(self) -> int:
-        """How many tasks run at once in one process."""
+        """Tasks at once in one process."""
         return self.concurrency if self.pool in SHARED else 1
 
     def publishing(self, threads: int, *, more: int = 0) -> int:
-        """Connections of one process with *threads* that send, and *more* that send no control."""
-        # kombu/pools.py: without a limit, each use opens a connection of its own.
-        # celery/app/control.py, broadcast: holds one connection while it sends with another.
+        """Connections of a process with *threads* that send, and *more* that send no control."""
+        # kombu/pools.py: without a limit, each use opens a connection.
+        # celery/app/control.py, broadcast: holds one connection, and sends with another.
         wanted = threads * (1 + self.control) + more
         return CHANNEL * min(wanted, self.broker_pool_limit or wanted)
 
     def results(self, threads: int, *, more: int = 0) -> int:
-        """Connections of one process with *threads* that await results, and *more* that only write."""
-        # celery/app/base.py, _backend: a backend a thread, unless they share one.
-        # celery/backends/redis.py, ResultConsumer: one connection for pub/sub, one for commands.
+        """Connections of a process with *threads* that await results, and *more* that write."""
+        # celery/app/base.py, _backend: one for each thread, unless they share one.
+        # celery/backends/redis.py, ResultConsumer: one for pub/sub, one for commands.
         return more + (threads + 1 if self.result_backend_thread_safe else 2 * threads)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionItem:
-    """One thing that opens connections."""
+    """Connections for one purpose."""
 
     who: str
     """``worker``, ``pool child``, ``producer``, ``beat`` or ``inspect``."""
     what: str
-    """What the connections are for."""
+    """The purpose."""
     server: str
     """The Redis, as ``host:port``."""
     each: int | None
-    """How many one such process opens at most; ``None``: any number."""
+    """Connections at most of one such process; ``None``: any number."""
     times: int
-    """How many such processes there are."""
+    """Number of such processes."""
 
     @property
     def most(self) -> int | None:
-        """How many all of them open at most; ``None``: any number."""
+        """Connections at most of all such processes; ``None``: any number."""
         return None if self.each is None else self.each * self.times
 
 
 def pool_name(name: str) -> str:
-    """``threads`` for ``thread`` or ``celery.concurrency.thread:TaskPool``, and so on."""
+    """The pool's usual name: ``threads`` for ``celery.concurrency.thread:TaskPool``."""
     module = name.partition(":")[0].rpartition(".")[2]
     return {"processes": "prefork", "thread": "threads"}.get(module, module)
 
 
 def items_of(setup: Setup) -> tuple[ConnectionItem, ...]:
-    """Everything in *setup* that opens connections to a Redis."""
+    """All that opens connections to a Redis."""
     children = setup.workers * setup.concurrency * (setup.pool == "prefork")
     control = setup.beat and setup.beat_enable_remote_control
     rows: list[tuple[str, int, str, str | None, int | None]] = [
@@ -155,18 +157,73 @@ def _worker(setup: Setup) -> list[tuple[str, str | None, int | None]]:
 
 
 def live_items(setup: Setup, pools: Iterable[tuple[str, int]]) -> tuple[ConnectionItem, ...]:
-    """The items of *setup* with the workers that run: a pool and a concurrency for each."""
+    """The items with live workers instead: *pools* has the pool and concurrency of each."""
     items = items_of(replace(setup, workers=0))
     alone = replace(setup, workers=1, producers=0, beat=False, inspectors=0)
     for name, concurrency in pools:
-        pool = pool_name(name) if pool_name(name) in POOLS else setup.pool
+        pool = pool_name(name)
+        pool = pool if pool in POOLS else setup.pool
         items += items_of(replace(alone, pool=pool, concurrency=concurrency))
     return items
 
 
 def totals(items: Iterable[ConnectionItem]) -> dict[str, int | None]:
-    """Redis → how many connections *items* come to; ``None``: any number."""
+    """Redis → the sum of its connections; ``None``: any number."""
     counts: dict[str, list[int | None]] = defaultdict(list)
     for item in items:
         counts[item.server].append(item.most)
     return {name: None if None in each else sum(filter(None, each)) for name, each in counts.items()}
+
+
+def fitting(setup: Setup, room: int) -> dict[str, int] | None:
+    """Setting → value with which each Redis gets at most *room* connections; ``None``: none do.
+
+    They are those of *setup* if it fits, and else those with the fewest connections.
+    ``max_connections`` is an option of ``broker_transport_options``.
+    """
+    concurrency = min(setup.concurrency, largest_concurrency(setup, room))
+    if not concurrency:
+        return None
+    fitted = setup if _fits(setup, room) else _least(setup, concurrency)
+    shared = fitted.result_backend_thread_safe
+    # all greenlets of a worker acknowledge through one channel
+    channel = fitted.concurrency if fitted.pool in GREEN else 0
+    backend = max(fitted.at_once, fitted.threads) if shared else 0
+    settings = {"worker_concurrency": fitted.concurrency}
+    if fitted.read or fitted.write:
+        settings["broker_pool_limit"] = fitted.broker_pool_limit
+        settings["max_connections"] = max(ROOMY, channel + 2)
+    if fitted.result:
+        settings["redis_max_connections"] = max(ROOMY, backend + 2)
+    return {**settings, "result_backend_thread_safe": True} if shared else settings
+
+
+def lines_of(settings: Mapping[str, int]) -> list[str]:
+    """Lines of Python for *settings*, to paste where ``app`` is configured."""
+    lines = {name: f"app.conf.{name} = {value}" for name, value in settings.items()}
+    lines["worker_concurrency"] += "  # --concurrency on the command line wins"
+    if "max_connections" in settings:
+        name = "broker_transport_options"
+        options = f'{{**(app.conf.{name} or {{}}), "max_connections": {settings["max_connections"]}}}'
+        lines["max_connections"] = f"app.conf.{name} = {options}"
+    return [*lines.values()]
+
+
+def largest_concurrency(setup: Setup, room: int) -> int:
+    """The largest concurrency that can fit into *room*; 0: none."""
+    most = max(room, setup.concurrency)  # what is in no Redis is not bounded by one
+    return bisect_left(range(1, most + 1), x=True, key=lambda n: not _fits(_least(setup, n), room))
+
+
+def _least(setup: Setup, concurrency: int) -> Setup:
+    """*setup* with the settings that need the fewest connections."""
+    saves = setup.shareable and (setup.pool in SHARED or setup.threads > 1)
+    shared = setup.result_backend_thread_safe or saves
+    lean = replace(setup, concurrency=concurrency, result_backend_thread_safe=shared)
+    # with fewer, threads that send remote control wait for each other for ever
+    users = max(lean.threads, lean.at_once)
+    return replace(lean, broker_pool_limit=users + 1 if lean.control else LEAST)
+
+
+def _fits(setup: Setup, room: int) -> bool:
+    return all(count is not None and count <= room for count in totals(items_of(setup)).values())

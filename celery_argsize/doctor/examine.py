@@ -1,21 +1,25 @@
-"""``diagnose``: takes all looks at once, within a time, and gives what they saw to every check.
+"""``diagnose``: takes all looks at the same time, and has every check judge what they saw.
 
-A look that fails or takes too long leaves unknown what needs it. A check that fails leaves only itself unknown.
+A look that fails, or takes too long, leaves unknown the checks that need it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
+from celery_argsize.api.advice import advice_for, verify_limits
+from celery_argsize.api.location import Reader, locate
 from celery_argsize.doctor.checks import CheckResult, Diagnosis, unknown
-from celery_argsize.doctor.facts import Facts, LookResult, Scope, Unavailable, raised_at
+from celery_argsize.doctor.facts import Facts, LookResult, MonitorFacts, Scope, Unavailable, raised_at
 from celery_argsize.doctor.judge import beat, broker, host, monitor, redis, settings, workers
 from celery_argsize.doctor.look.host import look_at_host
-from celery_argsize.doctor.look.monitor import look_at_monitor
 from celery_argsize.doctor.look.redis import look_at_redis
 from celery_argsize.doctor.look.workers import look_at_workers
+from celery_argsize.errors import ArgsizeError
+from celery_argsize.figures.summary import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,13 +28,27 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.checks import Check
 
-#: Every check, in the order in which they are shown.
-CHECKS: Final = tuple(
-    check for group in (redis, settings, broker, workers, beat, monitor, host) for check in group.CHECKS
-)
+_GROUPS: Final = (redis, settings, broker, workers, beat, monitor, host)
 
-#: Seconds that looking may take in all, unless said otherwise.
+#: Every check, in the order in which they are shown.
+CHECKS: Final = tuple(check for group in _GROUPS for check in group.CHECKS)
+
+#: Seconds that looking may take, by default.
 SECONDS: Final = 10.0
+
+
+def look_at_monitor(where: Scope) -> MonitorFacts:
+    """What celery_argsize measured, and the advice that follows from it."""
+    given: dict[str, Any] = {**where.given}
+    try:
+        with closing(Reader(locate(where.app, **given))) as reader:
+            summary = summarize(*reader.read_each())
+        hosts = verify_limits(where.app, **given) if where.app is not None else []
+        advice = advice_for(summary, where.app, None)
+    except ArgsizeError as exc:
+        raise Unavailable(str(exc)) from None
+    return MonitorFacts(summary=summary, advice=advice, hosts=tuple(hosts))
+
 
 #: Field of ``Facts`` → the look that fills it.
 LOOKS: Final[Mapping[str, Callable[[Scope], Any]]] = {
@@ -48,15 +66,15 @@ def diagnose(
     max_clients: int | None = None,
     **given: str | None,
 ) -> Diagnosis:
-    """Say what is wrong with the Redis, the settings, the live workers, the monitor and this machine.
+    """Say what is wrong with the Redis, the settings, the workers, the monitor and this machine.
 
-    It changes nothing and starts nothing, and raises no error for what it finds.
+    It only looks, and raises no error for what it finds.
 
     Args:
-        app: without one, only the Redis, the figures and this machine are looked at.
+        app: without one, only the Redis with the figures and this machine are looked at.
         seconds: how long looking may take. What has not answered by then is unknown.
         max_clients: how many clients the Redis takes; hosted ones do not always tell.
-        given: ``redis_url``, ``key_prefix`` and ``app_name``, as for ``get_size_summary``.
+        given: ``redis_url``, ``key_prefix``, ``app_name``, as for ``get_size_summary``.
     """
     broken = load(app) if app is not None else ""
     usable = None if _error(lambda: app and app.conf.broker_url) else app
@@ -65,13 +83,13 @@ def diagnose(
 
 
 def load(app: Celery) -> str:
-    """Load the app and its tasks as a worker does, once for all looks; why that failed, or an empty string."""
+    """Load the app and its tasks, as a worker does; the reason if that failed, else empty."""
     steps = (lambda: app.conf.broker_url, app.finalize, app.loader.import_default_modules)
     return next((error for step in steps if (error := _error(step))), "")
 
 
 def _error(step: Callable[[], Any]) -> str:
-    """Why *step* failed; empty if it did not."""
+    """The reason why *step* failed; empty: it did not."""
     try:
         step()
     except ModuleNotFoundError as exc:
@@ -82,14 +100,15 @@ def _error(step: Callable[[], Any]) -> str:
 
 
 def look_around(where: Scope, looks: Mapping[str, Callable[[Scope], Any]] = LOOKS) -> Facts:
-    """Take all *looks* at once. One that has not ended after *where.seconds* is left behind."""
-    results: dict[str, LookResult[Any]] = {}
+    """Take all *looks* at the same time, for *where.seconds* at most."""
+    late = f"no answer within {where.seconds:g} s; --timeout gives it longer"
+    results: dict[str, LookResult[Any]] = dict.fromkeys(looks, LookResult(why_not=late))
 
     def take(name: str, look: Callable[[Scope], Any]) -> None:
+        # without the app, another Redis than its own would be looked at
+        blind = where.app is None and where.broken and name != "host"
         try:
-            if where.app is None and where.broken and name != "host":
-                raise Unavailable(where.why_no_app)  # noqa: TRY301 - without the app, another Redis would be looked at
-            results[name] = LookResult(look(where))
+            results[name] = LookResult(why_not=where.why_no_app) if blind else LookResult(look(where))
         except Exception as exc:  # noqa: BLE001 - one look that fails must not hide the others
             results[name] = LookResult(why_not=_why(exc, "looking"))
 
@@ -100,17 +119,16 @@ def look_around(where: Scope, looks: Mapping[str, Callable[[Scope], Any]] = LOOK
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    late: LookResult[Any] = LookResult(why_not=f"no answer within {where.seconds:g} s; --timeout gives it longer")
-    return Facts(where, **{name: results.get(name, late) for name in looks})
+    return Facts(where, **results)
 
 
 def judge(facts: Facts, checks: Iterable[Check] = CHECKS) -> tuple[CheckResult, ...]:
-    """What each of *checks* says of *facts*."""
+    """The outcomes of *checks*. One that fails is unknown, and hides no other."""
     results = []
     for check in checks:
         try:
             outcomes = check.outcomes(facts)
-        except Exception as exc:  # noqa: BLE001 - one check that fails must not hide the others
+        except Exception as exc:  # noqa: BLE001 - a fault of ours
             outcomes = [unknown(_why(exc, "this check"))]
         results += [CheckResult(check, outcome) for outcome in outcomes]
     return tuple(results)

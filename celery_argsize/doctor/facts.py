@@ -1,6 +1,6 @@
-"""What was looked at, as plain data. ``doctor.look`` fills these classes, ``doctor.judge`` reads them.
+"""What the doctor saw, as plain data: ``doctor.look`` makes it, ``doctor.judge`` reads it.
 
-``redis_facts`` has those of the Redis servers.
+Facts of Redis servers are in ``redis_facts``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ if TYPE_CHECKING:
 
 NO_PSUTIL: Final = "psutil is not installed"
 GET_PSUTIL: Final = "pip install 'celery-argsize[cli]'"
-
 NO_APP: Final = "no app was given: say which with -A"
 
 _T = TypeVar("_T")
 
 
 class Unavailable(Exception):  # noqa: N818 - not an error: an answer
-    """What a check needs could not be looked at; the text says why."""
+    """Something could not be looked at. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +37,28 @@ class Scope:
 
     app: Celery | None
     given: Mapping[str, str | None] = field(default_factory=dict)
-    """Options of the command line: ``redis_url``, ``key_prefix``, ``app_name``."""
+    """Options: ``redis_url``, ``key_prefix``, ``app_name``."""
     seconds: float = 10.0
     max_clients: int | None = None
-    """How many clients the Redis takes, if an option says so."""
+    """Clients that the Redis takes, if an option says so."""
     broken: str = ""
-    """Why the app or a module of its tasks could not be loaded, if so."""
+    """Why the app or its tasks could not be loaded; empty: they were."""
 
     @property
     def why_no_app(self) -> str:
-        """What to say where there is no app."""
+        """The reason for having no app."""
         return "the app cannot be loaded, see settings.imports" if self.broken else NO_APP
 
 
 @dataclass(frozen=True, slots=True)
 class LookResult(Generic[_T]):
-    """What a look gave, or why it gave nothing."""
+    """What a look saw, or why it saw nothing."""
 
     found: _T | None = None
     why_not: str = "not looked at"
 
     def get(self) -> _T:
-        """What the look gave; raises ``Unavailable`` if it gave nothing."""
+        """What was seen; raises ``Unavailable`` if nothing was."""
         if self.found is None:
             raise Unavailable(self.why_not)
         return self.found
@@ -67,7 +66,7 @@ class LookResult(Generic[_T]):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a check can read."""
+    """Everything that a check can read."""
 
     where: Scope
     redis: LookResult[tuple[ServerFacts, ...]] = LookResult()
@@ -84,46 +83,45 @@ class Facts:
 
     @property
     def conf(self) -> Any:
-        """Its configuration; raises ``Unavailable`` where there is no app."""
+        """The app's settings; raises ``Unavailable`` where there is no app."""
         return self.app.conf
 
 
 def raised_at(exc: BaseException) -> str:
-    """The class of an error and its line of code. Not its text, which may quote a password."""
+    """The class of an error and its line of code. Its text may quote a password."""
     frame = traceback.extract_tb(exc.__traceback__)[-1]
     return f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryProcess:
-    """A process of Celery on this machine, of any app. What is not known has its default."""
+    """A process of Celery on this machine, of any app."""
 
     pid: int
     ppid: int
     kind: Literal["worker", "child", "beat"]
-    """``child``: a worker started it."""
     beat: bool = False
     """Whether it is a Beat, or a worker with ``-B``."""
     app: str = ""
     """The word after ``-A``."""
     rss: int = 0
-    """Bytes of memory that it holds."""
+    """Bytes of memory."""
     created: float = 0.0
     """Seconds since the epoch."""
-    # only of workers and Beats:
+    # not known of children:
     pool: str = ""
     max_memory: int = 0
     """KiB after ``--max-memory-per-child``."""
     stopped: bool = False
-    """By SIGSTOP."""
+    """Whether SIGSTOP stopped it."""
     folder: str = ""
     ports: frozenset[int] | None = None
     """Remote ports of its TCP connections; ``None``: not known."""
     ends: frozenset[str] = frozenset()
-    """Local ends of these: ``127.0.0.1:50000``."""
+    """Local ends of its TCP connections, such as ``127.0.0.1:50000``."""
 
     def elsewhere(self, port: int) -> bool:
-        """Whether it is known not to be connected to *port*."""
+        """Whether it is known to have no connection to *port*."""
         return self.ports is not None and port not in self.ports
 
 
@@ -133,18 +131,18 @@ class CGroup:
 
     path: str
     limit: int | None = None
-    """Bytes: the lowest limit of it and of the groups around it."""
+    """Bytes: the lowest limit of this group and those around it."""
     used: int | None = None
     """Bytes, without cached files that the kernel can drop."""
     oom_kills: int | None = None
-    """Processes that the kernel killed to get memory."""
+    """Processes that the kernel killed to free memory."""
     workers: int = 0
-    """How many Celery processes are in it."""
+    """Number of Celery processes in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """This machine. Memory in bytes; ``None``: not known."""
+    """This machine. Memory is in bytes; ``None``: not known."""
 
     hostname: str
     cpus: int
@@ -152,58 +150,59 @@ class HostFacts:
     memory_available: int | None = None
     oom_kills_since_boot: int | None = None
     cgroup: CGroup | None = None
-    """That of this process."""
+    """The control group of this process."""
     worker_cgroups: tuple[CGroup, ...] = ()
-    """Other ones with a Celery process in them."""
+    """Other control groups with a Celery process."""
     processes: tuple[CeleryProcess, ...] = ()
     psutil_missing: bool = False
 
     @property
     def memory_limit(self) -> int | None:
-        """Bytes that all processes here may use together."""
+        """Bytes that all processes may use together."""
         limits = [limit for limit in (self.memory_total, self.cgroup and self.cgroup.limit) if limit]
         return min(limits, default=None)
 
     def process(self, pid: int) -> CeleryProcess | None:
-        """The process of this id."""
+        """The process with this id."""
         return next((process for process in self.processes if process.pid == pid), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorFacts:
-    """What celery_argsize measured, and what follows from it."""
+    """What celery_argsize measured."""
 
     summary: Summary
     advice: Advice
     hosts: tuple[HostCheck, ...] = ()
-    """The limits in force on each host; empty without an app."""
+    """Limits in force on each host; empty without an app."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFacts:
-    """The broker of the app, and what its workers answered."""
+    """The broker of the app, and the replies of its workers."""
 
     broker: str = ""
-    """Its URL, without secrets."""
+    """The broker's URL, without secrets."""
     broker_error: str = ""
-    """Why it could not be reached, if so."""
+    """Why the broker could not be reached; empty: it was."""
     no_control: str = ""
-    """Why workers cannot be asked, if so."""
+    """Why workers could not be asked; empty: they were."""
     took: float | None = 0.0
-    """Seconds to connect; ``None``: no connection and no error in time."""
+    """Seconds to connect; ``None``: neither a connection nor an error."""
     port: int = 0
     ends: Mapping[str, bool] = field(default_factory=dict)
-    """On Redis: the client's end of each connection → whether it uses the database of the messages."""
+    """On Redis: address of each client → whether it uses the database of the messages."""
     nodes: tuple[Node, ...] = ()
     silent: tuple[str, ...] = ()
-    """Names of workers that sent a heartbeat and no answer."""
+    """Names of workers that sent a heartbeat and no reply."""
     twice: tuple[str, ...] = ()
     """Names that more than one worker has."""
     listened: float = 0.0
+    """Seconds in which workers could reply."""
     counted: Mapping[str, Counted] = field(default_factory=dict)
-    """On AMQP: each queue that exists → its messages and consumers."""
+    """On AMQP: queue → its messages and consumers."""
     uncounted: Mapping[str, str] = field(default_factory=dict)
-    """On AMQP: each queue that was not counted → why."""
+    """On AMQP: queue that was not counted → why."""
 
     def asked(self) -> WorkerFacts:
         """Itself; raises ``Unavailable`` if workers could not be asked."""
@@ -214,7 +213,7 @@ class WorkerFacts:
         return self
 
     def live(self) -> tuple[Node, ...]:
-        """The nodes; raises ``Unavailable`` if none answers."""
+        """The nodes; raises ``Unavailable`` if there are none."""
         if not self.asked().nodes:
             raise Unavailable("no worker answers")  # noqa: EM101, TRY003
         return self.nodes
@@ -222,25 +221,26 @@ class WorkerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One worker that answers; ``None``: not answered, or not asked."""
+    """A worker that answers; ``None``: no reply to that, or not asked."""
 
     name: str
-    """``celery@host``."""
+    """Such as ``celery@host``."""
     pid: int = 0
     pool: str = ""
     """``prefork``, ``solo``, ``thread``, ``gevent``, ``eventlet`` or another module."""
     concurrency: int = 0
     processes: tuple[int, ...] = ()
-    """Pids of its pool."""
+    """Pids of the pool."""
     queues: tuple[str, ...] = ()
     uptime: float | None = None
+    """Seconds since the worker started."""
     totals: Mapping[str, int] = field(default_factory=dict)
-    """Task → runs since it started."""
+    """Task → runs since the worker started."""
     registered: tuple[str, ...] | None = None
-    """Names of its tasks."""
     argsize: Mapping[str, Any] | None = None
-    """What ``celery inspect argsize`` gives."""
+    """Reply to ``celery inspect argsize``."""
     stats: Mapping[str, Any] = field(default_factory=dict)
+    """Reply to ``celery inspect stats``."""
     longest_eta: float | None = None
     """Seconds until the latest ETA of the tasks that it holds."""
     active: int | None = None
@@ -248,18 +248,17 @@ class Node:
 
     @property
     def hostname(self) -> str:
-        """What is behind the ``@`` of the name."""
+        """The part of the name behind ``@``."""
         return self.name.partition("@")[2]
 
 
 class Heartbeat(NamedTuple):
-    """One worker-heartbeat (or worker-online) event."""
+    """A worker-heartbeat or worker-online event. Times are seconds since the epoch."""
 
     received: float
-    """By this machine's clock, in seconds since the epoch."""
+    """By this machine's clock."""
     sent: float
     """By the worker's clock."""
     every: float
-    """Seconds from one to the next, as the worker says."""
+    """Seconds between two heartbeats, as the worker says."""
     active: int | None = None
-    """Tasks that the worker ran."""

@@ -151,7 +151,7 @@ class ServerFacts:
     @property
     def maxclients(self) -> int | None:
         """How many clients it takes, if known."""
-        most = self.max_clients or self.info.get("maxclients") or self.config.get("maxclients")
+        most = self.max_clients or self.info.get("maxclients")
         return int(most) if most else None
 
     @property

@@ -90,7 +90,6 @@ def _held(server: ServerFacts) -> list[str]:
 def _most(server: ServerFacts) -> int:
     server.need("info")
     if not server.maxclients:
-        server.need("config")
         raise Unavailable("it does not say its maxclients")  # noqa: EM101, TRY003
     return server.maxclients
 

@@ -1,98 +1,192 @@
-"""The doctor's own connection to the broker, as kombu's waits for ever; and what AMQP says of its queues."""
+"""The doctor's connection to the broker, and what is asked by it: queues, and live workers.
+
+The doctor connects by itself, as kombu would wait for ever for a broker that is away.
+"""
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from kombu import Consumer, Producer
+from kombu.utils.uuid import uuid
 from redis import RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from celery_argsize.doctor.app import transport_options
+from celery_argsize.doctor.app import broker_kind, transport_options
+from celery_argsize.doctor.facts import Heartbeat
 from celery_argsize.doctor.redis_facts import Counted
 from celery_argsize.redis_url import safe_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from celery import Celery
 
 #: AMQP's code for a queue that does not exist.
 NOT_FOUND: Final = 404
+#: Why a queue was not counted.
+TOO_SLOW: Final = "the broker was too slow to count it in time; --timeout gives it longer"
 
 
 def broker_url(app: Celery) -> str:
-    """Where the workers read from, without secrets."""
+    """The URL that workers read from, without secrets."""
     try:
         with app.connection_for_read() as connection:  # not connected
             return safe_url(connection.as_uri())
     except Exception:  # noqa: BLE001 - such as a scheme that kombu does not know
-        return safe_url(app.conf.broker_read_url or app.conf.broker_url)
-
-
-def port_of(connection: Any) -> int:
-    """The broker's port; 0 where it has none."""
-    return int(connection.port or connection.transport.default_port or 0)
+        return safe_url(app.conf.broker_read_url)
 
 
 @contextmanager
 def connection_to(app: Celery, seconds: float) -> Iterator[Any]:
-    """A connection to the broker of *app*; of a failover list, to the first that answers.
+    """A connection to the broker; of a failover list, to the first that answers.
 
-    Raises:
-        Exception: whatever kombu raises, within a small multiple of *seconds*.
+    Raises whatever kombu raises, within a small multiple of *seconds*.
     """
-    with app.connection_for_read() as unconnected:
-        redis = unconnected.transport.driver_type == "redis"
     options: dict[str, Any] = {}
-    if redis:
+    if broker_kind(app) == "redis":
         times = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
-        # at once, and once only, also where kombu connects again by itself
-        options = {**times, **dict.fromkeys(("interval_start", "interval_step", "interval_max"), 0)}
-        options |= {"max_retries": 1, "retry_on_timeout": False}
-        options["polling_interval"] = 1  # seconds that closing may take
-        given = transport_options(app).get("sentinel_kwargs") or {}
-        options["sentinel_kwargs"] = {**given, **times, "retry": Retry(NoBackoff(), 0)}
+        sentinels = transport_options(app).get("sentinel_kwargs") or {}
+        options = {
+            # try once, and at once, also where kombu reconnects
+            **dict.fromkeys(("interval_start", "interval_step", "interval_max"), 0),
+            **times,
+            "max_retries": 1,
+            "retry_on_timeout": False,
+            "polling_interval": 1,  # seconds that closing may take
+            "sentinel_kwargs": {**sentinels, **times, "retry": Retry(NoBackoff(), 0)},
+        }
     connection: Any = app.connection_for_read(connect_timeout=seconds, transport_options=options)
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=seconds)
         yield connection
     finally:
-        with suppress(Exception):  # kombu may trip over what comes while it closes
+        with suppress(Exception):  # kombu may trip over what arrives while it closes
             connection.release()
 
 
 def count_queues(
-    connection: Any, names: Iterable[str], until: float = float("inf")
+    connection: Any, names: Iterable[str], until: float = math.inf
 ) -> tuple[dict[str, Counted], dict[str, str]]:
-    """On AMQP: each queue of *names* that exists → its counts; and each not counted *until* then → why."""
+    """On AMQP: queue → its counts, and queue that is not counted *until* then → why."""
     counted: dict[str, Counted] = {}
-    left: dict[str, str] = {}
-    if connection.transport.driver_type != "amqp":
-        return counted, left
+    uncounted = dict.fromkeys(names, TOO_SLOW)
     channel = connection.channel()
     for name in names:
         if time.monotonic() > until:
-            left[name] = "the broker was too slow to count all in time; --timeout gives it longer"
-        else:
-            try:
-                declared = channel.queue_declare(queue=name, passive=True)
-                counted[name] = Counted(declared.message_count, declared.consumer_count)
-            except connection.channel_errors as exc:  # the channel is closed, and opened again
-                if getattr(exc, "reply_code", 0) != NOT_FOUND:
-                    left[name] = f"the broker does not let it be counted ({type(exc).__name__})"
+            break
+        del uncounted[name]
+        try:
+            queue = channel.queue_declare(queue=name, passive=True)
+            counted[name] = Counted(queue.message_count, queue.consumer_count)
+        except connection.channel_errors as exc:  # the channel is closed, and opened again
+            if getattr(exc, "reply_code", 0) != NOT_FOUND:
+                why = f"the broker does not let it be counted ({type(exc).__name__})"
+                uncounted[name] = why
     channel.close()
-    return counted, left
+    return counted, uncounted
 
 
 def ends_at(connection: Any) -> dict[str, bool]:
-    """On Redis: the client's end of each connection → whether it is at the database of *connection*."""
-    lines: list[dict[str, str]] = []
-    if connection.transport.driver_type == "redis":
-        client = connection.default_channel.client
-        database = str(client.connection_pool.connection_kwargs.get("db") or 0)
-        with suppress(RedisError):  # this user may not see it
-            lines = client.client_list()
-    return {line["addr"]: line.get("db") == database for line in lines if "addr" in line}
+    """On Redis: address of each client → whether it uses the database of *connection*."""
+    client = connection.default_channel.client
+    database = str(client.connection_pool.connection_kwargs.get("db") or 0)
+    with suppress(RedisError):  # this user may not see it
+        return {line["addr"]: line["db"] == database for line in client.client_list()}
+    return {}
+
+
+class _OnceProducer(Producer):  # type: ignore[misc, unused-ignore]
+    """Publishes, or fails. With ``retry``, kombu would try again for ever."""
+
+    def publish(self, *args: Any, retry: bool = False, **options: Any) -> Any:
+        del retry
+        return super().publish(*args, **options)
+
+
+class Listener:
+    """A context manager that asks workers. It hears them only while ``listen`` runs."""
+
+    def __init__(self, app: Any, connection: Any) -> None:
+        self.replies: dict[str, dict[str, Any]] = defaultdict(dict)
+        """Question → worker → its latest reply."""
+        self.twice: set[str] = set()
+        """Names that more than one worker has."""
+        self.heartbeats: dict[str, list[Heartbeat]] = defaultdict(list)
+        """Worker → its heartbeats."""
+        self._connection = connection
+        self._channel = connection.default_channel
+        self._mailbox = mailbox = app.control.mailbox(connection)
+        self._tickets: dict[str, str] = {}
+        self._answered: set[tuple[str, str]] = set()
+        # "worker.#": without the events of tasks
+        events = app.events.Receiver(connection, routing_key="worker.#", app=app)
+        options: Any = {"no_ack": True, "on_decode_error": lambda *_: None}
+        queue = events.queue(self._channel)
+        self.consumers = (
+            Consumer(self._channel, [mailbox.reply_queue], accept=mailbox.accept, **options),
+            Consumer(self._channel, [queue], accept=events.accept, **options),
+        )
+        self.consumers[0].register_callback(self._on_reply)
+        self.consumers[1].register_callback(self._on_events)
+
+    def __enter__(self) -> Listener:  # noqa: PYI034 - Self is new in Python 3.11
+        for consumer in self.consumers:
+            consumer.consume()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for consumer in self.consumers:
+            consumer.cancel()
+        # only on AMQP does a queue for replies go with its connection
+        self._channel.after_reply_message_received(self._mailbox.reply_queue.name)
+
+    def ask(self, questions: Mapping[str, Any], workers: list[str] | None = None, *, seconds: float) -> None:
+        """Send each question, with its arguments, to *workers* or to all. Valid for *seconds*."""
+        for question, arguments in questions.items():
+            ticket = uuid()
+            self._tickets[ticket] = question
+            # as Control.broadcast does, on a connection of one's own
+            self._mailbox._publish(  # noqa: SLF001
+                question,
+                dict(arguments),
+                destination=workers,
+                reply_ticket=ticket,
+                channel=self._channel,
+                timeout=seconds,
+                producer=_OnceProducer(self._channel, auto_declare=False),
+            )
+
+    def listen(self, until: Callable[[], bool], deadline: float) -> None:
+        """Hear what comes until *until* is true, or until *deadline* of ``time.monotonic``."""
+        while not until() and (left := deadline - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                self._connection.drain_events(timeout=min(left, 0.1))
+
+    def answered(self, questions: Iterable[str], workers: Collection[str]) -> bool:
+        """Whether all *workers* have answered all *questions*."""
+        return all(self.replies[question].keys() >= {*workers} for question in questions)
+
+    def _on_reply(self, body: Any, message: Any) -> None:
+        ticket = message.headers.get("ticket", "")
+        question = self._tickets.get(ticket)
+        if question is None or not isinstance(body, dict):
+            return
+        for worker, reply in body.items():
+            if (ticket, worker) in self._answered:
+                self.twice.add(worker)
+            self._answered.add((ticket, worker))
+            self.replies[question][worker] = reply
+
+    def _on_events(self, body: Any, _: Any) -> None:
+        for event in body if isinstance(body, list) else [body]:
+            if event.get("type") in {"worker-heartbeat", "worker-online"}:
+                # Celery's Receiver would adapt the time to the worker's time zone
+                sent, every = event["timestamp"], event.get("freq") or 2
+                beat = Heartbeat(time.time(), sent, every, event.get("active"))
+                self.heartbeats[event["hostname"]].append(beat)

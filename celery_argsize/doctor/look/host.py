@@ -1,7 +1,7 @@
-"""What this machine says: memory, control groups (version 2), and the Celery processes on it.
+"""Looks at this machine: memory, control groups (version 2) and the processes of Celery.
 
-Memory and processes come from psutil, an extra; the rest from files of Linux. Of a command line,
-only what ``CeleryProcess`` names is kept.
+Memory and processes come from psutil, an extra; all else from files of Linux. Of a command line,
+only the fields of ``CeleryProcess`` are kept.
 """
 
 from __future__ import annotations
@@ -23,66 +23,67 @@ from celery.bin.worker import worker as worker_command
 from celery_argsize.doctor.facts import CeleryProcess, CGroup, HostFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from celery_argsize.doctor.facts import Scope
 
 
 def look_at_host(_: Scope, root: Path = Path("/")) -> HostFacts:
     """Look at this machine. *root*: the folder with ``proc`` and ``sys``."""
-    own = _memory_group(root, "self")
-    facts = HostFacts(
-        hostname=socket.gethostname(),
-        cpus=_cpus(root),
-        oom_kills_since_boot=_number(_fields(root / "proc/vmstat").get("oom_kill")),
-        cgroup=own,
-    )
-    try:
-        import psutil  # noqa: PLC0415 - an extra
-    except ImportError:
-        return replace(facts, psutil_missing=True)
-    processes = tuple(_celery_processes(psutil))
-    groups: dict[str, CGroup] = {own.path: own} if own else {}
+    psutil, own = _psutil(), _memory_group(root, "self")
+    processes = tuple(_celery_processes(psutil)) if psutil else ()
+    groups = {own.path: own} if own else {}
     for process in processes:
         if group := _memory_group(root, str(process.pid)):
             group = groups.get(group.path, group)
             groups[group.path] = replace(group, workers=group.workers + 1)
-    memory = psutil.virtual_memory()
-    return replace(
-        facts,
-        memory_total=memory.total,
-        memory_available=memory.available,
-        processes=processes,
+    memory = psutil.virtual_memory() if psutil else None
+    return HostFacts(
+        hostname=socket.gethostname(),
+        cpus=_cpus(root),
+        memory_total=memory and memory.total,
+        memory_available=memory and memory.available,
+        oom_kills_since_boot=_number(_fields(root / "proc/vmstat").get("oom_kill")),
         cgroup=groups.pop(own.path) if own else None,
         worker_cgroups=tuple(groups[path] for path in sorted(groups)),
+        processes=processes,
+        psutil_missing=psutil is None,
     )
 
 
+def _psutil() -> Any:
+    """psutil; ``None`` where this extra is not installed."""
+    with suppress(ImportError):
+        import psutil  # noqa: PLC0415 - an extra
+
+        return psutil
+    return None
+
+
 def _celery_processes(psutil: Any) -> Iterator[CeleryProcess]:
-    """Workers with what they started, and Beats. A fork has the command line of its parent."""
-    seen = [*psutil.process_iter(["ppid", "cmdline"])]
-    parsed = [process_of(each.info["cmdline"] or [], each.pid, each.info["ppid"] or 0) for each in seen]
+    """Workers, their children, and Beats."""
+    processes = [*psutil.process_iter(["ppid", "cmdline"])]
+    parsed = [process_of(each.info["cmdline"] or [], each.pid, each.info["ppid"]) for each in processes]
     celery = {process.pid: process for process in parsed if process}
+    # a child has the command line of its worker
     mains = {pid for pid, process in celery.items() if process.ppid not in celery}
-    for process in seen:
+    for process in processes:
         pid, ppid = process.pid, process.info["ppid"]
         with suppress(psutil.Error, OSError):  # it ended meanwhile, or is another user's
+            memory = {"rss": process.memory_info().rss, "created": process.create_time()}
             if pid in celery and (pid in mains or celery[pid].kind == "beat"):
-                yield replace(celery[pid], **_details(psutil, process))
+                yield replace(celery[pid], **memory, **_details(psutil, process))
             elif ppid in mains and celery[ppid].kind == "worker":
-                child = CeleryProcess(pid=pid, ppid=ppid, kind="child")
-                yield replace(child, rss=process.memory_info().rss, created=process.create_time())
+                yield CeleryProcess(pid=pid, ppid=ppid, kind="child", **memory)
 
 
 def _details(psutil: Any, process: Any) -> dict[str, Any]:
-    """What is looked at of a worker or a Beat."""
-    network = "net_connections" if hasattr(process, "net_connections") else "connections"  # before psutil 6
+    """Fields of ``CeleryProcess`` for a worker or a Beat."""
+    network = "net_connections" if psutil.version_info >= (6,) else "connections"
     info = process.as_dict(["status", "cwd", network])  # None: this user may not see it
     remote = [connection for connection in info[network] or () if connection.raddr]
     ports = frozenset(connection.raddr.port for connection in remote)
     return {
-        "rss": process.memory_info().rss,
-        "created": process.create_time(),
         "stopped": info["status"] == psutil.STATUS_STOPPED,
         "folder": info["cwd"] or "",
         "ports": None if info[network] is None else ports,
@@ -90,27 +91,24 @@ def _details(psutil: Any, process: Any) -> dict[str, Any]:
     }
 
 
-def own_ends() -> frozenset[str]:
+def own_ends() -> Collection[str]:
     """``CeleryProcess.ends`` of this process; empty without psutil."""
-    with suppress(ImportError):
-        import psutil  # noqa: PLC0415 - an extra
-
-        return frozenset(_details(psutil, psutil.Process())["ends"])
-    return frozenset()
+    psutil = _psutil()
+    return _details(psutil, psutil.Process())["ends"] if psutil else frozenset()
 
 
 def _end(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-#: What setproctitle writes over the command line of a worker and of a Beat:
-#: "[celeryd: celery@h:MainProcess] -active- (-A proj worker -l info)", "[celery beat] -A proj beat".
+#: The command lines of workers and Beats where setproctitle is installed:
+#: "[celeryd: celery@h:MainProcess] -active- (-A proj worker)", "[celery beat] -A proj beat".
 _TITLE: Final = re.compile(r"\[celery(?:d:.*:MainProcess| beat)\] (?:-active- \()?([^()]*)")
 _PYTHON: Final = re.compile(r"(python|pypy)[\d.]*")
 
 
 def process_of(command: Sequence[str], pid: int = 0, ppid: int = 0) -> CeleryProcess | None:
-    """The worker or Beat whose command line this is, or that of a fork of it."""
+    """The worker or Beat that runs by this command line; ``None``: neither."""
     title = _TITLE.match(" ".join(command))
     options, words = _parsed(celery_command, title[1].split() if title else _arguments(command))
     kind, app = words[0] if words else "", str(options.get("app") or "")
@@ -131,7 +129,7 @@ def process_of(command: Sequence[str], pid: int = 0, ppid: int = 0) -> CeleryPro
 
 
 def _arguments(command: Sequence[str]) -> list[str]:
-    """The words after ``celery`` or ``python -m celery``; none if another program runs."""
+    """What follows ``celery`` or ``python -m celery``; nothing for other programs."""
     words = [*command]
     if words and _PYTHON.fullmatch(Path(words[0]).name):
         words = [*dropwhile(lambda word: word[:1] == "-" and word not in {"-m", "-c"}, words[1:])]
@@ -141,7 +139,7 @@ def _arguments(command: Sequence[str]) -> list[str]:
 
 
 def _parsed(command: click.Command, words: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The options in *words* as click reads them, and the words after them."""
+    """The options at the start of *words*, and the words after them."""
     parser = command.make_parser(click.Context(command, ignore_unknown_options=True))
     with suppress(click.UsageError):
         options, rest, _ = parser.parse_args([*words])
@@ -157,7 +155,7 @@ def _read(path: Path) -> str:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """The lines ``name value`` of a file."""
+    """A file of lines ``name value``."""
     lines = (line.partition(" ") for line in _read(path).splitlines())
     return {name: value.strip() for name, _, value in lines}
 
@@ -170,14 +168,14 @@ def _groups(root: Path, pid: str) -> list[Path]:
     """The folder of a process's control group, and those around it."""
     mount, lines = root / "sys/fs/cgroup", _read(root / "proc" / pid / "cgroup").splitlines()
     path = next((line[3:] for line in lines if line.startswith("0::")), "")
-    if not path or ".." in path.split("/"):  # above what this process may see
+    if not path or ".." in path.split("/"):  # out of this container's sight
         return []
     own = mount / path.strip("/")
     return [folder for folder in (own, *own.parents) if folder.is_relative_to(mount)]
 
 
 def _memory_group(root: Path, pid: str) -> CGroup | None:
-    """The control group of the process *pid*; ``None`` where its files say nothing."""
+    """The control group of a process; ``None`` where it has no files for memory."""
     texts = {folder: _read(folder / "memory.max") for folder in _groups(root, pid)}
     limits = {folder: _number(text) or math.inf for folder, text in texts.items() if text}
     if not limits:
@@ -194,8 +192,9 @@ def _memory_group(root: Path, pid: str) -> CGroup | None:
 
 
 def _cpus(root: Path) -> int:
-    """CPUs that this process may use: by its affinity and the quotas of its control groups."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs that this process may use, by its affinity and its control groups' quotas."""
+    linux = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
     for folder in _groups(root, "self"):
         quota, _, period = _read(folder / "cpu.max").partition(" ")
         if quota.isdigit():  # it is "max" where there is none

@@ -1,6 +1,6 @@
-"""Looks at the Redis servers, all at the same time: their own figures, and what Celery keeps there.
+"""Looks at each Redis of an app: what the server says of itself, and what Celery keeps there.
 
-Nothing is written, and no message or result is read. ``redis_places`` finds the servers.
+Nothing is written, and no message or result is read.
 """
 
 from __future__ import annotations
@@ -11,61 +11,52 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 from redis import exceptions
 
+from celery_argsize.api.location import locate
+from celery_argsize.doctor import redis_facts
 from celery_argsize.doctor.app import known_queues, transport_options
 from celery_argsize.doctor.errors import why_not
 from celery_argsize.doctor.facts import Unavailable
 from celery_argsize.doctor.look.host import own_ends
-from celery_argsize.doctor.look.redis_places import places_of
-from celery_argsize.doctor.redis_facts import NO_ANSWER, NO_RIGHT, RESULTS, Holders, Queues, Results, ServerFacts
+from celery_argsize.doctor.redis_facts import Holders, Place, Queues, Results, ServerFacts
 from celery_argsize.errors import ConfigError
+from celery_argsize.redis_url import cert_reqs, each_of_messages, of_results, parse_redis_url, safe_url
+from celery_argsize.settings import Settings
 from celery_argsize.stores.connection import TIMEOUT, connect, disconnect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from celery_argsize.doctor.facts import Scope
-    from celery_argsize.doctor.redis_facts import Place
+    from celery_argsize.doctor.redis_facts import Role
 
 #: Name of the doctor's connection in CLIENT LIST.
 CLIENT_NAME: Final = "celery-argsize-doctor"
-
-#: PINGs at most, and the seconds that they may take where a Redis is far away.
+#: PINGs at most, and the seconds that they may take.
 PINGS: Final = 9
 PINGING: Final = 1.5
-
-#: What a server is asked for: fields of ``ServerFacts``.
-LOOKS: Final = ("pings", "info", "config", "holders", "messages", "results")
-
-#: The settings of Redis that are read.
-CONFIG: Final = ("save", "maxclients", "stop-writes-on-bgsave-error")
-
-CLUSTER: Final = "it is a Redis Cluster: give one of its nodes, as --redis-url redis://NODE:PORT"
-NO_TIME: Final = "there was no time left to look at that"
-
-#: How kombu's Redis transport names things; most of it can be set in ``broker_transport_options``.
+#: Names in kombu's Redis transport. Most can be set in ``broker_transport_options``.
 SEPARATOR: Final = "\x06\x16"
 STEPS: Final = (0, 3, 6, 9)
 #: Seconds until another worker gets a message that is not acknowledged, by default.
 VISIBILITY: Final = 3600
-
-#: One SCAN looks at this many keys, and there are this many of them, for these seconds at most.
+#: Keys of one SCAN, SCANs at most, and the seconds that they may take.
 SCANNED: Final = 1000
 SCANS: Final = 20
 SCANNING: Final = 2.0
-
 #: Results whose expiry is asked for.
 SAMPLE: Final = 2000
+#: Fields of ``ServerFacts`` that a server is asked for.
+LOOKS: Final = ("pings", "info", "config", "holders", "messages", "results")
+CLUSTER: Final = "it is a Redis Cluster: give one of its nodes, as --redis-url redis://NODE:PORT"
+NO_TIME: Final = "there was no time left to look at that"
 
 
 def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
-    """Look at each Redis of *where*, as each user that reaches it.
-
-    Raises:
-        Unavailable: nobody said which Redis, or the app cannot be loaded.
-    """
+    """Look at all Redis servers at once; raises ``Unavailable`` if none is named."""
     deadline = time.monotonic() + where.seconds * 0.9
     try:
         places = places_of(where)
@@ -74,8 +65,8 @@ def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
     looks: dict[str, _Look] = {}
     for place in places:
         look = _Look(where, place, deadline)
-        first = looks.setdefault(look.login, look)
-        first.add(places=(*first.facts.places, place))
+        look = looks.setdefault(look.login, look)
+        look.add(places=(*look.facts.places, place))
     threads = [threading.Thread(target=look.run, daemon=True) for look in looks.values()]
     for thread in threads:
         thread.start()
@@ -84,14 +75,76 @@ def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
     return tuple(look.facts for look in looks.values())
 
 
+def places_of(where: Scope) -> list[Place]:
+    """Each Redis of the app, in each role; raises ``ConfigError`` if none is named."""
+    if where.app is None:
+        return _of_figures(where)
+    finders: dict[Role, Callable[[Scope], list[Place]]] = {
+        "messages": _of_messages,
+        "results": _of_results,
+        "figures": _of_figures,
+    }
+    places = []
+    for role, find in finders.items():
+        try:
+            places += find(where)
+        except ConfigError as exc:
+            places.append(Place(role, Settings(), error=str(exc)))
+    return places
+
+
+def _of_figures(where: Scope) -> list[Place]:
+    settings = locate(where.app, **where.given).settings
+    if settings.redis_url is None:
+        return []
+    default = settings.redis_ssl_cert_reqs or settings.redis_options.get("ssl_cert_reqs", "required")
+    return [Place("figures", settings, _certificates(settings.redis_url, {}, default))]
+
+
+def _of_messages(where: Scope) -> list[Place]:
+    app: Any = where.app
+    use_ssl, places = app.conf.get("broker_use_ssl"), {}
+    for setting in ("broker_write_url", "broker_read_url"):
+        for url, options in each_of_messages(app, setting):
+            # kombu checks nothing for rediss:// alone
+            default = "required" if use_ssl or "ssl_" in url.partition("?")[2] else "none"
+            places[safe_url(url)] = _place("messages", url, options, default)
+    return [*places.values()]
+
+
+def _of_results(where: Scope) -> list[Place]:
+    url, options = of_results(where.app)
+    return [_place("results", url, options, "required")] if url else []
+
+
+def _place(role: Role, url: str, options: dict[str, Any], default: str) -> Place:
+    """A place with Celery's own checks of the certificate."""
+    try:
+        certificates = _certificates(url, options, default)
+    except ConfigError as exc:
+        return Place(role, Settings(redis_url=url), error=f"its URL cannot work: {exc}")
+    tls = {"ssl_cert_reqs": certificates} if certificates else {}
+    return Place(role, Settings(redis_url=url, redis_options={**options, **tls}), certificates)
+
+
+def _certificates(url: str, options: dict[str, Any], default: str) -> str:
+    """``Place.certificates``, where *default* is how they are checked if nothing is said."""
+    place = parse_redis_url(url)
+    given = {**options, **dict(parse_qsl(urlsplit(place.urls[0]).query))}
+    try:
+        return cert_reqs(given.get("ssl_cert_reqs", default)) if place.tls else ""
+    except ValueError:
+        return "none"  # kombu does so with words that it does not know
+
+
 class _Look:
-    """A look at one server. ``facts`` is what was found so far, and can be read at any time."""
+    """A look at one server. ``facts`` can be read at any time."""
 
     def __init__(self, where: Scope, place: Place, deadline: float) -> None:
         missed = dict.fromkeys(LOOKS, NO_TIME)
         self.facts = ServerFacts(places=(), missed=missed, max_clients=where.max_clients)
         self.login = f"{place.role}: {place.error}"
-        """Equal for all places that are reached in the same way, whatever their database."""
+        """Equal for places on the same server with the same user and TLS."""
         self._app, self._deadline = where.app, deadline
         self._client: Any = None
         seconds = min(TIMEOUT, where.seconds / 4)
@@ -99,18 +152,17 @@ class _Look:
         settings = replace(place.settings, redis_options={**place.settings.redis_options, **options})
         try:
             self._client = None if place.error else connect(settings)
+            self.add(error=place.error or redis_facts.NO_ANSWER)
         except ConfigError as exc:
             self.add(error=str(exc))
-        else:
-            self.add(error=place.error or NO_ANSWER)
         if pool := getattr(self._client, "connection_pool", None):
             kwargs = pool.connection_kwargs
             kwargs |= options  # whatever the URL says
-            who = [kwargs[name] for name in kwargs if name in {"username", "password"} or name[:3] == "ssl"]
-            self.login = f"{place.address} {pool.connection_class} {who}"
+            user = [kwargs[name] for name in kwargs if name in {"username", "password"} or name[:3] == "ssl"]
+            self.login = f"{place.address} {pool.connection_class} {user}"
 
     def add(self, **facts: Any) -> None:
-        """Add fields of ``ServerFacts`` to what was found."""
+        """Add fields of ``ServerFacts``."""
         self.facts = replace(self.facts, **facts)
 
     def run(self) -> None:
@@ -131,7 +183,7 @@ class _Look:
         looks: dict[str, Callable[[], Any]] = {
             "pings": lambda: _ping(client, deadline),
             "info": client.info,
-            "config": lambda: {name: value for each in CONFIG for name, value in client.config_get(each).items()},
+            "config": lambda: client.config_get("save") | client.config_get("stop-writes-on-bgsave-error"),
             "holders": lambda: _holders(client),
         }
         if "messages" in databases:
@@ -145,36 +197,34 @@ class _Look:
             try:
                 self.add(**{name: look()})
                 del missed[name]
-            except exceptions.NoPermissionError:
-                missed[name] = NO_RIGHT
             except exceptions.ResponseError as exc:
-                missed[name] = why_not(exc)
-            except (exceptions.RedisError, OSError) as exc:  # nor would it answer the next one
-                deadline = 0.0
-                missed |= {other: why_not(exc) for other, why in missed.items() if why == NO_TIME}
-            except Exception as exc:  # noqa: BLE001 - settings of others, or a server of another kind
+                denied = isinstance(exc, exceptions.NoPermissionError)
+                missed[name] = redis_facts.NO_RIGHT if denied else why_not(exc)
+            except (exceptions.RedisError, OSError) as exc:  # it would not answer the rest
+                self.add(missed=dict.fromkeys(missed, why_not(exc)))
+                return
+            except Exception as exc:  # noqa: BLE001 - a wrong setting, or another kind of server
                 missed[name] = f"looking at that failed with {type(exc).__name__}, see settings.values"
             self.add(missed=missed)
 
 
 def _greet(client: Any) -> str:
-    """Connect. Why that failed; empty if it did not."""
+    """Connect. The reason why that failed; empty: it did not."""
     try:
         # a Redis that cannot save refuses a PING, and a client for clusters has no ECHO
         client.echo("") if hasattr(client, "connection_pool") else client.smembers(CLIENT_NAME)
-    except exceptions.NoPermissionError as exc:
-        # that it may not ask is an answer, but not that it may not go to its database
-        return why_not(exc) if "'select'" in str(exc) else ""
     except (exceptions.RedisError, OSError) as exc:
-        return why_not(exc)
+        # a user without the right to ECHO is connected, unlike one without that to its database
+        denied = isinstance(exc, exceptions.NoPermissionError) and "'select'" not in str(exc)
+        return "" if denied else why_not(exc)
     return ""
 
 
 def _ping(client: Any, deadline: float) -> tuple[float, ...]:
-    """Seconds that each PING took; a quarter of the time that is left at most."""
+    """Seconds that each PING took; in all, a quarter of the time that is left at most."""
     times: list[float] = []
-    start = time.monotonic()
-    while len(times) < PINGS and sum(times) < min(PINGING, (deadline - start) / 4):
+    most = min(PINGING, (deadline - time.monotonic()) / 4)
+    while len(times) < PINGS and sum(times) < most:
         began = time.perf_counter()
         client.ping()
         times.append(time.perf_counter() - began)
@@ -182,7 +232,7 @@ def _ping(client: Any, deadline: float) -> tuple[float, ...]:
 
 
 def _holders(client: Any) -> tuple[Holders, ...]:
-    """Who is connected, the most alike first; without this process, where it can be told."""
+    """Who is connected, but for this process; the largest group first."""
     with suppress(exceptions.ResponseError):  # it may not, or there is no such command
         client.client_setname(CLIENT_NAME)
     ours = own_ends()
@@ -195,9 +245,9 @@ def _holders(client: Any) -> tuple[Holders, ...]:
 
 
 def _does(line: dict[str, str]) -> str:
-    """What the client of a *line* of CLIENT LIST does."""
+    """What a client does, by its *line* of CLIENT LIST."""
     command = line.get("cmd", "").lower()
-    if any(int(line.get(name, 0)) for name in ("sub", "psub", "ssub")):
+    if any(int(line.get(name, 0)) for name in ("sub", "psub")):
         return "listens for results or remote control"
     if command == "brpop":
         return "waits for messages (a worker)"
@@ -205,6 +255,7 @@ def _does(line: dict[str, str]) -> str:
 
 
 def _queues(client: Any, database: int, app: Any) -> Queues:
+    """Messages that wait, and those that workers hold."""
     options = transport_options(app)
     prefix, separator = options.get("global_keyprefix") or "", options.get("sep", SEPARATOR)
     client.select(database)
@@ -212,11 +263,6 @@ def _queues(client: Any, database: int, app: Any) -> Queues:
     names = sorted(known_queues(app))
     lengths = iter(_each(client, "llen", [f"{prefix}{name}{end}" for name in names for end in ends]))
     waiting = {name: sum(next(lengths) for _ in ends) for name in names}
-    return Queues(waiting, *_unacked(client, prefix, options))
-
-
-def _unacked(client: Any, prefix: str, options: Mapping[str, Any]) -> tuple[int, float, int, float]:
-    """The fields of ``Queues`` about messages that workers hold."""
     index = prefix + options.get("unacked_index_key", "unacked_index")
     visibility = float(options.get("visibility_timeout", VISIBILITY))
     now = time.time()
@@ -225,16 +271,17 @@ def _unacked(client: Any, prefix: str, options: Mapping[str, Any]) -> tuple[int,
     pipe.hlen(prefix + options.get("unacked_key", "unacked"))
     pipe.zcount(index, "-inf", now - visibility)
     first, held, overdue = pipe.execute()
-    return held, max(0.0, now - first[0][1]) if first else 0.0, overdue, visibility
+    oldest = max(0.0, now - first[0][1]) if first else 0.0
+    return Queues(waiting, held, oldest, overdue, visibility)
 
 
 def _results(client: Any, database: int, deadline: float) -> Results:
-    """How many results never expire, in a sample of them."""
+    """A sample of the results."""
     client.select(database)
     end = min(deadline, time.monotonic() + SCANNING)
     cursor, keys = 0, []
     for _ in range(SCANS):
-        cursor, page = client.scan(cursor, match=f"*{RESULTS}*", count=SCANNED)
+        cursor, page = client.scan(cursor, match=f"*{redis_facts.RESULTS}*", count=SCANNED)
         keys += page
         if not cursor or time.monotonic() > end:
             break
@@ -244,12 +291,12 @@ def _results(client: Any, database: int, deadline: float) -> Results:
 
 
 def _each(client: Any, command: str, keys: list[Any]) -> list[Any]:
-    """The answers of *command* to each of *keys*; 0 where one is of another type."""
+    """The replies to *command* for each of *keys*; 0 for a key of another type."""
     pipe = client.pipeline(transaction=False)
     for key in keys:
         getattr(pipe, command)(key)
-    answers: list[Any] = pipe.execute(raise_on_error=False) if keys else []
-    for answer in answers:
-        if isinstance(answer, exceptions.NoPermissionError):
-            raise answer
-    return [0 if isinstance(answer, Exception) else answer for answer in answers]
+    replies: list[Any] = pipe.execute(raise_on_error=False) if keys else []
+    for reply in replies:
+        if isinstance(reply, exceptions.NoPermissionError):
+            raise reply
+    return [0 if isinstance(reply, Exception) else reply for reply in replies]

@@ -1,6 +1,6 @@
-"""What the broker and all live workers of an app say. No argument of a task is kept.
+"""Looks at the broker and the live workers of an app. No argument of a task is kept.
 
-``look.broker`` makes the connection, ``look.listener`` asks over it.
+``look.broker`` connects and asks.
 """
 
 from __future__ import annotations
@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery_argsize.doctor.app import known_queues, number
 from celery_argsize.doctor.errors import why_not
 from celery_argsize.doctor.facts import Node, Unavailable, WorkerFacts, raised_at
-from celery_argsize.doctor.look.broker import (
-    broker_url,
-    connection_to,
-    count_queues,
-    ends_at,
-    port_of,
-)
-from celery_argsize.doctor.look.listener import Listener
+from celery_argsize.doctor.look.broker import TOO_SLOW, Listener, broker_url, connection_to, count_queues, ends_at
 from celery_argsize.doctor.redis_facts import NO_ANSWER
 from celery_argsize.redis_url import safe_url
 
@@ -40,33 +33,28 @@ COUNT_SECONDS: Final = 3.0
 LISTEN_SECONDS: Final = 5.0
 #: Where connecting took long: how many times as long to listen.
 SLOW_TIMES: Final = 4
-#: Seconds to wait for answers at least, as ``celery inspect`` does.
-ANSWER_SECONDS: Final = 1.0
-#: A node that holds more tasks for their ETA is not asked for them: they come with arguments.
+#: Seconds to listen at least, as ``celery inspect`` does.
+REPLY_SECONDS: Final = 1.0
+#: A worker that holds more tasks for their ETA is not asked: the reply has their arguments.
 ETA_TASKS_AT_MOST: Final = 100
-
-#: Command of remote control → its arguments.
+#: Commands of remote control, with arguments.
 _QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ping": {},
     "stats": {},
     "active_queues": {},
-    "registered": {"taskinfoitems": ["_"]},  # only names: no attribute of a task is called so
+    "registered": {"taskinfoitems": ["_"]},  # no attribute of a task has that name
     "argsize": {},
 }
 _LONGER: Final = "--timeout gives it longer"
 
 
 def look_at_workers(where: Scope) -> WorkerFacts:
-    """Ask all workers of the app, on any broker.
-
-    Raises:
-        Unavailable: no app was given.
-    """
+    """Ask all workers of the app, on any broker; raises ``Unavailable`` without an app."""
     if where.app is None:
         raise Unavailable(where.why_no_app)
     seconds = max(where.seconds - 1, where.seconds / 2)
     survey = _Survey(where.app, seconds)
-    # a thread, as some transports wait for ever: what is known by then counts
+    # a thread, as some transports wait for ever: the facts so far count
     thread = threading.Thread(target=survey.run, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -74,118 +62,119 @@ def look_at_workers(where: Scope) -> WorkerFacts:
 
 
 class _Survey:
-    """One look at the broker and the workers; each step adds to ``facts``."""
+    """A look at the broker and the workers. Each step adds to ``facts``."""
 
     def __init__(self, app: Celery, seconds: float) -> None:
         reason = f"the broker did not answer within {seconds:g} s; {_LONGER}"
         self.facts = WorkerFacts(broker=broker_url(app), took=None, no_control=reason)
         self._app = app
-        self._end = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds
         self._patience = min(max(BROKER_SECONDS, seconds / 6), seconds / 2)
 
     def run(self) -> None:
-        """Connect and ask. Of a failover list, kombu takes the first broker that answers."""
+        """Connect, and ask."""
         began = time.monotonic()
         try:
             with connection_to(self._app, self._patience) as connection:
-                took, broker = time.monotonic() - began, safe_url(connection.as_uri())
-                slow = f"the broker is too slow to ask workers in this time; {_LONGER}"
-                self._add(broker=broker, took=took, port=port_of(connection), no_control=slow)
+                self._add(
+                    broker=safe_url(connection.as_uri()),
+                    took=time.monotonic() - began,
+                    port=int(connection.port or connection.transport.default_port or 0),
+                    no_control=f"the broker is too slow to ask workers in this time; {_LONGER}",
+                )
                 self._ask(connection)
         except Exception as exc:  # noqa: BLE001 - whatever the broker or kombu raises
             if self.facts.no_control:  # no worker has answered by then
                 self._failed(exc)
 
-    def _add(self, **more: Any) -> None:
-        self.facts = replace(self.facts, **more)
+    def _add(self, **facts: Any) -> None:
+        self.facts = replace(self.facts, **facts)
 
     def _failed(self, exc: Exception) -> None:
         reason, connected = why_not(exc), self.facts.took is not None
-        if unclear := " " not in reason:  # it is only the class of the error
+        slow = reason == NO_ANSWER and (connected or self._patience < BROKER_SECONDS)
+        unclear = " " not in reason  # only the class of the error
+        if slow:
+            reason = f"the broker gave {reason}; {_LONGER}"
+        elif unclear:
             reason = f"perhaps kombu cannot work with the app's settings ({raised_at(exc)}), "
             reason += "see settings.values, .serializer"
-        if reason == NO_ANSWER and (connected or self._patience < BROKER_SECONDS):
-            self._add(no_control=f"the broker gave {reason}; {_LONGER}")
-        elif unclear and connected:
+        if slow or (unclear and connected):
             self._add(no_control=reason)
         else:
             self._add(broker_error=reason, took=self.facts.took or 0.0)
 
     def _ask(self, connection: Any) -> None:
-        app, transport = self._app, connection.transport.driver_type
+        transport = connection.transport.driver_type
         if transport == "memory" or not connection.supports_exchange_type("fanout"):
             self._add(no_control=f"Celery has no remote control over {transport}")
             return
-        queues = sorted(known_queues(app))
-        if transport == "amqp":
-            late = f"the broker was too slow to count it in time; {_LONGER}"
-            self._add(uncounted=dict.fromkeys(queues, late))
-        # before listening: on Redis, kombu then waits for answers on this connection
-        self._add(ends=ends_at(connection))
-        with Listener(app, connection) as listener:
-            self._hear(listener)
-            _ask_scheduled(app, listener)
-            self._add(nodes=_nodes(listener))
-        until = min(time.monotonic() + COUNT_SECONDS, self._end - ANSWER_SECONDS)
-        counted, uncounted = count_queues(connection, queues, until)
-        self._add(counted=counted, uncounted=uncounted)
+        if transport == "redis":
+            # before listening: then kombu waits for replies on this connection
+            self._add(ends=ends_at(connection))
+        queues = sorted(known_queues(self._app)) if transport == "amqp" else []
+        self._add(uncounted=dict.fromkeys(queues, TOO_SLOW))
+        with Listener(self._app, connection) as listener:
+            self._listen(listener)
+        if queues:
+            until = min(time.monotonic() + COUNT_SECONDS, self._deadline - REPLY_SECONDS)
+            counted, uncounted = count_queues(connection, queues, until)
+            self._add(counted=counted, uncounted=uncounted)
 
-    def _hear(self, listener: Listener) -> None:
-        """Ask until every node heard sent a heartbeat and answered everything, or time is up."""
+    def _listen(self, listener: Listener) -> None:
+        """Ask until each worker sent a heartbeat and all replies, or time is up."""
         listener.ask(_QUESTIONS, seconds=LISTEN_SECONDS)
-        began, alive, answers = time.monotonic(), listener.heartbeats, listener.replies["ping"]
+        began, beats, pings = time.monotonic(), listener.heartbeats, listener.replies["ping"]
+
+        def all_heard() -> bool:
+            if time.monotonic() < began + REPLY_SECONDS or pings.keys() - beats.keys():
+                return False
+            return bool(beats) and listener.answered(_QUESTIONS, beats)
+
         most = max(LISTEN_SECONDS, SLOW_TIMES * (self.facts.took or 0))
-        listener.listen(
-            lambda: (
-                time.monotonic() > began + ANSWER_SECONDS
-                and alive.keys() >= answers.keys()
-                and listener.answered(_QUESTIONS, alive or {"nobody"})
-            ),
-            began + min(most, (self._end - began) / 2),
-        )
+        listener.listen(all_heard, began + min(most, (self._deadline - began) / 2))
+        listened = time.monotonic() - began
+        _ask_scheduled(self._app, listener)
         self._add(
             no_control="",
-            nodes=_nodes(listener),
-            silent=tuple(sorted(alive.keys() - answers.keys())),
+            nodes=tuple(_node(name, listener) for name in sorted(pings)),
+            silent=tuple(sorted(beats.keys() - pings.keys())),
             twice=tuple(sorted(listener.twice)),
-            listened=time.monotonic() - began,
+            listened=listened,
         )
 
 
 def _ask_scheduled(app: Celery, listener: Listener) -> None:
-    """Ask nodes that hold a few tasks for their ETA when these are due."""
-    nodes, multiplier = [], int(number(app.conf.worker_prefetch_multiplier) or 0)
+    """Ask workers that hold a few tasks for their ETA when these are due."""
+    workers, multiplier = [], int(number(app.conf.worker_prefetch_multiplier) or 0)
     for name, stats in listener.replies["stats"].items():
-        # a worker fetches one message more for each
+        # a worker fetches one message more for each task with an ETA
         usual = _concurrency(stats) * multiplier
         if 0 < usual < (stats.get("prefetch_count") or 0) <= usual + ETA_TASKS_AT_MOST:
-            nodes.append(name)
-    if nodes:
-        listener.ask({"scheduled": {}}, nodes, seconds=ANSWER_SECONDS)
-        deadline = time.monotonic() + ANSWER_SECONDS
-        listener.listen(lambda: listener.answered(["scheduled"], nodes), deadline)
+            workers.append(name)
+    if workers:
+        listener.ask({"scheduled": {}}, workers, seconds=REPLY_SECONDS)
+        deadline = time.monotonic() + REPLY_SECONDS
+        listener.listen(lambda: listener.answered(["scheduled"], workers), deadline)
 
 
 def _concurrency(stats: Mapping[str, Any]) -> int:
-    """How many tasks a pool runs at once, by the answer to ``inspect stats``."""
+    """How many tasks a pool runs at once."""
     pool = stats.get("pool") or {}
-    # the live size first: pool_shrink changes it, and not max-concurrency
+    # pool_shrink changes the processes, and not max-concurrency
     return len(pool.get("processes") or ()) or int(pool.get("max-concurrency") or 0)
 
 
-def _nodes(listener: Listener) -> tuple[Node, ...]:
-    return tuple(_node(name, listener) for name in sorted(listener.replies["ping"]))
-
-
 def _node(name: str, listener: Listener) -> Node:
-    """What the node *name* answered."""
-    replies = listener.replies.items()
-    answers = {question: nodes[name] for question, nodes in replies if name in nodes}
-    # where a command fails, the answer is a dict with its error
-    lists = {question: answer for question, answer in answers.items() if isinstance(answer, list)}
-    stats, beats = answers.get("stats") or {}, tuple(listener.heartbeats.get(name, ()))
+    """All replies of a worker."""
+    questions = listener.replies.items()
+    replies = {question: workers[name] for question, workers in questions if name in workers}
+    # where a command fails, the reply is a dict with its error
+    lists = {question: reply for question, reply in replies.items() if isinstance(reply, list)}
+    stats, beats = replies.get("stats") or {}, tuple(listener.heartbeats.get(name, ()))
     pool = stats.get("pool") or {}
-    etas = [_seconds_until(task["eta"]) for task in lists.get("scheduled", ()) if task["eta"]]
+    etas = [datetime.fromisoformat(task["eta"]) for task in lists.get("scheduled", ()) if task["eta"]]
+    waits = [(eta - datetime.now(eta.tzinfo)).total_seconds() for eta in etas]
     return Node(
         name=name,
         pid=stats.get("pid") or 0,
@@ -196,14 +185,9 @@ def _node(name: str, listener: Listener) -> Node:
         uptime=stats.get("uptime"),
         totals=stats.get("total") or {},
         registered=tuple(lists["registered"]) if "registered" in lists else None,
-        argsize=answers.get("argsize"),
+        argsize=replies.get("argsize"),
         stats=stats,
-        longest_eta=max(etas, default=0.0) if "scheduled" in lists else None,
+        longest_eta=max(waits, default=0.0) if "scheduled" in lists else None,
         active=beats[-1].active if beats else None,
         heartbeats=beats,
     )
-
-
-def _seconds_until(moment: str) -> float:
-    eta = datetime.fromisoformat(moment)
-    return (eta - datetime.now(eta.tzinfo)).total_seconds()

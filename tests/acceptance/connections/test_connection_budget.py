@@ -8,7 +8,7 @@ import pytest
 from support.cluster import Cluster, Sampler
 
 from celery_argsize import ConnectionBudget, connection_budget
-from celery_argsize.connections.fit import lines_of
+from celery_argsize.connections.model import lines_of
 
 if TYPE_CHECKING:
     from pathlib import Path

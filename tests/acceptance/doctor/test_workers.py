@@ -19,8 +19,7 @@ from celery_argsize.doctor.examine import LOOKS, look_around
 from celery_argsize.doctor.facts import Scope
 from celery_argsize.doctor.judge import workers
 from celery_argsize.doctor.judge.workers import CHECKS
-from celery_argsize.doctor.look.broker import connection_to, count_queues
-from celery_argsize.doctor.look.listener import Listener
+from celery_argsize.doctor.look.broker import Listener, connection_to, count_queues
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from kombu.common import Broadcast
 import celery_argsize
 from celery_argsize import ConfigError, ConnectionBudget, connection_budget, connection_settings
 from celery_argsize.connections.budget import server_of
-from celery_argsize.connections.fit import lines_of
+from celery_argsize.connections.model import lines_of
 from celery_argsize.worker import monitor as monitors
 
 if TYPE_CHECKING:

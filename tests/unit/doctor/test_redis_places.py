@@ -10,7 +10,7 @@ from celery import Celery
 
 from celery_argsize.connections.budget import server_of
 from celery_argsize.doctor.facts import Scope
-from celery_argsize.doctor.look.redis_places import places_of
+from celery_argsize.doctor.look.redis import places_of
 from celery_argsize.stores.connection import connect
 
 if TYPE_CHECKING:
