@@ -75,7 +75,7 @@ class _Fields:
         self.bytes_le = histogram("bytes_le")
         self.last_le = histogram("last_le")
         self.need_le = histogram("need_le")
-        #: By whether a part has more levels than Celery shows by default: parts, and their needs.
+        #: By whether a part has more levels than Celery's default: parts, and their needs.
         self.cuts_le = {False: histogram("flat_le"), True: histogram("deep_le")}
         self.cuts_need_le = {False: histogram("flat_need_le"), True: histogram("deep_need_le")}
 

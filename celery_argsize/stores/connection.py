@@ -61,7 +61,7 @@ def connect(settings: Settings) -> Client:
 
 
 def _options(settings: Settings, place: RedisPlace) -> dict[str, Any]:
-    """Options for redis-py: defaults, then the app's, the settings', the URL's; the last counts."""
+    """Options for redis-py. The URL goes before the settings, the app and the defaults."""
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
@@ -204,7 +204,7 @@ _SIGNING_IN: Final = re.compile(r"(?is)\b(HELLO|AUTH)\b.+")
 
 
 def explain(action: str, where: str, error: Exception) -> str:
-    """One line: which *action* (such as "read from") failed at the Redis *where*, and what to do."""
+    """One line: that *action* (such as "read from") failed at *where*, and what to do."""
     # A server quotes the arguments of a command that it does not know: perhaps a password.
     text = " ".join(str(error).split()).partition(", with args beginning with")[0]
     kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
