@@ -1,8 +1,7 @@
-"""What is kept of many measurements: counters that add up, histograms, maxima, a few examples.
+"""What is kept of many measurements: counters, histograms, maxima, a few examples.
 
-Pure. ``TaskStats`` has the figures of one task name, as flat dicts: in a worker, on the way to Redis, and
-as read from there. ``Tally`` has those of many names, ``Figures`` all of an app. ``summary`` makes them
-readable; ``stores.fields`` writes them to Redis.
+Pure. ``TaskStats`` has the figures of one task name, ``Tally`` those of many, ``Figures`` all
+of an app. ``summary`` makes them readable; ``stores.fields`` writes them to Redis.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
 #: Counts the tasks whose names are past ``max_task_names``.
 OTHER: Final = "__other__"
 
-#: Sums over truncated parts: see ``Cuts``.
-CUT_SUMS: Final = ("bytes", "escaped", "sent_bytes", "sent_escaped", "commas", "keys", "containers", "chain_steps")
+#: Fields of a ``Shape`` that are added up over truncated parts: all but need and levels.
+CUT_SUMS: Final = Shape._fields[2:]
 
-#: Characters of a task id, at most, for which an exemplar is kept. Redis stores a hash compactly only
-#: while its values, here a size, an id and a time, are at most 64 bytes (``hash-max-listpack-value``).
+#: Runs with longer ids get no exemplar. Redis stores a hash compactly only while its values,
+#: here a size, an id and a time, are at most 64 bytes (``hash-max-listpack-value``).
 MAX_EXEMPLAR_ID: Final = 39
 
 
 class Extreme(NamedTuple):
-    """The largest value seen, and where: Redis keeps that for the most characters only."""
+    """The largest value seen. Redis keeps id and time only for the most characters."""
 
     value: int
     task_id: str
@@ -76,7 +75,7 @@ class _Fields:
         self.bytes_le = histogram("bytes_le")
         self.last_le = histogram("last_le")
         self.need_le = histogram("need_le")
-        #: By whether a part has more levels than Celery shows by default: how many, and their needs.
+        #: By whether a part has more levels than Celery's default: parts, and their needs.
         self.cuts_le = {False: histogram("flat_le"), True: histogram("deep_le")}
         self.cuts_need_le = {False: histogram("flat_need_le"), True: histogram("deep_need_le")}
 
@@ -118,17 +117,17 @@ class TaskStats:
         self.exemplars = {**self.exemplars}
 
     def _keep_maximum(self, name: str, value: int, task_id: str = "", time: float = 0.0) -> None:
-        known = self.maxima.get(name)
-        if known is None or value > known.value:
+        largest = self.maxima.get(name)
+        if largest is None or value > largest.value:
             self.maxima[name] = Extreme(value, task_id, time)
 
     def _keep_exemplar(self, name: str, exemplar: Exemplar) -> None:
-        known = self.exemplars.get(name)
-        if known is None or exemplar.time >= known.time:
+        latest = self.exemplars.get(name)
+        if latest is None or exemplar.time >= latest.time:
             self.exemplars[name] = exemplar
 
     def add(self, measurement: Plain, rules: Rules) -> None:
-        """Add one measurement. ``count`` comes last: what could not be added is not counted."""
+        """Add one measurement. ``count`` comes last, so an error before leaves it uncounted."""
         _, task_id, args, kwargs, time, _ = measurement
         counts = self.counts
         if is_large(measurement, rules.large_task_chars):
@@ -172,7 +171,7 @@ class TaskStats:
             self._keep_maximum(fields.max_density, -(-in_bytes * 1000 // chars))  # rounded up
 
     def _add_need(self, need: int, fields: _Fields, rules: Rules) -> int:
-        """Add what a whole repr takes; return its bucket."""
+        """Add the length of a whole repr; return its bucket."""
         bucket = bisect_left(rules.bounds, need)
         self.counts[fields.need] += need
         self.counts[fields.need_le[bucket]] += 1
@@ -184,7 +183,7 @@ class TaskStats:
         deep = shape.levels > DEFAULT_LEVELS
         self.counts[fields.cuts_le[deep][bucket]] += 1
         self.counts[fields.cuts_need_le[deep][bucket]] += shape.need
-        for name, by in zip(fields.cut_sums, [getattr(shape, name) for name in CUT_SUMS], strict=True):
+        for name, by in zip(fields.cut_sums, shape[2:], strict=True):
             self.counts[name] += by
         self._keep_maximum(fields.max_levels, shape.levels)
 

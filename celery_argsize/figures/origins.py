@@ -1,7 +1,7 @@
 """Where messages come from: for each sending host, the newest headers that show its limits.
 
-Pure. Limits act where messages are made. A header that was cut shows that the limit is no higher; a long
-one that came whole, that it is no lower. The newest sighting of a kind replaces the one before.
+Pure. Limits act where messages are made. A header that was cut shows that the limit is no
+higher; a long whole one, that it is no lower. A newer sighting replaces an older.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Sighting(NamedTuple):
     """What one header shows."""
 
     value: int
-    """By kind. ``size``: characters that the limit is at most. ``whole``: characters let through.
+    """``size``: the limit in characters, at most. ``whole``: characters let through.
     ``depth``: levels at which Celery cut. ``deep``: levels let through."""
     time: float
     """When a worker saw it, in seconds since the epoch."""

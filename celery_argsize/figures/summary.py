@@ -1,6 +1,6 @@
-"""The readable side of the counters, typed: what reports and advice are made from.
+"""What reports and advice are made from: ``summarize`` makes a ``Summary`` of ``Figures``.
 
-Pure. ``summarize`` makes a ``Summary`` of what a store gives. docs/report-json.md explains its JSON.
+Pure. docs/report-json.md explains the JSON.
 """
 
 from __future__ import annotations
@@ -24,58 +24,54 @@ _NOTHING: Final = Extreme(0, "", 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Characters that the whole reprs of one part take: with such limits, Celery cuts none by size."""
+    """Characters of the whole reprs of one part: with such limits, Celery cuts none by size."""
 
     count: int
-    """Parts whose need is known: not that of a custom repr, or a missing one."""
+    """Parts whose need is known. Custom and missing reprs have none."""
     max: int
     mean: float
     p95: int
-    """95 of 100 need at most this: the bound of a bucket, never above ``max``."""
+    """95 of 100 need at most this: a bucket's bound, never above ``max``."""
     p99: int
     levels: int
     """The most levels of nested containers among cut reprs."""
     histogram: Mapping[str, int]
-    """Number in each bucket, by its inclusive upper bound (``+Inf`` for the last)."""
+    """Parts in each bucket, by its inclusive upper bound or ``+Inf``."""
 
 
 @dataclass(frozen=True, slots=True)
 class CutBucket:
-    """Truncated parts whose need falls in one bucket, and their needs together."""
+    """Truncated parts whose need falls in one bucket."""
 
     bound: float
     """Inclusive, in characters; infinite for the last."""
     count: int
     need: int
+    """Characters of all their whole reprs."""
 
     @property
     def mean(self) -> float:
-        """Of one."""
+        """Characters of a whole repr, on average."""
         return self.need / self.count
 
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """All truncated parts whose whole repr could be measured: sums over these whole reprs."""
+    """All truncated parts whose whole repr could be measured.
+
+    ``Shape`` explains the numbers; each is the sum over these parts.
+    """
 
     buckets: tuple[CutBucket, ...]
     """By bound, rising."""
     bytes: int
-    """In UTF-8, as AMQP brokers carry them."""
     escaped: int
-    """Characters in JSON (ASCII), as other brokers carry them."""
     sent_bytes: int
-    """Of the cut reprs that were sent instead."""
     sent_escaped: int
     commas: int
-    """Separators between members."""
     keys: int
-    """Dict items."""
     containers: int
-    """Lists, tuples, dicts and sets, the parts themselves included."""
     chain_steps: int
-    """An estimate: saferepr reaches each member of a container through one chained iterator for every
-    container opened in it before, so its time grows with the square of the containers."""
 
     @property
     def count(self) -> int:
@@ -97,7 +93,7 @@ class PartSummary:
     max: int
     mean: float
     p50: int
-    """Half were at most this long: the bound of a bucket, never above ``max``."""
+    """Half were at most this long: a bucket's bound, never above ``max``."""
     p95: int
     p99: int
     truncated: int
@@ -106,7 +102,7 @@ class PartSummary:
     unmeasurable: int
     max_bytes: int
     histogram: Mapping[str, int]
-    """Number in each bucket of bytes, by its inclusive upper bound (``+Inf`` for the last)."""
+    """Parts in each bucket of bytes, by its inclusive upper bound or ``+Inf``."""
     truncated_by: Mapping[str, int]
     """By cause: ``size``, ``depth``, ``both``."""
     custom: int
@@ -174,7 +170,7 @@ class LargestTask:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All that was measured; ``TaskSummary`` explains the runs. Sizes are in characters."""
+    """All that was measured. Sizes are in characters."""
 
     apps: tuple[str, ...]
     since: float | None
@@ -193,7 +189,7 @@ class Summary:
     unmeasurable_tasks: int
     errors: int
     other_runs: int
-    """Runs under ``__other__``: their names were past ``max_task_names``."""
+    """Runs under ``__other__``, whose names were past ``max_task_names``."""
     largest_task: LargestTask | None
     tasks: tuple[TaskSummary, ...]
     """Largest first."""
@@ -214,19 +210,20 @@ def added_up(figures: Iterable[Figures]) -> Figures:
     """The figures of several apps as those of one."""
     apps = [*figures]
     total: dict[str, TaskStats] = {}
-    for single in apps:
-        for name, stats in single.tasks.items():
+    for app in apps:
+        for name, stats in app.tasks.items():
             total.setdefault(name, TaskStats()).merge(stats)
-    since = min((single.since for single in apps if single.since is not None), default=None)
-    updated = max((single.updated for single in apps if single.updated is not None), default=None)
-    return Figures("", total, since, updated, sum(single.flush_failures for single in apps))
+    since = min((app.since for app in apps if app.since is not None), default=None)
+    updated = max((app.updated for app in apps if app.updated is not None), default=None)
+    return Figures("", total, since, updated, sum(app.flush_failures for app in apps))
 
 
 def summarize(*figures: Figures) -> Summary:
     """The summary of *figures*, of one app or of several."""
     total = added_up(figures)
     tasks = [_task(name, stats) for name, stats in total.tasks.items()]
-    tasks = sorted((task for task in tasks if task.count or task.errors), key=lambda task: (-task.max, task.name))
+    tasks = [task for task in tasks if task.count or task.errors]
+    tasks.sort(key=lambda task: (-task.max, task.name))
     return _summary(tasks, tuple(app.app for app in figures), total.since, total.updated)
 
 
@@ -324,11 +321,14 @@ def _need(part: str, stats: TaskStats, largest: int, levels: int) -> Need:
 
 
 def _cuts(part: str, stats: TaskStats) -> Cuts:
-    """The truncated parts, of few levels (``flat``) and of many (``deep``)."""
-    counts: Counter[float] = Counter()
+    """The truncated parts, of few levels (``flat``) and of many (``deep``) together."""
+    parts: Counter[float] = Counter()
     needs: Counter[float] = Counter()
     for kind in ("flat", "deep"):
-        counts.update(dict(buckets(f"{part}.{kind}_le.", stats.counts)))
+        parts.update(dict(buckets(f"{part}.{kind}_le.", stats.counts)))
         needs.update(dict(buckets(f"{part}.{kind}_need_le.", stats.counts)))
-    by_bound = tuple(CutBucket(bound, counts[bound], needs[bound]) for bound in sorted(counts.keys() & needs.keys()))
-    return Cuts(by_bound, **{name: stats.counts.get(f"{part}.cut_{name}", 0) for name in CUT_SUMS})
+    bounds = sorted(parts.keys() & needs.keys())
+    return Cuts(
+        tuple(CutBucket(bound, parts[bound], needs[bound]) for bound in bounds),
+        **{name: stats.counts.get(f"{part}.cut_{name}", 0) for name in CUT_SUMS},
+    )

@@ -1,4 +1,4 @@
-"""The collector of metrics, and what works out the limits that it shows as recommended."""
+"""The collector reads figures at each scrape; the recommender works out limits in a thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from celery_argsize.figures.counters import Figures
 
 _OF_PARTS: Final = ("count", "bytes", "max_bytes", *(f"by_{cause}" for cause in CUTS))
-#: What the counters that metrics show begin with. A store need not read any others.
+#: How the names of the counters that metrics show begin. Stores need not read others.
 SHOWN: Final = ("large", "unmeasurable", "errors", *(f"{part}.{name}" for part in PARTS for name in _OF_PARTS))
 #: With the exemplars, which only OpenMetrics shows.
 SHOWN_WITH_EXEMPLARS: Final = (*SHOWN, *(f"{part}.last_le" for part in PARTS))
@@ -38,8 +38,8 @@ class Source(Protocol):
 class ArgsizeCollector:
     """The figures of *source* as metrics, read at each scrape and not before.
 
-    *bounds* are the upper bounds of the histogram's buckets, in bytes. *broker* is a kombu transport's name or a URL.
-    *recommended* gives limits to show as recommended; it must not wait.
+    *bounds* are the upper bounds of the histogram's buckets, in bytes. *broker* is a kombu
+    transport's name or a URL. *recommended* gives the recommended limits; it must not wait.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class ArgsizeCollector:
 
 
 class Recommender:
-    """The limits that *advise* recommends, worked out in a thread, and again while somebody asks."""
+    """The limits that *advise* recommends, worked out in a thread when somebody asks."""
 
-    #: Seconds until they are worked out again: when they are known, and when not, which costs little.
+    #: Seconds until they are worked out again: if there are some, and if there are none.
     EVERY: Final = 300.0
     SOON: Final = 15.0
     #: Seconds after which they are too old to be shown.

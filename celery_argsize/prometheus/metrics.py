@@ -1,7 +1,7 @@
 """The metrics of docs/metrics.md, as objects of prometheus_client and as text.
 
-``metrics`` makes the objects, for a registry. ``exposition`` writes the text, for our server: 1,000 task
-names take it 29 ms, and prometheus_client 290 ms (docs/metrics.md).
+``metrics`` makes the objects, for a registry. ``exposition`` writes the text, for our server:
+1,000 task names take it 29 ms, and prometheus_client 290 ms (docs/metrics.md).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Scrape:
     """``None`` if they could not be read: then nothing else is shown."""
     recommended: ReprLimits | None = None
     broker_limit: int | None = None
-    """Bytes of arguments that the broker takes in a message at most, if known."""
+    """Most bytes of arguments in a message that the broker takes, if known."""
 
 
 class Row(NamedTuple):
@@ -61,7 +61,7 @@ class Family(NamedTuple):
     name: str
     help: str
     samples: Sequence[tuple[str, Labels]] = (("", ()),)
-    """For each value of a row: what follows the name, and a label that comes before the row's."""
+    """For each value of a row: a suffix of the name, and a label before the row's."""
     form: bytes = b"%d"
     """How values are written."""
 
@@ -101,7 +101,7 @@ def _escaped(value: str) -> bytes:
 
 
 def metrics(scrape: Scrape, bounds: tuple[int, ...] = DEFAULT_BUCKETS) -> Iterator[Metric]:
-    """The metrics of *scrape*; *bounds* are the upper bounds of the histogram's buckets, in bytes."""
+    """The metrics of *scrape*; *bounds* of histogram buckets are in bytes."""
     return (family.metric(rows) for family, rows in _table(scrape, bounds))
 
 
@@ -111,7 +111,7 @@ def families(bounds: tuple[int, ...] = DEFAULT_BUCKETS) -> Iterator[Metric]:
 
 
 def exposition(scrape: Scrape, bounds: tuple[int, ...] = DEFAULT_BUCKETS, *, openmetrics: bool = False) -> bytes:
-    """The metrics as text: in Prometheus's format 0.0.4, or in OpenMetrics 1.0, which has exemplars."""
+    """The metrics as text: Prometheus's format 0.0.4, or OpenMetrics 1.0 with exemplars."""
     pieces = [piece for family, rows in _table(scrape, bounds) for piece in family.text(rows, openmetrics=openmetrics)]
     return b"".join([*pieces, b"# EOF\n"] if openmetrics else pieces)
 
@@ -127,7 +127,7 @@ def _table(scrape: Scrape, bounds: tuple[int, ...]) -> Iterator[tuple[Family, li
     yield _RECOMMENDED, [Row((("part", part),), [getattr(limits, part)]) for part in PARTS if limits]
     yield _BROKER_LIMIT, _single(scrape.broker_limit)
     tasks = sorted(figures.tasks.items())
-    for family, counter in ((_LARGE, "large"), (_UNMEASURABLE, "unmeasurable"), (_DROPPED, "errors")):
+    for counter, family in _OF_TASKS.items():
         yield family, [Row((("task", task),), [stats.counts.get(counter, 0)]) for task, stats in tasks]
     parts = [((("part", part), ("task", task)), part, stats) for task, stats in tasks for part in PARTS]
     cuts = [(labels, [stats.counts.get(f"{part}.by_{cause}", 0) for cause in CUTS]) for labels, part, stats in parts]
@@ -167,31 +167,26 @@ _UP: Final = Family("gauge", "celery_task_args_up", "1 if the figures could be r
 _LAST_FLUSH: Final = Family(
     "gauge",
     "celery_task_args_last_flush_timestamp_seconds",
-    "When a worker last wrote figures, since the epoch; workers write only when tasks run.",
+    "When a worker last wrote figures; workers write only when tasks run.",
     form=b"%.3f",
 )
 _FLUSH_FAILURES: Final = Family(
-    "counter", "celery_task_args_flush_failures_total", "Failed attempts of workers to write figures. They try again."
+    "counter", "celery_task_args_flush_failures_total", "Failed attempts of workers to write figures."
 )
-_RECOMMENDED: Final = Family(
-    "gauge", "celery_task_argsrepr_recommended_chars", "Limit that keeps reprs whole; 1024 if none is to be raised."
-)
+_RECOMMENDED: Final = Family("gauge", "celery_task_argsrepr_recommended_chars", "Limit that keeps reprs whole.")
 _BROKER_LIMIT: Final = Family(
-    "gauge", "celery_task_args_broker_limit_bytes", "Size of the arguments that the broker takes in a message at most."
+    "gauge", "celery_task_args_broker_limit_bytes", "Largest arguments that the broker takes in a message."
 )
-_LARGE: Final = Family("counter", "celery_task_args_large_total", "Task runs with large arguments.")
-_UNMEASURABLE: Final = Family(
-    "counter", "celery_task_args_unmeasurable_total", "Task runs with arguments that have no JSON form."
-)
-_DROPPED: Final = Family(
-    "counter", "celery_task_args_dropped_total", "Task runs in no other figure, for errors in celery_argsize; see logs."
-)
+#: Metrics by task, and the counter that each shows.
+_OF_TASKS: Final = {
+    "large": Family("counter", "celery_task_args_large_total", "Task runs with large arguments."),
+    "unmeasurable": Family(
+        "counter", "celery_task_args_unmeasurable_total", "Task runs with arguments that have no JSON form."
+    ),
+    "errors": Family("counter", "celery_task_args_dropped_total", "Task runs lost to errors in celery_argsize."),
+}
 _TRUNCATED: Final = Family(
     "counter", "celery_task_args_truncated_total", "Arguments whose repr Celery had cut.", _CAUSES
 )
-_MAX: Final = Family(
-    "gauge", "celery_task_args_max_size_bytes", "Size of the largest arguments as compact JSON, in UTF-8 bytes."
-)
-_SIZES: Final = Family(
-    "histogram", "celery_task_args_size_bytes", "Size of the arguments as compact JSON, in UTF-8 bytes."
-)
+_MAX: Final = Family("gauge", "celery_task_args_max_size_bytes", "Largest arguments as compact JSON.")
+_SIZES: Final = Family("histogram", "celery_task_args_size_bytes", "Arguments as compact JSON.")

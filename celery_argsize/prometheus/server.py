@@ -1,12 +1,13 @@
-"""Serves metrics over HTTP: at ``/metrics``, with ``/-/healthy`` for what looks after the process.
+"""Serves metrics over HTTP at ``/metrics``, and ``/-/healthy`` for health checks.
 
-The server is the standard library's. That of prometheus_client shakes hands over TLS in the thread that accepts, where
-one slow client keeps all others out.
+prometheus_client's server does TLS handshakes in the thread that accepts, so one slow client
+keeps all others out. Here, the thread of the request does them.
 """
 
 from __future__ import annotations
 
 import gzip
+import os
 import socket
 import ssl
 import sys
@@ -32,16 +33,16 @@ OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8
 
 
 class MetricsServer(ThreadingMixIn, TCPServer):
-    """Serves the metrics of *collector* in threads of its own, from ``start`` to ``stop``; at ``url``.
+    """Serves the metrics of *collector* at ``url``, in threads, from ``start`` to ``stop``.
 
-    *port* 0 takes a free one. With a *certfile* (and a *keyfile*, if the key is elsewhere) it speaks TLS only; with a
-    *client_cafile*, only to clients with a certificate of that authority.
+    *port* 0 takes a free one. With a *certfile* it speaks TLS only; *keyfile* has the key, if it is
+    elsewhere. With a *client_cafile*, clients need a certificate of that authority.
 
     Raises:
         ConfigError: the address or port cannot be had, or a file cannot be used.
     """
 
-    #: Connections at a time. One more ends the oldest, so clients that say nothing keep nobody out.
+    #: Connections at a time. One more ends the oldest, so silent clients keep nobody out.
     MAX_CONNECTIONS: Final = 16
     #: Seconds that a client may be silent, and that it may take in all.
     TIMEOUT: Final = 10.0
@@ -63,14 +64,15 @@ class MetricsServer(ThreadingMixIn, TCPServer):
     ) -> None:
         self.collector = collector
         self._tls = _tls(certfile, keyfile, client_cafile)
-        self._open: dict[Any, float] = {}  # connections, oldest first, with the time when each began
+        #: Connections, oldest first, and when each began.
+        self._open: dict[Any, float] = {}
         self._lock = threading.Lock()
         self._failures = FailureLog("a request for metrics could not be answered")
         try:
             self.address_family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             super().__init__((str(address[0]), port), _Handler)
         except (OSError, OverflowError) as exc:
-            message = f"metrics cannot be served at {host}, port {port}: {exc}; give another port, or address"
+            message = f"metrics cannot be served at {host}, port {port}: {exc}; give another port or host"
             raise ConfigError(message) from None
         self._thread = threading.Thread(target=self.serve_forever, name="celery-argsize-metrics", daemon=True)
         host, port = self.socket.getsockname()[:2]
@@ -90,7 +92,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self.server_close()
 
     def abandon(self) -> None:
-        """In a forked child: close the listening socket, which would keep the port after the parent's end."""
+        """In a forked child: close the socket, so that the parent's port is freed when it ends."""
         self.socket.close()
 
     def get_request(self) -> tuple[Any, Any]:
@@ -109,18 +111,19 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         return request, address
 
     def service_actions(self) -> None:
-        """End the oldest of too many connections, and those that take too long. Called twice a second."""
+        """End the oldest of too many connections, and slow ones. Called twice a second."""
         latest = time.monotonic() - self.DEADLINE
         with self._lock:
-            surplus = [*self._open][: max(0, len(self._open) - self.MAX_CONNECTIONS)]
-            self._end([*surplus, *(request for request, begun in self._open.items() if begun < latest)])
+            surplus = len(self._open) - self.MAX_CONNECTIONS
+            requests = enumerate(self._open.items())
+            self._end([request for i, (request, begun) in requests if i < surplus or begun < latest])
 
     def _end(self, requests: list[Any]) -> None:
-        """Shut *requests* down, so that their threads find them closed. Needs the lock."""
+        """Shut *requests* down; their threads close them. Needs the lock."""
         for request in requests:
             self._open.pop(request, None)
-            # Through a copy: shutting down a TLS socket breaks what its thread does with it.
-            with suppress(OSError), socket.fromfd(request.fileno(), self.address_family, self.socket_type) as copy:
+            # A copy, as shutting down a TLS socket breaks what its thread does with it.
+            with suppress(OSError), socket.socket(fileno=os.dup(request.fileno())) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -129,8 +132,8 @@ class MetricsServer(ThreadingMixIn, TCPServer):
             request.do_handshake()
         super().finish_request(request, client_address)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - nothing of the client is logged
-        """Log our own faults only, not that a client is slow, is gone or has no certificate."""
+    def handle_error(self, *_: Any) -> None:
+        """Log our own faults, not clients that are slow, are gone or have no certificate."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, (OSError, ValueError)):
             self._failures.report(error)
@@ -176,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _tls(certfile: str | None, keyfile: str | None, client_cafile: str | None) -> ssl.SSLContext | None:
     if certfile is None:
         if keyfile or client_cafile:
-            message = "keyfile and client_cafile are for TLS, which needs a certfile too"
+            message = "keyfile and client_cafile are for TLS, which needs a certfile"
             raise ConfigError(message)
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -34,7 +34,7 @@ class Batch:
 
 
 class Store(Protocol):
-    """Keeps the figures of one app. What cannot be done raises ``StoreError``."""
+    """Keeps the figures of one app. Methods raise ``StoreError``."""
 
     @property
     def where(self) -> str:
@@ -45,14 +45,14 @@ class Store(Protocol):
         """Whether other processes see it too."""
 
     def apply(self, batch: Batch, failed: int = 0) -> None:
-        """Add *batch*, unless it was added before. *failed*: errors of its writer since it last wrote.
+        """Add *batch* once. *failed*: how often its writer failed since it last wrote.
 
         Raises:
-            StoreError: it could not be added, or no reply came; send the same batch again.
+            StoreError: no reply, or an error; send the same batch again.
         """
 
     def read(self, fields: tuple[str, ...] = ...) -> Figures:
-        """All figures, as of one moment; perhaps only fields that begin with one of *fields*."""
+        """All figures of one moment; perhaps only fields that begin with one of *fields*."""
 
     def read_origins(self) -> Mapping[str, Mapping[str, Sighting]]:
         """Sightings by host."""

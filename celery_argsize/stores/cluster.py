@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class ClusterClient:
-    """A client for the cluster of *hosts*; *options* are those of a ``ConnectionPool``."""
+    """A client for the cluster of *hosts*, with *options* of a ``ConnectionPool``."""
 
     def __init__(self, hosts: Sequence[tuple[str, int]], options: dict[str, Any]) -> None:
         self._hosts = [*hosts]
@@ -101,6 +101,6 @@ class ClusterClient:
 
 
 def _address(node: Sequence[Any], asked: str) -> tuple[str, int]:
-    """Host and port of *node* in a reply of the host *asked*, which may leave out its own name."""
+    """Host and port of *node* in a reply of *asked*, which may leave out its own name."""
     host = node[0].decode() if isinstance(node[0], bytes) else node[0]
     return (asked if host in {None, "", "?"} else host, int(node[1]))

@@ -1,4 +1,4 @@
-"""Connects to a Redis server, a sentinels' primary or a cluster, and explains its errors.
+"""Connects to a Redis server, a sentinels' primary or a cluster; explains errors.
 
 ``redis_url`` reads URLs; ``stores.redis`` says what is kept in Redis.
 """
@@ -61,7 +61,7 @@ def connect(settings: Settings) -> Client:
 
 
 def _options(settings: Settings, place: RedisPlace) -> dict[str, Any]:
-    """Options for redis-py, from the defaults, the app, the settings and the URL; the last counts."""
+    """Options for redis-py. The URL goes before the settings, the app and the defaults."""
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
@@ -100,45 +100,42 @@ def _check_files(settings: Settings, options: dict[str, Any]) -> None:
 
 
 def _client(settings: Settings, place: RedisPlace, options: dict[str, Any]) -> Client:
-    for_sentinels: dict[str, Any] = {name: options.pop(name) for name in _SENTINEL_OPTIONS if name in options}
+    given: dict[str, Any] = {name: options.pop(name) for name in _SENTINEL_OPTIONS if name in options}
     # refuses unknown options now, not when it connects
     names = options.keys() - _POOL_OPTIONS
     options.get("connection_class", redis.Connection)(**{name: options[name] for name in names})
     if place.kind == "server":
         return redis.Redis(connection_pool=redis.ConnectionPool(**options))
-    hosts = [(each.get("host", "localhost"), each["port"]) for each in map(_parse_url, place.urls)]
+    hosts = [(url.get("host", "localhost"), url["port"]) for url in map(_parse_url, place.urls)]
     for name in ("host", "port"):
         options.pop(name, None)
     if place.kind == "cluster":
         return ClusterClient(hosts, options)
     options.pop("connection_class", None)
     options["ssl"] = place.tls
-    for_sentinels.update(place.sentinel)
-    return _sentinel_client(hosts, options, for_sentinels, require_tls=settings.require_redis_ssl)
-
-
-def _sentinel_client(
-    hosts: list[tuple[str, int]], options: dict[str, Any], for_sentinels: dict[str, Any], *, require_tls: bool
-) -> redis.Redis:
-    """A client for the server that the sentinels call the primary whenever it connects."""
-    name = for_sentinels.get("master_name")
-    if not name:
+    given.update(place.sentinel)
+    if not given.get("master_name"):
         raise ConfigError(NO_MASTER_NAME)
+    kwargs = _sentinel_kwargs(options, given, require_tls=settings.require_redis_ssl)
+    others = int(given.get("min_other_sentinels", 0))
+    sentinels = _Sentinel(hosts, others, sentinel_kwargs=kwargs, **options)
+    return sentinels.master_for(given["master_name"])  # type: ignore[no-any-return]
+
+
+def _sentinel_kwargs(options: dict[str, Any], given: dict[str, Any], *, require_tls: bool) -> dict[str, Any]:
+    """Options to connect to sentinels: some *options* of the primary, and those *given*."""
     shared = ("socket_timeout", "socket_connect_timeout", "client_name", "retry")
-    of_sentinels = {key: options[key] for key in shared if key in options}
-    of_sentinels.update(for_sentinels.get("sentinel_kwargs") or {})
-    for key in for_sentinels.keys() & {"sentinel_username", "sentinel_password"}:
-        of_sentinels[key.removeprefix("sentinel_")] = for_sentinels[key]
-    if "sentinel_ssl" in for_sentinels:
-        tls = for_sentinels["sentinel_ssl"].lower() in {"1", "true", "yes", "on"}
+    kwargs = {name: options[name] for name in shared} | (given.get("sentinel_kwargs") or {})
+    for name in given.keys() & {"sentinel_username", "sentinel_password"}:
+        kwargs[name.removeprefix("sentinel_")] = given[name]
+    if "sentinel_ssl" in given:
+        tls = given["sentinel_ssl"].lower() in {"1", "true", "yes", "on"}
     else:  # as for the primary, unless the app says more
-        tls = "sentinel_kwargs" not in for_sentinels and options.get("ssl", False)
-    if of_sentinels.setdefault("ssl", tls or require_tls):
-        of_sentinels = {key: value for key, value in options.items() if key.startswith("ssl_")} | of_sentinels
-        _complete_tls(of_sentinels)
-    others = int(for_sentinels.get("min_other_sentinels", 0))
-    sentinels = _Sentinel(hosts, others, sentinel_kwargs=of_sentinels, **options)
-    return sentinels.master_for(name)  # type: ignore[no-any-return]
+        tls = options["ssl"] and "sentinel_kwargs" not in given
+    if kwargs.setdefault("ssl", tls or require_tls):
+        kwargs = {name: options[name] for name in options if name.startswith("ssl_")} | kwargs
+        _complete_tls(kwargs)
+    return kwargs
 
 
 def disconnect(client: Client) -> None:
@@ -151,81 +148,69 @@ def disconnect(client: Client) -> None:
             server.connection_pool.disconnect()
 
 
-_CERTIFICATE: Final = "set redis_ssl_certfile and redis_ssl_keyfile"
 _RIGHTS: Final = "docs/redis-schema.md has the rights"
-_WAIT: Final = "this heals by itself"
+_CERTIFICATE: Final = "set redis_ssl_certfile and redis_ssl_keyfile"
 
-#: Patterns for the class names and text of an error, and what to do; the first that matches counts.
-_FIXES: Final = (
-    ("unknown command '?`?HELLO", "it does not know RESP3; add ?protocol=2 to the URL"),
-    ("max number of clients", "it has no place for another client; raise its maxclients"),
-    ("OutOfMemoryError|OOM ", "it is out of memory; raise its maxmemory"),
-    ("NOREPLICAS|good replicas", "too few of its replicas are up to date; see min-replicas-to-write"),
-    ("MISCONF", "it cannot save to its disk, so it takes no writes; its log says why"),
-    ("MasterNotFound", "no sentinel there names a primary; are they running, and is master_name right?"),
-    ("previous master is now|MasterDown|MASTERDOWN", f"its primary is being replaced; {_WAIT}"),
-    ("ReadOnlyError|READONLY", "it is a read-only replica; give the URL of the primary"),
-    ("BusyLoadingError|LOADING", f"it is still loading its data; {_WAIT}"),
-    ("MovedError|MOVED|SELECT is not", "it is part of a cluster; write redis+cluster:// in redis_url"),
-    ("AskError|ASK |TryAgain|TRYAGAIN", f"a slot is on its way to another node; {_WAIT}"),
-    ("Cluster mode is not|cluster support dis", "it is no cluster; write redis:// in redis_url"),
-    ("ClusterDown|CLUSTERDOWN|not covered", "slots have no node; see CLUSTER INFO"),
-    (r"WRONGTYPE.*\(key (?P<name>.+?), field", "its key {name} is none of ours; delete it"),
-    ("WRONGTYPE", "a key of ours holds something else; delete it, or give another key_prefix"),
-    ("DB index is out of range", "it has no database of that number; see its setting databases"),
-    (r"to run the '(?P<name>[^']+)' command", f"its user may not run {{name}}; {_RIGHTS}"),
-    ("access (a|one of the) (key|chan)", f"its user may not use keys of this prefix; {_RIGHTS}"),
-    ("NoPermission|NOPERM|The user executing the script", f"its user may not do this; {_RIGHTS}"),
-    ("called without any password|no password is set", "it has no password; take it out of the URL"),
-    ("AuthenticationError|NOAUTH|WRONGPASS", "it wants a user name and password other than the URL's"),
-    ("certificate has expired", "its certificate has expired; renew that"),
-    ("not yet valid", "its certificate is not valid yet; are the clocks right?"),
-    (
-        "(?i)(hostname|ip address) mismatch|doesn't match",
-        "its certificate is for another host name; use that, or set redis_ssl_check_hostname to false",
+#: What to do about an error, by a pattern for its class names and text. The first match counts.
+_FIXES: Final = {
+    "unknown command '?`?HELLO": "it does not know RESP3; add ?protocol=2 to the URL",
+    "max number of clients": "it has no place for another client; raise its maxclients",
+    "OutOfMemoryError|OOM ": "it is out of memory; raise its maxmemory",
+    "NOREPLICAS|good replicas": "too few of its replicas are up to date",
+    "MISCONF": "it cannot save to its disk, so it takes no writes; its log says why",
+    "MasterNotFound": "no sentinel there names a primary; are they running, and is master_name right?",
+    "previous master is now|MasterDown": "its primary is being replaced; this heals by itself",
+    "ReadOnlyError|READONLY": "it is a read-only replica; give the URL of the primary",
+    "BusyLoadingError|LOADING": "it is still loading its data; this heals by itself",
+    "MOVED|Moved|SELECT is not": "it is part of a cluster; write redis+cluster:// in redis_url",
+    "ASK |AskError|TRYAGAIN": "a slot is on its way to another node; this heals by itself",
+    "cluster support dis": "it is no cluster; write redis:// in redis_url",
+    "ClusterDown|CLUSTERDOWN": "slots have no node; see CLUSTER INFO",
+    "WRONGTYPE": "a key of ours holds something else; delete it ({text})",
+    "DB index is out of range": "it has no database of that number",
+    "to run the '(?P<name>[^']+)'": f"its user may not run {{name}}; {_RIGHTS}",
+    "access (a|one of the) key": f"its user may not use keys of this prefix; {_RIGHTS}",
+    "NoPermission|NOPERM|The user exec": f"its user may not do this; {_RIGHTS}",
+    "without any password|no password is set": "it has no password; take it out of the URL",
+    "AuthenticationError|NOAUTH|WRONGPASS": "it wants a user name and password other than the URL's",
+    "certificate has expired": "its certificate has expired; renew that",
+    "not yet valid": "its certificate is not valid yet; are the clocks right?",
+    "(?i)(name|address) mismatch|doesn't match": (
+        "its certificate is for another host name; use that, or set redis_ssl_check_hostname to false"
     ),
-    (
-        "CERTIFICATE_VERIFY_FAILED",
-        "its certificate is not signed by a CA known here; set redis_ssl_ca_certs to its CA",
+    "CERTIFICATE_VERIFY_FAILED": ("its certificate is not signed by a CA known here; set redis_ssl_ca_certs to its CA"),
+    "(?i)certificate.required": f"it wants a client certificate; {_CERTIFICATE}",
+    "(?i)unexpected.eof|EOF occ": f"it ended TLS; for a client certificate, {_CERTIFICATE}",
+    "(?i)no start line|no_certificate|pem lib|values.mismatch|bad base64": (
+        "a certificate or key file is not what it should be: PEM, and a pair"
     ),
-    ("(?i)certificate.required", f"it wants a client certificate; {_CERTIFICATE}"),
-    ("(?i)unexpected.eof|EOF occurred", f"it ended TLS; if it wants a client certificate, {_CERTIFICATE}"),
-    (
-        "(?i)no start line|no_certificate|pem lib|values.mismatch|bad base64",
-        "a certificate or key file is not what it should be: PEM, and a pair",
+    "(?i)wrong.version.number|record.layer.failure": (
+        "it speaks no TLS at that port; give its TLS port, or write redis://"
     ),
-    (
-        "(?i)wrong.version.number|record.layer.failure",
-        "it speaks no TLS at that port; give its TLS port, or write redis://",
-    ),
-    ("(?i)name or service|name resolution|nodename nor|getaddrinfo", "its host name is not known here"),
-    ("No such file or directory", "there is no such socket; is it running with that unixsocket?"),
-    ("TimeoutError|Timeout", "no answer in time; is it running, and is that the address?{tls}"),
-    ("(?i)closed by server|connection reset|broken pipe", "it closed the connection.{tls}"),
-    ("ConnectionError", "no connection; is it running, and is that the address? ({text})"),
-    ("", "{kind}: {text}"),
-)
-#: Commands that hold a password, and what a server quotes behind them.
-_SIGNING_IN: Final = re.compile(r"(?is)\b(HELLO|AUTH)\b.+")
+    "(?i)name or service|resolution|nodename nor": "its host name is not known here",
+    "No such file": "there is no such socket; is it running with that unixsocket?",
+    "Timeout": "no answer in time; is it running, and is that the address?{hint}",
+    "(?i)closed by server|connection reset|broken pipe": "it closed the connection.{hint}",
+    "ConnectionError": "no connection; is it running, and is that the address? ({text})",
+    "": "{kind}: {text}",
+}
 _TLS_HINTS: Final = {
     "unix": "",
     "rediss": " Does that port speak TLS?",
     "": " If it wants TLS, write rediss:// in redis_url, or set require_redis_ssl",
 }
+#: Commands that hold a password, and what a server quotes behind them.
+_SIGNING_IN: Final = re.compile(r"(?is)\b(HELLO|AUTH)\b.+")
 
 
-def explain(failed: str, where: str, exc: Exception) -> str:
-    """One line: what *failed* (such as "read from") for the Redis at *where*, and what to do."""
-    # an unknown command is quoted: perhaps the password
-    text = " ".join(str(exc).split()).partition(", with args beginning with")[0]
-    classes = " ".join(kind.__name__ for kind in type(exc).__mro__)
-    matches = ((re.search(pattern, f"{classes}: {text}"), fix) for pattern, fix in _FIXES)
+def explain(action: str, where: str, error: Exception) -> str:
+    """One line: that *action* (such as "read from") failed at *where*, and what to do."""
+    # A server quotes the arguments of a command that it does not know: perhaps a password.
+    text = " ".join(str(error).split()).partition(", with args beginning with")[0]
+    kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
+    matches = ((re.search(pattern, f"{kinds}: {text}"), fix) for pattern, fix in _FIXES.items())
     match, fix = next((match, fix) for match, fix in matches if match)
-    words = {
-        "text": text,
-        "kind": type(exc).__name__,
-        "tls": next((hint for scheme, hint in _TLS_HINTS.items() if where.startswith(scheme)), ""),
-        **match.groupdict(),
-    }
-    words = {name: _SIGNING_IN.sub(r"\1 …", word) for name, word in words.items()}
-    return f"cannot {failed} Redis at {where}: {fix.format(**words)}"
+    hint = next(hint for scheme, hint in _TLS_HINTS.items() if where.startswith(scheme))
+    text = _SIGNING_IN.sub(r"\1 …", text)
+    reason = fix.format(text=text, kind=type(error).__name__, hint=hint, **match.groupdict())
+    return f"cannot {action} Redis at {where}: {reason}"

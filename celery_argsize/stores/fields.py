@@ -38,7 +38,7 @@ _EXEMPLAR: Final = re.compile(r"(\d+) (.+) (\S+)")
 
 #: Not written: each is the sum of a histogram, and added up when that is read.
 _SUMS: Final = tuple(f"{part}.count" for part in _PARTS)
-#: The only maximum that is kept with its task id and time: people are shown these.
+#: The only maximum that is kept with its task id and time, for reports.
 _LARGEST: Final = ".max_chars"
 
 #: Names whose meaning is remembered: more than there are.
@@ -86,7 +86,7 @@ def to_argv(stats: TaskStats) -> list[Any]:
 
 @lru_cache(maxsize=MOST_NAMES)
 def _meaning(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
-    """The kind of the field *name* in Redis, and its name in a ``TaskStats``; empty if not wanted."""
+    """Kind and field of *name* in Redis; both are empty if it is not wanted."""
     field = long_name(name)
     if not field.startswith(wanted) or field.endswith(("_id", "_time")):
         return "", ""
@@ -94,9 +94,9 @@ def _meaning(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
 
 
 def from_hash(values: Mapping[str, str], wanted: tuple[str, ...] = ANY) -> TaskStats:
-    """The stats in a task's hash; of them, the fields that begin with one of *wanted*.
+    """The stats in a task's hash: those fields that begin with one of *wanted*.
 
-    The ``count`` of a part comes with its ``bytes_le``. What this version would not write is passed over.
+    The ``count`` of a part comes with its ``bytes_le``. Unreadable values are passed over.
     """
     stats = TaskStats()
     counts = stats.counts

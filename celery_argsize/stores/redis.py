@@ -1,7 +1,7 @@
-"""The figures of an app in Redis, shared by all its workers. docs/redis-schema.md explains the keys.
+"""The figures of an app in Redis, for all its workers. docs/redis-schema.md explains the keys.
 
-One Lua call adds a batch (``apply.lua``). Redis knows the batches it has added, so one may be sent again.
-``fields`` names the fields of a task; ``connection`` connects, and explains errors.
+One Lua call adds a batch (``apply.lua``). Redis knows what it has added, so a batch may be sent
+again. ``fields`` names the fields of a task; ``connection`` connects, and explains errors.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RedisStore:
 
     def __init__(self, settings: Settings, client: Client | None = None) -> None:
         if settings.redis_url is None:
-            message = "redis_url is not set; give the URL of the Redis that the workers use"
+            message = "redis_url is not set; give the URL of the workers' Redis"
             raise ConfigError(message)
         self._settings = settings
         self._client = client or connect(settings)
@@ -67,14 +67,14 @@ class RedisStore:
         return {name: self._client.register_script(_lua(name)) for name in ("apply", "origins", "read", "reset")}
 
     def prepare(self) -> None:
-        """Load the files and modules that writing needs, before the flusher's thread does.
+        """Load the files and modules for writing, before the flusher's thread does.
 
         A fork while a thread imports would leave that import locked in the child for ever.
         """
         assert self._scripts  # noqa: S101 - for its effect: the files are read
-        "localhost".encode("idna")  # encodings.idna: resolving a host name takes it
-        metadata.version("redis")  # email.parser: redis-py tells Redis its version
-        import_module("secrets")  # a pool takes it, and a cluster's are made late
+        "localhost".encode("idna")  # loads encodings.idna, to resolve host names
+        metadata.version("redis")  # loads email.parser: redis-py tells its version
+        import_module("secrets")  # for the pools of a cluster
 
     def apply(self, batch: Batch, failed: int = 0) -> None:
         settings, base = self._settings, self._base
@@ -90,7 +90,7 @@ class RedisStore:
             argv += (host, len(sightings), *sightings)
             argv += (f"{sighting.value} {sighting.time}" for sighting in sightings.values())
         with self._errors("write to"):
-            # before the script, so that an error always means: send the batch again
+            # first, so that an error always means: send the batch again
             if not (was_listed := self._is_listed):
                 self._list_app()
             reply = self._scripts["apply"](keys=keys, args=argv)
@@ -114,8 +114,10 @@ class RedisStore:
         confirmed = self._client.wait(wanted, round(WAIT_TIMEOUT * 1000))
         if confirmed < wanted:
             self._begin_anew()
-            few = f"{confirmed} of wait_replicas = {wanted} replicas confirmed within {WAIT_TIMEOUT:g} s"
-            message = f"cannot be sure of what was written to Redis at {self.where}: {few}; are they running?"
+            message = (
+                f"cannot be sure of what was written to Redis at {self.where}: {confirmed} of "
+                f"wait_replicas = {wanted} replicas confirmed within {WAIT_TIMEOUT:g} s; are they running?"
+            )
             raise StoreError(message)
 
     def read(self, fields: tuple[str, ...] = ANY) -> Figures:
@@ -129,18 +131,10 @@ class RedisStore:
         return Figures(
             self._settings.app_name,
             {_text(name): from_hash(_lines(text), fields) for name, text in hashes},
-            since=self._number(meta, "since"),
-            updated=self._number(meta, "updated"),
-            flush_failures=int(self._number(meta, "flush_failures") or 0),
+            since=float(meta["since"]) if "since" in meta else None,
+            updated=float(meta["updated"]) if "updated" in meta else None,
+            flush_failures=int(meta.get("flush_failures", 0)),
         )
-
-    def _number(self, meta: dict[str, str], field: str) -> float | None:
-        try:
-            return float(meta[field]) if field in meta else None
-        except ValueError:
-            key = f"{self._base}meta"
-            message = f"{field} in {key} in {self.where} is no number; remove it: HDEL {key} {field}"
-            raise StoreError(message) from None
 
     def read_origins(self) -> dict[str, dict[str, Sighting]]:
         with self._errors("read from"):
@@ -163,13 +157,14 @@ class RedisStore:
             disconnect(self._client)
 
     def _schema_error(self, schema: str) -> SchemaError:
-        figures = f"the figures under {self._base} in {self.where} have schema {schema}"
-        message = f"{figures}, this version of celery_argsize has {SCHEMA}; use one version, or another key_prefix"
-        return SchemaError(message)
+        return SchemaError(
+            f"the figures under {self._base} in {self.where} have schema {schema}, this version of "
+            f"celery_argsize has {SCHEMA}; use one version, or another key_prefix"
+        )
 
     @contextmanager
     def _errors(self, action: str) -> Iterator[None]:
-        """Raise errors of Redis as those of a store; *action*: "read from", "write to"."""
+        """Raise errors of Redis as a ``StoreError``; *action* is "read from" or "write to"."""
         try:
             yield
         except exceptions.RedisError as exc:
@@ -188,13 +183,13 @@ class AppsStore(RedisStore):
             return sorted(map(_text, self._client.smembers(f"{self._settings.key_prefix}:apps")))
 
     def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
-        """The figures of each app, as ``read`` gives them, in one round trip for each, and one more.
+        """The figures of each app, in one round trip for each and one for their names.
 
         Raises:
             StoreError: they could not be read.
         """
-        settings = [replace(self._settings, app_name=name) for name in self.names()]
-        return [RedisStore(each, self._client).read(fields) for each in settings]
+        apps = [replace(self._settings, app_name=name) for name in self.names()]
+        return [RedisStore(settings, self._client).read(fields) for settings in apps]
 
 
 def apps_in(settings: Settings) -> list[str]:
@@ -209,7 +204,7 @@ def _lua(name: str) -> str:
 
 
 def _as_dict(reply: list[Any] | dict[Any, Any]) -> dict[str, str]:
-    """A reply of fields and values by turns (a map, with RESP3)."""
+    """The fields in a reply: a flat list, or a map with RESP3."""
     items = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
     return {_text(field): _text(value) for field, value in items}
 
