@@ -1,7 +1,7 @@
-"""The remote control commands that workers answer: two that a reset sends, and ``celery inspect argsize``.
+"""The remote control commands that workers answer: two for a reset, and ``celery inspect argsize``.
 
-In a reset, each worker writes all it has and holds back, the store is cleared, and the workers are
-released: nothing from before comes back. A hold that nobody releases ends by itself.
+In a reset, each worker writes all it has and then holds. The store is cleared, and the workers are
+released. So nothing from before comes back. A hold that nobody releases ends by itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _failures: Final = FailureLog("this worker's part in a reset failed")
 
 @control_command(name=HOLD, visible=False)  # type: ignore[untyped-decorator, unused-ignore]
 def hold(state: Any, base: str, seconds: float = 5.0, **_: Any) -> dict[str, Any]:
-    """Write all that was measured, then nothing for *seconds*. *base* begins the keys of the figures to be reset."""
+    """Write all, then nothing for *seconds*. *base*: how the keys to be reset begin."""
     return _ask(state, base, lambda flusher: flusher.flush(PATIENCE, hold=seconds))
 
 
@@ -49,7 +49,7 @@ def _ask(state: Any, base: str, act: Callable[[Flusher], bool]) -> dict[str, Any
         return {"error": "other figures"}
     try:
         return {"ok": act(monitor.flusher)}
-    except Exception as exc:  # noqa: BLE001 - kombu would log the traceback each time
+    except Exception as exc:  # noqa: BLE001 - kombu would log its traceback
         _failures.report(exc)
         return {"ok": False}
 
