@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG = """\
-global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}}
+global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 500ms}}
 rule_files: {rules}
 scrape_configs:
   - job_name: {job}
@@ -44,7 +44,7 @@ class Sample(NamedTuple):
 
 
 class PrometheusServer:
-    """A Prometheus of the test's own, that scrapes *target* (host:port) twice a second, and keeps exemplars."""
+    """A Prometheus of the test's own. It scrapes *target* (host:port) every second and keeps exemplars."""
 
     def __init__(self, folder: Path, target: str, *, job: str = "celery-argsize", rules: Iterable[Path] = ()) -> None:
         self.port = 0
