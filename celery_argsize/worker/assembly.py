@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from celery_argsize.errors import ConfigError
 from celery_argsize.failure_log import FailureLog
 from celery_argsize.figures.counters import rules_of
-from celery_argsize.stores.base import writer_name
+from celery_argsize.stores.base import Store, writer_name
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.worker.flusher import Flusher
-from celery_argsize.worker.handoff import LocalHandoff, PipeHandoff, PipeWriter
+from celery_argsize.worker.handoff import Handoff, LocalHandoff, PipeHandoff, PipeWriter
 from celery_argsize.worker.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from celery_argsize.prometheus.server import MetricsServer
     from celery_argsize.settings import Settings
-    from celery_argsize.stores.base import Store
-    from celery_argsize.worker.handoff import Handoff
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.figures.counters import Figures, Tally
-from celery_argsize.stores.base import Batch
+from celery_argsize.figures.counters import Figures, Tally, TaskStats
+from celery_argsize.stores.base import Batch, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from celery_argsize.figures.counters import TaskStats
     from celery_argsize.settings import Settings
-    from celery_argsize.stores.base import Store
     from celery_argsize.worker.handoff import Handoff
 
 
@@ -50,7 +48,7 @@ class Flusher:
         self._writer = writer
         self._interval = settings.flush_interval
         self._app_name = settings.app_name
-        self.base = settings.base  # the keys of its figures begin with it
+        self.base = settings.base  # how the keys begin
         self._pending = Tally(settings.max_task_names)
         self._batch: Batch | None = None  # not confirmed yet
         self._own = Tally(settings.max_task_names)  # the sum of all batches

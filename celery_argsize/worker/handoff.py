@@ -22,20 +22,19 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.figures.counters import OTHER, Exemplar, Extreme, Tally, TaskStats
+from celery_argsize.figures.counters import OTHER, Exemplar, Extreme, Rules, Tally, TaskStats
 from celery_argsize.figures.origins import Sighting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery_argsize.figures.counters import Rules
     from celery_argsize.measuring.measurement import Plain
 
 _failures: Final = FailureLog("what a task handed over could not be taken in, and is counted as an error")
 
 
 def _count_error(error: Exception, tally: Tally) -> None:
-    """Count in *tally* a measurement that could not be added to it."""
+    """Count in *tally* a measurement that could not be added."""
     _failures.report(error)
     tally.tasks.setdefault(OTHER, TaskStats()).counts["errors"] += 1
 
@@ -98,7 +97,7 @@ class LocalHandoff:
             into.merge(self._folded.take(len(self._folded.tasks)).items())
 
     def wait(self) -> None:
-        """Return when there may be something to drain, or after ``wake``."""
+        """Wait until there may be something to drain, or for ``wake``."""
         self._woken.wait(self.TICK)
         self._woken.clear()
 
@@ -169,18 +168,24 @@ class PipeHandoff(PipeWriter):
 
     #: Bytes that the pipe holds (Linux): about 4,000 measurements.
     CAPACITY: Final = 1 << 20
-    #: Reads of up to 64 KB in one drain, so that it ends however fast children write.
+    #: Reads of up to 64 KB in one drain, which bounds its time.
     READS: Final = 64
 
     def __init__(self, rules: Rules, max_names: int, *, named: bool = False) -> None:
-        self._folder = tempfile.mkdtemp(prefix="celery-argsize-") if named else None
-        self.path = os.path.join(self._folder, "handoff") if self._folder else None  # noqa: PTH118 - os.open takes it
-        self._read_fd, write_fd = self._open()
+        self._folder = self.path = None
+        if named:
+            self._folder = tempfile.mkdtemp(prefix="celery-argsize-")
+            self.path = f"{self._folder}/handoff"
+            os.mkfifo(self.path, 0o600)
+            self._read_fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+            write_fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+        else:
+            self._read_fd, write_fd = os.pipe()
         super().__init__(write_fd, rules, max_names)
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._read_fd, write_fd, self._wake_read, self._wake_write):
             os.set_blocking(fd, False)
-        with suppress(ImportError, AttributeError, OSError):  # other systems, or a user's quota
+        with suppress(AttributeError, OSError):  # other systems, or a user's quota
             import fcntl  # noqa: PLC0415 - Windows has none
 
             fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, self.CAPACITY)
@@ -188,13 +193,6 @@ class PipeHandoff(PipeWriter):
         self._poll = select.poll()
         self._poll.register(self._read_fd, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
-
-    def _open(self) -> tuple[int, int]:
-        if self.path is None:
-            return os.pipe()
-        os.mkfifo(self.path, 0o600)
-        read_fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        return read_fd, os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
 
     def drain(self, into: Tally) -> None:
         for _ in range(self.READS):

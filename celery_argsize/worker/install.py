@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 #: Environment variable with the path of the pipe, for spawned children.
 _HANDOFF_ENV: Final = "_CELERY_ARGSIZE_HANDOFF"
 
-#: Pools whose tasks run in the worker's main process.
-_POOLS_WITHOUT_CHILDREN: Final = ("solo", "thread", "gevent", "eventlet")
+#: Modules of the pools whose tasks run in the worker's main process.
+_POOLS_WITHOUT_CHILDREN: Final = [f"celery.concurrency.{name}" for name in ("solo", "thread", "gevent", "eventlet")]
 
 _NO_REDIS: Final = (
     "celery_argsize: no Redis is configured, the figures of this worker are kept in its memory until it stops; "
@@ -107,10 +107,7 @@ class InstalledMonitor(Monitor):
             self._log(FailureLog("could not start, and the worker runs without it").report, exc, logging.ERROR)
 
     def start(self, settings: Settings, hostname: str, *, in_process: bool, spawns: bool = False) -> None:
-        """Start the parts of a main process: see ``assembly.build``.
-
-        *hostname* is the worker's node name. It is empty where only eager runs are counted.
-        """
+        """Start the parts of a main process: see ``assembly.build``. A process that is no worker has no *hostname*."""
         if self.flusher is not None:
             return
         # Not at the top, for producers, and before the first fork.
@@ -215,8 +212,7 @@ class InstalledMonitor(Monitor):
 
 
 def _runs_in_process(pool: Any) -> bool:
-    modules = [base.__module__ for base in get_implementation(pool).__mro__]
-    return any(f"celery.concurrency.{name}" in modules for name in _POOLS_WITHOUT_CHILDREN)
+    return any(base.__module__ in _POOLS_WITHOUT_CHILDREN for base in get_implementation(pool).__mro__)
 
 
 def _after_fork() -> None:

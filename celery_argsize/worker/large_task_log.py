@@ -1,4 +1,4 @@
-"""Logs large tasks before their body runs. So a task that gets its process killed is in the log.
+"""Logs large tasks before their body runs, so that one that gets its process killed is in the log.
 
 Each task name has an allowance: a few blocks at once, then a few a minute. The next block says how
 many were left out. Forked children share the allowance in memory. It has no lock, so two children may
@@ -24,7 +24,7 @@ _SLOT: Final = struct.Struct("<ddQ")
 
 
 class LargeTaskLog:
-    """Made in a worker's main process, used in its children too."""
+    """Made in a worker's main process, used in its children."""
 
     #: Blocks for one task name at once, and a minute after that.
     BURST: Final = 10

@@ -46,15 +46,14 @@ class Monitor:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
+        #: The settings given to ``install``.
         self.overrides: dict[str, Any] = {}
-        """The settings that were given to ``install``."""
         self.store: Store | None = None
+        #: The worker's node name. Empty in a process that is no worker.
         self.hostname = ""
-        """The worker's node name; empty in a process that is no worker."""
         self._assembly: Assembly | None = None
         self._recorder: Recorder | None = None
-        self._pid = 0
-        """The process that writes the figures."""
+        self._pid = 0  # of the process that writes the figures
 
     @property
     def settings(self) -> Settings:

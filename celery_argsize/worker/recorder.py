@@ -129,9 +129,7 @@ class Recorder:
 
     def on_child_exit(self, **_: Any) -> None:
         """Hand over what a full pipe kept back. Receives ``celery.signals.worker_process_shutdown``."""
-        lost = 0
+        text = "celery_argsize: the main process took nothing for a second; the figures of %d task runs are lost"
         with self._failures.caught():
-            lost = self.handoff.linger(1.0)
-        if lost:
-            text = "celery_argsize: the main process took nothing for a second; the figures of %d task runs are lost"
-            logger.error(text, lost)
+            if lost := self.handoff.linger(1.0):
+                logger.error(text, lost)

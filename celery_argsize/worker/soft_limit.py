@@ -42,7 +42,7 @@ class SoftLimit:
             signal.signal(SIG_SOFT_TIMEOUT, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        # The signal is sent again to billiard's handler. So the traceback has no frame of ours.
+        # Billiard's handler gets it next, so that no frame of ours is in the traceback.
         self.watched = False
         signal.signal(signum, soft_timeout_sighandler)
         stack = _stack(frame)

@@ -1,4 +1,4 @@
-"""Real Beats for tests, and this machine as if it ran those of this test only: other tests run theirs beside it."""
+"""Real Beats for tests, and what the doctor sees of this machine without the processes of other tests."""
 
 from __future__ import annotations
 
