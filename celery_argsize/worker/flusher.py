@@ -51,7 +51,7 @@ class Flusher:
         self.base = settings.base  # how the keys begin
         self._pending = Tally(settings.max_task_names)
         self._batch: Batch | None = None  # not confirmed yet
-        self._own = Tally(settings.max_task_names)  # the sum of all batches
+        self._own = Tally(settings.max_task_names)  # all batches
         self._exemplar_times: dict[str, dict[str, float]] = {}  # task → bucket → seconds
         self._sequence = self._failures = self._all_failures = 0  # failures: since the last success
         self._since = time.time()
