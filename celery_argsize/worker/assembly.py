@@ -1,7 +1,7 @@
-"""Puts together what measures and writes in a worker. Imported when one starts, so not in producers.
+"""Builds the parts that measure and write in a worker. Producers do not import it.
 
-What children and the flusher's threads need is imported here, before the first fork: a fork while a
-thread imports a module would leave that import locked in the child for ever.
+It imports all that children and threads use, before the first fork: a fork while a thread imports a
+module leaves that import locked in the child.
 """
 
 from __future__ import annotations
@@ -14,20 +14,17 @@ from typing import TYPE_CHECKING
 from celery_argsize.errors import ConfigError
 from celery_argsize.failure_log import FailureLog
 from celery_argsize.figures.counters import rules_of
-from celery_argsize.stores.base import writer_name
+from celery_argsize.stores.base import Store, writer_name
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.worker.flusher import Flusher
-from celery_argsize.worker.handoff import LocalHandoff, PipeHandoff, PipeWriter
+from celery_argsize.worker.handoff import Handoff, LocalHandoff, PipeHandoff, PipeWriter
 from celery_argsize.worker.recorder import Recorder
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from celery_argsize.figures.counters import Figures
     from celery_argsize.prometheus.server import MetricsServer
     from celery_argsize.settings import Settings
-    from celery_argsize.stores.base import Store
-    from celery_argsize.worker.handoff import Handoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class Assembly:
     handoff: Handoff
     recorder: Recorder
     flusher: Flusher
-    server: MetricsServer | None  # of this worker's own metrics, if a port is set for it
+    server: MetricsServer | None  # of its own metrics
 
     def start(self) -> None:
         """Start the threads."""
@@ -49,7 +46,7 @@ class Assembly:
 
     def report(self, hostname: str) -> list[str]:
         """The lines for the log at shutdown."""
-        # Not at the top: half a megabyte that all children would have.
+        # Not at the top, as they would take half a megabyte in each child.
         from celery_argsize.figures.summary import summarize  # noqa: PLC0415
         from celery_argsize.views.report import shutdown_lines  # noqa: PLC0415
 
@@ -57,7 +54,7 @@ class Assembly:
 
 
 def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, spawns: bool) -> Assembly:
-    """The parts of a main process whose tasks run *in_process*, or else in children that it forks or *spawns*."""
+    """The parts for tasks that run *in_process*, or else in children. *spawns*: not all are forked."""
     rules, max_names = rules_of(settings), settings.max_task_names
     store = _worker_store(settings)
     handoff = LocalHandoff(rules, max_names) if in_process else PipeHandoff(rules, max_names, named=spawns)
@@ -68,7 +65,7 @@ def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, s
 
 
 def build_for_child(app: Celery, settings: Settings, path: str) -> Recorder:
-    """What measures in a spawned child, which opens the pipe by its *path*; a forked one inherits it all."""
+    """The recorder of a spawned child, with the pipe at *path*. Forked children inherit theirs."""
     fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     return Recorder(app, settings, PipeWriter(fd, rules_of(settings), settings.max_task_names))
 
@@ -83,21 +80,13 @@ def _worker_store(settings: Settings) -> Store:
     return store
 
 
-@dataclass(frozen=True, slots=True)
-class _OwnFigures:  # what a worker's own metrics show
-    flusher: Flusher
-
-    def read(self, fields: tuple[str, ...]) -> Figures:  # noqa: ARG002 - a store would read only these
-        return self.flusher.own_figures()
-
-
 def _metrics_server(app: Celery, settings: Settings, flusher: Flusher) -> MetricsServer | None:
-    # Only workers that serve metrics pay for these.
+    # Only workers that serve metrics import these.
     from celery_argsize.advice.brokers import broker_name  # noqa: PLC0415
     from celery_argsize.prometheus.collector import ArgsizeCollector  # noqa: PLC0415
     from celery_argsize.prometheus.server import MetricsServer  # noqa: PLC0415
 
-    collector = ArgsizeCollector(_OwnFigures(flusher), settings.histogram_buckets, broker=broker_name(app))
+    collector = ArgsizeCollector(flusher, settings.histogram_buckets, broker=broker_name(app))
     try:
         return MetricsServer(
             collector,
@@ -107,6 +96,6 @@ def _metrics_server(app: Celery, settings: Settings, flusher: Flusher) -> Metric
             keyfile=settings.prometheus_keyfile,
             client_cafile=settings.prometheus_client_cafile,
         )
-    except ConfigError as exc:  # most likely another worker on this machine has the port
+    except ConfigError as exc:  # most likely another worker has the port
         FailureLog("this worker runs without metrics of its own (argsize_prometheus_port)").report(exc, logging.ERROR)
         return None

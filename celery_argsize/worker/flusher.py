@@ -1,7 +1,7 @@
 """Two threads of a worker's main process: one takes in what tasks hand over, one writes it to the store.
 
-So children find room in the pipe, however long a write takes. Other threads send requests to the
-writing one. That no batch counts twice is the work of ``stores``.
+So the pipe has room, however long a write takes. Other threads send requests to the writing thread.
+The stores see to it that no batch counts twice.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.figures.counters import Figures, Tally
-from celery_argsize.stores.base import Batch
+from celery_argsize.figures.counters import Figures, Tally, TaskStats
+from celery_argsize.stores.base import Batch, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from celery_argsize.figures.counters import TaskStats
     from celery_argsize.settings import Settings
-    from celery_argsize.stores.base import Store
     from celery_argsize.worker.handoff import Handoff
 
 
@@ -34,13 +32,15 @@ class Flusher:
 
     #: Seconds in which measurements gather before they are taken in together.
     GATHER: Final = 0.05
-    #: Tasks and sending hosts in one batch, at most: one Lua call stays short.
+    #: The most tasks and sending hosts in one batch, which keeps its Lua call short.
     BATCH_TASKS: Final = 100
     BATCH_HOSTS: Final = 20
-    #: Seconds between failing attempts to write: the flush interval, then twice as long each time, up to the maximum.
-    #: A request may try after the minimum.
+    #: Seconds to wait after a failed write: at first the flush interval, then twice as long each time,
+    #: within these bounds. A request waits only for the lower one.
     MIN_BACKOFF: Final = 1.0
     MAX_BACKOFF: Final = 30.0
+    #: Seconds between two exemplars of a task and bucket. So rare ones are always written.
+    EXEMPLARS_EVERY: Final = 10.0
 
     def __init__(self, handoff: Handoff, store: Store, settings: Settings, writer: str) -> None:
         self._handoff = handoff
@@ -48,12 +48,11 @@ class Flusher:
         self._writer = writer
         self._interval = settings.flush_interval
         self._app_name = settings.app_name
-        #: What the keys of its figures begin with.
-        self.base = settings.base
+        self.base = settings.base  # how the keys begin
         self._pending = Tally(settings.max_task_names)
         self._batch: Batch | None = None  # not confirmed yet
-        self._own = Tally(settings.max_task_names)  # all that ever was in a batch
-        self._exemplars = ExemplarFilter(settings.max_task_names)
+        self._own = Tally(settings.max_task_names)  # all batches
+        self._exemplar_times: dict[str, dict[str, float]] = {}  # task → bucket → seconds
         self._sequence = self._failures = self._all_failures = 0  # failures: since the last success
         self._since = time.time()
         self._last_flush: float | None = None
@@ -74,22 +73,26 @@ class Flusher:
         self._intake.start()
 
     def flush(self, timeout: float, *, hold: float = 0.0) -> bool:
-        """Write all that was measured so far, then nothing for *hold* seconds. Whether it was in time."""
+        """Write all that was measured, then nothing for *hold* seconds. Whether it was in time."""
         return self._ask(partial(self._write_and_hold, hold), timeout)
 
     def release(self, timeout: float, *, task: str | None = None) -> bool:
-        """End a hold and forget this worker's own figures of *task*, or all. Whether that was done in time."""
+        """End a hold and forget this worker's own figures of *task*, or all. Whether it was in time."""
         return self._ask(partial(self._release, task), timeout)
 
     def own_figures(self) -> Figures:
-        """What this worker measured, written or not. ``updated`` is when it last wrote."""
+        """What this worker measured, written or not. ``updated`` is its last write."""
         with self._lock:
             tally, unwritten = self._own.copy(), self._unwritten
             tally.merge(self._pending.tasks.items())
         return Figures(self._app_name, tally.tasks, self._since, self._last_flush, self._all_failures, unwritten)
 
+    def read(self, fields: tuple[str, ...]) -> Figures:  # noqa: ARG002 - a store leaves the others out
+        """``own_figures``, for the collector of metrics."""
+        return self.own_figures()
+
     def stop(self, timeout: float) -> int:
-        """Write what is left and end the threads, within *timeout* seconds. How many task runs were not written."""
+        """Write the rest and end the threads within *timeout* seconds. How many runs were not written."""
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
         self._attention.set()
@@ -99,9 +102,8 @@ class Flusher:
         with self._failure_log.caught():
             self._drain()
         with self._lock:
-            self._closed = True  # from here on its descriptors may be somebody else's
-            if not (self._thread.is_alive() or self._intake.is_alive()):
-                self._handoff.close()
+            self._closed = True  # other files may get its descriptors
+            self._handoff.close(in_use=self._thread.is_alive() or self._intake.is_alive())
             return self._unwritten
 
     @property
@@ -123,7 +125,7 @@ class Flusher:
     def _take_in(self) -> None:
         while not self._stopping.is_set():
             with self._failure_log.caught():
-                self._handoff.wait(None)
+                self._handoff.wait()
             self._stopping.wait(self.GATHER)
             with self._failure_log.caught():
                 self._drain()
@@ -160,7 +162,7 @@ class Flusher:
             answer.set_result(act())
 
     def _pause(self) -> float | None:
-        """Seconds until there is something to do; ``None``: until something comes in."""
+        """Seconds until something is due. ``None``: nothing is, until woken."""
         if self._requests:
             moment = self._may_try_from
         elif self._has_pending or self._batch is not None:
@@ -171,23 +173,26 @@ class Flusher:
 
     def _write_and_hold(self, seconds: float) -> bool:
         self._held_until = 0.0
-        self._drain()  # what was handed over before the request
+        self._drain()
         written = self._deliver()
         self._held_until = time.monotonic() + seconds
         return written
 
     def _release(self, task: str | None) -> bool:
         self._held_until = 0.0
-        self._own.clear(task)
-        self._exemplars.forget(task)
+        with self._lock:
+            self._own.clear(task)
         if task is None:
+            self._exemplar_times.clear()
             self._since = time.time()
-        if not self._store.shared:  # nobody else can reset it
+        else:
+            self._exemplar_times.pop(task, None)
+        if not self._store.shared:  # the caller of a reset cannot reach it
             self._store.reset(task)
         return True
 
     def _deliver(self) -> bool:
-        """Write batches until nothing is pending. ``False``: a hold or a failure left some of it unwritten."""
+        """Write until nothing is pending. ``False``: stopped by a hold or a failure."""
         now = time.monotonic()
         if now < self._held_until:
             return False
@@ -195,17 +200,18 @@ class Flusher:
         while batch := self._next_batch():
             try:
                 self._store.apply(batch, self._failures)
-            except Exception as exc:  # noqa: BLE001 - a StoreError, or a fault of our own: it is tried again
+            except Exception as exc:  # noqa: BLE001 - a StoreError or a bug: it is tried again
                 self._back_off(exc)
                 return False
-            self._batch, self._last_flush = None, time.time()
+            with self._lock:
+                self._batch, self._last_flush = None, time.time()
             if self._failures:
                 self._failures, self._may_try_from = 0, 0.0
                 self._failure_log.over("figures are being written again, nothing was lost")
         return True
 
     def _next_batch(self) -> Batch | None:
-        """The batch that is not confirmed yet; else a new one of what is pending, if anything is."""
+        """The batch that is not confirmed yet, else a new one from what is pending."""
         with self._lock:
             if self._batch is None and self._has_pending:
                 self._sequence += 1
@@ -213,8 +219,18 @@ class Flusher:
                 origins = self._pending.origins.take(self.BATCH_HOSTS)
                 self._batch = Batch(self._writer, self._sequence, tasks, origins)
                 self._own.merge(tasks.items())
-                self._exemplars.thin_out(tasks)
+                self._thin_out(tasks)
         return self._batch
+
+    def _thin_out(self, tasks: Mapping[str, TaskStats]) -> None:
+        """Drop from *tasks* the exemplars that come too soon."""
+        for name in tasks.keys() & self._own.tasks.keys():  # which are bounded
+            exemplars, times = tasks[name].exemplars, self._exemplar_times.setdefault(name, {})
+            for bucket, exemplar in [*exemplars.items()]:
+                if exemplar.time < times.get(bucket, -math.inf) + self.EXEMPLARS_EVERY:
+                    del exemplars[bucket]
+                else:
+                    times[bucket] = exemplar.time
 
     def _back_off(self, error: Exception) -> None:
         self._failures += 1
@@ -222,20 +238,20 @@ class Flusher:
         now = time.monotonic()
         pause = min(self.MAX_BACKOFF, max(self.MIN_BACKOFF, self._interval) * 2 ** min(self._failures - 1, 10))
         self._may_try_from = now + self.MIN_BACKOFF
-        self._next_flush = now + pause * random.uniform(1.0, 1.5)  # noqa: S311 - so that not all workers come at once
+        self._next_flush = now + pause * random.uniform(1.0, 1.5)  # noqa: S311 - spreads the workers
         self._failure_log.report(error)
 
     def _finish(self) -> None:
-        """Write what is left, until the deadline. A hold ends a second before it at the latest."""
+        """Write the rest, until the deadline. A hold ends a second before it."""
         self._held_until = min(self._held_until, self._deadline - 1.0)
-        written = False
-        while not written:
+        while True:
             self._attention.clear()
             moment = min(max(self._may_try_from, self._held_until), self._deadline)
             self._attention.wait(max(0.0, moment - time.monotonic()))
             try:
                 self._drain()
-                written = self._deliver()
+                if self._deliver():
+                    break
             except Exception as exc:  # noqa: BLE001 - it is tried again
                 self._back_off(exc)
             if time.monotonic() >= self._deadline:
@@ -244,31 +260,3 @@ class Flusher:
             self._requests.popleft()[1].set_result(False)
         with suppress(Exception):
             self._store.close()
-
-
-class ExemplarFilter:
-    """Lets one exemplar of each task and bucket be written every ``EVERY`` seconds, so that rare ones always are."""
-
-    EVERY: Final = 10.0
-
-    def __init__(self, max_names: int) -> None:
-        self._max_names = max_names
-        self._last: dict[str, dict[str, float]] = {}  # when the last one was seen, by task and bucket
-
-    def thin_out(self, tasks: Mapping[str, TaskStats]) -> None:
-        """Drop from *tasks* the exemplars that come too soon."""
-        for name, stats in tasks.items():
-            if stats.exemplars and (name in self._last or len(self._last) < self._max_names):
-                last = self._last.setdefault(name, {})
-                for bucket, exemplar in [*stats.exemplars.items()]:
-                    if exemplar.time < last.get(bucket, -math.inf) + self.EVERY:
-                        del stats.exemplars[bucket]
-                    else:
-                        last[bucket] = exemplar.time
-
-    def forget(self, task: str | None) -> None:
-        """After a reset of *task*, or all."""
-        if task is None:
-            self._last.clear()
-        else:
-            self._last.pop(task, None)

@@ -1,10 +1,10 @@
-"""Takes measurements from where tasks run to the ``flusher`` in the main process, without waiting.
+"""Takes measurements from where tasks run to the flusher in the main process. No task waits for it.
 
-``PipeHandoff`` is for pools with child processes, ``LocalHandoff`` for those without.
+``PipeHandoff`` is for pools with child processes, ``LocalHandoff`` for pools without.
 
 All children write to one non-blocking pipe. A message of up to PIPE_BUF bytes is written whole or
-not at all, so they need no lock, and it outlives the child that wrote it. While the pipe is full, a
-child adds up what it measures, and hands the sums over with a later task or when it ends.
+not at all, so they need no lock. It outlives its child. While the pipe is full, a child adds up what
+it measures, and hands the sums over with a later task or when it ends.
 """
 
 from __future__ import annotations
@@ -22,31 +22,29 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.figures.counters import OTHER, Exemplar, Extreme, Tally, TaskStats
+from celery_argsize.figures.counters import OTHER, Exemplar, Extreme, Rules, Tally, TaskStats
 from celery_argsize.figures.origins import Sighting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery_argsize.figures.counters import Rules
     from celery_argsize.measuring.measurement import Plain
 
 _failures: Final = FailureLog("what a task handed over could not be taken in, and is counted as an error")
 
 
 def _count_error(error: Exception, tally: Tally) -> None:
-    """Count in *tally* a measurement that could not be added to it."""
+    """Count in *tally* a measurement that could not be added."""
     _failures.report(error)
-    counts = tally.tasks.setdefault(OTHER, TaskStats()).counts
-    counts["errors"] = counts.get("errors", 0) + 1
+    tally.tasks.setdefault(OTHER, TaskStats()).counts["errors"] += 1
 
 
 class LocalHandoff:
-    """Within one process. ``deque.append`` is atomic, so that a task takes no lock."""
+    """A queue within one process. ``deque.append`` is atomic, so a task takes no lock."""
 
-    #: Measurements in the queue; beyond that, tasks add them up.
+    #: With more measurements in the queue, a task adds them up.
     HIGH_WATER: Final = 10_000
-    #: Seconds between looks into the queue: a put wakes nobody.
+    #: Seconds between looks into the queue, as ``put`` wakes nobody.
     TICK: Final = 1.0
 
     path: Final = None
@@ -59,16 +57,16 @@ class LocalHandoff:
         self._woken = threading.Event()
 
     def put(self, measurement: Plain) -> None:
-        """Where a task runs: hand over one measurement. Never waits."""
+        """Hand over one measurement."""
         self._append(measurement)
 
     def add(self, task: str, stats: TaskStats) -> None:
-        """Where a task runs: hand over counters of *task*. Never waits."""
+        """Hand over counters of *task*."""
         self._append((task, stats))
 
     def _append(self, entry: Plain | tuple[str, TaskStats]) -> None:
         self._queue.append(entry)
-        # Never waits for the lock: whoever holds it is folding already.
+        # Does not wait for the lock: its holder is folding already.
         if len(self._queue) > self.HIGH_WATER and self._folding.acquire(blocking=False):
             try:
                 self._fold()
@@ -88,33 +86,30 @@ class LocalHandoff:
                     _count_error(exc, self._folded)
 
     def linger(self, timeout: float) -> int:  # noqa: ARG002
-        """As a child ends: hand over what a full pipe kept back. How many runs found no room in *timeout* seconds."""
+        """As a child ends: hand over its sums. How many runs found no room in *timeout* seconds."""
         return 0
 
     def drain(self, into: Tally) -> None:
-        """In the main process: move all that was handed over *into* a tally."""
+        """In the main process: move all that was handed over into a tally."""
         with self._folding:
             self._fold()
             into.origins.merge(self._folded.origins.take())
             into.merge(self._folded.take(len(self._folded.tasks)).items())
 
-    def wait(self, timeout: float | None) -> None:
-        """Return when there may be something to drain, after ``wake``, or after *timeout* seconds."""
-        self._woken.wait(self.TICK if timeout is None else timeout)
+    def wait(self) -> None:
+        """Wait until there may be something to drain, or for ``wake``."""
+        self._woken.wait(self.TICK)
         self._woken.clear()
 
     def wake(self) -> None:
-        """Make ``wait`` return now. From any thread."""
+        """Make ``wait`` return now."""
         self._woken.set()
 
-    def close(self) -> None:
-        """Close all descriptors."""
-
-    def hide(self) -> None:
-        """Remove the path. Children that opened it can go on writing."""
+    def close(self, *, in_use: bool = False) -> None:
+        """Remove the path. Close the descriptors, unless they are *in_use*."""
 
     def after_fork(self) -> bool:
-        """In a new child. Whether the main process gets what is handed over there."""
+        """In a new child: whether the main process gets what the child hands over."""
         return False
 
 
@@ -137,7 +132,7 @@ class PipeWriter:
         self._offer()
 
     def after_fork(self) -> bool:
-        self._kept.clear()  # the parent hands its own over
+        self._kept.clear()  # they are the parent's to hand over
         return True
 
     def linger(self, timeout: float) -> int:
@@ -147,9 +142,9 @@ class PipeWriter:
         return self._kept.count
 
     def _write(self, content: tuple[Any, ...]) -> bool:
-        """Whether a message with *content* went into the pipe. It does so whole or not at all."""
+        """Whether a message with *content* went into the pipe."""
         message = _pack(content)
-        if len(message) > select.PIPE_BUF:  # its sums are handed over in parts
+        if len(message) > select.PIPE_BUF:  # it is added up, and goes in parts
             return False
         try:
             os.write(self._fd, message)
@@ -158,7 +153,7 @@ class PipeWriter:
         return True
 
     def _offer(self) -> bool:
-        """Hand over what was kept, as far as the pipe has room. Whether nothing is left."""
+        """Hand over the sums, as far as the pipe has room. Whether nothing is left."""
         for content, sent in _chunks(self._kept):
             if not self._write(content):
                 return False
@@ -173,18 +168,24 @@ class PipeHandoff(PipeWriter):
 
     #: Bytes that the pipe holds (Linux): about 4,000 measurements.
     CAPACITY: Final = 1 << 20
-    #: Reads of up to 64 KB in one drain, so that it ends however fast children write.
+    #: Reads of up to 64 KB in one drain, which bounds its time.
     READS: Final = 64
 
     def __init__(self, rules: Rules, max_names: int, *, named: bool = False) -> None:
-        self._folder = tempfile.mkdtemp(prefix="celery-argsize-") if named else None
-        self.path = os.path.join(self._folder, "handoff") if self._folder else None  # noqa: PTH118 - os.open takes it
-        self._read_fd, write_fd = self._open()
+        self._folder = self.path = None
+        if named:
+            self._folder = tempfile.mkdtemp(prefix="celery-argsize-")
+            self.path = f"{self._folder}/handoff"
+            os.mkfifo(self.path, 0o600)
+            self._read_fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+            write_fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+        else:
+            self._read_fd, write_fd = os.pipe()
         super().__init__(write_fd, rules, max_names)
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._read_fd, write_fd, self._wake_read, self._wake_write):
             os.set_blocking(fd, False)
-        with suppress(ImportError, AttributeError, OSError):  # other systems; beyond a user's quota
+        with suppress(AttributeError, OSError):  # other systems, or a user's quota
             import fcntl  # noqa: PLC0415 - Windows has none
 
             fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, self.CAPACITY)
@@ -192,13 +193,6 @@ class PipeHandoff(PipeWriter):
         self._poll = select.poll()
         self._poll.register(self._read_fd, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
-
-    def _open(self) -> tuple[int, int]:
-        if self.path is None:
-            return os.pipe()
-        os.mkfifo(self.path, 0o600)
-        read_fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        return read_fd, os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
 
     def drain(self, into: Tally) -> None:
         for _ in range(self.READS):
@@ -219,8 +213,8 @@ class PipeHandoff(PipeWriter):
         except BlockingIOError:
             return b""
 
-    def wait(self, timeout: float | None) -> None:
-        self._poll.poll(None if timeout is None else timeout * 1000)
+    def wait(self) -> None:
+        self._poll.poll()
         while self._read(self._wake_read):
             pass
 
@@ -228,15 +222,12 @@ class PipeHandoff(PipeWriter):
         with suppress(BlockingIOError):  # it is full of wakes already
             os.write(self._wake_write, b"!")
 
-    def close(self) -> None:
-        for fd in (self._read_fd, self._fd, self._wake_read, self._wake_write):
-            with suppress(OSError):
-                os.close(fd)
-        self.hide()
-
-    def hide(self) -> None:
+    def close(self, *, in_use: bool = False) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        for fd in () if in_use else (self._read_fd, self._fd, self._wake_read, self._wake_write):
+            with suppress(OSError):
+                os.close(fd)
 
 
 Handoff = LocalHandoff | PipeHandoff
@@ -260,7 +251,7 @@ def _pack(content: tuple[Any, ...]) -> bytes:
 
 
 def _split(data: bytes) -> tuple[list[bytes], bytes]:
-    """The whole messages in *data*, without their lengths, and the beginning of one more."""
+    """The whole messages in *data*, without their lengths, and the rest."""
     messages, at = [], 0
     while at + _LENGTH.size <= len(data):
         begin = at + _LENGTH.size
@@ -273,7 +264,7 @@ def _split(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 def unpack(message: bytes, into: Tally, rules: Rules) -> None:
-    """Add to a tally what *message* has: a measurement, or a chunk of sums."""
+    """Add *message*, a measurement or a chunk of sums, to a tally."""
     content = marshal.loads(message)  # noqa: S302 - our own child's
     if len(content) == 2:  # noqa: PLR2004 - (host, sightings)
         host, sightings = content
@@ -288,7 +279,7 @@ def unpack(message: bytes, into: Tally, rules: Rules) -> None:
 
 
 def _chunks(tally: Tally) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Contents of messages that fit the pipe, each with its fields and their dict, to be deleted once it is written."""
+    """The sums in messages that fit the pipe, each with its fields and their dict, to delete once it is sent."""
     for host, sightings in [*tally.origins.hosts.items()]:
         for field, sighting in [*sightings.items()]:
             yield (host, {field: (*sighting,)}), {field: sightings}

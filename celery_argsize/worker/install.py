@@ -1,7 +1,7 @@
-"""``install()`` and the life of a worker that measures, by Celery's signals.
+"""``install()``, and how a monitor starts and stops with its worker, by Celery's signals.
 
-``install`` only connects receivers. The work begins at ``worker_init``, in the main process, and
-ends at ``worker_shutdown``, or at exit: a cold shutdown sends no signal.
+``install`` only connects receivers. The work begins at ``worker_init``, in the main process, and ends
+at ``worker_shutdown``, or at exit after a cold shutdown, which sends no signal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import atexit
 import logging
 import os
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from billiard import get_start_method
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 #: Environment variable with the path of the pipe, for spawned children.
 _HANDOFF_ENV: Final = "_CELERY_ARGSIZE_HANDOFF"
 
-#: Pools whose tasks run in the worker's main process.
-_POOLS_WITHOUT_CHILDREN: Final = ("solo", "thread", "gevent", "eventlet")
+#: Modules of the pools whose tasks run in the worker's main process.
+_POOLS_WITHOUT_CHILDREN: Final = [f"celery.concurrency.{name}" for name in ("solo", "thread", "gevent", "eventlet")]
 
 _NO_REDIS: Final = (
     "celery_argsize: no Redis is configured, the figures of this worker are kept in its memory until it stops; "
@@ -45,24 +44,23 @@ _NO_REDIS: Final = (
 def install(app: Celery, **settings: Any) -> Monitor:
     """Measure the arguments of every task that workers of *app* run. Call it where the app is made.
 
-    Outside workers it starts no thread and opens no connection. In a second call, the later
-    *settings* win, until a worker has started.
+    Outside workers it starts no thread and opens no connection. Call it again to change *settings*,
+    until a worker has started.
 
     Raises:
-        ConfigError: a setting that does not exist, or a value that cannot work.
+        ConfigError: a setting does not exist, or its value cannot work.
     """
     app = bare(app)
     check(settings)
     monitor = monitors.get(id(app))
     if monitor is None:
         monitor = monitors[id(app)] = InstalledMonitor(app)
-        monitor.connect()
     monitor.overrides.update(settings)
     return monitor
 
 
 def uninstall(app: Celery) -> None:
-    """Undo ``install``. A running worker writes what it has and stops measuring. Harmless if not installed."""
+    """Undo ``install``, if it was called. A running worker writes what it has and stops measuring."""
     monitor = monitors.pop(id(bare(app)), None)
     if monitor is not None:
         monitor.stop(report=False)
@@ -76,18 +74,13 @@ class InstalledMonitor(Monitor):
         super().__init__(app)
         self._uid = f"celery_argsize.{id(app)}"
         self._starting = threading.Lock()
-
-    def connect(self) -> None:
-        """Wait for a worker to start."""
         self._listen(signals.worker_init, self._on_worker_init)
         self._listen(signals.worker_process_init, self._on_child_init)
-        # Outside workers only eager runs send it.
         self._listen(signals.task_prerun, self._on_eager_run)
 
     def disconnect(self) -> None:
-        """Listen to no signal any more."""
-        self._ignore(signals.worker_init, signals.worker_process_init, signals.worker_shutdown)
-        self._ignore(signals.task_prerun, signals.worker_process_shutdown)
+        """After ``stop``: listen to no signal any more."""
+        self._ignore(signals.worker_init, signals.worker_process_init, signals.task_prerun)
 
     def _listen(self, signal: Any, receiver: Callable[..., None]) -> None:
         signal.connect(receiver, weak=False, dispatch_uid=self._uid)
@@ -101,7 +94,7 @@ class InstalledMonitor(Monitor):
     def _on_worker_init(self, sender: Any = None, **_: Any) -> None:
         if bare(sender.app) is not self.app:
             return
-        self._ignore(signals.task_prerun)  # _on_eager_run is for processes that are no worker
+        self._ignore(signals.task_prerun)  # _on_eager_run is not for workers
         try:
             settings = self.settings
             if settings.enabled:
@@ -109,24 +102,20 @@ class InstalledMonitor(Monitor):
                 start_methods = {getattr(sender, "pool_start_method", "fork"), get_start_method()}
                 self.start(settings, sender.hostname, in_process=in_process, spawns=start_methods != {"fork"})
         except ArgsizeError as exc:
-            self._log(partial(logger.error, "celery_argsize is off, and the worker runs without it: %s", exc))
+            self._log(logger.error, "celery_argsize is off, and the worker runs without it: %s", exc)
         except Exception as exc:  # noqa: BLE001 - the worker must start
-            failures = FailureLog("could not start, and the worker runs without it")
-            self._log(partial(failures.report, exc, logging.ERROR))
+            self._log(FailureLog("could not start, and the worker runs without it").report, exc, logging.ERROR)
 
     def start(self, settings: Settings, hostname: str, *, in_process: bool, spawns: bool = False) -> None:
-        """Write figures from this process; measure in it (*in_process*), or in children that it forks or *spawns*.
-
-        *hostname* is the worker's node name; empty in a process that counts eager runs.
-        """
+        """Start the parts of a main process: see ``assembly.build``. A process that is no worker has no *hostname*."""
         if self.flusher is not None:
             return
-        # Not at the top, for producers; before the first fork and the first thread.
+        # Not at the top, for producers, and before the first fork.
         from celery_argsize.worker import assembly  # noqa: PLC0415
 
         parts = assembly.build(self.app, settings, hostname, in_process=in_process, spawns=spawns)
         if not parts.store.shared:
-            self._log(partial(logger.warning, _NO_REDIS))
+            self._log(logger.warning, _NO_REDIS)
         if hostname:
             from celery_argsize.worker import remote_control  # noqa: F401, PLC0415 - registers its commands
         parts.start()
@@ -139,26 +128,24 @@ class InstalledMonitor(Monitor):
 
     def _measure(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._ignore(signals.task_prerun)  # _on_eager_run
+        self._ignore(signals.task_prerun)  # of _on_eager_run
         self._listen(signals.task_prerun, recorder.on_task_prerun)
         self._listen(signals.worker_process_shutdown, recorder.on_child_exit)
 
-    def _log(self, write: Callable[[], None]) -> None:
+    def _log(self, write: Callable[..., None], *arguments: Any) -> None:
         """Call *write* once the worker has set its log up."""
 
         def write_once(**_: Any) -> None:
             self._ignore(signals.celeryd_after_setup)
-            write()
+            write(*arguments)
 
         if logger.hasHandlers():
-            write()
+            write(*arguments)
         else:
             self._listen(signals.celeryd_after_setup, write_once)
 
-    # -- its children
-
     def after_fork(self) -> None:
-        """In a forked child: let go of what is the parent's; measure on if the parent gets the figures."""
+        """In a forked child: let go of the parent's parts. Measure on if it gets the figures."""
         self._starting = threading.Lock()
         if self._assembly is not None and self._assembly.server is not None:
             self._assembly.server.abandon()
@@ -170,24 +157,22 @@ class InstalledMonitor(Monitor):
             self._listen(signals.task_prerun, self._on_eager_run)
 
     def _on_child_init(self, **_: Any) -> None:
-        """In a spawned child: open the pipe that a forked one inherits."""
+        """In a spawned child: open the pipe."""
         path = os.environ.get(_HANDOFF_ENV)
-        app = bare(current_app)  # a copy of our app, pickled in the main process; its tasks run here
+        app = bare(current_app)  # tasks run in a pickled copy of our app
         if path is None or self._recorder is not None or app.main != self.app.main:
             return
         with FailureLog("cannot measure in this process, which runs without it").caught(logging.ERROR):
-            from celery_argsize.worker import assembly  # noqa: PLC0415 - as in start()
+            from celery_argsize.worker import assembly  # noqa: PLC0415 - producers do without
 
             self._measure(assembly.build_for_child(app, self.settings, path))
-
-    # -- its end
 
     def _on_worker_shutdown(self, sender: Any = None, **_: Any) -> None:
         if bare(sender.app) is self.app:
             self.stop()
 
     def stop(self, *, report: bool = True) -> None:
-        """Write what is left, log the report, and stop measuring. Does nothing in a child."""
+        """Write the rest, log the report, and stop measuring. Does nothing in a child."""
         parts = self._assembly
         if parts is None or self._pid != os.getpid():
             return
@@ -195,19 +180,19 @@ class InstalledMonitor(Monitor):
         atexit.unregister(self.stop)
         self._ignore(signals.worker_shutdown, signals.task_prerun, signals.worker_process_shutdown)
         unwritten, timeout = 0, parts.settings.shutdown_timeout
-        with FailureLog("could not stop as it should; what was not written yet may be lost").caught(logging.ERROR):
+        failures = FailureLog("could not stop as it should, and some figures may be lost")
+        with failures.caught(logging.ERROR):
             unwritten = parts.flusher.stop(timeout)
-        with FailureLog("the server of metrics could not stop as it should").caught():
+        with failures.caught(logging.ERROR):
             if parts.server is not None:
                 parts.server.stop()
-        with FailureLog("no report at shutdown").caught():
+        with failures.caught(logging.ERROR):
             for line in parts.report(self.hostname) if report and self.hostname else ():
                 logger.warning("%s", line)
         if unwritten:
             lost = "celery_argsize: the figures of %d task runs could not be written within %g s and are lost"
             logger.error(lost, unwritten, timeout)
         os.environ.pop(_HANDOFF_ENV, None)
-        parts.handoff.hide()  # a flusher that hangs did not close it
 
     # -- eager runs in a process that is no worker
 
@@ -216,7 +201,7 @@ class InstalledMonitor(Monitor):
         if task.app is not self.app or not task.request.is_eager:
             return
         failures = FailureLog("cannot count eager tasks in this process")
-        with self._starting, failures.caught(logging.ERROR):  # first runs in other threads wait for this one
+        with self._starting, failures.caught(logging.ERROR):  # first runs in other threads wait here
             settings = self.settings
             if self._recorder is None and settings.enabled and settings.include_eager:
                 self.start(settings, "", in_process=True)
@@ -227,8 +212,7 @@ class InstalledMonitor(Monitor):
 
 
 def _runs_in_process(pool: Any) -> bool:
-    modules = [base.__module__ for base in get_implementation(pool).__mro__]
-    return any(f"celery.concurrency.{name}" in modules for name in _POOLS_WITHOUT_CHILDREN)
+    return any(base.__module__ in _POOLS_WITHOUT_CHILDREN for base in get_implementation(pool).__mro__)
 
 
 def _after_fork() -> None:

@@ -1,8 +1,8 @@
 """Logs large tasks before their body runs, so that one that gets its process killed is in the log.
 
-Each task name may be logged a few times at once, then a few times a minute; the next block says how
-many were left out. All children share this allowance, in memory that they inherit when forked. It has
-no lock: two children at the same moment may log one block too many.
+Each task name has an allowance: a few blocks at once, then a few a minute. The next block says how
+many were left out. Forked children share the allowance in memory. It has no lock, so two children may
+log one block too many.
 """
 
 from __future__ import annotations
@@ -19,33 +19,32 @@ from celery_argsize.measuring.cuts import CAUSES
 if TYPE_CHECKING:
     from celery_argsize.measuring.measurement import Measurement, Part
 
-#: Of one task name: how many may be logged, as of when (monotonic seconds), and how many were left out.
+#: An allowance: how many may be logged, as of when (monotonic seconds), how many were left out.
 _SLOT: Final = struct.Struct("<ddQ")
 
 
 class LargeTaskLog:
-    """Made in a worker's main process, used in its children too."""
+    """Made in a worker's main process, used in its children."""
 
-    #: Tasks of one name that are logged at once.
+    #: Blocks for one task name at once, and a minute after that.
     BURST: Final = 10
-    #: Tasks of one name that are logged a minute after that.
     A_MINUTE: Final = 3
-    #: Slots, 24 bytes each. Two names whose hashes meet in one share its allowance.
+    #: Allowances, 24 bytes each. Names with equal hashes share one.
     SLOTS: Final = 4096
 
     def __init__(self) -> None:
         self._slots = mmap.mmap(-1, self.SLOTS * _SLOT.size)
 
     def write(self, measurement: Measurement, limits: tuple[int, int]) -> None:
-        """Log *measurement*, if its task may be logged now. *limits*: for args and kwargs, in characters."""
+        """Log *measurement* if its task may be logged now. *limits*: of args and kwargs, in characters."""
         hidden = self._hidden(measurement.task)
         if hidden is not None:
             logger.warning("%s", _text(measurement, limits, hidden), extra=_fields(measurement, limits, hidden))
 
     def _hidden(self, task: str) -> int | None:
-        """How many of *task* were left out before; ``None`` if this one is, too."""
+        """How many of *task* were left out before. ``None``: this one is left out too."""
         now = time.monotonic()
-        # crc32, as hash() of a text differs between spawned processes
+        # crc32, as hash() differs between spawned processes
         at = zlib.crc32(task.encode()) % self.SLOTS * _SLOT.size
         left, since, hidden = _SLOT.unpack_from(self._slots, at)
         left = min(self.BURST, left + (now - since) * self.A_MINUTE / 60) if since else self.BURST
@@ -76,7 +75,7 @@ def _part(part: Part) -> str:
 
 
 def _fields(measurement: Measurement, limits: tuple[int, int], hidden: int) -> dict[str, Any]:
-    """The figures for JSON logs, prefixed: a log record has an ``args`` of its own."""
+    """The figures for JSON logs, prefixed, as a log record has an ``args`` of its own."""
     fields: dict[str, Any] = {
         "argsize_task": measurement.task,
         "argsize_task_id": measurement.task_id,

@@ -1,6 +1,6 @@
 """The monitor of one app in this process: its settings, its store, and what measures and writes.
 
-``install`` makes monitors; remote control and the public functions find theirs with ``installed``.
+``install`` makes monitors. Remote control and the public functions get them from ``installed``.
 Celery's command line imports this module, so it imports nothing heavy.
 """
 
@@ -29,7 +29,7 @@ monitors: dict[int, InstalledMonitor] = {}
 
 
 def installed(app: Celery | None = None) -> Monitor | None:
-    """The monitor of *app*; without *app*, that of the only app in this process that has one."""
+    """The monitor of *app*. Without *app*, the only monitor in this process."""
     if app is not None:
         return monitors.get(id(bare(app)))
     return next(iter(monitors.values())) if len(monitors) == 1 else None
@@ -46,26 +46,25 @@ class Monitor:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
+        #: The settings given to ``install``.
         self.overrides: dict[str, Any] = {}
-        """The settings that were given to ``install``."""
         self.store: Store | None = None
+        #: The worker's node name. Empty in a process that is no worker.
         self.hostname = ""
-        """The worker's node name; empty in a process that is no worker."""
         self._assembly: Assembly | None = None
         self._recorder: Recorder | None = None
-        self._pid = 0
-        """The process that writes the figures."""
+        self._pid = 0  # of the process that writes the figures
 
     @property
     def settings(self) -> Settings:
-        """The settings in force, read anew each time. Raises ``ConfigError`` for one that cannot work."""
-        from celery_argsize.settings import resolve  # noqa: PLC0415 - Celery's command line needs none of it
+        """The settings in force now. Raises ``ConfigError`` for a setting that cannot work."""
+        from celery_argsize.settings import resolve  # noqa: PLC0415 - not for Celery's command line
 
         return resolve(self.overrides, self.app)
 
     @property
     def flusher(self) -> Flusher | None:
-        """What writes the figures, in the one process that does so; elsewhere ``None``."""
+        """In the process that writes the figures: its flusher. Elsewhere ``None``."""
         return self._assembly.flusher if self._assembly is not None and self._pid == os.getpid() else None
 
     @property
@@ -74,7 +73,7 @@ class Monitor:
         return self._recorder is not None and self._pid != os.getpid()
 
     def put(self, measurement: Measurement) -> bool:
-        """Count *measurement* like a run of a task in this process. ``False``: this process does not measure."""
+        """Count *measurement* as a task run of this process. ``False``: this process does not measure."""
         if self._recorder is None:
             return False
         self._recorder.handoff.put(measurement)

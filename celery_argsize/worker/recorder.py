@@ -1,4 +1,4 @@
-"""Where a task runs: measures its arguments, hands the result over, and logs it if it is large.
+"""Measures the arguments of a task where it runs, hands the result over, and logs a large one.
 
 A task waits for this: no network, no lock, bounded work, and no exception gets out.
 """
@@ -36,16 +36,15 @@ _runs: Final = count()
 def measure_celery_task_size(
     task: Any, task_id: str | None = None, args: Any = None, kwargs: Any = None
 ) -> Measurement:
-    """Measure the arguments of one run of *task*; in a ``task_prerun`` handler, pass what that brings.
+    """Measure the arguments of one run of *task*. A ``task_prerun`` handler passes on its own arguments.
 
-    What is not given comes from ``task.request``, as the message's reprs do. A part that cannot be
-    measured has the size ``None``.
+    What is not given comes from ``task.request``. The size of an unmeasurable part is ``None``.
     """
     return named(_measure(task, task.request, task_id, args, kwargs))
 
 
 def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: Any) -> Plain:
-    # A request has no reprs if the message had none: eager runs, protocol 1, other languages.
+    # Eager runs, messages of protocol 1 and of other languages have no reprs.
     name, origin = task.name, request.origin
     return (
         (_known_name if type(name) is str and len(name) <= NAME_BYTES else clean)(name, NAME_BYTES),
@@ -57,17 +56,17 @@ def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: An
     )
 
 
-#: The reprs of an empty part, by its type. Most runs have one.
+#: The reprs of an empty part, by its type. Most runs have an empty part.
 _EMPTY_REPRS: Final[dict[type, tuple[str, ...]]] = {tuple: ("()", "[]"), list: ("()", "[]"), dict: ("{}",)}
 _EMPTY: Final[PlainPart] = (EMPTY, "intact", 2, 0, 0, None)
 
 
 def _part(value: Any, header: Any) -> PlainPart:
-    """One part; *header* is its repr as the message brought it."""
+    """The measurement of args or kwargs. *header* is their repr in the message."""
     if header in _EMPTY_REPRS.get(type(value), ()) and not value:
         return _EMPTY
     verdict, shown, limit = read_header(header, value)
-    if verdict == "intact" and type(value) in _EMPTY_REPRS:  # the value is no bigger than its whole repr
+    if verdict == "intact" and type(value) in _EMPTY_REPRS:  # a value no bigger than its repr
         levels = 0 if next(_runs) % (SAMPLED + len(header) // SAMPLED_CHARS) else levels_of(value)
         return measure_small(value), verdict, len(header), levels, 0, None
     chars = len(header) if isinstance(header, str) else 0
@@ -81,7 +80,7 @@ def _host(origin: object) -> str:
     return clean(str(origin or "").rpartition("@")[2], ORIGIN_BYTES)
 
 
-#: Only for short texts, so that little is remembered whatever senders send.
+#: Only for short texts, which bounds the memory.
 _known_name: Final = lru_cache(maxsize=256)(clean)
 _known_host: Final = lru_cache(maxsize=256)(_host)
 
@@ -115,7 +114,7 @@ class Recorder:
             if self._log is not None and is_large(measurement, self._large_chars):
                 amqp = self._app.amqp
                 self._log.write(named(measurement), (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
-        except Exception as exc:  # noqa: BLE001 - nothing of ours may reach the task
+        except Exception as exc:  # noqa: BLE001 - none may reach the task
             if not counted:
                 self._count_error(task)
             with suppress(Exception):
@@ -130,9 +129,7 @@ class Recorder:
 
     def on_child_exit(self, **_: Any) -> None:
         """Hand over what a full pipe kept back. Receives ``celery.signals.worker_process_shutdown``."""
-        lost = 0
+        text = "celery_argsize: the main process took nothing for a second; the figures of %d task runs are lost"
         with self._failures.caught():
-            lost = self.handoff.linger(1.0)
-        if lost:
-            text = "celery_argsize: the main process took nothing for a second; the figures of %d task runs are lost"
-            logger.error(text, lost)
+            if lost := self.handoff.linger(1.0):
+                logger.error(text, lost)

@@ -1,9 +1,10 @@
-"""The remote control commands that workers answer: two that a reset sends, and ``celery inspect argsize``.
+"""The remote control commands that workers answer: two for a reset, and ``celery inspect argsize``.
 
-In a reset, each worker writes all it has and holds back, the store is cleared, and the workers are
-released: nothing from before comes back. A hold that nobody releases ends by itself.
+In a reset, each worker writes all it has and then holds. The store is cleared, and the workers are
+released. So nothing from before comes back. A hold that nobody releases ends by itself.
 """
 
+# mypy: allow-untyped-decorators
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
@@ -30,13 +31,13 @@ NOT_HERE: Final = (
 _failures: Final = FailureLog("this worker's part in a reset failed")
 
 
-@control_command(name=HOLD, visible=False)  # type: ignore[untyped-decorator, unused-ignore]
+@control_command(name=HOLD, visible=False)
 def hold(state: Any, base: str, seconds: float = 5.0, **_: Any) -> dict[str, Any]:
-    """Write all that was measured, then nothing for *seconds*. *base* begins the keys of the figures to be reset."""
+    """Write all, then nothing for *seconds*. *base*: how the keys to be reset begin."""
     return _ask(state, base, lambda flusher: flusher.flush(PATIENCE, hold=seconds))
 
 
-@control_command(name=RELEASE, visible=False)  # type: ignore[untyped-decorator, unused-ignore]
+@control_command(name=RELEASE, visible=False)
 def release(state: Any, base: str, task: str | None = None, **_: Any) -> dict[str, Any]:
     """Forget this worker's own figures, of *task* or all, and write again. *base*: see ``hold``."""
     return _ask(state, base, lambda flusher: flusher.release(PATIENCE, task=task))
@@ -47,14 +48,13 @@ def _ask(state: Any, base: str, act: Callable[[Flusher], bool]) -> dict[str, Any
     # All apps on a broker hear the same commands.
     if monitor is None or monitor.flusher is None or monitor.flusher.base != base:
         return {"error": "other figures"}
-    try:
-        return {"ok": act(monitor.flusher)}
-    except Exception as exc:  # noqa: BLE001 - kombu would log the traceback each time
-        _failures.report(exc)
-        return {"ok": False}
+    done = False
+    with _failures.caught():  # kombu would log its traceback
+        done = act(monitor.flusher)
+    return {"ok": done}
 
 
-@inspect_command()  # type: ignore[untyped-decorator, unused-ignore]
+@inspect_command()
 def argsize(state: Any, **_: Any) -> dict[str, Any]:
     """Sizes of the task arguments that this worker measured itself."""
     monitor = installed(state.app)

@@ -1,4 +1,4 @@
-"""Real Beats for tests, and this machine as if it ran those of this test only: other tests run theirs beside it."""
+"""Real Beats for tests, and what the doctor sees of this machine without the processes of other tests."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def beat(folder: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A Beat with a schedule file of its own; from when it has sent something."""
+    """A Beat with a schedule file of its own. It has sent something, so that it is connected."""
     folder.mkdir()
     log = folder / "beat.log"
-    command = [sys.executable, "-m", "celery", "-A", "workload", "beat", "-s", str(folder / "schedule"), "-l", "INFO"]
+    command = [sys.executable, "-m", "celery", "-A", "workload", "beat", "-s", str(folder / "schedule"), "-l", "DEBUG"]
     with log.open("wb") as file:
         process = subprocess.Popen([*command, "--pidfile="], cwd=APPS, stdout=file, stderr=subprocess.STDOUT, env=env)
     try:
-        wait_until(lambda: b"Sending due task" in log.read_bytes(), what="a Beat that sends")
+        wait_until(lambda: b" sent. id->" in log.read_bytes(), what="a Beat that has sent")
         yield process
     finally:
         stop(process)

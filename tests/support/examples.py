@@ -14,6 +14,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import uuid
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 FOLDER = ROOT / "examples"
 #: Prefixes of environment variables that would change the example. They are removed.
-FOREIGN = ("CELERY", "REDIS_", "REQUIRE_REDIS_", "DJANGO_", "PYTHONPATH", "PORT")
+REMOVED = ("CELERY", "REDIS_", "REQUIRE_REDIS_", "DJANGO_", "PYTHONPATH", "PORT")
 #: ``celery inspect``, but it stops waiting when all workers have answered.
 INSPECT = """
 import json, sys
@@ -42,6 +43,8 @@ name, what, workers = sys.argv[1:]
 inspect = find_app(name).control.inspect(timeout=10, limit=int(workers))
 print(json.dumps(getattr(inspect, what)(), default=repr))
 """
+#: ``honcho``, but it kills what has not ended after 30 s, not 5: on a busy machine, Redis and workers may take longer.
+HONCHO = "import honcho.manager as m; m.KILL_WAIT = 30; from honcho.command import main; main()"
 #: An environment variable by which all processes of an example are found, whatever their parent is.
 MARK = "TEST_EXAMPLE"
 
@@ -57,11 +60,11 @@ class Example:
         text = _on_free_ports((self.folder / ".env").read_text(encoding="utf-8"))
         self.env = {**_variables(text), **settings}
         self.env_file.write_text("".join(f"{key}={shlex.quote(value)}\n" for key, value in self.env.items()))
-        shell = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+        shell = {key: value for key, value in os.environ.items() if not key.startswith(REMOVED)}
         self.shell = {**shell, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", MARK: self.mark}
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [BIN / "honcho", "start", "--no-colour", "--env", self.env_file],
+                [sys.executable, "-c", HONCHO, "start", "--no-colour", "--env", self.env_file],
                 cwd=self.folder,
                 env=self.shell,
                 stdin=subprocess.DEVNULL,
@@ -144,7 +147,7 @@ class Example:
         except (psutil.AccessDenied, psutil.NoSuchProcess):
             return False
 
-    def wait_ready(self, timeout: float = 60) -> None:
+    def wait_ready(self, timeout: float = 120) -> None:
         """Wait until all workers say that they are ready, and the web process listens, if there is one."""
         wait_until(self._is_ready, timeout=timeout, what=f"{self.folder.name}: ready")
 
@@ -159,7 +162,7 @@ class Example:
             return True
         return False
 
-    def stop(self, number: int = signal.SIGINT, timeout: float = 30) -> int:
+    def stop(self, number: int = signal.SIGINT, timeout: float = 60) -> int:
         """Stop it with SIGINT as Ctrl-C does, or another signal. Returns the exit code.
 
         If a process is left, kill it and fail.
@@ -212,7 +215,7 @@ def _variables(text: str) -> dict[str, str]:
 
 def _on_free_ports(text: str) -> str:
     ports = {port: str(free_port()) for name, port in _variables(text).items() if name.endswith("_PORT")}
-    return re.sub(r"\d+", lambda found: ports.get(found[0], found[0]), text)
+    return re.sub(r"\d+", lambda number: ports.get(number[0], number[0]), text)
 
 
 def _ask(request: Request) -> tuple[int, Any]:

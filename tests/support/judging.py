@@ -1,4 +1,4 @@
-"""What single checks of the doctor say of facts."""
+"""Runs single checks of the doctor on facts."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG = """\
-global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}}
+global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 500ms}}
 rule_files: {rules}
 scrape_configs:
   - job_name: {job}
@@ -30,10 +30,10 @@ scrape_configs:
 
 def binary(name: str) -> str:
     """Where ``prometheus`` or ``promtool`` is."""
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         missing(f"{name} (Debian's package prometheus)")
-    return str(found)
+    return str(path)
 
 
 class Sample(NamedTuple):
@@ -44,7 +44,7 @@ class Sample(NamedTuple):
 
 
 class PrometheusServer:
-    """A Prometheus of the test's own, that scrapes *target* (host:port) twice a second, and keeps exemplars."""
+    """A Prometheus of the test's own. It scrapes *target* (host:port) every second and keeps exemplars."""
 
     def __init__(self, folder: Path, target: str, *, job: str = "celery-argsize", rules: Iterable[Path] = ()) -> None:
         self.port = 0
@@ -55,7 +55,7 @@ class PrometheusServer:
         )
 
     def start(self) -> PrometheusServer:
-        """Start it, and wait until it answers; at another port, should somebody have taken the one that was free."""
+        """Start it and wait until it answers. If its port was taken meanwhile, try another."""
         for _ in range(3):
             self.port = free_port()
             self.process = self._started()
@@ -89,7 +89,7 @@ class PrometheusServer:
             self.process = None
 
     def ask(self, path: str, **parameters: Any) -> Any:
-        """The ``data`` of what the API answers at *path*; an error fails the test with Prometheus's own words."""
+        """The ``data`` of the API's answer at *path*. An error fails the test with Prometheus's own words."""
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urlencode(parameters)}"
         try:
             with urlopen(url, timeout=20) as answer:
@@ -102,16 +102,16 @@ class PrometheusServer:
         data = self.ask("query", query=expression)
         if data["resultType"] == "scalar":
             return [Sample({}, float(data["result"][1]))]
-        return [Sample(found["metric"], float(found["value"][1])) for found in data["result"]]
+        return [Sample(series["metric"], float(series["value"][1])) for series in data["result"]]
 
     def value(self, expression: str) -> float | None:
-        """The one value that *expression* gives now; ``None`` if it gives none."""
+        """The one value that *expression* gives now, or ``None``."""
         samples = self.query(expression)
         assert len(samples) <= 1, f"{expression} gives {samples}"
         return samples[0].value if samples else None
 
     def exemplars(self, expression: str, seconds: float = 600) -> list[dict[str, Any]]:
-        """Those of the last *seconds* in *expression*, each with ``labels``, ``value``, and ``series`` (its labels)."""
+        """Exemplars of the last *seconds* in *expression*: each has ``labels``, ``value``, and its series' labels."""
         now = time.time()
-        found = self.ask("query_exemplars", query=expression, start=now - seconds, end=now + 5)
-        return [{**each, "series": series["seriesLabels"]} for series in found for each in series["exemplars"]]
+        answer = self.ask("query_exemplars", query=expression, start=now - seconds, end=now + 5)
+        return [{**each, "series": series["seriesLabels"]} for series in answer for each in series["exemplars"]]

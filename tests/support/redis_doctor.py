@@ -1,4 +1,4 @@
-"""What `argsize doctor` says of Redis, for tests: its look and its checks, without those of other groups."""
+"""Runs the checks of `argsize doctor` on Redis for tests, and servers and programs to check."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.checks import Outcome
 
-#: As in redis.conf: with saving, unlike the servers of other tests.
+#: Options as in redis.conf, which saves. The servers of other tests do not save.
 SANE = ("--save", "3600", "1", "300", "100", "60", "10000")
 
 
 def looked(
     app: Celery | None, *, seconds: float = 8, max_clients: int | None = None, **given: str
 ) -> dict[str, list[Outcome]]:
-    """What each check of Redis says, without those of other groups."""
+    """The outcomes of each check on Redis: name of the check, without ``redis.`` → outcomes."""
     facts = look_around(Scope(app, given, seconds, max_clients), {"redis": look_at_redis})
-    found: dict[str, list[Outcome]] = {check.id.removeprefix("redis."): [] for check in CHECKS}
-    for one in judge(facts, CHECKS):
-        found[one.check.id.removeprefix("redis.")].append(one.outcome)
-    return found
+    outcomes: dict[str, list[Outcome]] = {check.id.removeprefix("redis."): [] for check in CHECKS}
+    for result in judge(facts, CHECKS):
+        outcomes[result.check.id.removeprefix("redis.")].append(result.outcome)
+    return outcomes
 
 
-def only(found: dict[str, list[Outcome]], check: str) -> Outcome:
-    (one,) = found[check]
-    return one
+def only(outcomes: dict[str, list[Outcome]], check: str) -> Outcome:
+    """The one outcome of *check*."""
+    (outcome,) = outcomes[check]
+    return outcome
 
 
-def alarms(found: dict[str, list[Outcome]]) -> dict[str, str]:
-    """What is not well, by check."""
-    return {check: one.reason for check, said in found.items() for one in said if one.verdict != "ok"}
+def alarms(outcomes: dict[str, list[Outcome]]) -> dict[str, str]:
+    """Check → why it is not ok."""
+    return {check: one.reason for check, several in outcomes.items() for one in several if one.verdict != "ok"}
 
 
 def app_on(url: str, backend: str | None = None, **conf: Any) -> Celery:
@@ -65,7 +66,7 @@ def server_with(folder: Path, *options: str) -> Iterator[RedisServer]:
 
 @contextmanager
 def program(text: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process, which has said that it is ready."""
+    """Run the Python code *text* with *words* as its arguments, from when it has printed "ready"."""
     process = subprocess.Popen([sys.executable, "-c", text, *words], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout as out:
@@ -78,14 +79,14 @@ def program(text: str, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def holding_up(port: int, word: str, seconds: float) -> Iterator[int]:
-    """A port behind which the server is, and each request with that *word* in it takes so long; empty: each."""
+    """A port that leads to *port*. Requests with *word* in them arrive *seconds* late. If it is empty, all do."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def pump(source: socket.socket, target: socket.socket, late: str | None) -> None:
         with suppress(OSError), source, target:
-            while said := source.recv(1 << 20):
-                time.sleep(seconds if late is not None and late.encode() in said else 0)
-                target.sendall(said)
+            while data := source.recv(1 << 20):
+                time.sleep(seconds if late is not None and late.encode() in data else 0)
+                target.sendall(data)
 
     def serve() -> None:
         with suppress(OSError):

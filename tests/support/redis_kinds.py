@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import socket
 import subprocess
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -18,7 +17,7 @@ from celery_argsize import StoreError
 from celery_argsize.figures.counters import TaskStats
 from celery_argsize.stores.base import Batch
 from celery_argsize.stores.redis import RedisStore
-from support.servers import ROOT, RedisServer, free_port, missing, redis_binary, wait_until
+from support.servers import ROOT, RedisServer, missing, redis_binary, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +54,6 @@ class TlsServer(RedisServer):
         self, folder: Path, authority: Authority, *options: str, names: tuple[str, ...] = (), **made: Any
     ) -> None:
         super().__init__(folder)
-        self.port = cluster_port() if "--cluster-enabled" in options else self.port
         self.authority = authority
         certificate, key = authority.issue(*(names or ("localhost", "127.0.0.1")), **made)
         self.options = (
@@ -133,7 +131,8 @@ class SentinelServer(RedisServer):
         super().__init__(folder)
         self.config = (
             f"port {self.port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor {name} 127.0.0.1 {primary} 1\n"
-            f"sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 3000\n{more}\n"
+            # a busy machine may take a second for an answer
+            f"sentinel down-after-milliseconds {name} 2000\nsentinel failover-timeout {name} 3000\n{more}\n"
         )
 
     def start(self, *more: str, ready: bool = True) -> SentinelServer:
@@ -155,7 +154,6 @@ class Cluster:
         for number in range(3):
             (folder / f"node-{number}").mkdir()
             server = RedisServer(folder / f"node-{number}")
-            server.port = cluster_port()
             server.options = ("--cluster-enabled", "yes", *options)
             self.nodes.append(server)
 
@@ -189,22 +187,6 @@ class Cluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.stop()
-
-
-def cluster_port() -> int:
-    """A free port for a cluster node. The port 10,000 above it is free too: Redis uses it for the cluster bus."""
-    for _ in range(200):
-        port = free_port()
-        if port > 55_535:
-            port -= 20_000
-        try:
-            for number in (port, port + 10_000):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", number))
-        except OSError:
-            continue
-        return port
-    pytest.fail("no two free ports with 10,000 between them")
 
 
 def documented_acl(user: str) -> list[str]:

@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import redis
@@ -33,7 +34,7 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is not installed")
 
 
-def wait_until(condition: Callable[[], Any], *, timeout: float = 30, what: str = "it") -> Any:
+def wait_until(condition: Callable[[], Any], *, timeout: float = 60, what: str = "it") -> Any:
     """Poll *condition* until its result is true, and return the result. Fail after *timeout* seconds."""
     deadline = time.monotonic() + timeout
     while not (result := condition()):
@@ -43,10 +44,20 @@ def wait_until(condition: Callable[[], Any], *, timeout: float = 30, what: str =
     return result
 
 
+#: Systems give ports above these to clients. A server could not start where a client of another test has its port.
+_PORTS: Final = range(11_000, 21_000)
+
+
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A free port. The port 10,000 above it is free too, for the bus of a cluster node."""
+    for _ in range(200):
+        port = SystemRandom().choice(_PORTS)  # hypothesis seeds the others: all test processes would choose alike
+        with suppress(OSError):
+            for number in (port, port + 10_000):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", number))
+            return port
+    pytest.fail("no two free ports with 10,000 between them")
 
 
 def stop(process: subprocess.Popen[Any], sig: int = signal.SIGTERM, timeout: float = 60) -> int:
@@ -95,6 +106,8 @@ class RedisServer:
         return self
 
     def _answers(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            pytest.fail(f"redis-server ended:\n{(self.folder / 'redis.log').read_text()}")
         try:
             with self.client(password=self.password, protocol=2) as client:
                 return bool(client.ping())

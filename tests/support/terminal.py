@@ -52,7 +52,7 @@ class Screen(NamedTuple):
 
 
 def drawn(sent: str, height: int, columns: int) -> Screen:
-    """What a terminal of that size shows after *sent*. It knows what it needs to, and refuses all else."""
+    """What a terminal of that size shows after *sent*. It refuses codes that ``watch`` does not send."""
     lines: list[list[str]] = [[]]
     modes = {"?25": True, "?1049": False}
     row = column = 0
@@ -134,13 +134,13 @@ class Terminal:
             return screen if text in screen.text else None
 
         try:
-            found: Screen = wait_until(seen)
+            screen: Screen = wait_until(seen)
         except pytest.fail.Exception:
             pytest.fail(f"{text!r} is not on the screen:\n{self.screen.text}")
-        return found
+        return screen
 
     def end(self, timeout: float = 20) -> int:
-        """The exit code, once it has ended; what it writes meanwhile is taken."""
+        """Wait for the end of the program, and return its exit code."""
         wait_until(lambda: (self.sent, self.process.poll())[1] is not None, timeout=timeout, what="the end")
         return int(self.process.returncode)
 

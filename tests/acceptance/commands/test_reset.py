@@ -11,6 +11,7 @@ from celery import Celery
 from support.servers import BIN, Worker, run, running, wait_until
 
 import celery_argsize
+from celery_argsize.api import reset
 
 if TYPE_CHECKING:
     from support.scene import Scene
@@ -21,7 +22,8 @@ def total(scene: Scene) -> int:
 
 
 @pytest.mark.smoke
-def test_nothing_from_before_comes_back(scene: Scene) -> None:
+def test_nothing_from_before_comes_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reset, "REPLY_TIMEOUT", 4.0)  # a busy machine may take more than a second
     # an interval in which nothing would be written by itself: what is not flushed first would come back at the end
     with running(Worker(scene.folder, scene.env({"flush_interval": 600}), "-c", "2", "-l", "WARNING")) as worker:
         scene.send("task_9")
@@ -107,11 +109,13 @@ def test_the_command_asks_first(scene: Scene) -> None:
 def test_a_worker_that_keeps_its_own_figures_forgets_them(scene: Scene) -> None:
     env = scene.env({"flush_interval": 0.1}, {"argsize_redis_url": None, "result_backend": None})
     env.pop("TEST_BACKEND")
-    folder = {name: str(scene.folder) for name in ("data_folder_in", "data_folder_out", "control_folder")}
+    folders = ("data_folder_in", "data_folder_out", "control_folder")
+    # by default it looks once a second, and a reset waits no longer for answers
+    options = {**dict.fromkeys(folders, str(scene.folder)), "polling_interval": 0.2}
     env["TEST_BROKER"] = "filesystem://"
-    env["TEST_CONF"] = json.dumps({"broker_transport_options": folder})
+    env["TEST_CONF"] = json.dumps({"broker_transport_options": options})
     producer = Celery("workload", broker="filesystem://")
-    producer.conf.broker_transport_options = folder
+    producer.conf.broker_transport_options = options
     with running(Worker(scene.folder, env, "-c", "1", "-l", "WARNING")) as worker:
         producer.send_task("task_0", ["before"])
         wait_until(lambda: len(scene.oracle()) >= 1, what="the task")

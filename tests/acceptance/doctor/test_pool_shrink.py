@@ -85,20 +85,20 @@ def busy_everywhere(app: Celery, children: int) -> bool:
 def test_a_pool_shrinks_to_what_fits_and_running_tasks_go_on(cluster: Cluster) -> None:
     app = cluster.app()
     worker = cluster.worker("worker", "-c", "6")
-    wait_until(lambda: busy_everywhere(app, 6) and opened(cluster, worker) == [4] * 6)
+    wait_until(lambda: busy_everywhere(app, 6) and opened(cluster, worker) == [4] * 6, timeout=80)
     budget = connection_budget(app, 35)
     found = nodes(app)
     plan = plan_shrink(found, budget)
     assert plan == {NODE: 3}
     assert stats(app), "this process opens its own connections"
     before = cluster.clients()
-    napping = [app.send_task("nap", (2,)) for _ in range(2)]
+    napping = [app.send_task("nap", (6,)) for _ in range(2)]
     wait_until(lambda: running(app) == 2)
     assert apply_shrink(app, plan) == [ok("6 → 3 processes", subject=NODE)]
     assert processes(app) == 3
-    assert results(napping) == [2, 2]
+    assert results(napping) == [6, 6]
     assert results([app.send_task("add", (n, n)) for n in range(50)]) == [2 * n for n in range(50)]
-    wait_until(lambda: busy_everywhere(app, 3) and opened(cluster, worker) == [4] * 3)
+    wait_until(lambda: busy_everywhere(app, 3) and opened(cluster, worker) == [4] * 3, timeout=80)
     after = cluster.clients()
     assert before - after == 3 * 4, "three children went, and what each had opened"
     assert after <= (opened_by(found, budget, plan)[f"127.0.0.1:{cluster.redis.port}"] or 0) < 35

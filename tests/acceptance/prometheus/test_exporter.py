@@ -108,7 +108,7 @@ def test_the_exporter_serves_what_all_workers_measured(scene: Scene) -> None:
         wait_until(lambda: sizes(scrape(url)) == truth(scene), what="all of them")
         assert read(url.replace("/metrics", "/-/healthy")) == "OK\n"
         exporter.send_signal(signal.SIGTERM)
-        assert exporter.wait(10) == 0
+        assert exporter.wait(30) == 0
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
@@ -116,7 +116,7 @@ def test_it_ends_with_0_when_it_is_told_to(scene: Scene, sig: signal.Signals) ->
     with exporting(scene, "--redis-url", scene.broker, module=None) as (url, exporter):
         assert scrape(url)["celery_task_args_up", "", ""] == 1
         exporter.send_signal(sig)
-        assert exporter.wait(10) == 0
+        assert exporter.wait(30) == 0
         assert exporter.stderr.read() == ""
 
 

@@ -65,7 +65,7 @@ class World:
         def there() -> bool:
             return any(math.isfinite(sample.value) for sample in self.query(expression))
 
-        wait_until(there, timeout=15, what=f"data for {shown}: {expression}")
+        wait_until(there, what=f"data for {shown}: {expression}")
 
     def work(self) -> None:
         """The same each time: 40 runs of task_2, four of which are large, and a few that Celery's limits cut."""

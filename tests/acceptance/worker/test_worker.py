@@ -13,26 +13,28 @@ from support.servers import Worker, running, wait_until
 import celery_argsize
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from support.scene import Scene
     from support.servers import RedisServer
 
 
-def clients(server: RedisServer) -> list[str]:
-    """Names of the clients of *server*, but for the one that asks."""
+def clients(server: RedisServer) -> dict[str, str]:
+    """The clients of *server*, id → name, but for the one that asks."""
     with server.client(client_name="the-test") as client:
-        return [found["name"] for found in client.client_list() if found["name"] != "the-test"]
+        return {found["id"]: found["name"] for found in client.client_list() if found["name"] != "the-test"}
 
 
-def settled_count(server: RedisServer) -> int:
-    """How many clients there are once their number has stopped changing."""
-    counts = [-1]
+def settled(server: RedisServer, others: Iterable[str]) -> list[str]:
+    """Names of the clients that are none of *others*, once they have not changed for a second."""
+    seen: list[set[str]] = []
 
     def same() -> bool:
-        counts.append(len(clients(server)))
-        return counts[-10:] == [counts[-1]] * 10
+        seen.append(clients(server).keys() - others)
+        return len(seen) > 40 and all(ids == seen[-1] for ids in seen[-40:])
 
-    wait_until(same, what="a settled number of clients")
-    return counts[-1]
+    wait_until(same, what="settled clients")
+    return [name for client, name in clients(server).items() if client in seen[-1]]
 
 
 def settled_clients(scene: Scene, server: RedisServer, settings: dict[str, object]) -> list[str]:
@@ -40,14 +42,13 @@ def settled_clients(scene: Scene, server: RedisServer, settings: dict[str, objec
     for _ in range(60):
         scene.send("slow", 0.05)
     before = len(scene.oracle())
-    others = settled_count(server)
+    others = clients(server).keys()
     with running(Worker(scene.folder, scene.env(settings), "-c", "8", "--without-heartbeat")):
         wait_until(lambda: len(scene.oracle()) >= before + 60, what="60 tasks")
         if settings.get("enabled", True):
-            wait_until(lambda: "celery-argsize" in clients(server), timeout=10, what="our connection")
-        settled_count(server)
-        names = clients(server)
-    wait_until(lambda: len(clients(server)) <= others, what="the worker's connections to close")
+            wait_until(lambda: "celery-argsize" in clients(server).values(), what="our connection")
+        names = settled(server, others)
+    wait_until(lambda: clients(server).keys() <= others, what="the worker's connections to close")
     return names
 
 

@@ -159,7 +159,7 @@ def test_a_client_that_takes_its_time_byte_by_byte_is_ended(monkeypatch: pytest.
         client.settimeout(0.1)
         said = None
         while said is None:
-            assert time.monotonic() < began + 5, "it is still served"
+            assert time.monotonic() < began + 20, "it is still served"
             try:
                 client.sendall(b"G")
                 said = client.recv(1)
@@ -182,7 +182,7 @@ def test_clients_that_say_nothing_keep_nobody_out() -> None:
         assert UP in text(server)
         assert time.monotonic() - began < server.TIMEOUT / 2
         assert threading.active_count() < 2 * server.MAX_CONNECTIONS + 10
-        silent[0].settimeout(5)
+        silent[0].settimeout(20)
         assert silent[0].recv(1) == b"", "the oldest are closed"
         for client in silent + half:
             client.close()
@@ -218,10 +218,14 @@ def test_stopped_it_gives_up_its_port_and_its_threads() -> None:
     with serving() as server:
         where = address(server)
         idle = socket.create_connection(where)
-        ours = wait_until(lambda: {*threading.enumerate()} - before if server._open else None, what="its threads")
-        assert len(ours) == 2
+
+        def its_threads() -> set[threading.Thread]:
+            started = {*threading.enumerate()} - before
+            return started if len(started) == 2 else set()
+
+        ours = wait_until(its_threads, what="its two threads")
     wait_until(lambda: not any(thread.is_alive() for thread in ours), what="the end of its threads")
-    idle.settimeout(5)
+    idle.settimeout(20)
     assert idle.recv(1) == b""
     idle.close()
     again = MetricsServer(ArgsizeCollector(MemoryStore(Settings())), *where)
@@ -274,7 +278,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 def secure_text(server: MetricsServer, context: ssl.SSLContext) -> str:
-    connection = HTTPSConnection(*address(server), context=context, timeout=5)
+    connection = HTTPSConnection(*address(server), context=context, timeout=20)
     try:
         connection.request("GET", "/metrics")
         return connection.getresponse().read().decode()
@@ -400,14 +404,14 @@ def test_without_an_app_it_serves_those_of_all_apps_added_up(redis_url: str, red
         store.close()
     both = collector(redis_url=redis_url)
     with redis_server.client() as client:
-        before = client.info("clients")["connected_clients"]
+        before = {each["id"] for each in client.client_list()}  # those of earlier tests may end meanwhile
         lines = both.exposition().decode().splitlines()
         assert 'celery_task_args_size_bytes_sum{part="args",task="scan"} 9000' in lines
         assert 'celery_task_args_max_size_bytes{part="args",task="scan"} 6000' in lines
         assert 'celery_task_args_size_bytes_sum{part="args",task="mail"} 6000' in lines
         assert "celery_task_args_flush_failures_total 3" in lines
         # the recommendation is worked out over another connection, and closes it
-        wait_until(lambda: client.info("clients")["connected_clients"] == before + 1, what="one connection")
+        wait_until(lambda: len({each["id"] for each in client.client_list()} - before) == 1, what="one connection")
     one = collector(redis_url=redis_url, app_name="music")
     assert 'celery_task_args_size_bytes_sum{part="args",task="scan"} 3000' in one.exposition().decode().splitlines()
 
@@ -452,13 +456,13 @@ if not os.fork():
     os._exit(0)
 assert urllib.request.urlopen(server.url).status == 200
 slow.sendall(b"\\r\\n")
-slow.settimeout(5)
+slow.settimeout(20)
 said = b""
 while more := slow.recv(100):
     said += more
 print(said.splitlines()[-1])
 server.stop()
-idle.settimeout(5)
+idle.settimeout(20)
 print(idle.recv(1))
 socket.create_server(where).close()
 print("free")
