@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from celery_argsize.commands import common
-from celery_argsize.figures.summary import only
-from celery_argsize.views.check import check_summary, check_text
+from celery_argsize.views.check import check_summary, check_text, of_tasks
 
 if TYPE_CHECKING:
     from celery_argsize.figures.summary import Summary
@@ -67,4 +66,4 @@ def _only(summary: Summary, names: tuple[str, ...]) -> Summary:
         if name not in measured:
             message = f"no task named {name!r} was measured; see argsize report"
             raise click.BadParameter(message, param_hint="--task")
-    return only(summary, lambda name: name in names)
+    return of_tasks(summary, names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from celery_argsize.figures.summary import only
 from celery_argsize.measuring.measurement import PARTS
 from celery_argsize.views.advice_text import causes
 
@@ -49,6 +50,11 @@ class Checked:
     def to_json(self) -> dict[str, Any]:
         """The result as JSON-able data."""
         return {"schema": CHECK_SCHEMA, "within": self.within, **asdict(self)}
+
+
+def of_tasks(summary: Summary, names: tuple[str, ...]) -> Summary:
+    """*summary* of only the tasks in *names*."""
+    return only(summary, lambda name: name in names)
 
 
 def check_summary(summary: Summary, *, max_bytes: int | None, no_truncation: bool) -> Checked:
