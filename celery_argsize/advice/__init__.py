@@ -1,1 +1,1 @@
-"""Advice: what cures cut reprs, what it costs, and whether it is in force."""
+"""Advice: what cures cut reprs, what that costs, and whether it is in force."""

@@ -1,6 +1,6 @@
 """Advice on truncated reprs, and the size guide's rule of thumb.
 
-Pure data. ``adviser.advise`` makes it, ``views.advice_text`` shows it.
+Pure data: ``adviser`` makes it, ``views.advice_text`` shows it.
 """
 
 from __future__ import annotations
@@ -16,70 +16,70 @@ if TYPE_CHECKING:
     from celery_argsize.advice.brokers import Broker
     from celery_argsize.figures.summary import Summary
 
-#: ``apply``: set the limits for all tasks. ``apply_only``: for the tasks named. ``pass_reference``:
-#: store the payload, send its key. ``short_argsrepr``: give a text of your own. ``too_few``: too few
-#: runs. ``nothing``: nothing was cut.
+#: ``apply``: set limits for all tasks. ``apply_only``: for some tasks. ``pass_reference``: send the key
+#: of a stored payload. ``short_argsrepr``: give a repr of your own. ``too_few``: too few runs were seen.
+#: ``nothing``: no repr was cut.
 Verdict = Literal["apply", "apply_only", "pass_reference", "short_argsrepr", "too_few", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReprLimits:
-    """Limits for the reprs in a message, in the units that Celery cuts by."""
+    """Limits for the reprs in a message."""
 
     args: int = DEFAULT_LIMIT
     """Characters: ``argsrepr_maxsize``."""
     kwargs: int = DEFAULT_LIMIT
     """Characters: ``kwargsrepr_maxsize``."""
     levels: int = DEFAULT_LEVELS
-    """Nested containers that are shown: ``task_repr_maxlevels``; 0 shows all."""
+    """Nested containers shown: ``task_repr_maxlevels``; 0 shows all."""
 
     def __str__(self) -> str:
-        """As it is written in Python, without what is the default."""
+        """Python code, without the defaults."""
         values = ((limit.name, getattr(self, limit.name), limit.default) for limit in fields(self))
         return f"ReprLimits({', '.join(f'{name}={value}' for name, value, default in values if value != default)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What limits cost beyond Celery's defaults, for truncated messages, on average."""
+    """What limits cost beyond Celery's defaults: the mean of truncated messages."""
 
     extra_bytes: float
-    """In the broker."""
+    """Bytes more in the broker."""
     extra_bytes_a_day: float | None
-    """``None`` if the figures are from under ten minutes."""
+    """``None`` if the figures cover under ten minutes."""
     message_bytes: float
-    """What a message takes now."""
+    """Bytes of a message now."""
     publish_seconds: float | None
-    """What a publish takes longer; ``None`` if not measured."""
+    """Seconds more for a publish; ``None`` if not measured."""
     publish_seconds_max: float | None
-    """That of the largest message."""
+    """Seconds more for the largest message."""
     count: int
-    """Reprs that this is worked out from."""
+    """Reprs that the cost was worked out from."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartAdvice:
-    """What would keep one part whole."""
+    """What keeps one part whole."""
 
     part: str
     truncated: int
     truncated_by: Mapping[str, int]
     need_max: int
-    """Characters that the largest whole repr takes."""
+    """Characters of the largest whole repr."""
     need_p99: int
     levels: int
     limit: int | None
-    """The limit advised, or the least that would do; ``None`` if none does."""
+    """The limit advised, or the lowest that cures; ``None`` without any."""
     cured: int
-    """How many it leaves whole, at least."""
+    """Truncated reprs that it leaves whole, at least."""
     p99_limit: int | None
-    """The limit for all but the largest 1 %, if that is lower."""
+    """The limit for all but the largest 1 %, if lower."""
     p99_cured: int
 
 
 @dataclass(frozen=True, slots=True)
 class TaskAdvice:
-    """What to do about one task; it counts runs."""
+    """What to do about one task. *count* and *truncated* are runs."""
 
     name: str
     count: int
@@ -87,10 +87,10 @@ class TaskAdvice:
     verdict: Verdict
     reasons: tuple[str, ...]
     parts: tuple[PartAdvice, ...]
-    """Those that were truncated."""
+    """The truncated parts."""
     limits: ReprLimits | None
     cost: Cost | None
-    """Of these limits, or of the least that would do."""
+    """The cost of *limits*, or of the lowest that cure."""
     lines: tuple[str, ...]
     """Python to paste."""
 
@@ -101,23 +101,23 @@ class TaskAdvice:
 
     @property
     def cured(self) -> int:
-        """How many of them the advice leaves whole."""
+        """Truncated reprs that the limits leave whole."""
         return sum(part.cured for part in self.parts) if self.limits else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do about an app's truncated reprs, from what ``Summary`` has."""
+    """What to do about an app's truncated reprs."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
     rule_of_thumb: Recommendation
     against_the_guide: str
-    """What harm that would do; empty if none."""
+    """The harm that the guide's tier does, if any."""
     limits: ReprLimits | None
     """For all tasks, with the verdict ``apply``."""
     tasks: tuple[TaskAdvice, ...]
-    """Those with truncated parts, worst first."""
+    """Tasks with truncated parts, worst first."""
     broker: Broker
     celery_version: str
     total_tasks: int
@@ -131,31 +131,30 @@ class Advice:
 
     @property
     def cured(self) -> int:
-        """How many of them the advice leaves whole."""
+        """Truncated reprs that the advice leaves whole."""
         return sum(task.cured for task in self.tasks)
 
     @property
     def recommended(self) -> ReprLimits | None:
-        """The limits for all tasks, else the highest for single ones, else Celery's defaults.
+        """The limits for all tasks, else the highest of any task, else Celery's defaults.
 
-        ``None`` as long as too few runs were seen.
+        ``None`` if too few runs were seen.
         """
         return None if self.verdict == "too_few" else highest([self.limits or ReprLimits(), *self.per_task.values()])
 
     @property
     def per_task(self) -> dict[str, ReprLimits]:
-        """Limits for single tasks, with the verdict ``apply_only``."""
+        """The limits of tasks with the verdict ``apply_only``."""
         return {task.name: task.limits for task in self.tasks if task.verdict == "apply_only" and task.limits}
 
     @property
     def lines(self) -> tuple[str, ...]:
         """Python to paste; empty if no limit is to be raised."""
-        if self.limits is not None:
-            return app_lines(self.limits)
-        return task_lines(self.per_task) if self.per_task else ()
+        single = task_lines(self.per_task) if self.per_task else ()
+        return app_lines(self.limits) if self.limits else single
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able data, as docs/report-json.md explains it."""
+        """The advice as JSON-able data: docs/report-json.md."""
         data = asdict(self)
         thumb = {"limit": self.rule_of_thumb.limit, "tier": self.rule_of_thumb.tier}
         return data | {
@@ -169,7 +168,7 @@ class Advice:
 
 
 def highest(limits: Collection[ReprLimits]) -> ReprLimits:
-    """The highest of each of the *limits*."""
+    """The highest args, kwargs and levels of *limits*."""
     return ReprLimits(*(max(getattr(each, limit.name) for each in limits) for limit in fields(ReprLimits)))
 
 
@@ -184,7 +183,7 @@ def app_lines(limits: ReprLimits) -> tuple[str, ...]:
 
 
 def task_lines(limits: dict[str, ReprLimits]) -> tuple[str, ...]:
-    """Python that sets *limits* for some tasks."""
+    """Python that sets *limits* for tasks, by name."""
     items = [f"    {name!r}: {single}," for name, single in limits.items()]
     imports = "from celery_argsize import ReprLimits, set_repr_limits"
     return (_WHERE, imports, "set_repr_limits(app, {", *items, "})")
@@ -195,7 +194,7 @@ class Tier:
     """One row of the size guide's table."""
 
     below: int
-    """Holds for a largest part of fewer characters."""
+    """The largest part has fewer characters."""
     limit: int
     """Characters: ``argsrepr_maxsize`` and ``kwargsrepr_maxsize``."""
     name: str
@@ -203,7 +202,7 @@ class Tier:
     suits: str
 
 
-#: The guide's table. Nothing in it covers parts over its last limit.
+#: The guide's table. Parts over 2 MB have no tier.
 TIERS: Final = (
     Tier(102_400, 131_072, "128KB", "< 100KB", "standard, for most cases"),
     Tier(512_000, 524_288, "512KB", "100KB - 500KB", "large libraries"),
@@ -214,12 +213,12 @@ TIERS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The size guide's rule of thumb, in characters."""
+    """The guide's rule of thumb, in characters."""
 
     limit: int
     """1.2 times the largest part, rounded down."""
     tier: int | None
-    """The guide's limit; ``None`` if no tier covers the largest part."""
+    """The limit of the tier; ``None`` without a tier."""
     tier_name: str
 
     @property
@@ -229,7 +228,7 @@ class Recommendation:
 
 
 def recommend(summary: Summary) -> Recommendation:
-    """The guide's advice."""
+    """The rule of thumb for *summary*."""
     size = max(summary.max_args_size, summary.max_kwargs_size)
     tier = next((tier for tier in TIERS if size < tier.below), None)
     return Recommendation(size * 12 // 10, tier.limit if tier else None, tier.name if tier else "none")

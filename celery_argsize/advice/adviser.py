@@ -1,6 +1,6 @@
-"""From a summary to advice: which limits to set, or what to do instead.
+"""Turns a summary into advice: which limits to set, or what to do instead.
 
-Pure. ``plans`` works out limits; this module chooses among them, for each task and for the app.
+Pure. ``plans`` works out limits; this module chooses among them for each task, then for the app.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
     from celery_argsize.advice.plans import ReprSpeed
     from celery_argsize.figures.summary import PartSummary, Summary, TaskSummary
 
-    _Verdict = tuple[Verdict, list[str]]  # and why
+    _Verdict = tuple[Verdict, list[str]]  # with reasons
 
-#: Runs of a task that advice takes. If 30 need no more than a limit, fewer than 10 % of all do, with
-#: 95 % confidence (the rule of three).
+#: Runs of a task that advice takes. If 30 stay within a limit, under 10 % of all exceed it, with 95 %
+#: confidence (the rule of three).
 MIN_RUNS: Final = 30
-#: Seconds that limits may add to a truncated message's publish, on average; ten times that for the
-#: largest. A publish takes about 1 ms by itself, and a web request waits for it.
+#: Seconds that limits may add to the mean publish of a truncated message, and ten times that to the
+#: largest. A publish takes about 1 ms, and a web request waits for it.
 MAX_PUBLISH_SECONDS: Final = 0.01
-#: Characters of JSON from which a payload is a burden, whatever its repr.
+#: Characters of JSON above which a payload is a burden.
 LARGE_PAYLOAD: Final = TIERS[0].limit
 
 _MANY_TASKS: Final = f"{OTHER} is many tasks, whose names are past max_task_names; raise that for advice on each"
 
 
-def advise(  # noqa: PLR0913 - two things to know, three to tune
+def advise(  # noqa: PLR0913 - a public function
     summary: Summary,
     broker: str | None = None,
     celery_version: str | None = None,
@@ -60,9 +60,9 @@ def advise(  # noqa: PLR0913 - two things to know, three to tune
 ) -> Advice:
     """What to do about the truncated reprs in *summary*.
 
-    *broker*: a kombu transport's name or a URL. *celery_version*: that of the producers; the default
-    is one before 5.7. Tasks with fewer than *min_runs* runs get no advice. Without *repr_speed*,
-    *max_publish_seconds* is not looked at.
+    *broker*: a kombu transport's name or a URL. *celery_version*: the producers', by default before
+    5.7. Tasks with fewer than *min_runs* runs get no advice. Without *repr_speed*, no publish time is
+    worked out, and *max_publish_seconds* has no effect.
     """
     version = celery_version or ""
     planner = Planner(broker_of(broker), version, _days(summary), min_runs, max_publish_seconds, repr_speed)
@@ -86,7 +86,7 @@ def advise(  # noqa: PLR0913 - two things to know, three to tune
 
 
 def _task_advice(task: TaskSummary, planner: Planner) -> TaskAdvice:
-    """Limits for all reprs of *task*, or for all but the largest 1 %, or something else."""
+    """Limits for all reprs of *task*, else for all but the largest 1 %, else another way."""
     parts = {name: getattr(task, name) for name in PARTS if getattr(task, name).truncated}
     for_all, for_most = planner.plan(task, parts, "max"), planner.plan(task, parts, "p99")
     chosen = next((plan for plan in (for_all, for_most) if plan and not plan.problems), None)
@@ -108,25 +108,22 @@ def _task_advice(task: TaskSummary, planner: Planner) -> TaskAdvice:
 
 def _lines(task: str, verdict: Verdict, chosen: Plan | None, parts: Iterable[str]) -> tuple[str, ...]:
     """Python to paste for *task*."""
+    where = "# where the task is sent from:"
     if verdict == "pass_reference":
-        return (
-            "# where the task is sent from: store the payload (a database, S3, Redis), send its key",
-            f"app.send_task({task!r}, args=(key,))",
-        )
+        how = f"{where} store the payload (a database, S3, Redis), send its key"
+        return how, f"app.send_task({task!r}, args=(key,))"
     if verdict == "short_argsrepr":
         short = ", ".join(f'{part}repr="a few words of your own"' for part in parts)
-        return (
-            "# where the task is sent from: Celery sends these as they are",
-            f"app.send_task({task!r}, args=args, kwargs=kwargs, {short})",
-        )
+        how = f"{where} Celery sends these as they are"
+        return how, f"app.send_task({task!r}, args=args, kwargs=kwargs, {short})"
     return app_lines(chosen.limits) if chosen and verdict == "apply" else ()
 
 
 def _verdict(task: TaskSummary, chosen: Plan | None, problems: Sequence[str], min_runs: int) -> _Verdict:
     """The verdict on a task. *problems*: of limits for all its reprs."""
-    lost = sum(part.truncated - part.cuts.count for part in (task.args, task.kwargs))
-    lost_text = f"{lost:,} of its truncated reprs could not be measured, and are not counted as cured"
-    reasons = [lost_text] if lost else []
+    reasons = []
+    if lost := sum(part.truncated - part.cuts.count for part in (task.args, task.kwargs)):
+        reasons.append(f"{lost:,} of its truncated reprs could not be measured, and are not counted as cured")
     if task.count < min_runs:
         return "too_few", [f"seen {task.count:,} times; from {min_runs:,} on there is advice", *reasons]
     largest = max(part.max for part in (task.args, task.kwargs) if part.truncated)
@@ -137,15 +134,13 @@ def _verdict(task: TaskSummary, chosen: Plan | None, problems: Sequence[str], mi
         if largest > LARGE_PAYLOAD:
             reasons.append(f"{burden}; a reference would make the message small too")
         return "apply", reasons
-    if largest > LARGE_PAYLOAD:
-        return "pass_reference", [*problems, *reasons, burden]
-    return "short_argsrepr", [*problems, *reasons]
+    reasons = [*problems, *reasons]
+    return ("pass_reference", [*reasons, burden]) if largest > LARGE_PAYLOAD else ("short_argsrepr", reasons)
 
 
 def _part_advice(name: str, part: PartSummary, shown: Plan | None, for_most: Plan | None) -> PartAdvice:
-    limit, p99_limit = (getattr(plan.limits, name) if plan else None for plan in (shown, for_most))
-    if p99_limit == limit:
-        p99_limit = None
+    limit, p99 = (getattr(plan.limits, name) if plan else None for plan in (shown, for_most))
+    p99_limit = p99 if p99 != limit else None
     return PartAdvice(
         part=name,
         truncated=part.truncated,
@@ -164,7 +159,7 @@ def _cured(part: PartSummary, limit: int | None) -> int:
     """Truncated parts that *limit* leaves whole."""
     if limit is None:
         return 0
-    bound = math.inf if part.need.max <= limit else limit
+    bound = limit if part.need.max > limit else math.inf
     return sum(bucket.count for bucket in part.cuts.buckets if bucket.bound <= bound)
 
 
@@ -190,7 +185,7 @@ def _app_verdict(
 
 
 def _risks(limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planner: Planner) -> list[str]:
-    """What speaks against *limits* for all tasks, even if they do for each by itself."""
+    """Why *limits* may harm if set for all tasks, though each task could bear its own."""
     risks = []
     version = [*map(int, re.findall(r"\d+", planner.celery_version)[:2])]
     if limits.levels != DEFAULT_LEVELS and version < [5, 7]:  # the first with task_repr_maxlevels
@@ -211,8 +206,8 @@ def _risks(limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planne
 
 
 def _in_app(task: TaskAdvice, app_verdict: Verdict) -> TaskAdvice:
-    """The advice for *task*, given that for the app."""
-    if task.name == OTHER:  # no name to set limits for
+    """The advice for *task* under the verdict for the app."""
+    if task.name == OTHER:  # no single name to set limits for
         reasons = (_MANY_TASKS, *task.reasons)
         if task.verdict == app_verdict == "apply":
             return replace(task, reasons=reasons)
@@ -231,6 +226,8 @@ def _against_the_guide(broker: Broker, tier: int | None) -> str:
 
 
 def _days(summary: Summary) -> float:
-    """The period that the figures are from; 0 if under ten minutes."""
-    seconds = (summary.updated or 0.0) - (summary.since or 0.0)
-    return seconds / 86_400 if seconds >= 600 and summary.since is not None else 0.0  # noqa: PLR2004 - as said
+    """Days that the figures cover; 0 if under ten minutes."""
+    if summary.since is None or summary.updated is None:
+        return 0.0
+    seconds = summary.updated - summary.since
+    return seconds / 86_400 if seconds >= 600 else 0.0  # noqa: PLR2004 - seconds

@@ -1,6 +1,6 @@
-"""What brokers take: how each carries the headers of a message, and how much of them.
+"""How brokers carry the headers of a message, and how large a message may be.
 
-Pure; a table of defaults, each with its source. Nothing is guessed.
+Pure: a table of defaults, each with its source.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
-#: Bytes set aside for a message's other headers. Celery's own take 400 to 700 (measured on RabbitMQ
-#: 3.10: an argsrepr of 130,500 passed, one of 130,700 did not); stamps and the caller's come on top.
+#: Bytes kept free for other headers. Celery's take 400 to 700 (RabbitMQ 3.10 passed an argsrepr of
+#: 130,500 and refused 130,700); stamps and the caller's come on top.
 OTHER_HEADERS: Final = 4 * KIB
 
 
@@ -25,26 +25,26 @@ class Broker:
     name: str
     """kombu's name for the transport."""
     carries: Literal["utf8", "json", "base64"] | None
-    """How headers travel: in UTF-8, as JSON in ASCII, or that in base64; ``None`` if not known."""
+    """How headers travel: in UTF-8, as ASCII JSON, or as that in base64; ``None`` if not known."""
     headers_max: int | None = None
-    """Bytes that all headers of a message may take; ``None`` if not limited."""
+    """Bytes that all headers of a message may take; ``None`` without a limit."""
     message_max: int | None = None
-    """Bytes that a message may take; ``None`` if not known or not limited."""
+    """Bytes that a message may take; ``None`` without a known limit."""
     source: str = ""
-    """Where the limits are from."""
+    """Where the limits are documented."""
 
     @property
     def body_max(self) -> int | None:
-        """Bytes of arguments that fit a message; ``None`` if not known or not limited."""
+        """Bytes of arguments that fit a message; ``None`` without a known limit."""
         return None if self.message_max is None else int((self.message_max - OTHER_HEADERS) / self.body_bytes(1))
 
     def body_bytes(self, size: float) -> float:
-        """Bytes that a body takes: kombu's virtual transports carry it in base64."""
+        """Bytes that *size* bytes of arguments take: kombu's virtual transports use base64."""
         return size * {"utf8": 1.0, "json": 4 / 3, "base64": 16 / 9}[self.carries or "utf8"]
 
 
-#: The defaults in the brokers' own documentation. RabbitMQ: 8 bytes go around a frame, and AMQP 0-9-1,
-#: 4.2.6, wants all headers in one; before version 4 a message took 128 MiB. SQS: since August 2025.
+#: From the brokers' documentation. RabbitMQ: a frame of 131,072 bytes, less 8, holds all headers (AMQP
+#: 0-9-1, 4.2.6); before version 4 a message took up to 128 MiB. SQS: since August 2025.
 _TABLE: Final = (
     Broker("amqp", "utf8", 131_064, 16 * MIB, "RabbitMQ's defaults: frame_max 131,072, max_message_size 16 MiB"),
     Broker("redis", "json", None, 512 * MIB, "Redis: proto-max-bulk-len 512 MB"),
@@ -58,7 +58,7 @@ _TABLE: Final = (
     Broker("memory", "utf8", source="memory has no limit that matters here"),
 )
 _BROKERS: Final = {broker.name: broker for broker in _TABLE}
-#: Other names of transports: kombu.transport.TRANSPORT_ALIASES.
+#: kombu.transport.TRANSPORT_ALIASES.
 _ALIASES: Final = {
     **dict.fromkeys(("amqps", "pyamqp", "librabbitmq"), "amqp"),
     **dict.fromkeys(("rediss", "sentinel"), "redis"),
@@ -67,13 +67,13 @@ _ALIASES: Final = {
 
 
 def broker_of(name: str | None) -> Broker:
-    """The broker of a kombu transport's *name* or of a URL, in the table or not."""
+    """The broker of *name*: a kombu transport's or a URL. Others than the table's have no limits."""
     scheme = (name or "unknown").partition("://")[0].partition("+")[0].strip().lower()
     return _BROKERS.get(_ALIASES.get(scheme, scheme)) or Broker(scheme, None)
 
 
 def broker_name(app: Celery) -> str:
-    """The transport that *app* sends by, from its configuration alone."""
+    """The transport that *app* sends through, by its settings."""
     url: Any = app.conf.broker_write_url or app.conf.broker_url or "amqp://"  # Celery's default
     first = url if isinstance(url, str) else next(iter(url))
     return first.partition("://")[0]

@@ -1,6 +1,6 @@
-"""Whether the limits are in force where messages come from.
+"""Whether the wanted limits are in force on each host that sends messages.
 
-Pure. Sightings (``figures.origins``) and wanted limits in, findings out.
+Pure: sightings (``figures.origins``) and limits in, findings out.
 """
 
 from __future__ import annotations
@@ -28,50 +28,49 @@ class Finding:
     task: str
     part: str
     agrees: bool
-    """Whether the wanted limits give this."""
+    """Whether the header could come from the wanted limits."""
     text: str
     time: float
 
 
 @dataclass(frozen=True, slots=True)
 class HostCheck:
-    """One host that sends messages."""
+    """One sending host."""
 
     host: str
     seen: float
-    """When its last message was, in seconds since the epoch."""
+    """The time of its last message, in seconds since the epoch."""
     findings: tuple[Finding, ...]
     """Newest first."""
 
     @property
     def verdict(self) -> Verdict:
-        """``not_in_force`` if one header shows a lower limit; ``no_evidence`` if none shows any."""
+        """``not_in_force`` if a header shows a lower limit, ``no_evidence`` without findings."""
         if not self.findings:
             return "no_evidence"
         return "in_force" if all(finding.agrees for finding in self.findings) else "not_in_force"
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-able data."""
+        """The host as JSON-able data."""
         return asdict(self) | {"verdict": self.verdict}
 
 
 def check_hosts(
     origins: Mapping[str, Mapping[str, Sighting]], wanted: Callable[[str], ReprLimits], since: float = 0.0
 ) -> list[HostCheck]:
-    """Check each host by what was seen after *since*; *wanted* gives the limits of a task."""
+    """Check each host by messages from *since* on; *wanted* gives the limits of a task."""
     checks = []
     for host, sightings in origins.items():
         recent = {field: seen for field, seen in sightings.items() if seen.time >= since}
+        findings = [_finding(field, recent, wanted) for field in recent if field != SEEN]
+        newest = sorted(filter(None, findings), key=lambda finding: -finding.time)
         if recent:
-            findings = [_finding(field, recent, wanted) for field in recent if field != SEEN]
-            newest = sorted(filter(None, findings), key=lambda finding: -finding.time)
-            last = max(seen.time for seen in recent.values())
-            checks.append(HostCheck(host, last, tuple(newest)))
+            checks.append(HostCheck(host, max(seen.time for seen in recent.values()), tuple(newest)))
     return sorted(checks, key=lambda check: (check.verdict != "not_in_force", check.host))
 
 
 def _finding(field: str, sightings: Mapping[str, Sighting], wanted: Callable[[str], ReprLimits]) -> Finding | None:
-    """What the sighting in *field* shows, if anything."""
+    """What the sighting in *field* shows about the limits, if anything."""
     kind, part, task = field.split(":", 2)
     value, time = sightings[field]
     limits = wanted(task)
@@ -84,12 +83,12 @@ def _finding(field: str, sightings: Mapping[str, Sighting], wanted: Callable[[st
     else:
         is_met, text = 0 < limits.levels <= value, f"cut at {value} levels, wanted are {limits.levels or 'all'}"
     longer = sightings.get(f"{'whole' if kind == 'size' else 'deep'}:{part}:{task}", Sighting(0, 0.0))
-    since_raised = longer.time > time and longer.value > value
-    return None if is_met or since_raised else Finding(task, part, agrees=False, text=text, time=time)
+    is_met |= longer.time > time and longer.value > value  # raised since
+    return None if is_met else Finding(task, part, agrees=False, text=text, time=time)
 
 
 def hosts_text(checks: list[HostCheck]) -> str:
-    """The checks as people read them."""
+    """*checks* as people read them."""
     lines = []
     for check in checks:
         lines.append(f"{check.host}: {_VERDICTS[check.verdict]} (last message {when(check.seen)})")

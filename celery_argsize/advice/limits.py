@@ -1,7 +1,7 @@
-"""Sets limits on an app: for all its tasks, or for single ones.
+"""Sets limits on an app: for all tasks, or for single ones.
 
-However a task is sent, a function in ``app.amqp.task_protocols`` makes its message. ``set_repr_limits``
-wraps that. docs/advice.md says why not elsewhere.
+However a task is sent, ``app.amqp.task_protocols`` makes its message: ``set_repr_limits`` wraps that.
+docs/advice.md says what other places miss.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PROTOCOL = 2  # protocol 1 has no reprs
 
 
 class _TaskReprs:
-    """Makes messages with *make*, with longer reprs for some tasks."""
+    """Makes messages by *make*, with other limits for some tasks."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
@@ -41,14 +41,14 @@ class _TaskReprs:
 
 
 def set_repr_limits(app: Celery, limits: Mapping[str, ReprLimits | int]) -> None:
-    """Set limits for single tasks of *app*, where their messages are made.
+    """Set limits for single tasks of *app*, in the process that sends them.
 
-    *limits*: task name → ``ReprLimits``, or one number of characters for both parts. Levels work with
-    any Celery. Later calls add to earlier ones; ``ReprLimits()`` gives a task Celery's defaults. A repr
-    of the caller's own (``argsrepr=``) is left alone.
+    *limits*: task name → ``ReprLimits``, or one number of characters for args and kwargs. Levels work
+    with any Celery. Later calls add to earlier ones; ``ReprLimits()`` gives a task Celery's defaults.
+    A caller's own repr (``argsrepr=``) is kept.
 
     Raises:
-        ConfigError: a limit that cannot work.
+        ConfigError: a limit is no integer of 0 or more.
     """
     checked = {str(name): _check(name, single) for name, single in limits.items()}
     amqp: Any = app.amqp  # celery-types lacks this
@@ -60,15 +60,19 @@ def set_repr_limits(app: Celery, limits: Mapping[str, ReprLimits | int]) -> None
 
 
 def set_app_limits(app: Celery, limits: ReprLimits) -> None:
-    """Set limits for all tasks of *app*; a ``ConfigError`` if one cannot work."""
+    """Set limits for all tasks of *app*.
+
+    Raises:
+        ConfigError: a limit is no integer of 0 or more.
+    """
     _check("app", limits)
     app.amqp.argsrepr_maxsize = limits.args
     app.amqp.kwargsrepr_maxsize = limits.kwargs
-    app.conf.task_repr_maxlevels = limits.levels  # before Celery 5.7 nobody reads it
+    app.conf.task_repr_maxlevels = limits.levels  # from Celery 5.7 on
 
 
 def limits_of(app: Celery, task: str) -> ReprLimits:
-    """Those of the next message of *task*."""
+    """The limits of the next message of *task*."""
     amqp: Any = app.amqp
     make = amqp.task_protocols[_PROTOCOL]
     single = make.limits.get(task) if isinstance(make, _TaskReprs) else None

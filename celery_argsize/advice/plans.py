@@ -1,4 +1,4 @@
-"""Limits for one task: the lowest that keep its reprs whole, and what they cost.
+"""The lowest limits that keep a task's reprs whole, and their cost.
 
 Pure. ``adviser`` chooses among these plans.
 """
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     Parts = dict[str, PartSummary]
 
-#: Round limits for brokers whose headers must fit a frame; the guide's tiers exceed it.
+#: Limits for brokers whose headers must fit a frame. The guide's tiers exceed it.
 FRAME_LIMITS: Final = (DEFAULT_LIMIT, 16 * 1024, 64 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
 class ReprSpeed:
-    """Seconds that Celery's saferepr takes for each piece of a repr: see ``Cuts``."""
+    """Seconds that saferepr takes for each piece of a repr: see ``Cuts``."""
 
     member: float
     key: float
@@ -38,7 +38,7 @@ class ReprSpeed:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Limits for a task, and why they will not do, if so."""
+    """Limits for a task, and what is wrong with them, if anything."""
 
     limits: ReprLimits
     problems: tuple[str, ...]
@@ -47,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Plans limits for a broker. ``advise`` explains its fields."""
+    """Plans limits for one broker. ``advise`` explains the fields."""
 
     broker: Broker
     celery_version: str
@@ -57,7 +57,7 @@ class Planner:
     repr_speed: ReprSpeed | None
 
     def no_limit(self, parts: Parts) -> str:
-        """Why there is no plan."""
+        """Why no limits keep *parts* whole."""
         needs = " and ".join(f"{part.need.max:,} ({name})" for name, part in parts.items())
         most = f"over the highest tier, {TIERS[-1].limit:,}"
         if self.broker.headers_max is not None:
@@ -66,7 +66,7 @@ class Planner:
         return f"whole reprs take up to {needs} characters, {most}"
 
     def plan(self, task: TaskSummary, parts: Parts, need: Literal["max", "p99"]) -> Plan | None:
-        """The lowest limits that leave *parts* whole up to their *need*, if any do."""
+        """The lowest limits that keep reprs of up to *need* whole; ``None`` without any."""
         fitting = self._fitting(parts, {name: getattr(part.need, need) for name, part in parts.items()})
         if fitting is None:
             return None
@@ -76,7 +76,7 @@ class Planner:
         return Plan(limits, tuple(self._problems(task, parts, limits, cost)), cost)
 
     def _fitting(self, parts: Parts, needs: dict[str, int]) -> dict[str, int] | None:
-        """Limits that the broker takes, if any."""
+        """Limits for *needs* (characters) that the broker takes, if any."""
         in_frame = self.broker.headers_max is not None
         steps = FRAME_LIMITS if in_frame else (DEFAULT_LIMIT, *(tier.limit for tier in TIERS))
         highs = {name: next((step for step in steps if need <= step), 0) for name, need in needs.items()}
@@ -90,12 +90,11 @@ class Planner:
     def fits_frame(self, limits: dict[str, int], density: dict[str, float]) -> bool:
         """Whether reprs as long as *limits* fit the headers of one message.
 
-        *density*: bytes a character, by part. A part without a limit keeps the default.
+        *density*: bytes a character, by part. A part without a limit has the default one.
         """
         if self.broker.headers_max is None:
             return True
-        # a character takes up to 4 bytes in UTF-8
-        default = DEFAULT_LIMIT * 4
+        default = DEFAULT_LIMIT * 4  # UTF-8: up to 4 bytes a character
         taken = sum(limits[name] * density[name] if name in limits else default for name in PARTS)
         return taken + OTHER_HEADERS <= self.broker.headers_max
 
@@ -115,7 +114,7 @@ class Planner:
                 return
 
     def _carried(self, part: PartSummary) -> tuple[float, float]:
-        """Bytes in the broker of a character of a whole repr, and of all cut reprs."""
+        """Bytes in the broker: of a character of a whole repr, and of all cut reprs."""
         cuts, need = part.cuts, max(1, part.cuts.need)
         if self.broker.carries not in {"json", "base64"}:
             return cuts.bytes / need, cuts.sent_bytes
@@ -145,9 +144,9 @@ class Planner:
 
 
 def _slower(part: PartSummary, need: float, limit: int, speed: ReprSpeed) -> float:
-    """Seconds that a repr of *need* characters takes longer under *limit* than under the default.
+    """Seconds that a repr of *need* characters takes more under *limit* than under the default.
 
-    Pieces grow with its length, chain steps with the square of that.
+    Pieces grow with the length, chain steps with its square.
     """
     cuts = part.cuts
     if not cuts.need:
@@ -161,12 +160,12 @@ def _slower(part: PartSummary, need: float, limit: int, speed: ReprSpeed) -> flo
 
 
 def _chars_sent(part: PartSummary, limit: int) -> float:
-    """Characters of all truncated reprs under *limit*."""
+    """Characters that all truncated reprs take under *limit*."""
     if part.need.max <= limit:
         return part.cuts.need
     return sum(b.need if b.bound <= limit else b.count * min(b.mean, limit) for b in part.cuts.buckets)
 
 
 def bytes_per_char(part: PartSummary) -> float:
-    """UTF-8 bytes that a character of *part* takes, the most that was seen."""
+    """UTF-8 bytes that a character of *part* takes at most."""
     return max(1.0, part.max_density / 1000)

@@ -1,4 +1,4 @@
-"""How fast Celery's saferepr is on this machine; ``plans`` works out the cost of a publish.
+"""How fast saferepr is on this machine, for ``plans`` to predict publish times.
 
 Checked with 50 kinds of arguments: benchmarks/ADVICE.md.
 """
@@ -12,15 +12,16 @@ from celery.utils.saferepr import saferepr
 
 from celery_argsize.advice.plans import ReprSpeed
 
-#: Members of the lists and dicts that are timed, and characters of the text.
+#: Members of the timed lists and dicts.
 MEMBERS: Final = 200
+#: Characters of the timed text.
 CHARACTERS: Final = 64 * 1024
-#: The shortest of these counts: other programs disturb it least.
+#: Runs of which the shortest counts, as other programs disturb it least.
 ROUNDS: Final = 5
 
 
 def measure_repr_speed() -> ReprSpeed:
-    """Time saferepr for about 20 ms of this thread's own time."""
+    """Time saferepr; takes about 20 ms of CPU time."""
     empty = _seconds([])
     member = (_seconds([1_234_567] * MEMBERS) - empty) / MEMBERS
     key = (_seconds({f"key{number}": 1_234_567 for number in range(MEMBERS)}) - empty) / MEMBERS - member

@@ -1,4 +1,4 @@
-"""Bounds on a summary: which parts of which tasks are too big, or truncated although none may be."""
+"""Bounds on sizes and truncation: which parts of which tasks break them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from celery_argsize.views.advice_text import causes
 if TYPE_CHECKING:
     from celery_argsize.figures.summary import Summary
 
-CHECK_SCHEMA: Final = 1  # of the JSON that ``Checked.to_json`` gives
+#: Version of the JSON that ``Checked.to_json`` gives.
+CHECK_SCHEMA: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Offender:
-    """A part that breaks a bound. Fields about a bound that it keeps are ``None``, 0 or empty."""
+    """A part that breaks a bound."""
 
     task: str
     part: str
     max_bytes: int | None
+    """Its largest size, if that is over the bound."""
     truncated: int
+    """Truncated reprs, if none is allowed."""
     truncated_by: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The bounds, what breaks them, and what is not known; each field is explained in docs/terminal.md."""
+    """The bounds and what breaks them; docs/terminal.md explains each field."""
 
     max_bytes: int | None
-    """UTF-8 bytes of compact JSON that a part may have; ``None``: any number."""
     no_truncation: bool
     total_tasks: int
     unmeasurable: int
@@ -42,7 +44,7 @@ class Checked:
 
     @property
     def within(self) -> bool:
-        """Whether something was measured, and all that is known is within the bounds."""
+        """Whether something was measured, and nothing breaks a bound."""
         return self.total_tasks > 0 and not self.offenders
 
     def to_json(self) -> dict[str, Any]:
@@ -51,12 +53,15 @@ class Checked:
 
 
 def of_tasks(summary: Summary, names: tuple[str, ...]) -> Summary:
-    """The summary of the tasks called *names* alone."""
+    """*summary* of only the tasks in *names*."""
     return only(summary, lambda name: name in names)
 
 
 def check_summary(summary: Summary, *, max_bytes: int | None, no_truncation: bool) -> Checked:
-    """Hold the tasks of *summary* against the bounds."""
+    """Check the tasks of *summary* against the bounds.
+
+    *max_bytes*: UTF-8 bytes of compact JSON that a part may take; ``None`` allows any number.
+    """
     offenders, unmeasurable, without_repr = [], 0, 0
     for task in summary.tasks:
         for name in PARTS:
@@ -72,7 +77,7 @@ def check_summary(summary: Summary, *, max_bytes: int | None, no_truncation: boo
 
 
 def check_text(checked: Checked, names: int) -> str:
-    """*checked* for people; *names* is how many task names were looked at."""
+    """*checked* as people read it; *names*: how many task names it covers."""
     notes = {
         "parts without a JSON form, whose size is not known": checked.unmeasurable,
         "parts that came without a repr of Celery's making, where nothing shows a cut": checked.without_repr,

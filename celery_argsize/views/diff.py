@@ -1,6 +1,6 @@
-"""What changed between two reports: for each part of a task, its size, and whether it is truncated.
+"""What changed between two reports, part by part: sizes and truncation.
 
-Pure: what ``argsize report --json`` wrote goes in as a ``Snapshot``; a ``Diff`` and its text come out.
+Pure. ``argsize report --json`` is read into a ``Snapshot``; two of them make a ``Diff``.
 """
 
 from __future__ import annotations
@@ -19,37 +19,31 @@ from celery_argsize.words import counted, printable, table, when
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-DIFF_SCHEMA: Final = 1  # of the JSON that ``Diff.to_json`` gives
+#: Version of the JSON that ``Diff.to_json`` gives.
+DIFF_SCHEMA: Final = 1
 OVERLAP: Final = "Both count from the same moment: but for tasks that were reset in between, After includes Before."
 REMAKE: Final = "make one with: celery -A proj argsize report --json > FILE"
 
-_MOST: Final = 253_402_300_799  # no number in a report is larger: the end of the year 9999
-
+#: The largest number that a report may hold: the last second of the year 9999.
+_MOST: Final = 253_402_300_799
 #: How a mean can change, in the order in which parts are shown.
 _CHANGES: Final = ("larger", "new", "smaller", "gone", "unknown", "same")
-#: What is counted, in words.
-_COUNTED: Final = (
-    "larger",
-    "new",
-    "smaller",
-    "gone",
-    "not known",
-    "newly truncated",
-    "no longer truncated",
-    "unchanged",
-)
+#: The changes that the line "Tasks:" counts, in its order.
+_COUNTED: Final = (*_CHANGES[:4], "not known", "newly truncated", "no longer truncated", "unchanged")
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """One part of one task, in characters; *count* were measured, of *truncated* Celery had cut the repr."""
+    """The sizes of one part of one task, in characters."""
 
     count: int
+    """Runs measured."""
     mean: Fraction | None
-    """Exact; ``None`` where none was measured."""
+    """Exact; ``None`` without a measured run."""
     p95: int
     max: int
     truncated: int
+    """Runs whose repr Celery had cut."""
 
     def to_json(self) -> dict[str, Any]:
         """The sizes as JSON-able data."""
@@ -58,23 +52,24 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was measured by some moment."""
+    """One report."""
 
     where: str
-    """A file, or the URL of a Redis; for people."""
+    """The file or Redis that it is from."""
     apps: tuple[str, ...]
     since: float | None
-    """When counting began, and when the newest figures were written, in seconds since the epoch."""
+    """When counting began, in seconds since the epoch."""
     updated: float | None
+    """When the newest figures were written."""
     total_tasks: int
     """Runs measured."""
     tasks: Mapping[str, Mapping[str, Sizes]]
-    """By name of the task and part."""
+    """By task name, then by part."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartChange:
-    """One part of one task in both snapshots; ``None`` where a snapshot does not have the task."""
+    """One part of one task in two snapshots; ``None`` if a snapshot lacks the task."""
 
     task: str
     part: str
@@ -83,7 +78,7 @@ class PartChange:
 
     @property
     def growth(self) -> Fraction | float | None:
-        """Percent by which the mean grew: infinite from 0; ``None`` where a mean is not known."""
+        """Percent by which the mean grew, infinite from 0; ``None`` if a mean is not known."""
         before, after = (sizes.mean if sizes else None for sizes in (self.before, self.after))
         if before is None or after is None:
             return None
@@ -93,7 +88,7 @@ class PartChange:
 
     @property
     def change(self) -> str:
-        """How the mean changed: one of ``_CHANGES``; ``unknown`` where a mean is not known."""
+        """How the mean changed: one of ``_CHANGES``."""
         if self.before is None or self.after is None:
             return "new" if self.before is None else "gone"
         if self.growth is None:
@@ -102,14 +97,14 @@ class PartChange:
 
     @property
     def truncation(self) -> str | None:
-        """``newly_truncated`` or ``no_longer_truncated``; ``None`` if neither, or if it is gone."""
+        """``newly_truncated``, ``no_longer_truncated`` or ``None``."""
         was, now = (bool(sizes and sizes.truncated) for sizes in (self.before, self.after))
         if was == now or self.after is None:
             return None
         return "newly_truncated" if now else "no_longer_truncated"
 
     def to_json(self) -> dict[str, Any]:
-        """This part as JSON-able data. JSON has no infinity: growth from 0 is null."""
+        """This part as JSON-able data. Growth from 0 is null, as JSON has no infinity."""
         growth = self.growth
         return {
             "change": self.change,
@@ -122,22 +117,22 @@ class PartChange:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """Two snapshots, and what changed from one to the other."""
+    """What changed from one snapshot to another."""
 
     before: Snapshot
     after: Snapshot
     parts: tuple[PartChange, ...]
-    """Newly truncated ones first; then by ``_CHANGES``; then the largest growth."""
+    """Newly truncated parts first, then by ``_CHANGES``, then by growth."""
 
     @property
     def overlap(self) -> bool:
-        """Whether the later snapshot includes runs of the earlier one, as not all was reset in between."""
+        """Whether *after* includes runs of *before*, as not all was reset in between."""
         before, after = self.before, self.after
-        # For several apps, ``since`` is that of the oldest one, and does not tell.
-        if before.since is None or before.since != after.since or before.apps != after.apps or len(before.apps) != 1:
+        # ``since`` of several apps is that of the oldest: a reset of another does not show.
+        if before.since is None or (before.since, before.apps) != (after.since, after.apps) or len(after.apps) != 1:
             return False
-        pairs = [(part.before, part.after) for part in self.parts if part.before and part.after]
-        return any(0 < old.count <= new.count for old, new in pairs)
+        pairs = [(part.before, part.after) for part in self.parts]
+        return any(old and new and 0 < old.count <= new.count for old, new in pairs)
 
     def to_json(self) -> dict[str, Any]:
         """The diff as JSON-able data: docs/terminal.md."""
@@ -150,10 +145,10 @@ class Diff:
 
 
 def parse_snapshot(data: Any, where: str) -> Snapshot:
-    """What ``report --json`` wrote; *where* says from where, for people.
+    """The JSON *data* of a report, checked. *where* names its source in messages.
 
     Raises:
-        ConfigError: it is something else, or of another schema.
+        ConfigError: it is no report, or of another schema.
     """
     try:
         schema = _number(data["schema"], int)
@@ -180,12 +175,12 @@ def _snapshot(data: dict[str, Any], where: str) -> Snapshot:
 def _sizes(part: dict[str, Any]) -> Sizes:
     count, p95, largest, truncated = (_number(part[key], int) for key in ("count", "p95", "max", "truncated"))
     mean = _number(part["mean"], int, float)
-    # The mean was made from two whole numbers, so rounding gives back their exact sum.
+    # The mean is a whole sum by a count: rounding gives the exact sum back.
     return Sizes(count, Fraction(round(mean * count), count) if count else None, p95, largest, truncated)
 
 
 def _number(value: Any, *types: type) -> Any:
-    """*value*, if its type is one of *types* and it is in range; else a ``TypeError``."""
+    """*value*; a ``TypeError`` if it is of another type, negative or too large."""
     if type(value) not in types or not 0 <= value <= _MOST:
         raise TypeError
     return value
@@ -206,16 +201,17 @@ def _rank(part: PartChange) -> tuple[object, ...]:
 
 
 class Failure(NamedTuple):
-    """A part that changed more than is allowed; *reason* is ``growth`` or ``truncation``."""
+    """A part that changed more than is allowed."""
 
     task: str
     part: str
     reason: str
+    """``growth`` or ``truncation``."""
     text: str
 
 
 def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = False) -> list[Failure]:
-    """What grew by more than *growth* percent; with *truncation*, also what is newly truncated."""
+    """Parts that grew by more than *growth* percent; with *truncation*, also newly truncated ones."""
     failed = []
     for part in diff.parts:
         grown = part.growth or 0
@@ -230,13 +226,12 @@ def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = F
 
 
 def failures_text(failed: Sequence[Failure]) -> str:
-    """*failed* as lines, for people."""
-    lines = [f"  {failure.task} ({failure.part}): {failure.text}" for failure in failed]
-    return "\n".join(["Failed:", *lines])
+    """*failed* as people read it."""
+    return "\n".join(["Failed:", *(f"  {each.task} ({each.part}): {each.text}" for each in failed)])
 
 
 def diff_text(diff: Diff, *, everything: bool = False) -> str:
-    """The whole diff, for people; unless *everything*, without what is the same."""
+    """The diff as people read it; unchanged parts only with *everything*."""
     lines = ["=== CELERY SIZE DIFF ===", f"Before: {_origin(diff.before)}", f"After: {_origin(diff.after)}"]
     lines += [OVERLAP, "", _counts(diff)] if diff.overlap else ["", _counts(diff)]
     shown = [part for part in diff.parts if everything or _is_shown(part)]
@@ -247,7 +242,7 @@ def diff_text(diff: Diff, *, everything: bool = False) -> str:
 
 
 def _is_shown(part: PartChange) -> bool:
-    """Whether it changed; kwargs that are always empty do not count."""
+    """Whether *part* changed. Kwargs that are always empty do not count."""
     largest = max(sizes.max for sizes in (part.before, part.after) if sizes)
     return bool(part.truncation) or (part.change != "same" and (part.part == "args" or largest > 0))
 
@@ -269,7 +264,7 @@ def _counts(diff: Diff) -> str:
 
 
 def _words(part: PartChange) -> list[str]:
-    """What changed; empty if nothing did."""
+    """What changed in *part*; empty if nothing did."""
     words = [part.change.replace("unknown", "not known"), (part.truncation or "same").replace("_", " ")]
     return [word for word in words if word != "same"]
 
@@ -283,7 +278,7 @@ def _row(part: PartChange) -> tuple[str, ...]:
 
 
 def _both(part: PartChange, name: str) -> str:
-    """The figure *name* before and after; once, if it is the same or there is but one."""
+    """The figure *name* before and after; only once if it is equal or there is one snapshot."""
     numbers = [getattr(sizes, name) for sizes in (part.before, part.after) if sizes]
     texts = ["-" if number is None else f"{float(number):,.1f}" for number in numbers]
     return " -> ".join(dict.fromkeys(text.removesuffix(".0") for text in texts))

@@ -1,6 +1,6 @@
-"""A summary as people read it: the report, its JSON, the lines at shutdown.
+"""The report as text and JSON, and a worker's lines at shutdown.
 
-The words and order of the headline figures are those of the size guide.
+Words and order of the headline figures are the size guide's.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ _COLUMNS: Final = ("Task", "Runs", *_SIZES, "Max repr", "Truncated")
 
 
 def report_text(summary: Summary, advice: Advice) -> str:
-    """The whole report."""
-    chosen = recommend(summary).tier if summary.largest_task else None
+    """The whole report, as text."""
     tiers = []
     for tier in TIERS:
-        arrow = "->" if tier.limit == chosen else ""
+        arrow = "->" if tier.limit == advice.rule_of_thumb.tier and summary.largest_task else ""
         tiers.append((arrow, f"largest {tier.range}", f"limit {tier.limit:,} ({tier.name})", tier.suits))
     blocks = [
         ["=== CELERY SIZE METRICS ===", *_headline_lines(summary)],
@@ -65,32 +64,32 @@ def _row(task: TaskSummary) -> tuple[str, ...]:
 
 def report_json(summary: Summary, advice: Advice) -> dict[str, Any]:
     """The report as JSON-able data: docs/report-json.md."""
-    thumb, data = recommend(summary), summary.to_json()
+    thumb, data = advice.rule_of_thumb, summary.to_json()
     tasks = data.pop("tasks")
     recommended = {"recommended_limit": thumb.limit, "recommended_tier": thumb.tier}
     return {**data, **recommended, "tasks": tasks, "advice": advice.to_json()}
 
 
 def shutdown_lines(hostname: str, summary: Summary) -> list[str]:
-    """What one worker measured, for its log."""
+    """A worker's figures, for its log."""
     lines = [f"Final monitoring report for worker {hostname}:"]
     lines += _headline_lines(summary) if summary.total_tasks else ["Tasks analyzed: 0"]
     return [f"[WORKER SHUTDOWN] {line}" for line in lines]
 
 
 def to_paste(summary: Summary, advice: Advice) -> tuple[str, Sequence[str]]:
-    """A title and Python to paste: by the advice, else by the rule of thumb where that does no harm."""
+    """A title and Python: from the advice, else from the rule of thumb if that does no harm."""
     if advice.lines:
         return "To paste", advice.lines
-    thumb = recommend(summary)
-    harmful = advice.verdict not in {"too_few", "nothing"} or advice.against_the_guide
-    if harmful or not thumb.lines or not summary.largest_task:
-        return "", ()
-    return "To paste for that tier, by the rule of thumb", thumb.lines
+    harmless = advice.verdict in {"too_few", "nothing"} and not advice.against_the_guide
+    lines = advice.rule_of_thumb.lines
+    if harmless and lines and summary.largest_task:
+        return "To paste for that tier, by the rule of thumb", lines
+    return "", ()
 
 
 def headline(summary: Summary) -> list[tuple[str, str]]:
-    """The headline figures: the name of each, and the figure with its unit."""
+    """Pairs: the name of a headline figure, and the figure with its unit."""
     thumb, largest = recommend(summary), summary.largest_task
     errors = f"{summary.errors:,}, for errors in celery_argsize; its lines in the workers' logs say which"
     limit = f"{thumb.limit:,} characters" if largest else "none, as nothing could be measured"
@@ -117,7 +116,7 @@ def _headline_lines(summary: Summary) -> list[str]:
 
 
 def period(summary: Summary) -> list[str]:
-    """Why reprs were truncated, when it was measured, and in which apps."""
+    """Why reprs were truncated, the time of measuring, the apps."""
     lines = []
     if summary.truncated_tasks:
         lines.append(f"Truncated parts: {causes(summary.truncated_by)}")
@@ -129,11 +128,11 @@ def period(summary: Summary) -> list[str]:
 
 
 def about_other(summary: Summary) -> list[str]:
-    """What the row ``__other__`` is, where there is one."""
+    """What the row ``__other__`` is, if there is one."""
     if not summary.other_runs:
         return []
-    runs = f"{counted(summary.other_runs, 'run')}, of how many names is not known"
+    runs = counted(summary.other_runs, "run")
     return [
-        f"Task names past max_task_names are added up as {OTHER}: {runs}.",
+        f"Task names past max_task_names are added up as {OTHER}: {runs}, of how many names is not known.",
         "To see each, raise max_task_names where workers start, and then: celery -A proj argsize reset",
     ]

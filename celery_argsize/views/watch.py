@@ -1,6 +1,6 @@
-"""What ``celery argsize watch`` shows: how figures that are read again and again change.
+"""What ``celery argsize watch`` shows: figures, and how they change.
 
-Pure: figures go in; a view for rich to paint, and lines, come out.
+Pure: figures in, a screen for rich and lines of text out.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from celery_argsize.figures.counters import Figures
     from celery_argsize.figures.summary import Summary, TaskSummary
 
-_RATE_SECONDS: Final = 10.0  # that a rate is about: in two, workers' writing once a second would show
-_TREND_SECONDS: Final = 60.0  # that the trend, and what was newly truncated, are about
-
-#: Columns that go, in this order, until a name of this width has room.
-_GOING: Final = ("p50 <=", "part", "p95 <=", "trend", "truncated", "rate/s", "max")
+#: Seconds that a rate covers. Workers write once a second, so shorter ones would flicker.
+_RATE_SECONDS: Final = 10.0
+#: Seconds that the trend and the new truncated runs cover.
+_TREND_SECONDS: Final = 60.0
+#: Columns that a narrow terminal leaves out, in this order, until names have _NAME_WIDTH.
+_LEFT_OUT: Final = ("p50 <=", "part", "p95 <=", "trend", "truncated", "rate/s", "max")
 _NAME_WIDTH: Final = 16
 _LEGEND: Final = "Sizes: characters of the larger part. rate: 10 s; trend, (+n): last minute. Ctrl-C ends."
 
@@ -36,9 +37,9 @@ _LEGEND: Final = "Sizes: characters of the larger part. rate: 10 s; trend, (+n):
 class _Moment(NamedTuple):
     time: float
     period: tuple[object, ...]
-    """Changes when all figures of an app are reset."""
+    """Changes when an app is reset."""
     totals: dict[str, Counter[str]]
-    """By task name: runs, truncated runs, measured parts and their characters."""
+    """By task name: see ``_totals``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,37 +48,37 @@ class Row:
 
     task: TaskSummary
     part: str
-    """The larger one, ``args`` or ``kwargs``. Sizes and the trend are about it."""
+    """The larger part, which sizes and trend are about."""
     new: Counter[str]
-    """``runs`` and ``truncated`` ones since the figures were read before."""
+    """``runs`` and ``truncated`` runs since the last look."""
     lately: Counter[str]
-    """Those of the last minute."""
+    """The same counts for the last minute."""
     rate: float | None
-    """Runs a second, of the last ten seconds or the last interval, whichever is longer."""
+    """Runs a second in the last ten seconds, or in the last interval if that is longer."""
     trend: float | None
-    """By what share the mean of the last minute is above that since the reset."""
+    """Mean of the last minute by the mean since the reset, less 1."""
 
 
 class History:
-    """The figures of the last minute, and how they changed. A reset is a new beginning."""
+    """The figures of the last minute. A reset starts it anew."""
 
     def __init__(self, where: str = "", name_filter: str = "") -> None:
         self._where, self._name_filter = where, name_filter
         self._moments: list[_Moment] = []
 
     def view(self, figures: Iterable[Figures], now: float) -> View:
-        """What to show of *figures*: the tasks that have *name_filter* in their names. *now* is as for ``add``."""
+        """The screen for *figures*, read at *now* (seconds of any clock)."""
         summary = only(summarize(*figures), lambda name: self._name_filter in name)
         return View(self._where, summary, self.add(summary, now), self._name_filter)
 
     def add(self, summary: Summary, now: float) -> list[Row]:
-        """Take in *summary*, read at *now*; the rows of its tasks."""
-        # With several apps, ``since`` is that of the oldest, and says little about the others.
+        """Note *summary*, read at *now*. Returns a row for each task."""
+        # ``since`` of several apps is that of the oldest: a reset of another does not show.
         period = (summary.apps, summary.since) if len(summary.apps) == 1 else ()
         moment = _Moment(now, period, {task.name: _totals(task) for task in summary.tasks})
         before = self._moments[-1] if self._moments else moment
         for name, totals in [*before.totals.items()]:
-            if before.period != period or not totals <= moment.totals.get(name, Counter()):  # a reset
+            if before.period != period or not totals <= moment.totals.get(name, Counter()):  # reset
                 for earlier in self._moments:
                     earlier.totals.pop(name, None)
         self._moments.append(moment)
@@ -86,7 +87,7 @@ class History:
         return [_row(task, moment, before, recent, minute) for task in summary.tasks]
 
     def _ago(self, seconds: float) -> _Moment:
-        """The newest moment at least *seconds* ago; the oldest where there is none."""
+        """The newest moment at least *seconds* ago, or the oldest of all."""
         latest = self._moments[-1].time - seconds
         return [self._moments[0], *(moment for moment in self._moments if moment.time <= latest)][-1]
 
@@ -102,23 +103,25 @@ def _row(task: TaskSummary, now: _Moment, before: _Moment, recent: _Moment, minu
 
 
 def _totals(task: TaskSummary) -> Counter[str]:
+    """Runs, truncated runs, and for each part how many were measured and their characters."""
     totals = Counter(runs=task.count, truncated=task.truncated)
     for name, part in (("args", task.args), ("kwargs", task.kwargs)):
-        totals.update({name: part.count, f"{name}.chars": round(part.mean * part.count)})
+        totals |= Counter({name: part.count, f"{name}.chars": round(part.mean * part.count)})
     return totals
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The screen. Rich paints it, as large as the terminal is."""
+    """The screen, which rich paints in the terminal's size."""
 
     where: str
     """The Redis, without secrets."""
     summary: Summary
     rows: Sequence[Row]
     name_filter: str = ""
+    """Text in the names of the tasks shown."""
     stale: str = ""
-    """Why there are no newer figures; empty if these are new."""
+    """Why the figures are old; empty if they are new."""
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """The lines from top to bottom."""
@@ -130,14 +133,14 @@ class View:
             of = f"Of tasks with {self.name_filter!r} in their names, nothing" if self.name_filter else "Nothing"
             yield _line(f"{of} has been measured yet. Waiting for tasks to run. Ctrl-C ends.")
             return
-        lines = options.height or options.size.height
-        room = max(lines - len(head) - 3, 1)  # beside an empty line, names of columns, a line below
-        hidden = self.rows[room:]
+        # three other lines: an empty one, the names of columns, the legend
+        room = max((options.height or options.size.height) - len(head) - 3, 1)
+        hidden = len(self.rows[room:])
         yield _table(self.rows[:room], options.max_width)
-        yield _line(f"… and {len(hidden):,} more; --task shows some" if hidden else _LEGEND, "dim")
+        yield _line(f"… and {hidden:,} more; --task shows some" if hidden else _LEGEND, "dim")
 
     def changes(self, now: float) -> list[str]:
-        """A line for each task that ran since the last look; *now* in seconds since the epoch."""
+        """A line for each task that ran since the last look. *now*: seconds since the epoch."""
         stamp = when(now).replace(" UTC", "Z").replace(" ", "T")
         return [] if self.stale else [f"{stamp} {_change(row)}" for row in self.rows if row.new["runs"]]
 
@@ -169,7 +172,7 @@ def _trend(trend: float | None) -> str:
 
 
 def _change(row: Row) -> str:
-    """*row* for programs, so without separators between thousands."""
+    """*row* for programs: no commas in numbers."""
     sizes, name = getattr(row.task, row.part), printable(row.task.name)
     rate, trend = _rate(row.rate).replace(",", ""), _trend(row.trend).replace(",", "").replace(" ", "")
     return (
@@ -179,7 +182,7 @@ def _change(row: Row) -> str:
 
 
 def _cells(row: Row) -> dict[str, Text]:
-    """By the name of the column."""
+    """The cells of *row*, by column."""
     sizes, truncated, new = getattr(row.task, row.part), row.task.truncated, row.lately["truncated"]
     arrow = "↑ " if (row.trend or 0) > 0 else "↓ " if (row.trend or 0) < 0 else ""
     style = "bold red" if new else "yellow" if truncated else ""
@@ -195,11 +198,11 @@ def _cells(row: Row) -> dict[str, Text]:
 
 
 def _table(rows: Sequence[Row], columns: int) -> Table:
-    """*rows* in *columns* of the terminal. Names are shortened; numbers never are."""
+    """*rows* in *columns* of the terminal. Only names are shortened."""
     cells, tasks = [_cells(row) for row in rows], [printable(row.task.name) for row in rows]
     widths = {name: 2 + max([len(name), *(texts[name].cell_len for texts in cells)]) for name in cells[0]}
     longest = max(map(width, ["task", *tasks]))
-    for name in _GOING:
+    for name in _LEFT_OUT:
         if min(longest, _NAME_WIDTH) + sum(widths.values()) <= columns:
             break
         del widths[name]
