@@ -54,6 +54,9 @@ _TABLE: Final = (
     Broker("gcpubsub", "json", None, 10_000_000, "Google Pub/Sub: 10 MB a message"),
     Broker("confluentkafka", "json", None, 1_000_000, "Kafka: message.max.bytes 1,000,000"),
     Broker("mongodb", "json", None, 16 * MIB, "MongoDB: 16 MiB a document"),
+    Broker("zookeeper", "json", None, 0xFFFFF, "ZooKeeper: jute.maxbuffer 1,048,575"),
+    Broker("etcd", "json", None, 3 * MIB // 2, "etcd: 1.5 MiB a request"),
+    Broker("consul", "json", None, 512 * KIB, "Consul: kv_max_value_size 512 KB"),
     Broker("filesystem", "json", source="files have no limit that matters here"),
     Broker("memory", "utf8", source="memory has no limit that matters here"),
 )

@@ -11,12 +11,14 @@ import sys
 import click
 
 from celery_argsize.commands import common
+from celery_argsize.commands.common import fail
 from celery_argsize.doctor.examine import LOOKS, SECONDS, diagnose, load, look_around
 from celery_argsize.doctor.facts import Scope, Unavailable
 from celery_argsize.doctor.judge.redis_clients import budget_for, live_pools, opened_by
 from celery_argsize.doctor.redis_facts import FULL
 from celery_argsize.doctor.shrink import apply_shrink, plan_shrink
 from celery_argsize.doctor.text import COLORS, diagnosis_text
+from celery_argsize.errors import ArgsizeError
 from celery_argsize.words import printable
 
 
@@ -87,11 +89,12 @@ def shrink_pools(where: Scope, *, ask: bool) -> int:
         most = where.max_clients or max((server.maxclients or 0 for server in servers), default=0)
         budget = budget_for(facts, most or 1, nodes)
     except Unavailable as exc:
-        return _failed(str(exc))
+        hint = ". Stop a worker and try again, or let it take more: CONFIG SET maxclients"
+        return fail(ArgsizeError(f"{exc}{hint if FULL in str(exc) else ''}"))
     if workers.twice:
-        return _failed(f"more than one worker is called {printable(workers.twice[0])}: use -n NAME@%h")
+        return fail(ArgsizeError(f"more than one worker is called {printable(workers.twice[0])}: use -n NAME@%h"))
     if not most:
-        return _failed("how many clients the broker takes is not known: say so with --max-clients")
+        return fail(ArgsizeError("how many clients the broker takes is not known: say so with --max-clients"))
     for name in workers.silent:
         click.echo(f"Note: {printable(name)} does not answer: what it opens is not counted.", err=True)
     plan = plan_shrink(nodes, budget)
@@ -111,13 +114,7 @@ def shrink_pools(where: Scope, *, ask: bool) -> int:
     for outcome in outcomes:
         click.echo(f"{printable(outcome.subject)}: {outcome.reason}")
     if failed := sum(outcome.verdict == "fail" for outcome in outcomes):
-        return _failed(f"{failed} of {len(plan)} pools did not shrink as planned")
+        return fail(ArgsizeError(f"{failed} of {len(plan)} pools did not shrink as planned"))
     if plan:
         click.echo("A worker that starts again has its old concurrency: change that as well.")
     return common.EXIT_FOUND if workers.silent or not fits else 0
-
-
-def _failed(why: str) -> int:
-    hint = ". Stop a worker and try again, or let it take more: CONFIG SET maxclients" if FULL in why else ""
-    click.echo(f"Error: {why}{hint}", err=True)
-    return common.EXIT_USAGE

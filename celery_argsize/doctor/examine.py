@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.api.advice import advice_for, verify_limits
-from celery_argsize.api.location import Reader, locate
 from celery_argsize.doctor.checks import CheckResult, Diagnosis, unknown
-from celery_argsize.doctor.facts import Facts, LookResult, MonitorFacts, Scope, Unavailable, raised_at
+from celery_argsize.doctor.facts import Facts, LookResult, Scope, Unavailable, raised_at
 from celery_argsize.doctor.judge import beat, broker, host, monitor, redis, settings, workers
 from celery_argsize.doctor.look.host import look_at_host
+from celery_argsize.doctor.look.monitor import look_at_monitor
 from celery_argsize.doctor.look.redis import look_at_redis
 from celery_argsize.doctor.look.workers import look_at_workers
-from celery_argsize.errors import ArgsizeError
-from celery_argsize.figures.summary import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,19 +31,6 @@ CHECKS: Final = tuple(check for group in _GROUPS for check in group.CHECKS)
 
 #: Seconds that looking may take, by default.
 SECONDS: Final = 10.0
-
-
-def look_at_monitor(where: Scope) -> MonitorFacts:
-    """What celery_argsize measured, and the advice that follows from it."""
-    given: dict[str, Any] = {**where.given}
-    try:
-        with closing(Reader(locate(where.app, **given))) as reader:
-            summary = summarize(*reader.read_each())
-        hosts = verify_limits(where.app, **given) if where.app is not None else []
-        advice = advice_for(summary, where.app, None)
-    except ArgsizeError as exc:
-        raise Unavailable(str(exc)) from None
-    return MonitorFacts(summary=summary, advice=advice, hosts=tuple(hosts))
 
 
 #: Field of ``Facts`` → the look that fills it.

@@ -65,7 +65,7 @@ class _Pool(NamedTuple):
 
     def shrink(self, goal: int) -> Outcome:
         """Shrink it to *goal* processes."""
-        scaler, error = self.ask("stats").get("autoscaler"), ""
+        scaler = self.ask("stats").get("autoscaler")
         # another worker of this name may answer later
         self.listener.listen(lambda: False, time.monotonic() + REPLY)
         before = size = self.size(math.inf)
@@ -75,20 +75,19 @@ class _Pool(NamedTuple):
                 return fail(f"refused: {printable(reply['error'])}")
             self.size(goal)
             return ok(f"autoscales up to {goal} now, instead of {scaler['max']}")
-        while size > goal and not error and time.monotonic() < self.deadline:
+        while size > goal and time.monotonic() < self.deadline:
             # one at a time: billiard gives up in the midst of several if too few are idle
-            error = str(self.ask("pool_shrink", n=1).get("error", ""))
-            if "All processes busy" in error:
-                error = ""
-                time.sleep(0.1)
-            elif not error:
+            error = self.ask("pool_shrink", n=1).get("error")
+            if not error:
                 size = self.size(size - 1)
+            elif "All processes busy" in str(error):
+                time.sleep(0.1)
+            else:
+                return fail(f"{before} → {size} processes so far, refused: {printable(error)}")
         if not size:
             return fail("did not answer, or shares its name with another worker")
-        if size > goal:
-            why = f"refused: {printable(error)}" if error else "the others are busy: run it again"
-            return fail(f"{before} → {size} processes so far, {why}")
-        return ok(f"{before} → {size} processes")
+        change = f"{before} → {size} processes"
+        return fail(f"{change} so far, the others are busy: run it again") if size > goal else ok(change)
 
     def size(self, goal: float) -> int:
         """Its processes, once they are *goal* or fewer, or time is up; 0: no answer."""

@@ -131,10 +131,18 @@ class RedisStore:
         return Figures(
             self._settings.app_name,
             {_text(name): from_hash(_lines(text), fields) for name, text in hashes},
-            since=float(meta["since"]) if "since" in meta else None,
-            updated=float(meta["updated"]) if "updated" in meta else None,
-            flush_failures=int(meta.get("flush_failures", 0)),
+            since=self._number(meta, "since"),
+            updated=self._number(meta, "updated"),
+            flush_failures=int(self._number(meta, "flush_failures") or 0),
         )
+
+    def _number(self, meta: dict[str, str], field: str) -> float | None:
+        try:
+            return float(meta[field]) if field in meta else None
+        except ValueError:
+            key = f"{self._base}meta"
+            message = f"{field} in {key} in {self.where} is no number; remove it: HDEL {key} {field}"
+            raise StoreError(message) from None
 
     def read_origins(self) -> dict[str, dict[str, Sighting]]:
         with self._errors("read from"):

@@ -79,22 +79,30 @@ def _celery_processes(psutil: Any) -> Iterator[CeleryProcess]:
 
 def _details(psutil: Any, process: Any) -> dict[str, Any]:
     """Fields of ``CeleryProcess`` for a worker or a Beat."""
-    network = "net_connections" if psutil.version_info >= (6,) else "connections"
-    info = process.as_dict(["status", "cwd", network])  # None: this user may not see it
-    remote = [connection for connection in info[network] or () if connection.raddr]
+    info = process.as_dict(["status", "cwd", _network(psutil)])  # None: this user may not see it
+    connections = info[_network(psutil)]
+    remote = [connection for connection in connections or () if connection.raddr]
     ports = frozenset(connection.raddr.port for connection in remote)
     return {
         "stopped": info["status"] == psutil.STATUS_STOPPED,
         "folder": info["cwd"] or "",
-        "ports": None if info[network] is None else ports,
+        "ports": None if connections is None else ports,
         "ends": frozenset(_end(*connection.laddr) for connection in remote),
     }
 
 
-def own_ends() -> Collection[str]:
-    """``CeleryProcess.ends`` of this process; empty without psutil."""
+def _network(psutil: Any) -> str:
+    """The name of the method that lists a process's connections."""
+    return "net_connections" if psutil.version_info >= (6,) else "connections"
+
+
+def own_connections() -> Collection[tuple[str, str]]:
+    """Both ends of each connection of this process, its own first; empty without psutil."""
     psutil = _psutil()
-    return _details(psutil, psutil.Process())["ends"] if psutil else frozenset()
+    if psutil is None:
+        return ()
+    connections = getattr(psutil.Process(), _network(psutil))()
+    return {(_end(*each.laddr), _end(*each.raddr)) for each in connections if each.raddr}
 
 
 def _end(ip: str, port: int) -> str:

@@ -20,7 +20,7 @@ from celery_argsize.doctor import redis_facts
 from celery_argsize.doctor.app import known_queues, transport_options
 from celery_argsize.doctor.errors import why_not
 from celery_argsize.doctor.facts import Unavailable
-from celery_argsize.doctor.look.host import own_ends
+from celery_argsize.doctor.look.host import own_connections
 from celery_argsize.doctor.redis_facts import Holders, Place, Queues, Results, ServerFacts
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import cert_reqs, each_of_messages, of_results, parse_redis_url, safe_url
@@ -35,22 +35,29 @@ if TYPE_CHECKING:
 
 #: Name of the doctor's connection in CLIENT LIST.
 CLIENT_NAME: Final = "celery-argsize-doctor"
+
 #: PINGs at most, and the seconds that they may take.
 PINGS: Final = 9
 PINGING: Final = 1.5
+
 #: Names in kombu's Redis transport. Most can be set in ``broker_transport_options``.
 SEPARATOR: Final = "\x06\x16"
 STEPS: Final = (0, 3, 6, 9)
+
 #: Seconds until another worker gets a message that is not acknowledged, by default.
 VISIBILITY: Final = 3600
+
 #: Keys of one SCAN, SCANs at most, and the seconds that they may take.
 SCANNED: Final = 1000
 SCANS: Final = 20
 SCANNING: Final = 2.0
+
 #: Results whose expiry is asked for.
 SAMPLE: Final = 2000
+
 #: Fields of ``ServerFacts`` that a server is asked for.
 LOOKS: Final = ("pings", "info", "config", "holders", "messages", "results")
+
 CLUSTER: Final = "it is a Redis Cluster: give one of its nodes, as --redis-url redis://NODE:PORT"
 NO_TIME: Final = "there was no time left to look at that"
 
@@ -235,11 +242,13 @@ def _holders(client: Any) -> tuple[Holders, ...]:
     """Who is connected, but for this process; the largest group first."""
     with suppress(exceptions.ResponseError):  # it may not, or there is no such command
         client.client_setname(CLIENT_NAME)
-    ours = own_ends()
+    ours = own_connections()
     others = [
         (line.get("name", ""), line["addr"].rpartition(":")[0], _does(line))
         for line in client.client_list()
-        if line["addr"] not in ours and line.get("name") != CLIENT_NAME and line.get("cmd") != "client|list"
+        if (line["addr"], line.get("laddr")) not in ours
+        and line.get("name") != CLIENT_NAME
+        and line.get("cmd") != "client|list"
     ]
     return tuple(Holders(count, *group) for group, count in Counter(others).most_common())
 

@@ -181,6 +181,17 @@ def test_a_count_of_failures_that_is_none_keeps_no_figures_back(store: RedisStor
     assert store.read().tasks["scan"].counts["count"] == 2
 
 
+@pytest.mark.parametrize("field", ["since", "updated", "flush_failures"])
+def test_meta_that_is_no_number_is_named(store: RedisStore, redis_server: RedisServer, field: str) -> None:
+    store.apply(batch(1, ["scan"]))
+    with redis_server.client() as client:
+        client.hset("celery-argsize:{music}:meta", field, "soon")
+        with pytest.raises(StoreError, match=rf"{field} in .*meta in .* is no number; remove it: HDEL .*meta {field}"):
+            store.read()
+        client.hdel("celery-argsize:{music}:meta", field)
+    assert store.read().tasks["scan"].counts["count"] == 1
+
+
 def test_the_latest_exemplar_of_a_bucket_is_kept_and_forgotten_at_a_reset(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
