@@ -49,7 +49,8 @@ class RedisPlace:
 
     kind: Literal["server", "sentinel", "cluster"]
     urls: tuple[str, ...] = field(repr=False)
-    """A URL for each host, as redis-py takes it: ``redis://``, ``rediss://`` or ``unix://``."""
+    """A URL for each host, as redis-py takes it: ``redis://``, ``rediss://`` or
+    ``unix://``."""
     sentinel: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Options of the URL for sentinels, such as ``master_name``."""
 
@@ -249,7 +250,8 @@ def safe_url(url: object) -> str:
 
 def _safe(url: str) -> str:
     parts = urlsplit(url)
-    # With an unquoted "/", "?" or "#" in a password, urlsplit takes its beginning for the host.
+    # With an unquoted "/", "?" or "#" in a password, urlsplit takes its beginning for
+    # the host.
     if not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
         raise ValueError
     hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]

@@ -19,7 +19,8 @@ from celery_argsize.redis_url import cert_reqs, from_app, parse_redis_url, safe_
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Upper bounds of buckets, in bytes or characters: 128 doubled up to 2 Mi; 8, 32, 128 Mi.
+#: Upper bounds of buckets, in bytes or characters: 128 doubled up to 2 Mi; 8, 32, 128
+#: Mi.
 DEFAULT_BUCKETS: Final = (*(128 << step for step in range(15)), 8 << 20, 32 << 20, 128 << 20)
 
 #: The Redis of scripts that get no URL.
@@ -192,7 +193,8 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _from_conf(app: Any) -> dict[str, Any]:
-    # Keys are as the user wrote them: argsize_x, or CELERY_ARGSIZE_X in a Django namespace.
+    # Keys are as the user wrote them: argsize_x, or CELERY_ARGSIZE_X in a Django
+    # namespace.
     prefix = f"{app.namespace or ''}_".lower().lstrip("_")
     keys = {str(key).lower().removeprefix(prefix) for key in app.conf}
     ours = {key.removeprefix(CONF_PREFIX): app.conf.get(key) for key in keys if key.startswith(CONF_PREFIX)}

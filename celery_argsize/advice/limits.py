@@ -1,7 +1,7 @@
 """Sets limits on an app: for all tasks, or for single ones.
 
-However a task is sent, ``app.amqp.task_protocols`` makes its message: ``set_repr_limits`` wraps that.
-docs/advice.md says what other places miss.
+However a task is sent, ``app.amqp.task_protocols`` makes its message:
+``set_repr_limits`` wraps that. docs/advice.md says what other places miss.
 """
 
 from __future__ import annotations

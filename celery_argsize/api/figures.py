@@ -50,8 +50,8 @@ def get_size_summary(app: Celery | None = None, **where: Unpack[Where]) -> Summa
 def update_size_metrics(measurement: Measurement, app: Celery | None = None, **where: Unpack[Where]) -> None:
     """Add *measurement* to the figures.
 
-    A worker counts it like those of its tasks, without waiting; any other process writes it at
-    once. *where*: ``redis_url``, ``key_prefix``, ``app_name``.
+    A worker counts it like those of its tasks, without waiting; any other process
+    writes it at once. *where*: ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to write.

@@ -37,7 +37,8 @@ class ResetResult:
     workers: tuple[str, ...] = ()
     """Live workers that first wrote what they had."""
     failed: tuple[str, ...] = ()
-    """Live workers that could not. What they measured in one flush interval may come back."""
+    """Live workers that could not. What they measured in one flush interval may come
+    back."""
     note: str = ""
     """Why live workers were not asked; empty if they were."""
 
@@ -57,9 +58,9 @@ class ResetResult:
 def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where: Unpack[Where]) -> ResetResult:
     """Forget the figures of *task*, or all of them.
 
-    Live workers are asked to write what they have first. So nothing from before comes back, and
-    nothing measured after is lost. They cannot be asked with a ``redis_url`` alone. *where*:
-    ``redis_url``, ``key_prefix``, ``app_name``.
+    Live workers are asked to write what they have first. So nothing from before comes
+    back, and nothing measured after is lost. They cannot be asked with a ``redis_url``
+    alone. *where*: ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear what to reset.

@@ -40,4 +40,5 @@ def argsize(**_preload: object) -> None:
 
       celery argsize report --redis-url redis://localhost:6379/0 --json
     """
-    # The keywords are options that an app adds to all commands (app.user_options["preload"]).
+    # The keywords are options that an app adds to all commands
+    # (app.user_options["preload"]).

@@ -38,7 +38,8 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 def watch(*, source: common.Source, interval: float, task: str) -> None:
     """Show the figures live, largest first: how often tasks run, how big they are, and what changes.
 
-    On a terminal, a table that refreshes; elsewhere, a line for each task that ran. Ctrl-C ends it.
+    On a terminal, a table that refreshes; elsewhere, a line for each task that ran.
+    Ctrl-C ends it.
 
     Example: celery -A proj argsize watch --interval 5 --task music
     """
@@ -115,7 +116,8 @@ def _repaint(views: Iterable[View], interval: float, live: Live) -> None:
 
     def suspend(*_: object) -> None:  # on Ctrl-Z
         live.stop()
-        # The default action does not stop a process that no shell could wake up (docker exec).
+        # The default action does not stop a process that no shell could wake up (docker
+        # exec).
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, suspend)

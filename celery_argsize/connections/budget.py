@@ -242,10 +242,10 @@ def connection_settings(
 ) -> dict[str, Any]:
     """Celery settings from the environment, for ``app.conf.update(connection_settings())``.
 
-    ``CELERY_POOL_LIMIT`` (8 by default) gives ``broker_pool_limit``, ``CELERY_MAX_CONNECTIONS``
-    ``broker_transport_options["max_connections"]``, and ``CELERY_RESULT_MAX_CONNECTIONS``
-    ``redis_max_connections``. None is more than ``CELERY_POOL_LIMIT_CAP`` (20 by default), nor
-    less than 2, the least that works.
+    ``CELERY_POOL_LIMIT`` (8 by default) gives ``broker_pool_limit``,
+    ``CELERY_MAX_CONNECTIONS`` ``broker_transport_options["max_connections"]``, and
+    ``CELERY_RESULT_MAX_CONNECTIONS`` ``redis_max_connections``. None is more than
+    ``CELERY_POOL_LIMIT_CAP`` (20 by default), nor less than 2, the least that works.
 
     Args:
         environ: the variables; by default ``os.environ``.

@@ -1,6 +1,7 @@
 """What opens connections to Redis in a Celery cluster, how many, and settings that fit.
 
-Comments name the file of Celery or kombu behind a number. An acceptance test measures it.
+Comments name the file of Celery or kombu behind a number. An acceptance test measures
+it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ GREEN: Final = ("eventlet", "gevent")
 SHARED: Final = ("threads", *GREEN)
 #: All pools of Celery.
 POOLS: Final = ("prefork", "solo", *SHARED)
-#: kombu/transport/redis.py: a channel listens with one connection, and sends commands with one.
+#: kombu/transport/redis.py: a channel listens with one connection, and sends commands
+#: with one.
 CHANNEL: Final = 2
-#: The least that works in any pool: ``inspect`` and ``revoke`` hold one connection while they
-#: take another, and a result backend has one for pub/sub and one for commands.
+#: The least that works in any pool: ``inspect`` and ``revoke`` hold one connection
+#: while they take another, and a result backend has one for pub/sub and one for
+#: commands.
 LEAST: Final = 2
-#: The least ceiling that is advised for a redis-py pool. One that is never reached costs nothing.
+#: The least ceiling that is advised for a redis-py pool. One that is never reached
+#: costs nothing.
 ROOMY: Final = 4
 
 
@@ -53,7 +57,8 @@ class Setup:
     shareable: bool
     """Whether threads of this Celery can share a result backend."""
     read: str | None
-    """The Redis that tasks are taken from, as ``host:port``; ``None``: it is no Redis."""
+    """The Redis that tasks are taken from, as ``host:port``; ``None``: it is no
+    Redis."""
     write: str | None
     """The Redis that tasks are sent to."""
     result: str | None
@@ -68,7 +73,8 @@ class Setup:
     def publishing(self, threads: int, *, more: int = 0) -> int:
         """Connections of a process with *threads* that send, and *more* that send no control."""
         # kombu/pools.py: without a limit, each use opens a connection.
-        # celery/app/control.py, broadcast: holds one connection, and sends with another.
+        # celery/app/control.py, broadcast: holds one connection, and sends with
+        # another.
         wanted = threads * (1 + self.control) + more
         return CHANNEL * min(wanted, self.broker_pool_limit or wanted)
 
@@ -115,15 +121,18 @@ def items_of(setup: Setup) -> tuple[ConnectionItem, ...]:
         ("pool child", children, "publishing from tasks", setup.write, setup.publishing(1)),
         ("pool child", children, "writing and awaiting results", setup.result, setup.results(1)),
         ("producer", setup.producers, "publishing", setup.write, setup.publishing(setup.threads)),
-        # backends/redis.py, on_task_call: sending subscribes to the result, awaited or not.
+        # backends/redis.py, on_task_call: sending subscribes to the result, awaited or
+        # not.
         ("producer", setup.producers, "results", setup.result, setup.results(setup.threads)),
         # celery/beat.py, Scheduler.producer: a connection of its own.
         ("beat", setup.beat, "sending what is due", setup.write, CHANNEL),
         ("beat", setup.beat, "results", setup.result, 1),
-        # celery/beat.py, BeatPidbox: one that listens; replies go through the publishing pool.
+        # celery/beat.py, BeatPidbox: one that listens; replies go through the
+        # publishing pool.
         ("beat", control, "hearing remote control", setup.read, CHANNEL),
         ("beat", control, "replies", setup.write, CHANNEL),
-        # celery/app/control.py, broadcast: one for the answers, and a producer with another.
+        # celery/app/control.py, broadcast: one for the answers, and a producer with
+        # another.
         ("inspect", setup.inspectors, "asking workers", setup.write, 2 * CHANNEL),
         ("inspect", setup.inspectors, "celery_argsize, reading", setup.ours, 1),
     ]
@@ -136,19 +145,24 @@ def items_of(setup: Setup) -> tuple[ConnectionItem, ...]:
 
 def _worker(setup: Setup) -> list[tuple[str, str | None, int | None]]:
     prefork, shared, green = setup.pool == "prefork", setup.pool in SHARED, setup.pool in GREEN
-    # Greenlets acknowledge at the same time (worker/consumer/consumer.py, call_soon_ack).
+    # Greenlets acknowledge at the same time (worker/consumer/consumer.py,
+    # call_soon_ack).
     greenlets = setup.concurrency if green else 0
-    # A greenlet is a thread to threading.local: its backend lasts until Python collects it.
+    # A greenlet is a thread to threading.local: its backend lasts until Python collects
+    # it.
     unbounded = green and not setup.result_backend_thread_safe
     publishing = setup.publishing(setup.at_once, more=shared)
     return [
-        # worker/consumer/tasks.py: a channel; one more listens for a kombu Broadcast queue.
+        # worker/consumer/tasks.py: a channel; one more listens for a kombu Broadcast
+        # queue.
         ("taking tasks", setup.read, CHANNEL + setup.broadcasts + greenlets),
-        # worker/consumer/gossip.py, worker/pidbox.py, worker/consumer/events.py: a channel each.
+        # worker/consumer/gossip.py, worker/pidbox.py, worker/consumer/events.py: a
+        # channel each.
         ("gossip", setup.read, CHANNEL * setup.gossip),
         ("hearing remote control", setup.read, CHANNEL * setup.worker_enable_remote_control),
         ("events and heartbeats", setup.write, CHANNEL),
-        # kombu/pidbox.py, reply: through the publishing pool, which tasks in this process use too.
+        # kombu/pidbox.py, reply: through the publishing pool, which tasks in this
+        # process use too.
         ("replies", setup.write, CHANNEL) if prefork else ("publishing, replies", setup.write, publishing),
         # backends/base.py, mark_as_failure: for tasks that were lost or revoked.
         ("results", setup.result, None if unbounded else setup.results(setup.at_once, more=shared)),

@@ -2,9 +2,10 @@
 
 Pure data. The checks themselves are in ``doctor.judge``.
 
-The score is 100, less 25 for each check that fails, 5 for each that warns and 1 for each that is
-unknown (at most 10 for these). A check of several subjects counts once, by its worst verdict. The
-score is 0 where a vital check fails. There is none where over half of the checks are unknown.
+The score is 100, less 25 for each check that fails, 5 for each that warns and 1 for
+each that is unknown (at most 10 for these). A check of several subjects counts once, by
+its worst verdict. The score is 0 where a vital check fails. There is none where over
+half of the checks are unknown.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Outcome(NamedTuple):
     """The server, worker, queue or host; empty: all of them."""
 
 
-#: All is well; it will go wrong; it is wrong now; it could not be looked at, and the reason says why.
+#: All is well; it will go wrong; it is wrong now; it could not be looked at, and the
+#: reason says why.
 ok: Final = partial(Outcome, "ok")
 warn: Final = partial(Outcome, "warn")
 fail: Final = partial(Outcome, "fail")

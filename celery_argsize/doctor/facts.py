@@ -191,7 +191,8 @@ class WorkerFacts:
     """Seconds to connect; ``None``: neither a connection nor an error."""
     port: int = 0
     ends: Mapping[str, bool] = field(default_factory=dict)
-    """On Redis: address of each client → whether it uses the database of the messages."""
+    """On Redis: address of each client → whether it uses the database of the
+    messages."""
     nodes: tuple[Node, ...] = ()
     silent: tuple[str, ...] = ()
     """Names of workers that sent a heartbeat and no reply."""

@@ -76,7 +76,8 @@ class _Pool(NamedTuple):
             self.size(goal)
             return ok(f"autoscales up to {goal} now, instead of {scaler['max']}")
         while size > goal and time.monotonic() < self.deadline:
-            # one at a time: billiard gives up in the midst of several if too few are idle
+            # one at a time: billiard gives up in the midst of several if too few are
+            # idle
             error = self.ask("pool_shrink", n=1).get("error")
             if not error:
                 size = self.size(size - 1)

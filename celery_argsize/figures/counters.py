@@ -1,7 +1,8 @@
 """What is kept of many measurements: counters, histograms, maxima, a few examples.
 
-Pure. ``TaskStats`` has the figures of one task name, ``Tally`` those of many, ``Figures`` all
-of an app. ``summary`` makes them readable; ``stores.fields`` writes them to Redis.
+Pure. ``TaskStats`` has the figures of one task name, ``Tally`` those of many,
+``Figures`` all of an app. ``summary`` makes them readable; ``stores.fields`` writes
+them to Redis.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 #: Counts the tasks whose names are past ``max_task_names``.
 OTHER: Final = "__other__"
 
-#: Fields of a ``Shape`` that are added up over truncated parts: all but need and levels.
+#: Fields of a ``Shape`` that are added up over truncated parts: all but need and
+#: levels.
 CUT_SUMS: Final = Shape._fields[2:]
 
-#: Runs with longer ids get no exemplar. Redis stores a hash compactly only while its values,
-#: here a size, an id and a time, are at most 64 bytes (``hash-max-listpack-value``).
+#: Runs with longer ids get no exemplar. Redis stores a hash compactly only while its
+#: values, here a size, an id and a time, are at most 64 bytes
+#: (``hash-max-listpack-value``).
 MAX_EXEMPLAR_ID: Final = 39
 
 
@@ -75,7 +78,8 @@ class _Fields:
         self.bytes_le = histogram("bytes_le")
         self.last_le = histogram("last_le")
         self.need_le = histogram("need_le")
-        #: By whether a part has more levels than Celery's default: parts, and their needs.
+        #: By whether a part has more levels than Celery's default: parts, and their
+        #: needs.
         self.cuts_le = {False: histogram("flat_le"), True: histogram("deep_le")}
         self.cuts_need_le = {False: histogram("flat_need_le"), True: histogram("deep_need_le")}
 

@@ -1,7 +1,7 @@
 """Where messages come from: for each sending host, the newest headers that show its limits.
 
-Pure. Limits act where messages are made. A header that was cut shows that the limit is no
-higher; a long whole one, that it is no lower. A newer sighting replaces an older.
+Pure. Limits act where messages are made. A header that was cut shows that the limit is
+no higher; a long whole one, that it is no lower. A newer sighting replaces an older.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What Celery did to an argsrepr: the header that came with a message, held against the value that it shows.
 
-Cheap where it can be: a header that was cut has ``...`` in it, and most often the dots outside quotes settle the rest.
-Where dots may be part of a text (``'Loading...'``), the length of the whole repr tells, or the header is read side by
-side with the value (``header_match``).
+Cheap where it can be: a header that was cut has ``...`` in it, and most often the dots
+outside quotes settle the rest. Where dots may be part of a text (``'Loading...'``), the
+length of the whole repr tells, or the header is read side by side with the value
+(``header_match``).
 
 Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate``.
 """
@@ -16,7 +17,8 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from celery_argsize.measuring.header_match import HeaderWalk
 from celery_argsize.measuring.repr_shape import measure_shape, outside_quotes
 
-#: Characters of a header that is read: twice the highest tier. A longer one counts as unknown.
+#: Characters of a header that is read: twice the highest tier. A longer one counts as
+#: unknown.
 MOST_READ: Final = 4 * 1024 * 1024
 #: Members that are looked at for the levels of a value.
 MOST_LOOKED_AT: Final = 5000
@@ -28,21 +30,26 @@ VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
 CUTS: Final = tuple(CAUSES)
 
-#: Celery's ``argsrepr_maxsize`` and ``kwargsrepr_maxsize``, in characters (celery.app.amqp.AMQP).
+#: Celery's ``argsrepr_maxsize`` and ``kwargsrepr_maxsize``, in characters
+#: (celery.app.amqp.AMQP).
 DEFAULT_LIMIT: Final = 1024
 
-#: Levels that a repr shows: Celery's default for ``task_repr_maxlevels``; before 5.7 a fixed number.
+#: Levels that a repr shows: Celery's default for ``task_repr_maxlevels``; before 5.7 a
+#: fixed number.
 DEFAULT_LEVELS: Final = 3
 
-#: Dots where a cut can be: before the end of a text, of a container or of the header, or before the next member.
+#: Dots where a cut can be: before the end of a text, of a container or of the header,
+#: or before the next member.
 _MARK: Final = re.compile(r"\.\.\.(?:['\])},]|$)")
 #: The beginning of a container as saferepr writes it, up to its first member.
 _SAFEREPR: Final = re.compile(r"[(\[{]+(?:[\])},.'\"<\d-]|b'|None\b|True\b|False\b|nan\b|inf\b|[A-Za-z_][\w.]*\()")
-#: A quote that may be part of a text, or end one that ends in a backslash; and bytes, in which none is escaped.
+#: A quote that may be part of a text, or end one that ends in a backslash; and bytes,
+#: in which none is escaped.
 _UNCLEAR: Final = re.compile(r"\\'(?:[,\])}]|: |$)|(?:[(\[{]|, |: )b'")
 _CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 _SIZED: Final = _CONTAINERS | {str, bytes}
-#: What stands for a container below the last level. An object's repr has a letter before its bracket.
+#: What stands for a container below the last level. An object's repr has a letter
+#: before its bracket.
 _DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.{3,}(?:,\)|[)\]}])?")
 #: What opens an object's repr.
 _CALL: Final = re.compile(r"\w\(")
@@ -55,11 +62,14 @@ class Reading(NamedTuple):
     """What a header shows."""
 
     verdict: Verdict
-    """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the caller's own text; ``unknown``: no header."""
+    """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the caller's own
+    text; ``unknown``: no header."""
     levels: int = 0
-    """Where it was cut by depth: the levels it shows, which is the sender's ``task_repr_maxlevels``. Else 0."""
+    """Where it was cut by depth: the levels it shows, which is the sender's
+    ``task_repr_maxlevels``. Else 0."""
     limit: int = 0
-    """Where it was cut by size: the sender's limit in characters, at most. 0 where that cannot be told."""
+    """Where it was cut by size: the sender's limit in characters, at most. 0 where that
+    cannot be told."""
 
 
 _INTACT: Final = Reading("intact")
@@ -166,7 +176,8 @@ def _side_by_side(header: str, value: object) -> Reading:
 def _is_as_long_as_whole(header: str, value: object) -> bool:
     """Whether *header* is as long as the whole repr, so that no text in it was cut.
 
-    A text that is cut gets shorter. If it loses just as much as the dots take, nothing but brackets follows it.
+    A text that is cut gets shorter. If it loses just as much as the dots take, nothing
+    but brackets follows it.
     """
     if header.rstrip(")]},").endswith("...'"):
         return False

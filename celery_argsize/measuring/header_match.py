@@ -1,8 +1,9 @@
 """Reads a header side by side with the value that it shows, where its looks do not settle what was cut.
 
-A serializer changes types on the way: JSON turns tuples into lists and int keys into text. A member that does not match
-for that reason is passed over and judged by its looks. A walk that passes over too much gives up, so that the time is
-linear in the header.
+A serializer changes types on the way: JSON turns tuples into lists and int keys into
+text. A member that does not match for that reason is passed over and judged by its
+looks. A walk that passes over too much gives up, so that the time is linear in the
+header.
 """
 
 from __future__ import annotations

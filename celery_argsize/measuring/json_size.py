@@ -1,8 +1,9 @@
 """The size of a value as compact JSON, in characters and in UTF-8 bytes.
 
-It is that of ``json.dumps(value, ensure_ascii=False, separators=(",", ":"))``, to the character. orjson writes this
-text about ten times faster. Where the two may differ, the difference is counted (``_json_longer_by``), or json measures
-the piece, with kombu's encoder, which also says what Celery would send for a datetime or a UUID.
+It is that of ``json.dumps(value, ensure_ascii=False, separators=(",", ":"))``, to the
+character. orjson writes this text about ten times faster. Where the two may differ, the
+difference is counted (``_json_longer_by``), or json measures the piece, with kombu's
+encoder, which also says what Celery would send for a datetime or a UUID.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 #: What ``measure_json_size`` gives for a value that has no JSON form.
 UNMEASURABLE: Final = -1
 
-#: Characters above which a value counts as unmeasurable: no broker takes such a message. Pickle and YAML can send a
-#: small one that holds one container many times over.
+#: Characters above which a value counts as unmeasurable: no broker takes such a
+#: message. Pickle and YAML can send a small one that holds one container many times
+#: over.
 MOST: Final = 512 * 1024 * 1024
 
 
@@ -50,8 +52,9 @@ EMPTY: Final = (0, 0)
 def measure_json_size(obj: object) -> int:
     """Characters of *obj* as compact JSON, ``len(json.dumps(obj, ensure_ascii=False, separators=(",", ":")))``.
 
-    What JSON lacks is sized as kombu would send it. Never raises: a value that has no JSON form at all (a cycle, a
-    socket, a structure nested too deep) gives ``UNMEASURABLE`` (-1).
+    What JSON lacks is sized as kombu would send it. Never raises: a value that has no
+    JSON form at all (a cycle, a socket, a structure nested too deep) gives
+    ``UNMEASURABLE`` (-1).
     """
     size = measure(obj)
     return UNMEASURABLE if size is None else size.chars
@@ -109,7 +112,8 @@ _UUID: Final = re.compile(rb'-[0-9a-f]{12}"')
 _ONE_DIGIT: Final = re.compile(rb"e-[1-9](?:[,\]}]|$)")
 #: "0.00001" and "0.000012", which json writes "1e-05" and "1.2e-05": two characters less, one character less.
 _FOUR_ZEROS: Final = re.compile(rb"(?<![0-9])0\.0000([1-9][0-9]*)")
-#: A float in marshal's format with an exponent of all ones: NaN or an infinity (rarely, bytes that look like one).
+#: A float in marshal's format with an exponent of all ones: NaN or an infinity (rarely,
+#: bytes that look like one).
 _NOT_FINITE: Final = tuple(
     (last, re.compile(rb"%b(?<=[g\xe7].{6}[\xf0-\xff]%b)" % (last, last), re.DOTALL)) for last in (b"\x7f", b"\xff")
 )
@@ -161,7 +165,8 @@ def encode(obj: object, default: Callable[[Any], object] | None = kombu_form) ->
 def _json_longer_by(data: bytes, obj: object) -> int | None:
     """Characters that json writes more than orjson did; ``None`` where only json can tell.
 
-    orjson writes NaN and the infinities as "null", a UUID as its text, and small floats its own way.
+    orjson writes NaN and the infinities as "null", a UUID as its text, and small floats
+    its own way.
     """
     if (b"null" in data or _UUID.search(data)) and not _is_plain(obj):
         return None
@@ -213,7 +218,8 @@ def _measure_exactly(obj: object) -> tuple[int, int]:
 class _Converter:
     """Makes one value of types that JSON has, as kombu does; a set becomes a list, an Enum its value.
 
-    json by itself would take all that containers yield by code of their own, also without end.
+    json by itself would take all that containers yield by code of their own, also
+    without end.
     """
 
     def __init__(self) -> None:

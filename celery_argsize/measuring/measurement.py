@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
     from celery_argsize.measuring.cuts import Verdict
 
-    #: A ``Part`` and a ``Measurement`` as plain tuples: making named ones costs a task more than measuring does.
+    #: A ``Part`` and a ``Measurement`` as plain tuples: making named ones costs a task
+    #: more than measuring does.
     PlainPart: TypeAlias = tuple[tuple[int, int] | None, Verdict, int, int, int, tuple[int, ...] | None]
     Plain: TypeAlias = tuple[str, str, PlainPart, PlainPart, float, str]
 
 PARTS: Final = ("args", "kwargs")
 
-#: UTF-8 bytes that are kept of a task name, a task id and a host, so that a message to the main process stays under
-#: PIPE_BUF.
+#: UTF-8 bytes that are kept of a task name, a task id and a host, so that a message to
+#: the main process stays under PIPE_BUF.
 NAME_BYTES: Final = 160
 ID_BYTES: Final = 64
 ORIGIN_BYTES: Final = 64
@@ -41,9 +42,11 @@ class Part(NamedTuple):
     header: int = 0
     """Characters of its repr; 0 where none came."""
     levels: int = 0
-    """Levels of containers in its repr: where that was cut by depth, and in a sample of uncut ones. Else 0."""
+    """Levels of containers in its repr: where that was cut by depth, and in a sample of
+    uncut ones. Else 0."""
     limit: int = 0
-    """Where its repr was cut by size: the sender's limit in characters, at most. 0 where that cannot be told."""
+    """Where its repr was cut by size: the sender's limit in characters, at most. 0
+    where that cannot be told."""
     shape: Shape | None = None
     """Where its repr was cut: what it would be as a whole."""
 

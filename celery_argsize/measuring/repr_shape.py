@@ -1,11 +1,13 @@
 """What the whole repr of a value would be, where Celery cut it: its length, its levels, and what makes it slow.
 
-It is not written, as the time of saferepr grows with the square of the containers. It differs from the compact JSON,
-which is measured anyway, by a blank after each comma and colon and by the escapes, and these are counted in the JSON.
-A value with something that JSON lacks is walked through instead, which is slower.
+It is not written, as the time of saferepr grows with the square of the containers. It
+differs from the compact JSON, which is measured anyway, by a blank after each comma and
+colon and by the escapes, and these are counted in the JSON. A value with something that
+JSON lacks is walked through instead, which is slower.
 
-Exact for what JSON brings, but for int keys that came as text (2 characters too many each) and tuples of one member
-that came as lists and stand only behind the cut, where nobody can see what they were (1 character too few each).
+Exact for what JSON brings, but for int keys that came as text (2 characters too many
+each) and tuples of one member that came as lists and stand only behind the cut, where
+nobody can see what they were (1 character too few each).
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from typing import Any, Final, NamedTuple
 from celery_argsize.measuring.json_size import MOST, Size, encode, measure
 from celery_argsize.measuring.slicing import FRAME, slices
 
-#: Characters that are walked through, about 50 ms. The rest of a longer value is taken to be as dense, except pieces so
-#: small that a walk takes no longer than encoding them did.
+#: Characters that are walked through, about 50 ms. The rest of a longer value is taken
+#: to be as dense, except pieces so small that a walk takes no longer than encoding them
+#: did.
 WALKED: Final = 512 * 1024
 SMALL: Final = 256
 
-#: Signs in a header of what the value's JSON does not show: objects, and tuples of one member.
+#: Signs in a header of what the value's JSON does not show: objects, and tuples of one
+#: member.
 _ODD: Final = re.compile(r"[ (\[{]<|,\)(?!$)")
 
 #: As ints: ``39 in data`` is faster than ``b"'" in data``.
@@ -46,11 +50,13 @@ class Shape(NamedTuple):
     need: int
     """Its length in characters: the limit with which saferepr cuts nothing by size."""
     levels: int
-    """Nested containers, the part itself included: the ``task_repr_maxlevels`` with which nothing is cut by depth."""
+    """Nested containers, the part itself included: the ``task_repr_maxlevels`` with
+    which nothing is cut by depth."""
     bytes: int
     """Its length in UTF-8: what AMQP brokers carry."""
     escaped: int
-    """Its length as a text in JSON (``json.dumps``, ASCII): what other brokers carry."""
+    """Its length as a text in JSON (``json.dumps``, ASCII): what other brokers
+    carry."""
     sent_bytes: int
     """The length in UTF-8 of the repr that was sent."""
     sent_escaped: int
@@ -62,8 +68,9 @@ class Shape(NamedTuple):
     containers: int
     """Lists, tuples, dicts and sets, the part itself included."""
     chain_steps: int
-    """saferepr is quadratic: an estimate of the steps through the iterators that it chains together, one for each
-    container that was opened before in the same container."""
+    """saferepr is quadratic: an estimate of the steps through the iterators that it
+    chains together, one for each container that was opened before in the same
+    container."""
 
 
 class _Piece(NamedTuple):
@@ -108,7 +115,8 @@ class _Total:
 def measure_shape(part: object, header: str = "") -> tuple[Size, Shape | None] | None:
     """Size of *part* as compact JSON, and the shape of its repr, of which *header* was sent.
 
-    ``None`` if it has no JSON form. Without a shape if an object in it has a JSON form, but no repr.
+    ``None`` if it has no JSON form. Without a shape if an object in it has a JSON form,
+    but no repr.
     """
     try:
         return _measure_shape(part, header)

@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Characters of a text, or estimated bytes of a container, above which it is encoded piece by piece.
+#: Characters of a text, or estimated bytes of a container, above which it is encoded
+#: piece by piece.
 SLICE: Final = 128 * 1024
 #: Members that are encoded at once, at most: orjson sets aside 256 bytes for each.
 SLICE_MEMBERS: Final = 4096
-#: Characters of a long text that are encoded at once: orjson sets aside 8 times their UTF-8 length, and a single
-#: character beyond the basic plane makes the slice take four bytes for each.
+#: Characters of a long text that are encoded at once: orjson sets aside 8 times their
+#: UTF-8 length, and a single character beyond the basic plane makes the slice take four
+#: bytes for each.
 STRING_SLICE: Final = 16 * 1024
-#: Levels down to which containers are cut up. Deeper ones, and cycles, are left to the encoder, which ends them.
+#: Levels down to which containers are cut up. Deeper ones, and cycles, are left to the
+#: encoder, which ends them.
 SLICE_DEPTH: Final = 16
-#: Estimated bytes up to which a member beside big ones is encoded together with its neighbors.
+#: Estimated bytes up to which a member beside big ones is encoded together with its
+#: neighbors.
 SMALL_MEMBER: Final = 64
-#: Containers of up to this many members are looked at whole: they may mix small and big ones.
+#: Containers of up to this many members are looked at whole: they may mix small and big
+#: ones.
 SAMPLE: Final = 16
 
 #: The types of args and kwargs, and of what is cut up.
@@ -32,8 +37,9 @@ FRAME: Final = object()
 def estimate(obj: Any, depth: int = SLICE_DEPTH) -> int:
     """Roughly the bytes that *obj* encodes to. Cheap; too low a guess costs memory, never a wrong size.
 
-    Of up to ``SAMPLE`` members, each text counts with its length. Of the containers among them, and of the members of
-    a longer container, the first and the last stand for all.
+    Of up to ``SAMPLE`` members, each text counts with its length. Of the containers
+    among them, and of the members of a longer container, the first and the last stand
+    for all.
     """
     kind = type(obj)
     if kind is str or kind is bytes:

@@ -89,7 +89,8 @@ class ArgsizeCollector:
 class Recommender:
     """The limits that *advise* recommends, worked out in a thread when somebody asks."""
 
-    #: Seconds until they are worked out again: if there are some, and if there are none.
+    #: Seconds until they are worked out again: if there are some, and if there are
+    #: none.
     EVERY: Final = 300.0
     SOON: Final = 15.0
     #: Seconds after which they are too old to be shown.

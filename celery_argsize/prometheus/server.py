@@ -1,7 +1,7 @@
 """Serves metrics over HTTP at ``/metrics``, and ``/-/healthy`` for health checks.
 
-prometheus_client's server does TLS handshakes in the thread that accepts, so one slow client
-keeps all others out. Here, the thread of the request does them.
+prometheus_client's server does TLS handshakes in the thread that accepts, so one slow
+client keeps all others out. Here, the thread of the request does them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         ConfigError: the address or port cannot be had, or a file cannot be used.
     """
 
-    #: Connections at a time. One more ends the oldest, so silent clients keep nobody out.
+    #: Connections at a time. One more ends the oldest, so silent clients keep nobody
+    #: out.
     MAX_CONNECTIONS: Final = 16
     #: Seconds that a client may be silent, and that it may take in all.
     TIMEOUT: Final = 10.0

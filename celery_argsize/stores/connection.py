@@ -151,7 +151,8 @@ def disconnect(client: Client) -> None:
 _RIGHTS: Final = "docs/redis-schema.md has the rights"
 _CERTIFICATE: Final = "set redis_ssl_certfile and redis_ssl_keyfile"
 
-#: What to do about an error, by a pattern for its class names and text. The first match counts.
+#: What to do about an error, by a pattern for its class names and text. The first match
+#: counts.
 _FIXES: Final = {
     "unknown command '?`?HELLO": "it does not know RESP3; add ?protocol=2 to the URL",
     "max number of clients": "it has no place for another client; raise its maxclients",
@@ -205,7 +206,8 @@ _SIGNING_IN: Final = re.compile(r"(?is)\b(HELLO|AUTH)\b.+")
 
 def explain(action: str, where: str, error: Exception) -> str:
     """One line: that *action* (such as "read from") failed at *where*, and what to do."""
-    # A server quotes the arguments of a command that it does not know: perhaps a password.
+    # A server quotes the arguments of a command that it does not know: perhaps a
+    # password.
     text = " ".join(str(error).split()).partition(", with args beginning with")[0]
     kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
     matches = ((re.search(pattern, f"{kinds}: {text}"), fix) for pattern, fix in _FIXES.items())

@@ -96,7 +96,8 @@ def _meaning(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
 def from_hash(values: Mapping[str, str], wanted: tuple[str, ...] = ANY) -> TaskStats:
     """The stats in a task's hash: those fields that begin with one of *wanted*.
 
-    The ``count`` of a part comes with its ``bytes_le``. Unreadable values are passed over.
+    The ``count`` of a part comes with its ``bytes_le``. Unreadable values are passed
+    over.
     """
     stats = TaskStats()
     counts = stats.counts

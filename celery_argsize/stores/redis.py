@@ -1,7 +1,8 @@
 """The figures of an app in Redis, for all its workers. docs/redis-schema.md explains the keys.
 
-One Lua call adds a batch (``apply.lua``). Redis knows what it has added, so a batch may be sent
-again. ``fields`` names the fields of a task; ``connection`` connects, and explains errors.
+One Lua call adds a batch (``apply.lua``). Redis knows what it has added, so a batch may
+be sent again. ``fields`` names the fields of a task; ``connection`` connects, and
+explains errors.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ FIRST: Final = 2
 WRITER_TTL: Final = 24 * 60 * 60
 #: Seconds to wait for ``wait_replicas`` replicas to confirm a batch.
 WAIT_TIMEOUT: Final = 1.0
-#: Seconds for which a host is remembered after its last message, and how many hosts are.
+#: Seconds for which a host is remembered after its last message, and how many hosts
+#: are.
 ORIGIN_TTL: Final = 7 * 24 * 60 * 60
 MAX_ORIGINS: Final = 1000
 
@@ -69,7 +71,8 @@ class RedisStore:
     def prepare(self) -> None:
         """Load the files and modules for writing, before the flusher's thread does.
 
-        A fork while a thread imports would leave that import locked in the child for ever.
+        A fork while a thread imports would leave that import locked in the child for
+        ever.
         """
         assert self._scripts  # noqa: S101 - for its effect: the files are read
         "localhost".encode("idna")  # loads encodings.idna, to resolve host names

@@ -1,6 +1,7 @@
 """What changed between two reports, part by part: sizes and truncation.
 
-Pure. ``argsize report --json`` is read into a ``Snapshot``; two of them make a ``Diff``.
+Pure. ``argsize report --json`` is read into a ``Snapshot``; two of them make a
+``Diff``.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ class Diff:
     def overlap(self) -> bool:
         """Whether *after* includes runs of *before*, as not all was reset in between."""
         before, after = self.before, self.after
-        # ``since`` of several apps is that of the oldest: a reset of another does not show.
+        # ``since`` of several apps is that of the oldest: a reset of another does not
+        # show.
         if before.since is None or (before.since, before.apps) != (after.since, after.apps) or len(after.apps) != 1:
             return False
         pairs = [(part.before, part.after) for part in self.parts]

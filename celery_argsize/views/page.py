@@ -1,7 +1,7 @@
 """The report as a page: one HTML file that needs nothing else, for ``celery argsize report --html``.
 
-Pure: text out. ``templates`` has the markup, sentences, style and script. jinja2 escapes what comes
-from figures, as names of tasks may hold anything.
+Pure: text out. ``templates`` has the markup, sentences, style and script. jinja2
+escapes what comes from figures, as names of tasks may hold anything.
 """
 
 from __future__ import annotations

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from celery_argsize.figures.counters import Figures
     from celery_argsize.figures.summary import Summary, TaskSummary
 
-#: Seconds that a rate covers. Workers write once a second, so shorter ones would flicker.
+#: Seconds that a rate covers. Workers write once a second, so shorter ones would
+#: flicker.
 _RATE_SECONDS: Final = 10.0
 #: Seconds that the trend and the new truncated runs cover.
 _TREND_SECONDS: Final = 60.0
-#: Columns that a narrow terminal leaves out, in this order, until names have _NAME_WIDTH.
+#: Columns that a narrow terminal leaves out, in this order, until names have
+#: _NAME_WIDTH.
 _LEFT_OUT: Final = ("p50 <=", "part", "p95 <=", "trend", "truncated", "rate/s", "max")
 _NAME_WIDTH: Final = 16
 _LEGEND: Final = "Sizes: characters of the larger part. rate: 10 s; trend, (+n): last minute. Ctrl-C ends."
@@ -54,7 +56,8 @@ class Row:
     lately: Counter[str]
     """The same counts for the last minute."""
     rate: float | None
-    """Runs a second in the last ten seconds, or in the last interval if that is longer."""
+    """Runs a second in the last ten seconds, or in the last interval if that is
+    longer."""
     trend: float | None
     """Mean of the last minute by the mean since the reset, less 1."""
 
@@ -73,7 +76,8 @@ class History:
 
     def add(self, summary: Summary, now: float) -> list[Row]:
         """Note *summary*, read at *now*. Returns a row for each task."""
-        # ``since`` of several apps is that of the oldest: a reset of another does not show.
+        # ``since`` of several apps is that of the oldest: a reset of another does not
+        # show.
         period = (summary.apps, summary.since) if len(summary.apps) == 1 else ()
         moment = _Moment(now, period, {task.name: _totals(task) for task in summary.tasks})
         before = self._moments[-1] if self._moments else moment

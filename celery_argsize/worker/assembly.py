@@ -1,7 +1,7 @@
 """Builds the parts that measure and write in a worker. Producers do not import it.
 
-It imports all that children and threads use, before the first fork: a fork while a thread imports a
-module leaves that import locked in the child.
+It imports all that children and threads use, before the first fork: a fork while a
+thread imports a module leaves that import locked in the child.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Two threads of a worker's main process: one takes in what tasks hand over, one writes it to the store.
 
-So the pipe has room, however long a write takes. Other threads send requests to the writing thread.
-The stores see to it that no batch counts twice.
+So the pipe has room, however long a write takes. Other threads send requests to the
+writing thread. The stores see to it that no batch counts twice.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ class Flusher:
     #: The most tasks and sending hosts in one batch, which keeps its Lua call short.
     BATCH_TASKS: Final = 100
     BATCH_HOSTS: Final = 20
-    #: Seconds to wait after a failed write: at first the flush interval, then twice as long each time,
-    #: within these bounds. A request waits only for the lower one.
+    #: Seconds to wait after a failed write: at first the flush interval, then twice as
+    #: long each time, within these bounds. A request waits only for the lower one.
     MIN_BACKOFF: Final = 1.0
     MAX_BACKOFF: Final = 30.0
-    #: Seconds between two exemplars of a task and bucket. So rare ones are always written.
+    #: Seconds between two exemplars of a task and bucket. So rare ones are always
+    #: written.
     EXEMPLARS_EVERY: Final = 10.0
 
     def __init__(self, handoff: Handoff, store: Store, settings: Settings, writer: str) -> None:

@@ -2,9 +2,10 @@
 
 ``PipeHandoff`` is for pools with child processes, ``LocalHandoff`` for pools without.
 
-All children write to one non-blocking pipe. A message of up to PIPE_BUF bytes is written whole or
-not at all, so they need no lock. It outlives its child. While the pipe is full, a child adds up what
-it measures, and hands the sums over with a later task or when it ends.
+All children write to one non-blocking pipe. A message of up to PIPE_BUF bytes is
+written whole or not at all, so they need no lock. It outlives its child. While the pipe
+is full, a child adds up what it measures, and hands the sums over with a later task or
+when it ends.
 """
 
 from __future__ import annotations

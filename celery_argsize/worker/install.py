@@ -1,7 +1,8 @@
 """``install()``, and how a monitor starts and stops with its worker, by Celery's signals.
 
-``install`` only connects receivers. The work begins at ``worker_init``, in the main process, and ends
-at ``worker_shutdown``, or at exit after a cold shutdown, which sends no signal.
+``install`` only connects receivers. The work begins at ``worker_init``, in the main
+process, and ends at ``worker_shutdown``, or at exit after a cold shutdown, which sends
+no signal.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ _NO_REDIS: Final = (
 def install(app: Celery, **settings: Any) -> Monitor:
     """Measure the arguments of every task that workers of *app* run. Call it where the app is made.
 
-    Outside workers it starts no thread and opens no connection. Call it again to change *settings*,
-    until a worker has started.
+    Outside workers it starts no thread and opens no connection. Call it again to change
+    *settings*, until a worker has started.
 
     Raises:
         ConfigError: a setting does not exist, or its value cannot work.

@@ -1,8 +1,8 @@
 """Logs large tasks before their body runs, so that one that gets its process killed is in the log.
 
-Each task name has an allowance: a few blocks at once, then a few a minute. The next block says how
-many were left out. Forked children share the allowance in memory. It has no lock, so two children may
-log one block too many.
+Each task name has an allowance: a few blocks at once, then a few a minute. The next
+block says how many were left out. Forked children share the allowance in memory. It has
+no lock, so two children may log one block too many.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from celery_argsize.measuring.cuts import CAUSES
 if TYPE_CHECKING:
     from celery_argsize.measuring.measurement import Measurement, Part
 
-#: An allowance: how many may be logged, as of when (monotonic seconds), how many were left out.
+#: An allowance: how many may be logged, as of when (monotonic seconds), how many were
+#: left out.
 _SLOT: Final = struct.Struct("<ddQ")
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from celery_argsize.settings import Settings
     from celery_argsize.worker.handoff import LocalHandoff, PipeWriter
 
-#: Nesting depth of uncut reprs is sampled, for ``argsize verify``: one run in ``8 + len(repr) // 256``.
+#: Nesting depth of uncut reprs is sampled, for ``argsize verify``: one run in ``8 +
+#: len(repr) // 256``.
 SAMPLED: Final = 8
 SAMPLED_CHARS: Final = 256
 _runs: Final = count()
@@ -38,7 +39,8 @@ def measure_celery_task_size(
 ) -> Measurement:
     """Measure the arguments of one run of *task*. A ``task_prerun`` handler passes on its own arguments.
 
-    What is not given comes from ``task.request``. The size of an unmeasurable part is ``None``.
+    What is not given comes from ``task.request``. The size of an unmeasurable part is
+    ``None``.
     """
     return named(_measure(task, task.request, task_id, args, kwargs))
 

@@ -1,7 +1,8 @@
 """The remote control commands that workers answer: two for a reset, and ``celery inspect argsize``.
 
-In a reset, each worker writes all it has and then holds. The store is cleared, and the workers are
-released. So nothing from before comes back. A hold that nobody releases ends by itself.
+In a reset, each worker writes all it has and then holds. The store is cleared, and the
+workers are released. So nothing from before comes back. A hold that nobody releases
+ends by itself.
 """
 
 # mypy: allow-untyped-decorators

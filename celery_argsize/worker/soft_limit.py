@@ -1,8 +1,9 @@
 """Holds Celery's soft time limit back while we measure. It is raised in the task a moment later.
 
-Its signal raises ``SoftTimeLimitExceeded`` wherever the child happens to be. Within our receiver it
-would be lost, as ``Signal.send`` swallows what receivers raise. So our handler, which takes no lock,
-starts a thread that sends the signal to billiard's handler once the task is out of its receivers.
+Its signal raises ``SoftTimeLimitExceeded`` wherever the child happens to be. Within our
+receiver it would be lost, as ``Signal.send`` swallows what receivers raise. So our
+handler, which takes no lock, starts a thread that sends the signal to billiard's
+handler once the task is out of its receivers.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class SoftLimit:
         tasks = [each for each in stack if each.f_code.co_name == "trace_task" and each.f_globals is vars(trace)]
         in_receiver = any(each.f_code is self._receiver for each in stack)
         try:
-            # The outermost task, as eager runs have no limit. threading.Thread would take locks.
+            # The outermost task, as eager runs have no limit. threading.Thread would
+            # take locks.
             _thread.start_new_thread(_send_again, (signum, threading.get_ident(), tasks[-1], in_receiver))
         except (IndexError, RuntimeError):  # no task is running, or no thread can be started
             soft_timeout_sighandler(signum, frame)

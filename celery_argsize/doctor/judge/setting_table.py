@@ -1,7 +1,7 @@
 """The checks settings.names and settings.values: settings against Celery's own table.
 
-People and extensions keep settings of their own there. So a name is only reported if it is close
-to one of Celery's, or begins as only Celery's do.
+People and extensions keep settings of their own there. So a name is only reported if it
+is close to one of Celery's, or begins as only Celery's do.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ _TABLE: Final[dict[str, Any]] = dict(defaults.flatten(defaults.NAMESPACES))
 _OLD_NAMES: Final[dict[str, str]] = vars(defaults)["_TO_NEW_KEY"]
 #: Only Celery's settings begin so.
 _CELERYS: Final = ("task_", "worker_", "beat_", "event_", "control_")
-#: Parts that people leave out (``time_limit``) or take for each other (``worker_acks_late``).
+#: Parts that people leave out (``time_limit``) or take for each other
+#: (``worker_acks_late``).
 _CONFUSED: Final = ("task", "worker", "broker", "result")
 #: Settings of extensions.
 _EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options")
-#: How alike names must be (difflib's ratio), and where people's own begin like Celery's.
+#: How alike names must be (difflib's ratio), and where people's own begin like
+#: Celery's.
 _ALIKE: Final = 0.75
 _VERY_ALIKE: Final = 0.9
 #: Names that people take for settings (two from a field report), and what to use.

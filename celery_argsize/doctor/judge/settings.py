@@ -1,7 +1,7 @@
 """The checks of the group settings: what settings of an app and options of its tasks do.
 
-Celery's defaults are fine. No check needs live workers or Redis. ``setting_table`` has the checks
-of names and of kinds of values.
+Celery's defaults are fine. No check needs live workers or Redis. ``setting_table`` has
+the checks of names and of kinds of values.
 """
 
 from __future__ import annotations

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.facts import CeleryProcess, Facts, WorkerFacts
 
-#: Seconds after its start in which a worker need not answer: it may still import the app.
+#: Seconds after its start in which a worker need not answer: it may still import the
+#: app.
 STARTING_SECONDS: Final = 60
-#: Seconds without an answer that prove something; on a slow broker, times that connecting took.
+#: Seconds without an answer that prove something; on a slow broker, times that
+#: connecting took.
 LISTENED_AT_LEAST: Final = 1.0
 ANSWER_TIMES: Final = 3
-#: Prefork children for each CPU that are fine, and in all. Celery's default is one each.
+#: Prefork children for each CPU that are fine, and in all. Celery's default is one
+#: each.
 CHILDREN_PER_CPU: Final = 4
 CHILDREN_ALWAYS: Final = 8
 #: How many of many names are shown.

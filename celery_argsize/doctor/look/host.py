@@ -1,7 +1,7 @@
 """Looks at this machine: memory, control groups (version 2) and the processes of Celery.
 
-Memory and processes come from psutil, an extra; all else from files of Linux. Of a command line,
-only the fields of ``CeleryProcess`` are kept.
+Memory and processes come from psutil, an extra; all else from files of Linux. Of a
+command line, only the fields of ``CeleryProcess`` are kept.
 """
 
 from __future__ import annotations

@@ -221,7 +221,8 @@ def _greet(client: Any) -> str:
         # a Redis that cannot save refuses a PING, and a client for clusters has no ECHO
         client.echo("") if hasattr(client, "connection_pool") else client.smembers(CLIENT_NAME)
     except (exceptions.RedisError, OSError) as exc:
-        # a user without the right to ECHO is connected, unlike one without that to its database
+        # a user without the right to ECHO is connected, unlike one without that to its
+        # database
         denied = isinstance(exc, exceptions.NoPermissionError) and "'select'" not in str(exc)
         return "" if denied else why_not(exc)
     return ""

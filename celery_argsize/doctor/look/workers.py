@@ -35,7 +35,8 @@ LISTEN_SECONDS: Final = 5.0
 SLOW_TIMES: Final = 4
 #: Seconds to listen at least, as ``celery inspect`` does.
 REPLY_SECONDS: Final = 1.0
-#: A worker that holds more tasks for their ETA is not asked: the reply has their arguments.
+#: A worker that holds more tasks for their ETA is not asked: the reply has their
+#: arguments.
 ETA_TASKS_AT_MOST: Final = 100
 #: Commands of remote control, with arguments.
 _QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
