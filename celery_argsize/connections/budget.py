@@ -21,7 +21,7 @@ from celery_argsize.words import counted, shorten, table
 from celery_argsize.worker.monitor import installed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from celery import Celery
 
@@ -45,6 +45,8 @@ class ConnectionBudget:
     """Setting → value with which all fits; ``None``: nothing fits."""
     largest_concurrency: int
     """The largest concurrency that can fit; 0: none."""
+    notes: tuple[str, ...]
+    """What cannot work, however many clients the Redis takes."""
 
     @property
     def servers(self) -> dict[str, int | None]:
@@ -75,8 +77,9 @@ class ConnectionBudget:
             "pool": setup.pool,
             "concurrency": setup.concurrency,
             "items": [{**asdict(item), "most": item.most} for item in self.items],
-            "settings": self.settings and {**self.settings, "lines": model.lines_of(self.settings)},
+            "settings": self.settings and _settings_json(self.settings),
             "largest_concurrency": self.largest_concurrency,
+            "notes": [*self.notes],
         }
 
     def __str__(self) -> str:
@@ -86,6 +89,7 @@ class ConnectionBudget:
         lines = [f"Redis connections at most, for {workers}:", ""]
         lines += table(rows, right=False) if rows else ["  none: nothing here uses a Redis"]
         lines += ["", *(self._verdict(server, count) for server, count in self.servers.items())]
+        lines += [f"Note: {note}." for note in self.notes]
         if self.settings:
             largest = f"the largest concurrency that does is {self.largest_concurrency}"
             lines += ["", f"Settings that fit ({largest}):"]
@@ -101,6 +105,18 @@ class ConnectionBudget:
         over = count + self.reserve - self.max_clients
         verdict = f"{over} too many" if over > 0 else "fits"
         return f"{server}: {count} at most {clients}: {verdict}"
+
+
+def _settings_json(settings: Mapping[str, int]) -> dict[str, Any]:
+    get = settings.get
+    return {
+        "worker_concurrency": get("worker_concurrency"),
+        "broker_pool_limit": get("broker_pool_limit"),
+        "broker_transport_options": {"max_connections": get("max_connections")},
+        "redis_max_connections": get("redis_max_connections"),
+        "result_backend_thread_safe": bool(get("result_backend_thread_safe")),
+        "lines": model.lines_of(settings),
+    }
 
 
 def _row(item: model.ConnectionItem) -> tuple[str, ...]:
@@ -173,8 +189,13 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         ours=_server("redis_url", _our_url(app)),
     )
     options = dict(conf.broker_transport_options or {})
-    _checked('broker_transport_options["max_connections"]', options.get("max_connections") or 0, 0)
-    _checked("redis_max_connections", conf.get("redis_max_connections") or 0, 0)
+    needed = {
+        'broker_transport_options["max_connections"]': setup.channel_most if setup.read else 0,
+        "redis_max_connections": setup.backend_most if setup.result else 0,
+    }
+    # kombu's own default is 10
+    ceilings = (options.get("max_connections", 10), conf.get("redis_max_connections"))
+    given = {name: _checked(name, ceiling or 0, 0) for name, ceiling in zip(needed, ceilings, strict=True)}
     room = _checked("max_clients", max_clients, 1) - _checked("reserve", reserve, 0)
     return ConnectionBudget(
         max_clients=max_clients,
@@ -183,7 +204,29 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         items=model.items_of(setup),
         settings=model.fitting(setup, room),
         largest_concurrency=model.largest_concurrency(setup, room),
+        notes=(*_too_low(given, needed), *_notes(setup)),
     )
+
+
+def _too_low(ceilings: Mapping[str, int], needed: Mapping[str, int]) -> Iterator[str]:
+    for name, ceiling in ceilings.items():
+        if 0 < ceiling < needed[name]:
+            fails = 'more fail with "Too many connections"'
+            yield f"{name} is {ceiling}, but {needed[name]} may be needed at once: {fails}"
+
+
+def _notes(setup: model.Setup) -> Iterator[str]:
+    """What does not work with the pools of *setup*."""
+    shared = setup.result_backend_thread_safe
+    if setup.write and setup.broker_pool_limit == 1:
+        yield "broker_pool_limit is 1, but inspect and revoke take two connections: they would wait for ever"
+    if setup.result and shared and not setup.shareable and (setup.pool in model.SHARED or setup.threads > 1):
+        yield "result_backend_thread_safe needs Celery 5.7 where several threads or greenlets wait for results"
+    if setup.result and not shared and setup.pool in model.GREEN:
+        yield (
+            "result_backend_thread_safe is off: each greenlet opens connections of its own for results, which stay "
+            "until Python collects them; their number has no bound"
+        )
 
 
 def _checked(name: str, value: object, low: int) -> int:

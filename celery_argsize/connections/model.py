@@ -70,6 +70,18 @@ class Setup:
         """Tasks at once in one process."""
         return self.concurrency if self.pool in SHARED else 1
 
+    @property
+    def channel_most(self) -> int:
+        """Connections that a channel may use at once."""
+        # all greenlets of a worker acknowledge through one channel
+        return self.concurrency + 2 if self.pool in GREEN else LEAST
+
+    @property
+    def backend_most(self) -> int:
+        """Connections that a result backend may use at once."""
+        users = max(self.at_once, self.threads) if self.result_backend_thread_safe else 1
+        return users + 2 if users > 1 else LEAST
+
     def publishing(self, threads: int, *, more: int = 0) -> int:
         """Connections of a process with *threads* that send, and *more* that send no control."""
         # kombu/pools.py: without a limit, each use opens a connection.
@@ -199,17 +211,15 @@ def fitting(setup: Setup, room: int) -> dict[str, int] | None:
     if not concurrency:
         return None
     fitted = setup if _fits(setup, room) else _least(setup, concurrency)
-    shared = fitted.result_backend_thread_safe
-    # all greenlets of a worker acknowledge through one channel
-    channel = fitted.concurrency if fitted.pool in GREEN else 0
-    backend = max(fitted.at_once, fitted.threads) if shared else 0
     settings = {"worker_concurrency": fitted.concurrency}
     if fitted.read or fitted.write:
         settings["broker_pool_limit"] = fitted.broker_pool_limit
-        settings["max_connections"] = max(ROOMY, channel + 2)
+        settings["max_connections"] = max(ROOMY, fitted.channel_most)
     if fitted.result:
-        settings["redis_max_connections"] = max(ROOMY, backend + 2)
-    return {**settings, "result_backend_thread_safe": True} if shared else settings
+        settings["redis_max_connections"] = max(ROOMY, fitted.backend_most)
+    if fitted.result_backend_thread_safe:
+        settings["result_backend_thread_safe"] = True
+    return settings
 
 
 def lines_of(settings: Mapping[str, int]) -> list[str]:

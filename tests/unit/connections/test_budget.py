@@ -163,6 +163,8 @@ class TestTheBudget:
         assert budget.at_most is None
         assert not budget.fits
         assert "unbounded" in str(budget)
+        assert "result_backend_thread_safe" in budget.notes[0]
+        assert f"Note: {budget.notes[0]}." in str(budget)
         assert budget.settings is not None
         assert budget.settings["result_backend_thread_safe"]
         assert connection_budget(app(backend=None), 200, concurrency=4, pool="gevent").at_most
@@ -227,6 +229,16 @@ class TestTheBudget:
         told = json.loads(json.dumps(budget.to_json()))
         assert (told["at_most"], told["fits"], told["concurrency"]) == (budget.at_most, False, 4)
         assert sum(item["most"] for item in told["items"]) == budget.at_most
+        assert told["settings"].pop("lines")
+        assert told["settings"] == {
+            "worker_concurrency": 1,
+            "broker_pool_limit": 2,
+            "broker_transport_options": {"max_connections": 4},
+            "redis_max_connections": 4,
+            "result_backend_thread_safe": False,
+        }
+        without_redis = connection_budget(app("amqp://", None), concurrency=4).to_json()["settings"]
+        assert without_redis["redis_max_connections"] is without_redis["broker_pool_limit"] is None
         assert f"127.0.0.1:1: {budget.at_most} at most (30 clients, 1 of them kept free)" in str(budget)
 
 
@@ -248,6 +260,7 @@ class TestWhatFits:
             assert after.fits, str(after)
             assert after.settings is not None
             assert lines_of(after.settings) == lines_of(budget.settings), "and they stay as they are"
+            assert not after.notes
             assert tried.conf.broker_transport_options["visibility_timeout"] == 99
 
     def test_the_largest_concurrency_fits_and_one_more_does_not(self) -> None:
@@ -300,6 +313,20 @@ class TestWhatFits:
         assert budget.settings is not None
         assert not budget.settings.get("result_backend_thread_safe")
         assert connection_budget(app(), 90, pool="gevent", concurrency=2).settings is None
+        told = connection_budget(app(result_backend_thread_safe=True), 90, threads=2)
+        assert "needs Celery 5.7" in told.notes[0]
+
+    def test_notes_ceilings_that_a_process_would_run_into(self) -> None:
+        assert not connection_budget(app(), concurrency=50).notes
+        unbounded = app(REDIS, None, broker_transport_options={"max_connections": 0})
+        assert not connection_budget(unbounded, pool="gevent", concurrency=50).notes
+        assert "inspect" in connection_budget(app(broker_pool_limit=1)).notes[0]
+        assert "redis_max_connections is 1, but" in connection_budget(app(redis_max_connections=1)).notes[0]
+        shared = app(redis_max_connections=20, result_backend_thread_safe=True)
+        assert not connection_budget(shared, pool="threads", concurrency=18).notes
+        assert "is 20, but 21 may be needed" in connection_budget(shared, pool="threads", concurrency=19).notes[0]
+        assert not connection_budget(shared, pool="gevent", concurrency=8).notes
+        assert "is 10, but 11 may be needed" in connection_budget(shared, pool="gevent", concurrency=9).notes[0]
 
     def test_finds_settings_for_hundreds_of_threads_at_once(self) -> None:
         assert connection_budget(app(), 10_000, pool="threads", concurrency=1000).settings is not None
