@@ -80,7 +80,8 @@ def _concurrency(facts: Facts) -> Outcome:
 
 def _prefetch(facts: Facts) -> Outcome:
     name = "worker_prefetch_multiplier"
-    if messages := number_of(facts.app, name):
+    messages = number_of(facts.app, name)
+    if messages or facts.conf.get("worker_disable_prefetch"):
         return ok("messages that a worker takes for each process", f"{messages:g}")
     reason = "One worker takes all messages, the others stay idle."
     return warn(reason, "0: no limit", fix=setting(facts.app, name, 1))

@@ -227,6 +227,7 @@ def test_a_limit_below_what_a_child_takes_fails() -> None:
     ("check", "conf", "verdict", "fix"),
     [
         ("prefetch", {"worker_prefetch_multiplier": 0}, "warn", "app.conf.worker_prefetch_multiplier = 1"),
+        ("prefetch", {"worker_prefetch_multiplier": 0, "worker_disable_prefetch": True}, "ok", ""),
         ("redis_max_connections", {"redis_max_connections": 1}, "fail", "app.conf.redis_max_connections = 4"),
         ("result_expires", {"result_expires": None}, "warn", "app.conf.result_expires = 3600"),
         ("result_expires", {"result_expires": 0}, "warn", "app.conf.result_expires = 3600"),
