@@ -1,1 +1,1 @@
-"""Figures and advice as text, JSON and an HTML page. Pure: no store is read."""
+"""Figures and advice as text, JSON and an HTML page. No store is read."""

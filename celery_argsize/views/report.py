@@ -1,6 +1,6 @@
 """The report as text and JSON, and a worker's lines at shutdown.
 
-The size guide (docs/guide.md) prescribes the names and order of the headline figures.
+The size guide sets the names and the order of the headline figures.
 """
 
 from __future__ import annotations
