@@ -1,11 +1,11 @@
-"""Advice on truncated reprs, and the size guide's rule of thumb.
+"""Advice on truncated reprs, and the size guide's rule of thumb (docs/guide.md).
 
 Pure data: ``adviser`` makes it, ``views.advice_text`` shows it.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from celery_argsize.measuring.cuts import DEFAULT_LEVELS, DEFAULT_LIMIT
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from celery_argsize.figures.summary import Summary
 
 #: ``apply``: set limits for all tasks. ``apply_only``: for some tasks.
-#: ``pass_reference``: send the key of a stored payload. ``short_argsrepr``: give a repr
-#: of your own. ``too_few``: too few runs were seen. ``nothing``: no repr was cut.
+#: ``pass_reference``: send the key of a stored payload. ``short_argsrepr``: write a short
+#: repr of your own. ``too_few``: too few runs were seen. ``nothing``: no repr was cut.
 Verdict = Literal["apply", "apply_only", "pass_reference", "short_argsrepr", "too_few", "nothing"]
 
 
@@ -35,31 +35,32 @@ class ReprLimits:
 
     def __str__(self) -> str:
         """Python code, without the defaults."""
-        values = ((limit.name, getattr(self, limit.name), limit.default) for limit in fields(self))
-        return f"ReprLimits({', '.join(f'{name}={value}' for name, value, default in values if value != default)})"
+        defaults = asdict(ReprLimits())
+        changed = (f"{name}={value}" for name, value in asdict(self).items() if value != defaults[name])
+        return f"ReprLimits({', '.join(changed)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What limits cost beyond Celery's defaults: the mean of truncated messages."""
+    """What limits cost more than Celery's defaults: the mean of truncated messages."""
 
     extra_bytes: float
-    """Bytes more in the broker."""
+    """More bytes in the broker."""
     extra_bytes_a_day: float | None
     """``None`` if the figures cover under ten minutes."""
     message_bytes: float
-    """Bytes of a message now."""
+    """Bytes of a message now, in the broker."""
     publish_seconds: float | None
-    """Seconds more for a publish; ``None`` if not measured."""
+    """More seconds for a publish; ``None`` if not measured."""
     publish_seconds_max: float | None
-    """Seconds more for the largest message."""
+    """More seconds for the largest message."""
     count: int
-    """Reprs that the cost was worked out from."""
+    """Reprs that the cost is worked out from."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartAdvice:
-    """What keeps one part whole."""
+    """What keeps one part (args or kwargs) whole."""
 
     part: str
     truncated: int
@@ -68,10 +69,11 @@ class PartAdvice:
     """Characters of the largest whole repr."""
     need_p99: int
     levels: int
+    """The most nested containers of a cut repr."""
     limit: int | None
-    """The limit advised, or the lowest that cures; ``None`` without any."""
+    """The limit advised, else the lowest that cures; ``None`` without any."""
     cured: int
-    """Truncated reprs that it leaves whole, at least."""
+    """Truncated reprs that *limit* leaves whole, at least."""
     p99_limit: int | None
     """The limit for all but the largest 1 %, if lower."""
     p99_cured: int
@@ -90,13 +92,13 @@ class TaskAdvice:
     """The truncated parts."""
     limits: ReprLimits | None
     cost: Cost | None
-    """The cost of *limits*, or of the lowest that cure."""
+    """Of *limits*, else of the lowest that cure."""
     lines: tuple[str, ...]
     """Python to paste."""
 
     @property
     def truncated_parts(self) -> int:
-        """Truncated reprs, up to two a run."""
+        """Truncated reprs, up to two for a run."""
         return sum(part.truncated for part in self.parts)
 
     @property
@@ -113,7 +115,7 @@ class Advice:
     reasons: tuple[str, ...]
     rule_of_thumb: Recommendation
     against_the_guide: str
-    """The harm that the guide's tier does, if any."""
+    """The harm that the tier in *rule_of_thumb* does, if any."""
     limits: ReprLimits | None
     """For all tasks, with the verdict ``apply``."""
     tasks: tuple[TaskAdvice, ...]
@@ -136,11 +138,13 @@ class Advice:
 
     @property
     def recommended(self) -> ReprLimits | None:
-        """The limits for all tasks, else the highest of any task, else Celery's defaults.
+        """The limits for all tasks, else the highest of any, else Celery's defaults.
 
         ``None`` if too few runs were seen.
         """
-        return None if self.verdict == "too_few" else highest([self.limits or ReprLimits(), *self.per_task.values()])
+        if self.verdict == "too_few":
+            return None
+        return highest([self.limits or ReprLimits(), *self.per_task.values()])
 
     @property
     def per_task(self) -> dict[str, ReprLimits]:
@@ -150,16 +154,17 @@ class Advice:
     @property
     def lines(self) -> tuple[str, ...]:
         """Python to paste; empty if no limit is to be raised."""
-        single = task_lines(self.per_task) if self.per_task else ()
-        return app_lines(self.limits) if self.limits else single
+        if self.limits:
+            return app_lines(self.limits)
+        return task_lines(self.per_task) if self.per_task else ()
 
     def to_json(self) -> dict[str, Any]:
-        """The advice as JSON-able data: docs/report-json.md."""
+        """The advice for JSON: docs/report-json.md."""
         data = asdict(self)
-        thumb = {"limit": self.rule_of_thumb.limit, "tier": self.rule_of_thumb.tier}
+        thumb, against = self.rule_of_thumb, data.pop("against_the_guide")
         return data | {
             "schema": 1,
-            "rule_of_thumb": thumb | {"against": data.pop("against_the_guide")},
+            "rule_of_thumb": {"limit": thumb.limit, "tier": thumb.tier, "against": against},
             "truncated": self.truncated,
             "cured": self.cured,
             "lines": self.lines,
@@ -169,7 +174,7 @@ class Advice:
 
 def highest(limits: Collection[ReprLimits]) -> ReprLimits:
     """The highest args, kwargs and levels of *limits*."""
-    return ReprLimits(*(max(getattr(each, limit.name) for each in limits) for limit in fields(ReprLimits)))
+    return ReprLimits(*map(max, zip(*map(astuple, limits), strict=True)))
 
 
 _WHERE: Final = "# where tasks are sent from (Celery cuts there), after app = Celery(...):"
@@ -183,10 +188,9 @@ def app_lines(limits: ReprLimits) -> tuple[str, ...]:
 
 
 def task_lines(limits: dict[str, ReprLimits]) -> tuple[str, ...]:
-    """Python that sets *limits* for tasks, by name."""
-    items = [f"    {name!r}: {single}," for name, single in limits.items()]
-    imports = "from celery_argsize import ReprLimits, set_repr_limits"
-    return (_WHERE, imports, "set_repr_limits(app, {", *items, "})")
+    """Python that sets *limits*: task name → limits."""
+    items = [f"    {name!r}: {of_task}," for name, of_task in limits.items()]
+    return (_WHERE, "from celery_argsize import ReprLimits, set_repr_limits", "set_repr_limits(app, {", *items, "})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +198,12 @@ class Tier:
     """One row of the size guide's table."""
 
     below: int
-    """The largest part has fewer characters."""
+    """The largest part has fewer characters of JSON."""
     limit: int
     """Characters: ``argsrepr_maxsize`` and ``kwargsrepr_maxsize``."""
     name: str
     range: str
+    """Of the largest part, in words."""
     suits: str
 
 

@@ -1,7 +1,7 @@
 """Turns a summary into advice: which limits to set, or what to do instead.
 
-Pure. ``plans`` works out limits; this module chooses among them for each task, then for
-the app.
+Pure. ``plans`` works out limits; this module chooses among them: for each task, then
+for the app.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from celery_argsize.advice.advice import (
     PartAdvice,
     ReprLimits,
     TaskAdvice,
+    Verdict,
     app_lines,
     highest,
     recommend,
     task_lines,
 )
-from celery_argsize.advice.brokers import OTHER_HEADERS, broker_of
-from celery_argsize.advice.plans import Plan, Planner, bytes_per_char
+from celery_argsize.advice.brokers import OTHER_HEADERS, Broker, broker_of
+from celery_argsize.advice.plans import Plan, Planner, ReprSpeed, bytes_per_char
 from celery_argsize.figures.counters import OTHER
 from celery_argsize.measuring.cuts import DEFAULT_LEVELS, DEFAULT_LIMIT
 from celery_argsize.measuring.measurement import PARTS
@@ -31,23 +32,16 @@ from celery_argsize.measuring.measurement import PARTS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from celery_argsize.advice.advice import Verdict
-    from celery_argsize.advice.brokers import Broker
-    from celery_argsize.advice.plans import ReprSpeed
     from celery_argsize.figures.summary import PartSummary, Summary, TaskSummary
 
-    _Verdict = tuple[Verdict, list[str]]  # with reasons
-
-#: Runs of a task that advice takes. If 30 stay within a limit, under 10 % of all exceed
-#: it, with 95 % confidence (the rule of three).
+#: Runs of a task below which there is no advice. If 30 stay within a limit, under 10 %
+#: of all exceed it, with 95 % confidence (the rule of three).
 MIN_RUNS: Final = 30
-#: Seconds that limits may add to the mean publish of a truncated message, and ten times
-#: that to the largest. A publish takes about 1 ms, and a web request waits for it.
+#: Seconds that limits may add to the publish of a truncated message, on average; ten
+#: times that for the largest. A publish takes about 1 ms, and a web request waits for it.
 MAX_PUBLISH_SECONDS: Final = 0.01
 #: Characters of JSON above which a payload is a burden.
 LARGE_PAYLOAD: Final = TIERS[0].limit
-
-_MANY_TASKS: Final = f"{OTHER} is many tasks, whose names are past max_task_names; raise that for advice on each"
 
 
 def advise(  # noqa: PLR0913 - a public function
@@ -61,9 +55,10 @@ def advise(  # noqa: PLR0913 - a public function
 ) -> Advice:
     """What to do about the truncated reprs in *summary*.
 
-    *broker*: a kombu transport's name or a URL. *celery_version*: the producers', by default before
-    5.7. Tasks with fewer than *min_runs* runs get no advice. Without *repr_speed*, no publish time is
-    worked out, and *max_publish_seconds* has no effect.
+    *broker*: a kombu transport's name or a URL. *celery_version*: that of the
+    processes that send tasks; without it, one before 5.7 is assumed. Tasks with fewer
+    than *min_runs* runs get no advice. Without *repr_speed*, no publish time is worked
+    out, and *max_publish_seconds* has no effect.
     """
     version = celery_version or ""
     planner = Planner(broker_of(broker), version, _days(summary), min_runs, max_publish_seconds, repr_speed)
@@ -87,8 +82,8 @@ def advise(  # noqa: PLR0913 - a public function
 
 
 def _task_advice(task: TaskSummary, planner: Planner) -> TaskAdvice:
-    """Limits for all reprs of *task*, else for all but the largest 1 %, else another way."""
-    parts = {name: getattr(task, name) for name in PARTS if getattr(task, name).truncated}
+    """Limits for all reprs, else for all but the largest 1 %, else none."""
+    parts = {name: part for name in PARTS if (part := getattr(task, name)).truncated}
     for_all, for_most = planner.plan(task, parts, "max"), planner.plan(task, parts, "p99")
     chosen = next((plan for plan in (for_all, for_most) if plan and not plan.problems), None)
     problems = for_all.problems if for_all else (planner.no_limit(parts),)
@@ -108,23 +103,23 @@ def _task_advice(task: TaskSummary, planner: Planner) -> TaskAdvice:
 
 
 def _lines(task: str, verdict: Verdict, chosen: Plan | None, parts: Iterable[str]) -> tuple[str, ...]:
-    """Python to paste for *task*."""
     where = "# where the task is sent from:"
     if verdict == "pass_reference":
         how = f"{where} store the payload (a database, S3, Redis), send its key"
         return how, f"app.send_task({task!r}, args=(key,))"
     if verdict == "short_argsrepr":
         short = ", ".join(f'{part}repr="a few words of your own"' for part in parts)
-        how = f"{where} Celery sends these as they are"
-        return how, f"app.send_task({task!r}, args=args, kwargs=kwargs, {short})"
+        return f"{where} Celery sends these as they are", f"app.send_task({task!r}, args=args, kwargs=kwargs, {short})"
     return app_lines(chosen.limits) if chosen and verdict == "apply" else ()
 
 
-def _verdict(task: TaskSummary, chosen: Plan | None, problems: Sequence[str], min_runs: int) -> _Verdict:
-    """The verdict on a task. *problems*: of limits for all its reprs."""
+def _verdict(
+    task: TaskSummary, chosen: Plan | None, problems: Sequence[str], min_runs: int
+) -> tuple[Verdict, list[str]]:
+    """The verdict on a task, with reasons. *problems*: of limits for all its reprs."""
     reasons = []
-    if lost := sum(part.truncated - part.cuts.count for part in (task.args, task.kwargs)):
-        reasons.append(f"{lost:,} of its truncated reprs could not be measured, and are not counted as cured")
+    if unmeasured := sum(part.truncated - part.cuts.count for part in (task.args, task.kwargs)):
+        reasons.append(f"{unmeasured:,} of its truncated reprs could not be measured, and are not counted as cured")
     if task.count < min_runs:
         return "too_few", [f"seen {task.count:,} times; from {min_runs:,} on there is advice", *reasons]
     largest = max(part.max for part in (task.args, task.kwargs) if part.truncated)
@@ -157,7 +152,6 @@ def _part_advice(name: str, part: PartSummary, shown: Plan | None, for_most: Pla
 
 
 def _cured(part: PartSummary, limit: int | None) -> int:
-    """Truncated parts that *limit* leaves whole."""
     if limit is None:
         return 0
     bound = limit if part.need.max > limit else math.inf
@@ -167,53 +161,54 @@ def _cured(part: PartSummary, limit: int | None) -> int:
 def _app_verdict(
     tasks: list[TaskAdvice], summary: Summary, planner: Planner
 ) -> tuple[Verdict, list[str], ReprLimits | None]:
-    """The verdict on the app, why, and the limits."""
-    good = [task for task in tasks if task.limits]
+    """The verdict on the app, the reasons, and limits for all tasks."""
+    limits = [task.limits for task in tasks if task.limits]
     bad = [task for task in tasks if task.verdict in {"pass_reference", "short_argsrepr"}]
-    if not good and not bad:
+    if not limits and not bad:
         if tasks or summary.total_tasks < planner.min_runs:
             return "too_few", [f"no truncated task was seen {planner.min_runs:,} times"], None
         return "nothing", [f"none of {summary.total_tasks:,} runs had a truncated repr"], None
-    if not good:
+    if not limits:
         verdict: Verdict = next((task.verdict for task in bad if task.name != OTHER), "too_few")
         return verdict, ["no limit is advised for any of the tasks; see each"], None
-    limits = highest([task.limits for task in good if task.limits])
-    against = [f"for all tasks, the limits would harm {', '.join(task.name for task in bad)}"] if bad else []
-    against += _risks(limits, tasks, summary, planner)
+    for_all = highest(limits)
+    against = _risks(for_all, tasks, summary, planner)
+    if bad:
+        against.insert(0, f"for all tasks, the limits would harm {', '.join(task.name for task in bad)}")
     if not against:
-        return "apply", [], limits
-    return "apply_only" if any(task.name != OTHER for task in good) else "too_few", against, None
+        return "apply", [], for_all
+    named = any(task.limits and task.name != OTHER for task in tasks)
+    return "apply_only" if named else "too_few", against, None
 
 
 def _risks(limits: ReprLimits, tasks: list[TaskAdvice], summary: Summary, planner: Planner) -> list[str]:
-    """Why *limits* may harm if set for all tasks, though each task could bear its own."""
+    """Why *limits* may do harm for all tasks, though each task could have its own."""
     risks = []
     version = [*map(int, re.findall(r"\d+", planner.celery_version)[:2])]
-    if limits.levels != DEFAULT_LEVELS and version < [5, 7]:  # the first with task_repr_maxlevels
+    if limits.levels != DEFAULT_LEVELS and version < [5, 7]:  # without task_repr_maxlevels
         nested = f"arguments are nested {limits.levels} levels deep"
         risks.append(f"{nested}, and before Celery 5.7 only single tasks can show more than {DEFAULT_LEVELS}")
-    parts = {name: [getattr(task, name) for task in summary.tasks] for name in PARTS}
-    density = {name: max(map(bytes_per_char, parts[name])) for name in PARTS}
-    both = {"args": limits.args, "kwargs": limits.kwargs}
-    raised = {name: limit for name, limit in both.items() if limit != DEFAULT_LIMIT}
+    density = {name: max(bytes_per_char(getattr(task, name)) for task in summary.tasks) for name in PARTS}
+    by_part = {"args": limits.args, "kwargs": limits.kwargs}
+    raised = {name: limit for name, limit in by_part.items() if limit != DEFAULT_LIMIT}
     if not planner.fits_frame(raised, density):
-        most = f"{planner.broker.headers_max:,} bytes ({planner.broker.source})"
-        risks.append(f"with both parts as long as the limits, headers would not fit {most}")
+        broker, both = planner.broker, "with both parts as long as the limits"
+        risks.append(f"{both}, headers would not fit {broker.headers_max:,} bytes ({broker.source})")
     rare = [task for task in tasks if task.verdict == "too_few"]
-    unsure = [task.name for task in rare if any(part.need_max > both[part.part] for part in task.parts)]
-    if unsure:
+    if unsure := [task.name for task in rare if any(part.need_max > by_part[part.part] for part in task.parts)]:
         risks.append(f"what the limits would do to {', '.join(unsure)} is not known yet")
     return risks
 
 
 def _in_app(task: TaskAdvice, app_verdict: Verdict) -> TaskAdvice:
-    """The advice for *task* under the verdict for the app."""
+    """*task* with the verdict that fits the one for the app."""
     if task.name == OTHER:  # no single name to set limits for
-        reasons = (_MANY_TASKS, *task.reasons)
+        many = f"{OTHER} is many tasks, whose names are past max_task_names; raise that for advice on each"
+        reasons = (many, *task.reasons)
         if task.verdict == app_verdict == "apply":
             return replace(task, reasons=reasons)
         return replace(task, verdict="too_few", reasons=reasons, limits=None, lines=())
-    if task.verdict == "apply" != app_verdict and task.limits is not None:
+    if task.limits is not None and app_verdict != "apply":
         return replace(task, verdict="apply_only", lines=task_lines({task.name: task.limits}))
     return task
 
@@ -222,13 +217,11 @@ def _against_the_guide(broker: Broker, tier: int | None) -> str:
     most = broker.headers_max
     if tier is None or most is None or tier + OTHER_HEADERS <= most:
         return ""
-    harm = f"it lets headers grow over the {most:,} bytes that the broker takes"
-    return f"{harm}, which closes the producer's connection ({broker.source})"
+    over = f"over the {most:,} bytes that the broker takes"
+    return f"it lets headers grow {over}, which closes the producer's connection ({broker.source})"
 
 
 def _days(summary: Summary) -> float:
     """Days that the figures cover; 0 if under ten minutes."""
-    if summary.since is None or summary.updated is None:
-        return 0.0
-    seconds = summary.updated - summary.since
+    seconds = (summary.updated or 0.0) - (summary.since or math.inf)
     return seconds / 86_400 if seconds >= 600 else 0.0  # noqa: PLR2004 - seconds

@@ -23,7 +23,7 @@ _VERDICTS: Final = {"in_force": "in force", "not_in_force": "NOT IN FORCE", "no_
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one header shows."""
+    """What one header shows of the sender's limits."""
 
     task: str
     part: str
@@ -31,6 +31,7 @@ class Finding:
     """Whether the header could come from the wanted limits."""
     text: str
     time: float
+    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,38 +40,39 @@ class HostCheck:
 
     host: str
     seen: float
-    """The time of its last message, in seconds since the epoch."""
+    """When it sent last, in seconds since the epoch."""
     findings: tuple[Finding, ...]
     """Newest first."""
 
     @property
     def verdict(self) -> Verdict:
-        """``not_in_force`` if a header shows a lower limit, ``no_evidence`` without findings."""
+        """``not_in_force`` if any header shows a lower limit."""
         if not self.findings:
             return "no_evidence"
         return "in_force" if all(finding.agrees for finding in self.findings) else "not_in_force"
 
     def to_json(self) -> dict[str, Any]:
-        """The host as JSON-able data."""
+        """The host for JSON."""
         return asdict(self) | {"verdict": self.verdict}
 
 
 def check_hosts(
     origins: Mapping[str, Mapping[str, Sighting]], wanted: Callable[[str], ReprLimits], since: float = 0.0
 ) -> list[HostCheck]:
-    """Check each host by messages from *since* on; *wanted* gives the limits of a task."""
+    """Check each host by messages from *since* on. *wanted*: task name → limits."""
     checks = []
     for host, sightings in origins.items():
         recent = {field: seen for field, seen in sightings.items() if seen.time >= since}
-        findings = [_finding(field, recent, wanted) for field in recent if field != SEEN]
-        newest = sorted(filter(None, findings), key=lambda finding: -finding.time)
         if recent:
-            checks.append(HostCheck(host, max(seen.time for seen in recent.values()), tuple(newest)))
+            findings = [_finding(field, recent, wanted) for field in recent if field != SEEN]
+            newest = sorted(filter(None, findings), key=lambda finding: -finding.time)
+            last = max(seen.time for seen in recent.values())
+            checks.append(HostCheck(host, last, tuple(newest)))
     return sorted(checks, key=lambda check: (check.verdict != "not_in_force", check.host))
 
 
 def _finding(field: str, sightings: Mapping[str, Sighting], wanted: Callable[[str], ReprLimits]) -> Finding | None:
-    """What the sighting in *field* shows about the limits, if anything."""
+    """What the sighting in *field* (``kind:part:task``) shows, if anything."""
     kind, part, task = field.split(":", 2)
     value, time = sightings[field]
     limits = wanted(task)
@@ -79,12 +81,12 @@ def _finding(field: str, sightings: Mapping[str, Sighting], wanted: Callable[[st
         return Finding(task, part, agrees=True, text=text, time=time)
     if kind == "size":
         limit: int = getattr(limits, part)
-        is_met, text = value >= limit, f"cut at {value:,} characters, wanted is a limit of {limit:,}"
+        agrees, text = value >= limit, f"cut at {value:,} characters, wanted is a limit of {limit:,}"
     else:
-        is_met, text = 0 < limits.levels <= value, f"cut at {value} levels, wanted are {limits.levels or 'all'}"
-    longer = sightings.get(f"{'whole' if kind == 'size' else 'deep'}:{part}:{task}", Sighting(0, 0.0))
-    is_met |= longer.time > time and longer.value > value  # raised since
-    return None if is_met else Finding(task, part, agrees=False, text=text, time=time)
+        agrees, text = 0 < limits.levels <= value, f"cut at {value} levels, wanted are {limits.levels or 'all'}"
+    whole = sightings.get(f"{'whole' if kind == 'size' else 'deep'}:{part}:{task}", Sighting(0, 0.0))
+    agrees |= whole.time > time and whole.value > value  # the limit was raised since
+    return None if agrees else Finding(task, part, agrees=False, text=text, time=time)
 
 
 def hosts_text(checks: list[HostCheck]) -> str:
@@ -92,5 +94,7 @@ def hosts_text(checks: list[HostCheck]) -> str:
     lines = []
     for check in checks:
         lines.append(f"{check.host}: {_VERDICTS[check.verdict]} (last message {when(check.seen)})")
-        lines += [f"  {each.task} {each.part}: {each.text} ({when(each.time)})" for each in check.findings]
+        lines += [
+            f"  {finding.task} {finding.part}: {finding.text} ({when(finding.time)})" for finding in check.findings
+        ]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Sets limits on an app: for all tasks, or for single ones.
 
-However a task is sent, ``app.amqp.task_protocols`` makes its message:
-``set_repr_limits`` wraps that. docs/advice.md says what other places miss.
+Celery makes every message by a function in ``app.amqp.task_protocols``, which
+``set_repr_limits`` wraps. docs/advice.md tells why not elsewhere.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 _PROTOCOL = 2  # protocol 1 has no reprs
 
 
-class _TaskReprs:
-    """Makes messages by *make*, with other limits for some tasks."""
+class _MessageMaker:
+    """Makes messages by Celery's *make*, with other limits for some tasks."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
-        self.limits: dict[str, ReprLimits] = {}
+        self.limits: dict[str, ReprLimits] = {}  # by task name
 
     def __call__(
         self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
     ) -> Any:
         if limits := self.limits.get(name):
-            parts = (("argsrepr", args or (), limits.args), ("kwargsrepr", kwargs or {}, limits.kwargs))
+            parts = ("argsrepr", args or (), limits.args), ("kwargsrepr", kwargs or {}, limits.kwargs)
             for option, part, limit in parts:
                 if options.get(option) is None:
                     options[option] = saferepr(part, limit, maxlevels=limits.levels)
@@ -43,20 +43,21 @@ class _TaskReprs:
 def set_repr_limits(app: Celery, limits: Mapping[str, ReprLimits | int]) -> None:
     """Set limits for single tasks of *app*, in the process that sends them.
 
-    *limits*: task name → ``ReprLimits``, or one number of characters for args and kwargs. Levels work
-    with any Celery. Later calls add to earlier ones; ``ReprLimits()`` gives a task Celery's defaults.
-    A caller's own repr (``argsrepr=``) is kept.
+    *limits*: task name → ``ReprLimits``, or one number of characters for args and
+    kwargs. Levels work with any Celery. Later calls add to earlier ones;
+    ``ReprLimits()`` gives a task Celery's defaults. A caller's own repr (``argsrepr=``)
+    is kept.
 
     Raises:
         ConfigError: a limit is no integer of 0 or more.
     """
-    checked = {str(name): _check(name, single) for name, single in limits.items()}
+    checked = {str(name): _check(name, value) for name, value in limits.items()}
     amqp: Any = app.amqp  # celery-types lacks this
-    make = amqp.task_protocols[_PROTOCOL]
-    if not isinstance(make, _TaskReprs):
-        make = amqp.task_protocols[_PROTOCOL] = _TaskReprs(make)
-        amqp.__dict__.pop("create_task_message", None)  # cached: looked up anew
-    make.limits.update(checked)
+    maker = amqp.task_protocols[_PROTOCOL]
+    if not isinstance(maker, _MessageMaker):
+        maker = amqp.task_protocols[_PROTOCOL] = _MessageMaker(maker)
+        amqp.__dict__.pop("create_task_message", None)  # a cached property
+    maker.limits.update(checked)
 
 
 def set_app_limits(app: Celery, limits: ReprLimits) -> None:
@@ -72,12 +73,13 @@ def set_app_limits(app: Celery, limits: ReprLimits) -> None:
 
 
 def limits_of(app: Celery, task: str) -> ReprLimits:
-    """The limits of the next message of *task*."""
+    """The limits that messages of *task* now get."""
     amqp: Any = app.amqp
-    make = amqp.task_protocols[_PROTOCOL]
-    single = make.limits.get(task) if isinstance(make, _TaskReprs) else None
+    maker = amqp.task_protocols[_PROTOCOL]
+    if isinstance(maker, _MessageMaker) and task in maker.limits:
+        return maker.limits[task]
     levels = app.conf.get("task_repr_maxlevels", ReprLimits().levels)
-    return single or ReprLimits(amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize, levels)
+    return ReprLimits(amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize, levels)
 
 
 def _check(name: str, limits: ReprLimits | int) -> ReprLimits:

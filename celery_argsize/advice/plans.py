@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     Parts = dict[str, PartSummary]
 
-#: Limits for brokers whose headers must fit a frame. The guide's tiers exceed it.
+#: Limits for brokers whose headers must fit a frame, which the guide's tiers exceed.
 FRAME_LIMITS: Final = (DEFAULT_LIMIT, 16 * 1024, 64 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
 class ReprSpeed:
-    """Seconds that saferepr takes for each piece of a repr: see ``Cuts``."""
+    """Seconds that saferepr takes for each piece of a repr: see ``Shape``."""
 
     member: float
     key: float
@@ -59,14 +59,13 @@ class Planner:
     def no_limit(self, parts: Parts) -> str:
         """Why no limits keep *parts* whole."""
         needs = " and ".join(f"{part.need.max:,} ({name})" for name, part in parts.items())
-        most = f"over the highest tier, {TIERS[-1].limit:,}"
-        if self.broker.headers_max is not None:
-            frame = f"{self.broker.headers_max:,} bytes ({self.broker.source})"
-            most = f"and all headers of a message must fit {frame}"
+        most, broker = f"over the highest tier, {TIERS[-1].limit:,}", self.broker
+        if broker.headers_max is not None:
+            most = f"and all headers of a message must fit {broker.headers_max:,} bytes ({broker.source})"
         return f"whole reprs take up to {needs} characters, {most}"
 
     def plan(self, task: TaskSummary, parts: Parts, need: Literal["max", "p99"]) -> Plan | None:
-        """The lowest limits that keep reprs of up to *need* whole; ``None`` without any."""
+        """The lowest limits for reprs of up to *need*; ``None`` if they are too high."""
         fitting = self._fitting(parts, {name: getattr(part.need, need) for name, part in parts.items()})
         if fitting is None:
             return None
@@ -79,18 +78,18 @@ class Planner:
         """Limits for *needs* (characters) that the broker takes, if any."""
         in_frame = self.broker.headers_max is not None
         steps = FRAME_LIMITS if in_frame else (DEFAULT_LIMIT, *(tier.limit for tier in TIERS))
-        highs = {name: next((step for step in steps if need <= step), 0) for name, need in needs.items()}
+        stepped = {name: next((step for step in steps if need <= step), 0) for name, need in needs.items()}
         if not in_frame:
-            return highs if all(highs.values()) else None
-        tight = {name: max(1, math.ceil(need / 1024)) * 1024 for name, need in needs.items()}
-        loose = {name: high or tight[name] for name, high in highs.items()}
+            return stepped if all(stepped.values()) else None
+        kib = {name: max(1, math.ceil(need / 1024)) * 1024 for name, need in needs.items()}
+        stepped = {name: step or kib[name] for name, step in stepped.items()}
         density = {name: bytes_per_char(part) for name, part in parts.items()}
-        return next((limits for limits in (loose, tight) if self.fits_frame(limits, density)), None)
+        return next((limits for limits in (stepped, kib) if self.fits_frame(limits, density)), None)
 
     def fits_frame(self, limits: dict[str, int], density: dict[str, float]) -> bool:
         """Whether reprs as long as *limits* fit the headers of one message.
 
-        *density*: bytes a character, by part. A part without a limit has the default one.
+        *density*: bytes for a character, by part. Parts not in *limits* have the default.
         """
         if self.broker.headers_max is None:
             return True
@@ -101,20 +100,21 @@ class Planner:
     def _problems(self, task: TaskSummary, parts: Parts, limits: ReprLimits, cost: Cost) -> Iterator[str]:
         largest = self.broker.body_bytes(task.args.max_bytes + task.kwargs.max_bytes)
         for name, part in parts.items():
-            largest += min(getattr(limits, name), part.need.max) * self._carried(part)[0]
+            per_char, _ = self._carried(part)
+            largest += min(getattr(limits, name), part.need.max) * per_char
         most = self.broker.message_max
         if most is not None and largest > most:
             takes = f"the broker takes {most:,} ({self.broker.source})"
             yield f"the largest message would take about {largest:,.0f} bytes, and {takes}"
-        mean = ("on average", cost.publish_seconds or 0.0, self.max_publish_seconds)
-        worst = ("for the largest", cost.publish_seconds_max or 0.0, 10 * self.max_publish_seconds)
+        mean = ("on average", cost.publish_seconds or 0, self.max_publish_seconds)
+        worst = ("for the largest", cost.publish_seconds_max or 0, 10 * self.max_publish_seconds)
         for which, seconds, limit in (mean, worst):
             if seconds > limit:
                 yield f"a publish would take {seconds * 1000:,.0f} ms longer {which}, over {limit * 1000:,.0f} ms"
                 return
 
     def _carried(self, part: PartSummary) -> tuple[float, float]:
-        """Bytes in the broker: of a character of a whole repr, and of all cut reprs."""
+        """Bytes in the broker: of one character of a whole repr, and of all cut reprs."""
         cuts, need = part.cuts, max(1, part.cuts.need)
         if self.broker.carries not in {"json", "base64"}:
             return cuts.bytes / need, cuts.sent_bytes
@@ -122,31 +122,32 @@ class Planner:
         return cuts.escaped / need * growth, cuts.sent_escaped * growth
 
     def _cost(self, task: TaskSummary, parts: Parts, limits: ReprLimits) -> Cost:
-        extra, sent, slower, slowest = 0.0, 0.0, 0.0, 0.0
+        extra = sent = seconds = seconds_max = 0.0
+        speed = self.repr_speed
         for name, part in parts.items():
-            limit, speed = getattr(limits, name), self.repr_speed
+            limit, buckets = getattr(limits, name), part.cuts.buckets
             per_char, before = self._carried(part)
             sent += before
-            extra += _chars_sent(part, limit) * per_char - before
+            extra += sum(min(bucket.need, bucket.count * limit) for bucket in buckets) * per_char - before
             if speed is not None:
-                slower += sum(b.count * _slower(part, b.mean, limit, speed) for b in part.cuts.buckets)
-                slowest += _slower(part, part.need.max, limit, speed)
+                for bucket in buckets:
+                    seconds += bucket.count * _more_seconds(part, bucket.mean, limit, speed)
+                seconds_max += _more_seconds(part, part.need.max, limit, speed)
         body = self.broker.body_bytes(task.args.mean_bytes + task.kwargs.mean_bytes)
-        runs = max(1, task.truncated)
         return Cost(
-            extra_bytes=extra / runs,
+            extra_bytes=extra / task.truncated,
             extra_bytes_a_day=extra / self.days if self.days else None,
-            message_bytes=body + sent / runs,
-            publish_seconds=slower / runs if self.repr_speed else None,
-            publish_seconds_max=slowest if self.repr_speed else None,
+            message_bytes=body + sent / task.truncated,
+            publish_seconds=seconds / task.truncated if speed else None,
+            publish_seconds_max=seconds_max if speed else None,
             count=sum(part.cuts.count for part in parts.values()),
         )
 
 
-def _slower(part: PartSummary, need: float, limit: int, speed: ReprSpeed) -> float:
-    """Seconds that a repr of *need* characters takes more under *limit* than under the default.
+def _more_seconds(part: PartSummary, need: float, limit: int, speed: ReprSpeed) -> float:
+    """How much longer a repr of *need* characters takes than under the default limit.
 
-    Pieces grow with the length, chain steps with its square.
+    Most pieces grow with the length, chain steps with its square.
     """
     cuts = part.cuts
     if not cuts.need:
@@ -159,13 +160,6 @@ def _slower(part: PartSummary, need: float, limit: int, speed: ReprSpeed) -> flo
     return (after - before) * per_char + (after**2 - before**2) * per_square
 
 
-def _chars_sent(part: PartSummary, limit: int) -> float:
-    """Characters that all truncated reprs take under *limit*."""
-    if part.need.max <= limit:
-        return part.cuts.need
-    return sum(b.need if b.bound <= limit else b.count * min(b.mean, limit) for b in part.cuts.buckets)
-
-
 def bytes_per_char(part: PartSummary) -> float:
-    """UTF-8 bytes that a character of *part* takes at most."""
+    """UTF-8 bytes for a character, in the densest value of *part*."""
     return max(1.0, part.max_density / 1000)

@@ -5,7 +5,8 @@ Checked with 50 kinds of arguments: benchmarks/ADVICE.md.
 
 from __future__ import annotations
 
-import time
+from time import thread_time
+from timeit import repeat
 from typing import Any, Final
 
 from celery.utils.saferepr import saferepr
@@ -16,7 +17,7 @@ from celery_argsize.advice.plans import ReprSpeed
 MEMBERS: Final = 200
 #: Characters of the timed text.
 CHARACTERS: Final = 64 * 1024
-#: Runs of which the shortest counts, as other programs disturb it least.
+#: How often a value is timed: the shortest time is disturbed least.
 ROUNDS: Final = 5
 
 
@@ -25,7 +26,7 @@ def measure_repr_speed() -> ReprSpeed:
     empty = _seconds([])
     member = (_seconds([1_234_567] * MEMBERS) - empty) / MEMBERS
     key = (_seconds({f"key{number}": 1_234_567 for number in range(MEMBERS)}) - empty) / MEMBERS - member
-    # n lists in a list take n * (container + member) + n² steps
+    # n lists in a list take n * (container + member) + n² * step
     once, twice = (_seconds([[0] for _ in range(count)]) - empty for count in (MEMBERS, 2 * MEMBERS))
     step = (twice - 2 * once) / (2 * MEMBERS**2)
     container = once / MEMBERS - step * MEMBERS - member
@@ -34,9 +35,5 @@ def measure_repr_speed() -> ReprSpeed:
 
 
 def _seconds(value: Any) -> float:
-    times = []
-    for _ in range(ROUNDS):
-        began = time.thread_time()
-        saferepr(value, 2 * CHARACTERS)
-        times.append(time.thread_time() - began)
-    return min(times)
+    """CPU time of saferepr."""
+    return min(repeat(lambda: saferepr(value, 2 * CHARACTERS), timer=thread_time, repeat=ROUNDS, number=1))

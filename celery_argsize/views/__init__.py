@@ -1,1 +1,1 @@
-"""Figures and advice as text and as a page. Pure: text out, no store is read."""
+"""Figures and advice as text, JSON and an HTML page. No store is read."""

@@ -1,4 +1,4 @@
-"""Advice as people read it: all of it, its short form in the report, its sentences on the page."""
+"""Advice in words: as a text of its own, in short for the report, and for the page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TASK: Final = {
 
 
 def advice_text(advice: Advice) -> str:
-    """All of the advice."""
+    """The text of ``argsize recommend``."""
     lines = ["=== CELERY REPR ADVICE ===", f"Verdict: {_APP[advice.verdict]}"]
     lines += [f"  {reason}" for reason in advice.reasons]
     if advice.truncated:
@@ -53,7 +53,7 @@ def advice_text(advice: Advice) -> str:
 
 
 def short_advice(advice: Advice) -> list[str]:
-    """The verdicts, a line each."""
+    """Lines for the report: the app's verdict and reasons, then each task's."""
     verdict, cured = app_verdict(advice)
     lines = [f"What cures it: {verdict}" + (f" ({cured})" if cured else "")]
     lines += [f"  {reason}" for reason in app_reasons(advice)]
@@ -64,32 +64,32 @@ def short_advice(advice: Advice) -> list[str]:
 
 
 def app_verdict(advice: Advice) -> tuple[str, str]:
-    """What to do, and what that cures; the latter is empty where no limit is to be raised."""
+    """What to do, and what that cures; empty if no limit is to be raised."""
     return _APP[advice.verdict], _cured(advice) if advice.verdict in {"apply", "apply_only"} else ""
 
 
 def app_reasons(advice: Advice) -> list[str]:
-    """Why, and why not the tier of the guide."""
+    """Why, and why not the guide's tier."""
     against = advice.against_the_guide
     return [*advice.reasons, *([f"not the tier above: {against}"] if against else [])]
 
 
 def task_verdict(task: TaskAdvice) -> str:
-    """What to do."""
+    """What to do about *task*."""
     return "no advice of its own" if task.name == OTHER else _TASK[task.verdict]
 
 
 def task_facts(task: TaskAdvice) -> list[str]:
-    """Why, what was seen, what limits would do and cost. Indented lines belong to the one before."""
-    sure = task.limits is not None
+    """Why, what was seen, what limits do and cost. Details are indented."""
+    advised = task.limits is not None
     lines = [*task.reasons, f"runs: {task.count:,}, of which {task.truncated:,} with a truncated repr"]
     for part in task.parts:
-        lines += _part(part, sure=sure)
-    return lines + _cost(task.cost, sure=sure) if task.cost else lines
+        lines += _part(part, advised=advised)
+    return lines + _cost(task.cost, advised=advised) if task.cost else lines
 
 
 def task_lines(task: TaskAdvice) -> tuple[str, ...]:
-    """Python to paste for *task* alone, where its limit is not to be raised."""
+    """Python to paste for *task*, if its limit is not to be raised."""
     return task.lines if task.verdict in {"pass_reference", "short_argsrepr"} else ()
 
 
@@ -102,12 +102,12 @@ def _cured(advice: Advice) -> str:
     return f"of {advice.truncated:,} seen truncated, {advice.cured:,} would be whole"
 
 
-def _part(part: PartAdvice, *, sure: bool) -> list[str]:
-    """What was seen of one part. *sure*: its limit is advised."""
+def _part(part: PartAdvice, *, advised: bool) -> list[str]:
+    """What was seen of one part. *advised*: whether its limit is."""
     need = f"{part.need_max:,} characters at most, {part.need_p99:,} at p99; {counted(part.levels, 'level')}"
     lines = [f"{part.part}: {part.truncated:,} truncated ({causes(part.truncated_by)}); need: {need}"]
     if part.limit is not None:
-        leaves = "leaves" if sure else "would leave"
+        leaves = "leaves" if advised else "would leave"
         lines.append(f"  limit {part.limit:,} {leaves} {part.cured:,} of them whole")
     if part.p99_limit is not None:
         p99 = f"  limit {part.p99_limit:,} would leave {part.p99_cured:,} of them whole"
@@ -115,9 +115,9 @@ def _part(part: PartAdvice, *, sure: bool) -> list[str]:
     return lines
 
 
-def _cost(cost: Cost, *, sure: bool) -> list[str]:
+def _cost(cost: Cost, *, advised: bool) -> list[str]:
     a_day = "" if cost.extra_bytes_a_day is None else f", {size(cost.extra_bytes_a_day)} a day"
-    extra = f"{'costs' if sure else 'would cost'}: {size(cost.extra_bytes)} more a truncated message{a_day}"
+    extra = f"{'costs' if advised else 'would cost'}: {size(cost.extra_bytes)} more a truncated message{a_day}"
     lines = [f"{extra} (the message takes about {size(cost.message_bytes)} now)"]
     if cost.publish_seconds is not None and cost.publish_seconds_max is not None:
         mean, most = cost.publish_seconds * 1000, cost.publish_seconds_max * 1000
@@ -127,7 +127,7 @@ def _cost(cost: Cost, *, sure: bool) -> list[str]:
 
 def _basis(advice: Advice) -> str:
     broker = advice.broker
-    source = broker.source or ("limits of this broker are not known" if broker.carries is None else "")
+    source = broker.source or "limits of this broker are not known"
     period = ""
     if advice.since is not None and advice.updated is not None:
         period = f" from {when(advice.since)} to {when(advice.updated)}"

@@ -1,6 +1,7 @@
-"""Histograms for the page: where bars, limits and tiers lie, in percent from the left, on a log scale.
+"""Histograms of the page: where bars, limits and tiers are drawn, on a log scale.
 
-Pure: numbers out; the SVG is ``templates/chart.svg.jinja``.
+Pure: numbers for ``templates/chart.svg.jinja``. An ``x`` is in percent from the left,
+but that of a bar in thousandths.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 BAR: Final = 54  # pixels of the longest bar
-_GAP: Final = 3  # thousandths on either side of a bar
-_MARGIN: Final = 1.3  # doublings to the right of all bars and tiers, for a label
-_TICK: Final = 3  # doublings from one label of the axis to the next: 128, 1K, 8K, 64K …
+_GAP: Final = 3  # thousandths left free on either side of a bar
+_MARGIN: Final = 1.3  # doublings left free at the right edge, for a label
+_TICK: Final = 3  # doublings from label to label of the axis: 128, 1K, 8K, 64K …
 
 
 class Label(NamedTuple):
-    """A text; *anchor* is what of it is at *x*: ``start``, ``middle`` or ``end``."""
+    """A text whose *anchor* (``start``, ``middle`` or ``end``) is at *x*."""
 
     x: float
     text: str
@@ -30,24 +31,25 @@ class Label(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """One bucket: how many reprs were whole, how many cut, and where that is drawn."""
+    """One bucket: how many reprs were whole and cut, and where to draw them."""
 
     name: str
     """Its upper bound, in words."""
     middle: float
     x: int
-    """The left edge, in thousandths of the chart like the width."""
+    """The left edge."""
     width: int
     whole: int
     cut: int
     up: int
-    """Pixels above the line, for the whole ones, and below it, for the cut ones."""
+    """Pixels above the baseline, for *whole*."""
     down: int
+    """Pixels below the baseline, for *cut*."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Characters (or bytes) across; one for a whole page."""
+    """The axis for characters (or bytes) that all charts of a page share."""
 
     bounds: tuple[float, ...]
     """Inclusive upper bounds of the buckets, rising, without the infinite one."""
@@ -60,28 +62,28 @@ class Axis:
         return min(self.bounds[0], DEFAULT_LIMIT) / 2
 
     def at(self, value: float) -> float:
-        """The position of *value*; at an edge if it is beyond."""
+        """*value* in percent from the left; beyond an edge, that of the edge."""
         share = math.log2(max(value, self.low) / self.low) / math.log2(self.high / self.low)
         return round(100 * min(share, 1.0), 1)
 
     @property
     def ticks(self) -> list[Label]:
-        """Labels of the axis, at powers of two, none too close to an edge."""
+        """Labels at powers of two, none of them close to an edge."""
         first, last = math.ceil(math.log2(self.low) + 0.5), math.floor(math.log2(self.high) - 0.5)
         values = [2**power for power in range(first, last + 1) if power % _TICK == 1]
         return [Label(self.at(value), short(value, 1024, "KMG")) for value in values]
 
     @property
     def tiers(self) -> list[Label]:
-        """The guide's tiers. They lie close to each other, so their labels point apart."""
+        """The guide's tiers. As they are close together, their labels point apart."""
         anchors = zip(TIERS, ("end", "end", "middle", "start"), strict=True)
         return [Label(self.at(tier.limit), tier.name, anchor) for tier, anchor in anchors]
 
 
 def axis_of(histograms: Iterable[Mapping[str, int]], buckets: Iterable[int]) -> Axis:
-    """The axis for all of *histograms* (label of a bucket → number), and the tiers.
+    """The axis for all *histograms* (label of a bucket → count) and the tiers.
 
-    *buckets* are the bounds that were counted in; other bounds that are filled are added.
+    *buckets*: bounds that the workers count in. Others in *histograms* are added.
     """
     filled = {float(label) for histogram in histograms for label in histogram}
     finite = filled - {math.inf}
@@ -91,7 +93,7 @@ def axis_of(histograms: Iterable[Mapping[str, int]], buckets: Iterable[int]) -> 
 
 
 def bars_of(axis: Axis, whole: Mapping[str, int], cut: Mapping[str, int]) -> list[Bar]:
-    """The bars of two histograms on *axis*; their lengths are on a log scale."""
+    """The bars of two histograms (label of a bucket → count), with logarithmic lengths."""
     peak = math.log1p(max([*whole.values(), *cut.values()], default=1))
     bars = []
     for label in sorted({*whole, *cut}, key=float):
@@ -112,7 +114,7 @@ def limit_mark(axis: Axis, limit: int, name: str) -> Label:
 
 
 def short(number: float, thousand: int, units: str) -> str:
-    """*number* in few digits, with the letter of *units* for its power of *thousand*: ``1.2k``."""
+    """*number* in short: ``1.2k``. *units* has a letter for each power of *thousand*."""
     power = 0
     while round(number) >= thousand and power < len(units):
         number /= thousand

@@ -1,16 +1,13 @@
-"""Bounds on sizes and truncation: which parts of which tasks break them."""
+"""``argsize check``: which parts of which tasks break a bound on size or truncation."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from celery_argsize.figures.summary import only
+from celery_argsize.figures.summary import Summary, only
 from celery_argsize.measuring.measurement import PARTS
 from celery_argsize.views.advice_text import causes
-
-if TYPE_CHECKING:
-    from celery_argsize.figures.summary import Summary
 
 #: Version of the JSON that ``Checked.to_json`` gives.
 CHECK_SCHEMA: Final = 1
@@ -18,7 +15,7 @@ CHECK_SCHEMA: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Offender:
-    """A part that breaks a bound."""
+    """One part (args or kwargs) of a task that breaks a bound."""
 
     task: str
     part: str
@@ -31,7 +28,7 @@ class Offender:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The bounds and what breaks them; docs/terminal.md explains each field."""
+    """The bounds and the parts that break them; docs/terminal.md explains each field."""
 
     max_bytes: int | None
     no_truncation: bool
@@ -48,7 +45,7 @@ class Checked:
         return self.total_tasks > 0 and not self.offenders
 
     def to_json(self) -> dict[str, Any]:
-        """The result as JSON-able data."""
+        """The result for JSON."""
         return {"schema": CHECK_SCHEMA, "within": self.within, **asdict(self)}
 
 
@@ -60,7 +57,7 @@ def of_tasks(summary: Summary, names: tuple[str, ...]) -> Summary:
 def check_summary(summary: Summary, *, max_bytes: int | None, no_truncation: bool) -> Checked:
     """Check the tasks of *summary* against the bounds.
 
-    *max_bytes*: UTF-8 bytes of compact JSON that a part may take; ``None`` allows any number.
+    *max_bytes*: UTF-8 bytes of compact JSON allowed to a part; ``None``: any number.
     """
     offenders, unmeasurable, without_repr = [], 0, 0
     for task in summary.tasks:
@@ -72,7 +69,7 @@ def check_summary(summary: Summary, *, max_bytes: int | None, no_truncation: boo
                 offenders.append(Offender(task.name, name, largest, sum(cuts.values()), cuts))
             unmeasurable += part.unmeasurable if max_bytes is not None else 0
             without_repr += part.custom + part.unknown if no_truncation else 0
-    runs, errors = sum(task.count for task in summary.tasks), sum(task.errors for task in summary.tasks)
+    runs, errors = summary.total_tasks, summary.errors
     return Checked(max_bytes, no_truncation, runs, unmeasurable, without_repr, errors, tuple(offenders))
 
 

@@ -1,6 +1,6 @@
 """What changed between two reports, part by part: sizes and truncation.
 
-Pure. ``argsize report --json`` is read into a ``Snapshot``; two of them make a
+Pure. A report (``argsize report --json``) is read into a ``Snapshot``; two make a
 ``Diff``.
 """
 
@@ -47,7 +47,7 @@ class Sizes:
     """Runs whose repr Celery had cut."""
 
     def to_json(self) -> dict[str, Any]:
-        """The sizes as JSON-able data."""
+        """The sizes for JSON."""
         return asdict(self) | {"mean": None if self.mean is None else float(self.mean)}
 
 
@@ -79,7 +79,7 @@ class PartChange:
 
     @property
     def growth(self) -> Fraction | float | None:
-        """Percent by which the mean grew, infinite from 0; ``None`` if a mean is not known."""
+        """Percent by which the mean grew; infinite from 0, ``None`` if one is missing."""
         before, after = (sizes.mean if sizes else None for sizes in (self.before, self.after))
         if before is None or after is None:
             return None
@@ -105,7 +105,7 @@ class PartChange:
         return "newly_truncated" if now else "no_longer_truncated"
 
     def to_json(self) -> dict[str, Any]:
-        """This part as JSON-able data. Growth from 0 is null, as JSON has no infinity."""
+        """The change for JSON, which has no infinity: ``None`` stands for it."""
         growth = self.growth
         return {
             "change": self.change,
@@ -127,17 +127,17 @@ class Diff:
 
     @property
     def overlap(self) -> bool:
-        """Whether *after* includes runs of *before*, as not all was reset in between."""
+        """Whether *after* counts runs of *before* too, as not all was reset between."""
         before, after = self.before, self.after
-        # ``since`` of several apps is that of the oldest: a reset of another does not
-        # show.
-        if before.since is None or (before.since, before.apps) != (after.since, after.apps) or len(after.apps) != 1:
+        # With several apps, ``since`` is that of the oldest: it does not show each reset.
+        same = (before.since, before.apps) == (after.since, after.apps)
+        if before.since is None or not same or len(after.apps) != 1:
             return False
         pairs = [(part.before, part.after) for part in self.parts]
         return any(old and new and 0 < old.count <= new.count for old, new in pairs)
 
     def to_json(self) -> dict[str, Any]:
-        """The diff as JSON-able data: docs/terminal.md."""
+        """The diff for JSON: docs/terminal.md."""
         tasks: dict[str, dict[str, Any]] = {}
         for part in self.parts:
             tasks.setdefault(part.task, {})[part.part] = part.to_json()
@@ -147,7 +147,7 @@ class Diff:
 
 
 def parse_snapshot(data: Any, where: str) -> Snapshot:
-    """The JSON *data* of a report, checked. *where* names its source in messages.
+    """Read and check the JSON *data* of a report. *where* names its source in errors.
 
     Raises:
         ConfigError: it is no report, or of another schema.
@@ -156,34 +156,31 @@ def parse_snapshot(data: Any, where: str) -> Snapshot:
         schema = _number(data["schema"], int)
         if schema == JSON_SCHEMA:
             return _snapshot(data, where)
-        message = f"has schema {schema}, and this version of celery-argsize reads {JSON_SCHEMA}; {REMAKE}"
+        problem = f"has schema {schema}, and this version of celery-argsize reads {JSON_SCHEMA}"
     except (AttributeError, KeyError, TypeError):
-        message = f"is not a report of celery-argsize; {REMAKE}"
-    message = f"{where} {message}"
+        problem = "is not a report of celery-argsize"
+    message = f"{where} {problem}; {REMAKE}"
     raise ConfigError(message)
 
 
 def _snapshot(data: dict[str, Any], where: str) -> Snapshot:
     if not isinstance(data["apps"], list):
         raise TypeError
-    moments = data["since"], data["updated"]
-    since, updated = (None if moment is None else _number(moment, int, float) for moment in moments)
-    tasks = {}
-    for name, task in data["tasks"].items():
-        tasks[printable(name)] = {part: _sizes(task[part]) for part in PARTS}
+    since, updated = (_number(data[key], int, float, type(None)) for key in ("since", "updated"))
+    tasks = {printable(name): {part: _sizes(task[part]) for part in PARTS} for name, task in data["tasks"].items()}
     return Snapshot(where, tuple(data["apps"]), since, updated, _number(data["total_tasks"], int), tasks)
 
 
 def _sizes(part: dict[str, Any]) -> Sizes:
     count, p95, largest, truncated = (_number(part[key], int) for key in ("count", "p95", "max", "truncated"))
     mean = _number(part["mean"], int, float)
-    # The mean is a whole sum by a count: rounding gives the exact sum back.
+    # The mean is a whole number of characters / count: rounding finds that number.
     return Sizes(count, Fraction(round(mean * count), count) if count else None, p95, largest, truncated)
 
 
 def _number(value: Any, *types: type) -> Any:
-    """*value*; a ``TypeError`` if it is of another type, negative or too large."""
-    if type(value) not in types or not 0 <= value <= _MOST:
+    """*value*. Raises ``TypeError`` if it has another type, is negative or too large."""
+    if type(value) not in types or not 0 <= (value or 0) <= _MOST:
         raise TypeError
     return value
 
@@ -213,7 +210,7 @@ class Failure(NamedTuple):
 
 
 def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = False) -> list[Failure]:
-    """Parts that grew by more than *growth* percent; with *truncation*, also newly truncated ones."""
+    """Parts that grew by more than *growth* percent; with *truncation*, newly cut ones."""
     failed = []
     for part in diff.parts:
         grown = part.growth or 0
@@ -229,7 +226,7 @@ def failures(diff: Diff, *, growth: Fraction | None = None, truncation: bool = F
 
 def failures_text(failed: Sequence[Failure]) -> str:
     """*failed* as people read it."""
-    return "\n".join(["Failed:", *(f"  {each.task} ({each.part}): {each.text}" for each in failed)])
+    return "\n".join(["Failed:", *(f"  {failure.task} ({failure.part}): {failure.text}" for failure in failed)])
 
 
 def diff_text(diff: Diff, *, everything: bool = False) -> str:
@@ -280,7 +277,7 @@ def _row(part: PartChange) -> tuple[str, ...]:
 
 
 def _both(part: PartChange, name: str) -> str:
-    """The figure *name* before and after; only once if it is equal or there is one snapshot."""
+    """The figure *name* before and after; once if equal or in one snapshot only."""
     numbers = [getattr(sizes, name) for sizes in (part.before, part.after) if sizes]
     texts = ["-" if number is None else f"{float(number):,.1f}" for number in numbers]
     return " -> ".join(dict.fromkeys(text.removesuffix(".0") for text in texts))

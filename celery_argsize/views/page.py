@@ -1,7 +1,7 @@
-"""The report as a page: one HTML file that needs nothing else, for ``celery argsize report --html``.
+"""The page of ``celery argsize report --html``: one HTML file that needs nothing else.
 
-Pure: text out. ``templates`` has the markup, sentences, style and script. jinja2
-escapes what comes from figures, as names of tasks may hold anything.
+Pure. ``templates`` has the markup, sentences, style and script. jinja2 escapes what
+comes from figures, as names of tasks may hold anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from celery_argsize.advice.advice import ReprLimits
+from celery_argsize.advice.advice import Advice, ReprLimits
 from celery_argsize.figures.counters import label
 from celery_argsize.measuring.measurement import PARTS
 from celery_argsize.redis_url import safe_url
@@ -28,7 +28,6 @@ from celery_argsize.words import counted, when
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from celery_argsize.advice.advice import Advice
     from celery_argsize.figures.summary import PartSummary, Summary
 
 
@@ -37,7 +36,7 @@ class _Part:
     name: str
     sizes: PartSummary
     of_json: bool
-    """Whether the chart shows bytes of JSON, as nothing is known of the reprs."""
+    """The chart shows bytes of JSON, as the need of no repr is known."""
     histogram: Mapping[str, int]
     bars: list[chart.Bar]
     limit: int | None
@@ -54,9 +53,9 @@ def report_html(  # noqa: PLR0913 - a public function
 ) -> str:
     """The report as a page of HTML.
 
-    *redis_url* is where the figures are from; ``None`` is this process's memory. *bounds* are those of
-    the workers' buckets. *limits* gives the limits of a task name; without it, Celery's defaults are
-    drawn. *now* is in seconds since the epoch.
+    *redis_url*: where the figures are from; ``None``: this process's memory. *bounds*:
+    those of the workers' buckets. *limits*: task name → limits to draw; without it,
+    Celery's defaults. *now*: seconds since the epoch.
     """
     axis = chart.axis_of([_histogram(getattr(task, part)) for task in summary.tasks for part in PARTS], bounds)
     advised = {task.name: task for task in advice.tasks}
@@ -102,12 +101,12 @@ def _breakable(name: str) -> Markup:
 
 
 def _hash(text: str) -> str:
-    """How a Content-Security-Policy names a style or script that it allows."""
+    """The name of a style or script in the page's Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _histogram(part: PartSummary) -> Mapping[str, int]:
-    """What is drawn of *part*: its reprs by what they take whole, else its JSON by bytes."""
+    """What to draw: the lengths of whole reprs, else the bytes of JSON."""
     if not part.max:
         return {}
     return part.need.histogram if part.need.count else part.histogram
@@ -115,8 +114,6 @@ def _histogram(part: PartSummary) -> Mapping[str, int]:
 
 def _part(name: str, part: PartSummary, limit: int | None, axis: chart.Axis) -> _Part:
     histogram, of_json = _histogram(part), bool(part.max) and not part.need.count
-    cut: Counter[str] = Counter()
-    for bucket in () if of_json else part.cuts.buckets:
-        cut[label(bucket.bound)] += bucket.count
+    cut = Counter({label(bucket.bound): bucket.count for bucket in part.cuts.buckets})
     bars = chart.bars_of(axis, {bound: number - cut[bound] for bound, number in histogram.items()}, cut)
     return _Part(name, part, of_json, histogram, bars, None if of_json else limit)

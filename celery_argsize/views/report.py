@@ -1,13 +1,13 @@
 """The report as text and JSON, and a worker's lines at shutdown.
 
-Words and order of the headline figures are the size guide's.
+The size guide sets the names and the order of the headline figures.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.advice.advice import TIERS, recommend
+from celery_argsize.advice.advice import TIERS, Advice, recommend
 from celery_argsize.figures.counters import OTHER
 from celery_argsize.views.advice_text import causes, short_advice
 from celery_argsize.words import counted, table, when
@@ -15,10 +15,9 @@ from celery_argsize.words import counted, table, when
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from celery_argsize.advice.advice import Advice
     from celery_argsize.figures.summary import Summary, TaskSummary
 
-#: The guide's troubleshooting.
+#: The size guide's troubleshooting.
 NOTHING_YET: Final = """\
 Nothing has been measured yet. Check, in this order:
   1. Does the module that makes the app call celery_argsize.install(app)?
@@ -34,18 +33,18 @@ _COLUMNS: Final = ("Task", "Runs", *_SIZES, "Max repr", "Truncated")
 
 
 def report_text(summary: Summary, advice: Advice) -> str:
-    """The whole report, as text."""
+    """The report as text."""
     tiers = []
     for tier in TIERS:
         arrow = "->" if tier.limit == advice.rule_of_thumb.tier and summary.largest_task else ""
         tiers.append((arrow, f"largest {tier.range}", f"limit {tier.limit:,} ({tier.name})", tier.suits))
+    rows = table([_COLUMNS, *map(_row, summary.tasks)], right=True)
     blocks = [
-        ["=== CELERY SIZE METRICS ===", *_headline_lines(summary)],
+        ["=== CELERY SIZE METRICS ===", *map(": ".join, headline(summary))],
         period(summary),
         ["Tiers (characters, KB = 1,024), a rule of thumb:", *table(tiers, right=False)],
-        ["Tasks, largest first (characters):", *table([_COLUMNS, *map(_row, summary.tasks)], right=True)],
+        ["Tasks, largest first (characters):", *rows, *(f"  {line}" for line in about_other(summary))],
     ]
-    blocks[-1] += [f"  {line}" for line in about_other(summary)]
     if summary.truncated_tasks:
         more = "  needs, costs and lines to paste: celery -A proj argsize recommend"
         blocks.append([*short_advice(advice), more])
@@ -63,7 +62,7 @@ def _row(task: TaskSummary) -> tuple[str, ...]:
 
 
 def report_json(summary: Summary, advice: Advice) -> dict[str, Any]:
-    """The report as JSON-able data: docs/report-json.md."""
+    """The report for JSON: docs/report-json.md."""
     thumb, data = advice.rule_of_thumb, summary.to_json()
     tasks = data.pop("tasks")
     recommended = {"recommended_limit": thumb.limit, "recommended_tier": thumb.tier}
@@ -73,12 +72,12 @@ def report_json(summary: Summary, advice: Advice) -> dict[str, Any]:
 def shutdown_lines(hostname: str, summary: Summary) -> list[str]:
     """A worker's figures, for its log."""
     lines = [f"Final monitoring report for worker {hostname}:"]
-    lines += _headline_lines(summary) if summary.total_tasks else ["Tasks analyzed: 0"]
+    lines += map(": ".join, headline(summary)) if summary.total_tasks else ["Tasks analyzed: 0"]
     return [f"[WORKER SHUTDOWN] {line}" for line in lines]
 
 
 def to_paste(summary: Summary, advice: Advice) -> tuple[str, Sequence[str]]:
-    """A title and Python: from the advice, else from the rule of thumb if that does no harm."""
+    """A title and Python: from the advice, else from the rule of thumb if harmless."""
     if advice.lines:
         return "To paste", advice.lines
     harmless = advice.verdict in {"too_few", "nothing"} and not advice.against_the_guide
@@ -89,7 +88,7 @@ def to_paste(summary: Summary, advice: Advice) -> tuple[str, Sequence[str]]:
 
 
 def headline(summary: Summary) -> list[tuple[str, str]]:
-    """Pairs: the name of a headline figure, and the figure with its unit."""
+    """The headline figures: pairs of name and text, such as ``42 characters``."""
     thumb, largest = recommend(summary), summary.largest_task
     errors = f"{summary.errors:,}, for errors in celery_argsize; its lines in the workers' logs say which"
     limit = f"{thumb.limit:,} characters" if largest else "none, as nothing could be measured"
@@ -111,12 +110,8 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
     return [(name, figure) for name, figure in figures.items() if figure]
 
 
-def _headline_lines(summary: Summary) -> list[str]:
-    return [f"{name}: {value}" for name, value in headline(summary)]
-
-
 def period(summary: Summary) -> list[str]:
-    """Why reprs were truncated, the time of measuring, the apps."""
+    """Lines: why reprs were truncated, when was measured, and which apps."""
     lines = []
     if summary.truncated_tasks:
         lines.append(f"Truncated parts: {causes(summary.truncated_by)}")
@@ -128,7 +123,7 @@ def period(summary: Summary) -> list[str]:
 
 
 def about_other(summary: Summary) -> list[str]:
-    """What the row ``__other__`` is, if there is one."""
+    """Lines that explain the row ``__other__``, if there is one."""
     if not summary.other_runs:
         return []
     runs = counted(summary.other_runs, "run")

@@ -1,6 +1,6 @@
 """What ``celery argsize watch`` shows: figures, and how they change.
 
-Pure: figures in, a screen for rich and lines of text out.
+Pure: makes a screen for rich, or lines of text for a log.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from celery_argsize.figures.summary import only, summarize
+from celery_argsize.figures.summary import Summary, TaskSummary, only, summarize
 from celery_argsize.words import counted, printable, shorten, when, width
 
 if TYPE_CHECKING:
@@ -22,15 +22,12 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
     from celery_argsize.figures.counters import Figures
-    from celery_argsize.figures.summary import Summary, TaskSummary
 
-#: Seconds that a rate covers. Workers write once a second, so shorter ones would
-#: flicker.
+#: Seconds that a rate covers. Workers write each second: a shorter rate would flicker.
 _RATE_SECONDS: Final = 10.0
 #: Seconds that the trend and the new truncated runs cover.
 _TREND_SECONDS: Final = 60.0
-#: Columns that a narrow terminal leaves out, in this order, until names have
-#: _NAME_WIDTH.
+#: Columns left out on a narrow terminal, in this order, until names have _NAME_WIDTH.
 _LEFT_OUT: Final = ("p50 <=", "part", "p95 <=", "trend", "truncated", "rate/s", "max")
 _NAME_WIDTH: Final = 16
 _LEGEND: Final = "Sizes: characters of the larger part. rate: 10 s; trend, (+n): last minute. Ctrl-C ends."
@@ -39,7 +36,7 @@ _LEGEND: Final = "Sizes: characters of the larger part. rate: 10 s; trend, (+n):
 class _Moment(NamedTuple):
     time: float
     period: tuple[object, ...]
-    """Changes when an app is reset."""
+    """The app and its ``since``, which changes at a reset; empty for several apps."""
     totals: dict[str, Counter[str]]
     """By task name: see ``_totals``."""
 
@@ -50,34 +47,32 @@ class Row:
 
     task: TaskSummary
     part: str
-    """The larger part, which sizes and trend are about."""
+    """The larger part, whose sizes and trend are shown."""
     new: Counter[str]
-    """``runs`` and ``truncated`` runs since the last look."""
+    """``runs`` and ``truncated`` runs since the last view."""
     lately: Counter[str]
     """The same counts for the last minute."""
     rate: float | None
-    """Runs a second in the last ten seconds, or in the last interval if that is
-    longer."""
+    """Runs per second, over ten seconds or the last interval if that is longer."""
     trend: float | None
-    """Mean of the last minute by the mean since the reset, less 1."""
+    """Mean size of the last minute / mean since the reset, less 1."""
 
 
 class History:
-    """The figures of the last minute. A reset starts it anew."""
+    """The figures of the last minute. A reset of an app empties it."""
 
     def __init__(self, where: str = "", name_filter: str = "") -> None:
         self._where, self._name_filter = where, name_filter
         self._moments: list[_Moment] = []
 
     def view(self, figures: Iterable[Figures], now: float) -> View:
-        """The screen for *figures*, read at *now* (seconds of any clock)."""
+        """The screen for *figures* read at *now* (seconds of any clock)."""
         summary = only(summarize(*figures), lambda name: self._name_filter in name)
         return View(self._where, summary, self.add(summary, now), self._name_filter)
 
     def add(self, summary: Summary, now: float) -> list[Row]:
-        """Note *summary*, read at *now*. Returns a row for each task."""
-        # ``since`` of several apps is that of the oldest: a reset of another does not
-        # show.
+        """Add *summary*, read at *now*. Returns a row for each task."""
+        # With several apps, ``since`` is that of the oldest: it does not show each reset.
         period = (summary.apps, summary.since) if len(summary.apps) == 1 else ()
         moment = _Moment(now, period, {task.name: _totals(task) for task in summary.tasks})
         before = self._moments[-1] if self._moments else moment
@@ -91,9 +86,9 @@ class History:
         return [_row(task, moment, before, recent, minute) for task in summary.tasks]
 
     def _ago(self, seconds: float) -> _Moment:
-        """The newest moment at least *seconds* ago, or the oldest of all."""
+        """The newest moment at least *seconds* ago, else the oldest."""
         latest = self._moments[-1].time - seconds
-        return [self._moments[0], *(moment for moment in self._moments if moment.time <= latest)][-1]
+        return next((moment for moment in reversed(self._moments) if moment.time <= latest), self._moments[0])
 
 
 def _row(task: TaskSummary, now: _Moment, before: _Moment, recent: _Moment, minute: _Moment) -> Row:
@@ -107,16 +102,16 @@ def _row(task: TaskSummary, now: _Moment, before: _Moment, recent: _Moment, minu
 
 
 def _totals(task: TaskSummary) -> Counter[str]:
-    """Runs, truncated runs, and for each part how many were measured and their characters."""
+    """Runs, truncated runs, and of each part the measured ones and their characters."""
     totals = Counter(runs=task.count, truncated=task.truncated)
     for name, part in (("args", task.args), ("kwargs", task.kwargs)):
-        totals |= Counter({name: part.count, f"{name}.chars": round(part.mean * part.count)})
+        totals.update({name: part.count, f"{name}.chars": round(part.mean * part.count)})
     return totals
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The screen, which rich paints in the terminal's size."""
+    """The screen, which rich fits to the terminal."""
 
     where: str
     """The Redis, without secrets."""
@@ -129,32 +124,32 @@ class View:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """The lines from top to bottom."""
-        head = [_line(self._title(), "bold"), _line(self._totals())]
+        head = [_line(self._title(), "bold"), _line(self._headline())]
         if self.stale:
             head.append(_line(f"OLD FIGURES. {printable(self.stale)}", "bold red"))
         yield Group(*head, "")
         if not self.rows:
-            of = f"Of tasks with {self.name_filter!r} in their names, nothing" if self.name_filter else "Nothing"
-            yield _line(f"{of} has been measured yet. Waiting for tasks to run. Ctrl-C ends.")
+            nothing = f"Of tasks with {self.name_filter!r} in their names, nothing" if self.name_filter else "Nothing"
+            yield _line(f"{nothing} has been measured yet. Waiting for tasks to run. Ctrl-C ends.")
             return
-        # three other lines: an empty one, the names of columns, the legend
+        # below the head, 3 lines are not rows: an empty one, names of columns, the legend
         room = max((options.height or options.size.height) - len(head) - 3, 1)
         hidden = len(self.rows[room:])
         yield _table(self.rows[:room], options.max_width)
         yield _line(f"… and {hidden:,} more; --task shows some" if hidden else _LEGEND, "dim")
 
     def changes(self, now: float) -> list[str]:
-        """A line for each task that ran since the last look. *now*: seconds since the epoch."""
+        """A line for each task that ran since the last view. *now* is a Unix time."""
         stamp = when(now).replace(" UTC", "Z").replace(" ", "T")
         return [] if self.stale else [f"{stamp} {_change(row)}" for row in self.rows if row.new["runs"]]
 
     def _title(self) -> str:
         apps = ", ".join(map(printable, self.summary.apps)) or "no app"
         since = f", since {when(self.summary.since)}" if self.summary.since is not None else ""
-        only = f", tasks with {self.name_filter!r} in their names" if self.name_filter else ""
-        return f"{apps} at {self.where}{only}{since}"
+        tasks = f", tasks with {self.name_filter!r} in their names" if self.name_filter else ""
+        return f"{apps} at {self.where}{tasks}{since}"
 
-    def _totals(self) -> str:
+    def _headline(self) -> str:
         summary, new = self.summary, sum(row.lately["truncated"] for row in self.rows)
         rates = [row.rate for row in self.rows if row.rate is not None]
         rate = f", {_rate(sum(rates))}/s" if rates else ""
@@ -176,7 +171,7 @@ def _trend(trend: float | None) -> str:
 
 
 def _change(row: Row) -> str:
-    """*row* for programs: no commas in numbers."""
+    """*row* as a line for programs: no commas in numbers."""
     sizes, name = getattr(row.task, row.part), printable(row.task.name)
     rate, trend = _rate(row.rate).replace(",", ""), _trend(row.trend).replace(",", "").replace(" ", "")
     return (
@@ -188,7 +183,8 @@ def _change(row: Row) -> str:
 def _cells(row: Row) -> dict[str, Text]:
     """The cells of *row*, by column."""
     sizes, truncated, new = getattr(row.task, row.part), row.task.truncated, row.lately["truncated"]
-    arrow = "↑ " if (row.trend or 0) > 0 else "↓ " if (row.trend or 0) < 0 else ""
+    trend = row.trend or 0
+    arrow = "↑ " if trend > 0 else "↓ " if trend < 0 else ""
     style = "bold red" if new else "yellow" if truncated else ""
     return {
         "rate/s": Text(_rate(row.rate)),
@@ -202,7 +198,7 @@ def _cells(row: Row) -> dict[str, Text]:
 
 
 def _table(rows: Sequence[Row], columns: int) -> Table:
-    """*rows* in *columns* of the terminal. Only names are shortened."""
+    """A table of *rows*, *columns* wide. Only names are shortened."""
     cells, tasks = [_cells(row) for row in rows], [printable(row.task.name) for row in rows]
     widths = {name: 2 + max([len(name), *(texts[name].cell_len for texts in cells)]) for name in cells[0]}
     longest = max(map(width, ["task", *tasks]))

@@ -99,6 +99,7 @@ def test_limits_for_all() -> None:
     app = fresh_app()
     set_app_limits(app, ReprLimits(131_072, 2048, 9))
     assert limits_of(app, "anything") == ReprLimits(131_072, 2048, 9)
+    assert str(ReprLimits(131_072, levels=9)) == "ReprLimits(args=131072, levels=9)", "without the default for kwargs"
     levels = 9 if celery.VERSION >= (5, 7) else 3
     assert publish(app, "scan", ((BIG,), {})).headers["argsrepr"] == saferepr((BIG,), 131_072, maxlevels=levels)
 
