@@ -49,7 +49,6 @@ class Exemplar(NamedTuple):
     bytes: int
     task_id: str
     time: float
-    """Seconds since the epoch."""
 
 
 class _Fields:
@@ -170,7 +169,7 @@ class TaskStats:
             self._keep_maximum(fields.max_density, -(-in_bytes * 1000 // chars))  # rounded up
 
     def _add_need(self, need: int, fields: _Fields, rules: Rules) -> int:
-        """Add *need*, the length of a whole repr. Returns the index of its bucket."""
+        """Add the length of a whole repr. Returns the index of its bucket."""
         bucket = bisect_left(rules.bounds, need)
         self.counts[fields.need] += need
         self.counts[fields.need_le[bucket]] += 1

@@ -102,7 +102,7 @@ class PartSummary:
     unmeasurable: int
     max_bytes: int
     histogram: Mapping[str, int]
-    """Parts in each bucket of bytes, by its inclusive upper bound or ``+Inf``."""
+    """Parts by bucket of bytes: inclusive upper bound or ``+Inf``."""
     truncated_by: Mapping[str, int]
     """By cause: ``size``, ``depth``, ``both``."""
     custom: int
@@ -201,9 +201,8 @@ class Summary:
         return {"schema": JSON_SCHEMA} | _values(self) | {"apps": [*self.apps], "largest_task": largest, "tasks": tasks}
 
 
-def _values(of: Any, *left_out: str) -> dict[str, Any]:
-    """The fields of a dataclass, except *left_out*."""
-    return {field.name: getattr(of, field.name) for field in fields(of) if field.name not in left_out}
+def _values(data: Any, *left_out: str) -> dict[str, Any]:
+    return {field.name: getattr(data, field.name) for field in fields(data) if field.name not in left_out}
 
 
 def added_up(figures: Iterable[Figures]) -> Figures:
@@ -320,7 +319,7 @@ def _part(part: str, stats: TaskStats) -> PartSummary:
 def _cuts(part: str, stats: TaskStats) -> Cuts:
     parts: Counter[float] = Counter()
     needs: Counter[float] = Counter()
-    for kind in ("flat", "deep"):  # few levels, many levels
+    for kind in ("flat", "deep"):
         parts.update(dict(buckets(f"{part}.{kind}_le.", stats.counts)))
         needs.update(dict(buckets(f"{part}.{kind}_need_le.", stats.counts)))
     bounds = sorted(parts.keys() & needs.keys())

@@ -59,7 +59,7 @@ class ArgsizeCollector:
         self._failures = FailureLog("the figures cannot be read, and scrapes say so (celery_task_args_up 0)")
 
     def describe(self) -> Iterator[Metric]:
-        """All metrics, without samples. A registry asks for them at registration."""
+        """All metrics, without samples: what a registry asks for first."""
         return families(self._bounds)
 
     def collect(self) -> Iterator[Metric]:
@@ -78,7 +78,7 @@ class ArgsizeCollector:
                 return Scrape(None)
             try:
                 figures = self._source.read(WITH_EXEMPLARS if exemplars else FIELDS)
-            except Exception as exc:  # noqa: BLE001 - a StoreError, or our own fault
+            except Exception as exc:  # noqa: BLE001 - whatever fails
                 self._failed_at = time.monotonic()
                 self._failures.report(exc)
                 return Scrape(None)
@@ -117,5 +117,5 @@ class Recommender:
         try:
             self._limits = self._advise().recommended
             self._known_at = time.monotonic()
-        except Exception as exc:  # noqa: BLE001 - a StoreError, or our own fault
+        except Exception as exc:  # noqa: BLE001 - whatever fails
             self._failures.report(exc)

@@ -42,7 +42,7 @@ class Scrape:
     """``None`` if they could not be read."""
     recommended: ReprLimits | None = None
     broker_limit: int | None = None
-    """Most bytes of arguments that the broker takes in a message; ``None``: unknown."""
+    """Most bytes of arguments that the broker takes in a message, if known."""
 
 
 class Row(NamedTuple):
@@ -145,7 +145,7 @@ def _single(value: float | None) -> list[Row]:
 
 
 def _histograms(part: str, tasks: Iterable[tuple[str, TaskStats]], bounds: tuple[int, ...]) -> Iterator[Row]:
-    """A row for each task: parts within each bound, all parts, and their bytes."""
+    """For each task: parts within each bound, all parts, and their bytes."""
     fields = [f"{part}.bytes_le.{bound}" for bound in (*bounds, "+Inf")]
     for task, stats in tasks:
         counts = stats.counts

@@ -54,7 +54,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(  # noqa: PLR0913 - the options of prometheus_client's server
+    def __init__(  # noqa: PLR0913 - as prometheus_client's server
         self,
         collector: ArgsizeCollector,
         host: str = "127.0.0.1",
@@ -86,7 +86,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self._thread.start()
 
     def stop(self) -> None:
-        """Free the port and end all connections. May be called before ``start``, or twice."""
+        """Free the port, end all connections. May be called before ``start``, or twice."""
         if self._thread.is_alive():
             self.shutdown()
         with self._lock:
@@ -102,7 +102,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         try:
             request, address = super().get_request()
         except OSError as exc:
-            self._failures.report(exc)  # most likely, too many open files
+            self._failures.report(exc)  # such as too many open files
             time.sleep(0.05)
             raise
         request.settimeout(self.TIMEOUT)
@@ -124,7 +124,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         """Shut *requests* down; their threads close them. The caller holds the lock."""
         for request in requests:
             self._open.pop(request, None)
-            # A copy, as shutting down a TLS socket itself would disturb its thread.
+            # A copy: shutting down the TLS socket would disturb its thread.
             with suppress(OSError), socket.socket(fileno=os.dup(request.fileno())) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
@@ -148,8 +148,6 @@ class MetricsServer(ThreadingMixIn, TCPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers one request."""
-
     server: MetricsServer
     server_version, sys_version = "celery-argsize", ""
 

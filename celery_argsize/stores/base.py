@@ -47,7 +47,7 @@ class Store(Protocol):
     def apply(self, batch: Batch, failed: int = 0) -> None:
         """Add *batch*, unless it was added before.
 
-        *failed* counts the writer's failed attempts since its last successful one.
+        *failed*: the writer's failed attempts since its last success.
 
         Raises:
             StoreError: no reply, or an error; send the same batch again.

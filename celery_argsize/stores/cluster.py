@@ -21,11 +21,11 @@ class ClusterClient:
     """A client for the cluster of *hosts*; *options* are for its ``ConnectionPool``."""
 
     def __init__(self, hosts: Sequence[tuple[str, int]], options: dict[str, Any]) -> None:
-        self._hosts = [*hosts]
+        self._hosts = hosts
         self._options = options
         self._node: Any = None
         self._address: tuple[str, int] | None = None
-        #: First slot, last slot and primary's address of each range. Empty: not asked yet.
+        #: First slot, last slot and primary of each range. Empty: not asked yet.
         self._ranges: list[tuple[int, int, tuple[str, int]]] = []
 
     def register_script(self, text: str) -> Callable[..., Any]:
@@ -54,7 +54,7 @@ class ClusterClient:
         self._disconnect()
 
     def _on_node(self, key: str, call: Callable[[Any], _T]) -> _T:
-        """Run *call* with a client for the node that has *key*; once more if it moved."""
+        """Run *call* with a client for the node of *key*; again if *key* has moved."""
         try:
             return call(self._connect(key))
         except exceptions.ResponseError as exc:
@@ -64,7 +64,7 @@ class ClusterClient:
             return call(self._connect(key))
 
     def _connect(self, key: str) -> Any:
-        """A client for the node that has *key*. Closes that for another node."""
+        """A client for the node of *key*. Closes that of another node."""
         slot = key_slot(key.encode())
         self._ranges = self._ranges or self._ask_ranges()
         address = next((address for first, last, address in self._ranges if first <= slot <= last), None)
@@ -101,6 +101,6 @@ class ClusterClient:
 
 
 def _address(node: Sequence[Any], asked: str) -> tuple[str, int]:
-    """Host and port of *node* in a reply from *asked*, which may omit its own name."""
+    """Address of *node* in a reply from *asked*, which may omit its own name."""
     host = node[0].decode() if isinstance(node[0], bytes) else node[0]
     return (asked if host in {None, "", "?"} else host, int(node[1]))

@@ -58,7 +58,7 @@ def connect(settings: Settings) -> Client:
 
 
 def _options(settings: Settings, place: RedisPlace) -> dict[str, Any]:
-    """Options for redis-py: the URL's win over the settings, the app's and the defaults."""
+    """Options for redis-py. Later ones win: defaults, app, settings, URL."""
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
@@ -83,7 +83,6 @@ def _complete_tls(options: dict[str, Any]) -> None:
 
 
 def _check_files(settings: Settings, options: dict[str, Any]) -> None:
-    """Raise ``ConfigError`` with the setting of a TLS file that cannot be read."""
     for name in _TLS_FILES:
         path = options.get(name)
         try:
@@ -135,7 +134,7 @@ def _sentinel_kwargs(options: dict[str, Any], own: dict[str, Any], *, require_tl
 
 
 def disconnect(client: Client) -> None:
-    """Close all connections of *client*. Its next use asks sentinels or a cluster again."""
+    """Close all connections. The next use asks sentinels or a cluster again."""
     client.close()
     if isinstance(client, redis.Redis):
         client.connection_pool.disconnect()

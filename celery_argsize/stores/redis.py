@@ -128,10 +128,9 @@ class RedisStore:
         meta = _as_dict(meta_reply)
         if int(meta.get("schema", SCHEMA)) != SCHEMA:
             raise self._schema_error(meta["schema"])
-        hashes = zip(tasks[::2], tasks[1::2], strict=True)
         return Figures(
             self._settings.app_name,
-            {_text(name): from_hash(_lines(text), fields) for name, text in hashes},
+            {_text(name): from_hash(_lines(text), fields) for name, text in zip(tasks[::2], tasks[1::2], strict=True)},
             since=self._number(meta, "since"),
             updated=self._number(meta, "updated"),
             flush_failures=int(self._number(meta, "flush_failures") or 0),
@@ -172,7 +171,7 @@ class RedisStore:
 
     @contextmanager
     def _errors(self, action: str) -> Iterator[None]:
-        """Turn redis-py's errors into ``StoreError``. *action*: "read from" or "write to"."""
+        """Raise redis-py's errors as ``StoreError``. *action*: "read from" or "write to"."""
         try:
             yield
         except exceptions.RedisError as exc:
@@ -186,7 +185,6 @@ class AppsStore(RedisStore):
     """Reads the figures of all apps under a key prefix. Methods raise ``StoreError``."""
 
     def names(self) -> list[str]:
-        """Names of the apps, sorted."""
         with self._errors("read from"):
             return sorted(map(_text, self._client.smembers(f"{self._settings.key_prefix}:apps")))
 
@@ -213,7 +211,7 @@ def _as_dict(reply: list[Any] | dict[Any, Any]) -> dict[str, str]:
 
 
 def _lines(text: Any) -> dict[str, str]:
-    """A task's fields in a reply of read.lua: names and values on alternate lines."""
+    """A task's fields from read.lua: names and values on alternate lines."""
     lines = _text(text).split("\n")
     return dict(zip(lines[::2], lines[1::2], strict=False))  # the text may be empty
 
