@@ -71,7 +71,7 @@ class ArgsizeCollector:
         return exposition(self.scrape(exemplars=openmetrics), self._bounds, openmetrics=openmetrics)
 
     def scrape(self, *, exemplars: bool = True) -> Scrape:
-        """Read what a scrape shows. Never raises."""
+        """Read what a scrape shows."""
         begun_at = time.monotonic()
         with self._reading:  # a source has one connection
             if self._failed_at > begun_at:  # another scrape failed while this one waited
