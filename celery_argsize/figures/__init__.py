@@ -1,1 +1,1 @@
-"""Counters, histograms and summaries. Pure."""
+"""Counters, histograms, sending hosts, and summaries of them. Pure."""

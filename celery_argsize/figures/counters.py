@@ -1,8 +1,7 @@
-"""What is kept of many measurements: counters, histograms, maxima, a few examples.
+"""Adds measurements up to counters, histograms, maxima and exemplars.
 
-Pure. ``TaskStats`` has the figures of one task name, ``Tally`` those of many,
-``Figures`` all of an app. ``summary`` makes them readable; ``stores.fields`` writes
-them to Redis.
+Pure. ``TaskStats`` has the figures of one task name, ``Tally`` those of many names,
+``Figures`` those of an app.
 """
 
 from __future__ import annotations
@@ -24,21 +23,19 @@ if TYPE_CHECKING:
     from celery_argsize.measuring.measurement import Plain, PlainPart
     from celery_argsize.settings import Settings
 
-#: Counts the tasks whose names are past ``max_task_names``.
+#: The name that stands for all task names beyond ``max_task_names``.
 OTHER: Final = "__other__"
 
-#: Fields of a ``Shape`` that are added up over truncated parts: all but need and
-#: levels.
+#: Fields of ``Shape`` that are summed over truncated parts. Not need and levels.
 CUT_SUMS: Final = Shape._fields[2:]
 
-#: Runs with longer ids get no exemplar. Redis stores a hash compactly only while its
-#: values, here a size, an id and a time, are at most 64 bytes
-#: (``hash-max-listpack-value``).
+#: Longest task id of an exemplar. Redis stores a hash compactly only while its values
+#: (here size, id and time) are at most 64 bytes (``hash-max-listpack-value``).
 MAX_EXEMPLAR_ID: Final = 39
 
 
 class Extreme(NamedTuple):
-    """The largest value seen. Redis keeps id and time only for the most characters."""
+    """The largest value, and its run. Redis keeps the run only for ``max_chars``."""
 
     value: int
     task_id: str
@@ -47,7 +44,7 @@ class Extreme(NamedTuple):
 
 
 class Exemplar(NamedTuple):
-    """A large part, as an example for those of its size."""
+    """The latest large part in a bucket of ``bytes_le``."""
 
     bytes: int
     task_id: str
@@ -55,7 +52,7 @@ class Exemplar(NamedTuple):
 
 
 class _Fields:
-    """Names of the fields of one part; of a histogram, by bucket."""
+    """Field names of one part. A histogram has one for each bucket."""
 
     def __init__(self, part: str, buckets: tuple[str, ...]) -> None:
         def histogram(name: str) -> tuple[str, ...]:
@@ -78,8 +75,7 @@ class _Fields:
         self.bytes_le = histogram("bytes_le")
         self.last_le = histogram("last_le")
         self.need_le = histogram("need_le")
-        #: By whether a part has more levels than Celery's default: parts, and their
-        #: needs.
+        #: Truncated parts, and their needs. True: of more than ``DEFAULT_LEVELS`` levels.
         self.cuts_le = {False: histogram("flat_le"), True: histogram("deep_le")}
         self.cuts_need_le = {False: histogram("flat_need_le"), True: histogram("deep_need_le")}
 
@@ -89,17 +85,15 @@ class Rules:
     """How measurements become counters."""
 
     large_task_chars: int
-    """A part over this many characters is large."""
+    """A part with more characters is large."""
     bounds: tuple[int, ...]
-    """Inclusive upper bounds of the histogram buckets, rising."""
-    buckets: tuple[str, ...] = field(init=False, repr=False)
-    """Their labels, and ``+Inf``."""
+    """Inclusive upper bounds of histogram buckets, ascending."""
     fields: tuple[_Fields, ...] = field(init=False, repr=False, compare=False)
-    """Of args and of kwargs."""
+    """Field names of args, and of kwargs."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "buckets", (*map(str, self.bounds), "+Inf"))
-        object.__setattr__(self, "fields", tuple(_Fields(part, self.buckets) for part in PARTS))
+        buckets = (*map(str, self.bounds), "+Inf")
+        object.__setattr__(self, "fields", tuple(_Fields(part, buckets) for part in PARTS))
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -109,13 +103,13 @@ def rules_of(settings: Settings) -> Rules:
 
 @dataclass(slots=True)
 class TaskStats:
-    """Figures of one task name, by the fields in docs/redis-schema.md."""
+    """Figures of one task name, by field. docs/redis-schema.md explains the fields."""
 
     counts: dict[str, int] = field(default_factory=dict)
     maxima: dict[str, Extreme] = field(default_factory=dict)
     exemplars: dict[str, Exemplar] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:  # its own copies
+    def __post_init__(self) -> None:  # copies the caller's dicts
         self.counts = defaultdict(int, self.counts)
         self.maxima = {**self.maxima}
         self.exemplars = {**self.exemplars}
@@ -131,7 +125,7 @@ class TaskStats:
             self.exemplars[name] = exemplar
 
     def add(self, measurement: Plain, rules: Rules) -> None:
-        """Add one measurement. ``count`` comes last, so an error before leaves it uncounted."""
+        """Add one measurement. If this fails, it is not in ``count``, which comes last."""
         _, task_id, args, kwargs, time, _ = measurement
         counts = self.counts
         if is_large(measurement, rules.large_task_chars):
@@ -162,7 +156,7 @@ class TaskStats:
         counts[fields.bytes] += in_bytes
         bucket = bisect_left(rules.bounds, chars)
         counts[fields.chars_le[bucket]] += 1
-        if in_bytes != chars:
+        if in_bytes != chars:  # not ASCII
             bucket = bisect_left(rules.bounds, in_bytes)
         counts[fields.bytes_le[bucket]] += 1
         if chars > rules.large_task_chars:
@@ -175,7 +169,7 @@ class TaskStats:
             self._keep_maximum(fields.max_density, -(-in_bytes * 1000 // chars))  # rounded up
 
     def _add_need(self, need: int, fields: _Fields, rules: Rules) -> int:
-        """Add the length of a whole repr; return its bucket."""
+        """Add the length of a whole repr. Returns the index of its bucket."""
         bucket = bisect_left(rules.bounds, need)
         self.counts[fields.need] += need
         self.counts[fields.need_le[bucket]] += 1
@@ -187,14 +181,14 @@ class TaskStats:
         deep = shape.levels > DEFAULT_LEVELS
         self.counts[fields.cuts_le[deep][bucket]] += 1
         self.counts[fields.cuts_need_le[deep][bucket]] += shape.need
-        for name, by in zip(fields.cut_sums, shape[2:], strict=True):
-            self.counts[name] += by
+        for name, number in zip(fields.cut_sums, shape[2:], strict=True):
+            self.counts[name] += number
         self._keep_maximum(fields.max_levels, shape.levels)
 
     def merge(self, other: TaskStats) -> None:
-        """Add everything that *other* counted."""
-        for name, by in other.counts.items():
-            self.counts[name] += by
+        """Add the figures of *other*."""
+        for name, number in other.counts.items():
+            self.counts[name] += number
         for name, extreme in other.maxima.items():
             self._keep_maximum(name, *extreme)
         for name, exemplar in other.exemplars.items():
@@ -202,7 +196,7 @@ class TaskStats:
 
 
 class Tally:
-    """Stats by task name, up to a cap, and sightings by host."""
+    """Stats by task name, for at most *max_names* names and ``OTHER``; and origins."""
 
     def __init__(self, max_names: int) -> None:
         self._max_names = max_names
@@ -214,16 +208,16 @@ class Tally:
 
     @property
     def count(self) -> int:
-        """Task runs in it."""
+        """Runs in it."""
         return self.count_of(self.tasks)
 
     @staticmethod
     def count_of(tasks: Mapping[str, TaskStats]) -> int:
-        """Task runs in *tasks*."""
+        """Runs in *tasks*."""
         return sum(stats.counts.get("count", 0) for stats in tasks.values())
 
     def _stats(self, task: str) -> TaskStats:
-        # __other__ itself takes no place
+        # OTHER does not count as a name
         if task not in self.tasks and len(self.tasks) - (OTHER in self.tasks) >= self._max_names:
             task = OTHER
         return self.tasks.get(task) or self.tasks.setdefault(task, TaskStats())
@@ -234,12 +228,12 @@ class Tally:
         self._stats(measurement[0]).add(measurement, rules)
 
     def merge(self, tasks: Iterable[tuple[str, TaskStats]]) -> None:
-        """Add everything in *tasks*."""
+        """Add *tasks*."""
         for task, stats in tasks:
             self._stats(task).merge(stats)
 
     def copy(self) -> Tally:
-        """An independent copy, without the hosts."""
+        """An independent copy, without the origins."""
         copied = Tally(self._max_names)
         copied.tasks = {name: replace(stats) for name, stats in self.tasks.items()}
         return copied
@@ -249,7 +243,7 @@ class Tally:
         return {name: self.tasks.pop(name) for name in [*self.tasks][:names]}
 
     def clear(self, task: str | None = None) -> None:
-        """Forget one task, or all."""
+        """Forget *task*, or all tasks and hosts."""
         self.origins.clear(task)
         for name in [*self.tasks] if task is None else [task]:
             self.tasks.pop(name, None)
@@ -257,33 +251,34 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All that was counted for one app, as a store gives it."""
+    """All figures of one app, as a store gives them."""
 
     app: str
+    """Its name; empty for the sum of several apps."""
     tasks: Mapping[str, TaskStats]
     since: float | None = None
     """When counting began, in seconds since the epoch."""
     updated: float | None = None
-    """When the newest of it was written."""
+    """When the newest figures were written."""
     flush_failures: int = 0
-    """How often a worker could not write. A reset keeps it."""
+    """How often workers failed to write. A reset keeps it."""
     waiting: int = 0
     """Runs among these that are not in a store yet."""
 
 
 def buckets(prefix: str, counts: Mapping[str, int]) -> list[tuple[float, int]]:
-    """The buckets in *counts* under *prefix*: (upper bound, number), rising."""
+    """The histogram under *prefix*: (inclusive upper bound, number), ascending."""
     filled = ((name[len(prefix) :], number) for name, number in counts.items() if name.startswith(prefix))
     return sorted((float(bound.replace("+Inf", "inf")), number) for bound, number in filled)
 
 
 def label(bound: float) -> str:
-    """The name of a bucket: its inclusive upper bound, or ``+Inf``."""
+    """The label of a bucket: its inclusive upper bound, or ``+Inf``."""
     return "+Inf" if math.isinf(bound) else str(int(bound))
 
 
 def quantile(histogram: Sequence[tuple[float, int]], share: float, largest: int) -> int:
-    """The bound of the bucket of the *share* quantile (nearest rank), never above *largest*."""
+    """The *share* quantile (nearest rank): its bucket's bound, but at most *largest*."""
     rank = math.ceil(share * sum(number for _, number in histogram))
     for bound, number in histogram:
         rank -= number

@@ -1,7 +1,7 @@
-"""Where messages come from: for each sending host, the newest headers that show its limits.
+"""What the newest messages of each sending host show of its limits for reprs.
 
-Pure. Limits act where messages are made. A header that was cut shows that the limit is
-no higher; a long whole one, that it is no lower. A newer sighting replaces an older.
+Pure. A header (the repr in a message) is cut where the message is sent. A cut one shows
+the highest that the limit can be; a long whole one, the lowest.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ if TYPE_CHECKING:
 
     from celery_argsize.measuring.measurement import Plain, PlainPart
 
-#: Shows only that a host has sent something.
+#: Field of the sighting that shows only when a host's newest message came.
 SEEN: Final = "seen"
 
 
 class Sighting(NamedTuple):
-    """What one header shows."""
+    """What one header shows of a limit."""
 
     value: int
-    """``size``: the limit in characters, at most. ``whole``: characters let through.
-    ``depth``: levels at which Celery cut. ``deep``: levels let through."""
+    """``size``: the highest that the limit can be, in characters. ``whole``: characters
+    of a whole header. ``depth``: levels of one cut by depth. ``deep``: levels of a
+    whole one."""
     time: float
     """When a worker saw it, in seconds since the epoch."""
 
 
 class Origins:
-    """Sightings by host, then by ``kind:part:task``, up to the caps."""
+    """The latest sightings by host, then by ``kind:part:task``."""
 
     MAX_HOSTS: Final = 200
+    #: Most sightings of one host.
     MAX_SIGHTINGS: Final = 200
 
     def __init__(self) -> None:
         self.hosts: dict[str, dict[str, Sighting]] = {}
 
     def add(self, measurement: Plain) -> None:
-        """Note what *measurement* shows of the host that it came from."""
+        """Note what *measurement* shows of the host that sent the message."""
         task, _, args, kwargs, time, host = measurement
         if host:
             self._note(host, SEEN, Sighting(0, time))
@@ -50,14 +52,14 @@ class Origins:
         _, verdict, header, levels, limit, _ = part
         if verdict != "intact":
             shown = (("size", limit, 0), ("depth", levels, 0))
-        else:
+        else:  # a whole header within Celery's defaults shows nothing
             shown = (("whole", header, DEFAULT_LIMIT), ("deep", levels, DEFAULT_LEVELS))
-        for kind, value, least in shown:
-            if value > least:
+        for kind, value, floor in shown:
+            if value > floor:
                 self._note(host, f"{kind}:{name}:{task}", Sighting(value, time))
 
     def _note(self, host: str, field: str, sighting: Sighting) -> None:
-        """Keep *sighting*, unless a later one is there, or no room."""
+        """Keep *sighting*, unless there is a later one, or no room."""
         if host not in self.hosts and len(self.hosts) >= self.MAX_HOSTS:
             return
         sightings = self.hosts.setdefault(host, {})
@@ -75,11 +77,11 @@ class Origins:
                 self._note(host, field, sighting)
 
     def take(self, hosts: int | None = None) -> dict[str, dict[str, Sighting]]:
-        """Remove and return up to *hosts* hosts, or all."""
+        """Remove and return at most *hosts* hosts, or all."""
         return {host: self.hosts.pop(host) for host in [*self.hosts][:hosts]}
 
     def clear(self, task: str | None = None) -> None:
-        """Forget one task, or all."""
+        """Forget the sightings of *task*, or all hosts."""
         if task is None:
             self.hosts.clear()
         for sightings in self.hosts.values():

@@ -1,4 +1,4 @@
-"""What reports and advice are made from: ``summarize`` makes a ``Summary`` of ``Figures``.
+"""``summarize`` makes a ``Summary`` of ``Figures``, for reports and advice.
 
 Pure. docs/report-json.md explains the JSON.
 """
@@ -24,46 +24,46 @@ _NOTHING: Final = Extreme(0, "", 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Characters of the whole reprs of one part: with such limits, Celery cuts none by size."""
+    """Lengths of whole reprs, in characters: limits with which Celery cuts none by size."""
 
     count: int
     """Parts whose need is known. Custom and missing reprs have none."""
     max: int
     mean: float
     p95: int
-    """95 of 100 need at most this: a bucket's bound, never above ``max``."""
+    """95 of 100 need at most this: the bound of a bucket, or ``max``."""
     p99: int
     levels: int
-    """The most levels of nested containers among cut reprs."""
+    """The most levels of nested containers among cut parts."""
     histogram: Mapping[str, int]
     """Parts in each bucket, by its inclusive upper bound or ``+Inf``."""
 
 
 @dataclass(frozen=True, slots=True)
 class CutBucket:
-    """Truncated parts whose need falls in one bucket."""
+    """Truncated parts with needs in one bucket."""
 
     bound: float
     """Inclusive, in characters; infinite for the last."""
     count: int
     need: int
-    """Characters of all their whole reprs."""
+    """Sum of their needs."""
 
     @property
     def mean(self) -> float:
-        """Characters of a whole repr, on average."""
+        """Their mean need."""
         return self.need / self.count
 
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """All truncated parts whose whole repr could be measured.
+    """Sums over all truncated parts whose whole repr could be measured.
 
-    ``Shape`` explains the numbers; each is the sum over these parts.
+    ``Shape`` explains the fields.
     """
 
     buckets: tuple[CutBucket, ...]
-    """By bound, rising."""
+    """By bound, ascending."""
     bytes: int
     escaped: int
     sent_bytes: int
@@ -80,39 +80,39 @@ class Cuts:
 
     @property
     def need(self) -> int:
-        """Characters of the whole reprs."""
+        """Sum of their needs."""
         return sum(bucket.need for bucket in self.buckets)
 
 
 @dataclass(frozen=True, slots=True)
 class PartSummary:
-    """One part (args or kwargs) of one task. Sizes are in characters unless they say bytes."""
+    """The args or the kwargs of one task. Sizes are in characters, unless named bytes."""
 
     count: int
-    """How many were measured; empty ones count, with size 0."""
+    """How many were measured. Empty ones count, with size 0."""
     max: int
     mean: float
     p50: int
-    """Half were at most this long: a bucket's bound, never above ``max``."""
+    """Half were at most this long: the bound of a bucket, or ``max``."""
     p95: int
     p99: int
     truncated: int
-    """How many came with a repr that Celery had cut."""
+    """How many had a repr that Celery had cut."""
     large: int
     unmeasurable: int
     max_bytes: int
     histogram: Mapping[str, int]
-    """Parts in each bucket of bytes, by its inclusive upper bound or ``+Inf``."""
+    """Parts by bucket of bytes: inclusive upper bound or ``+Inf``."""
     truncated_by: Mapping[str, int]
     """By cause: ``size``, ``depth``, ``both``."""
     custom: int
-    """How many came with a repr of the caller's own."""
+    """How many had a repr that the caller wrote."""
     unknown: int
-    """How many came without a repr."""
+    """How many had no repr."""
     need: Need
     cuts: Cuts
     max_density: int
-    """The most UTF-8 bytes that 1,000 characters of a part take."""
+    """Most UTF-8 bytes for each 1,000 characters of a part."""
     total_bytes: int
     largest_task_id: str
     largest_at: float
@@ -131,7 +131,7 @@ class PartSummary:
 
 @dataclass(frozen=True, slots=True)
 class TaskSummary:
-    """All that was measured of one task name."""
+    """What was measured of one task name."""
 
     name: str
     count: int
@@ -159,7 +159,7 @@ class TaskSummary:
 
 @dataclass(frozen=True, slots=True)
 class LargestTask:
-    """Where the largest part was seen."""
+    """The run with the largest part."""
 
     name: str
     part: str
@@ -170,7 +170,7 @@ class LargestTask:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All that was measured. Sizes are in characters."""
+    """What was measured of one app, or of several. Sizes are in characters."""
 
     apps: tuple[str, ...]
     since: float | None
@@ -189,25 +189,24 @@ class Summary:
     unmeasurable_tasks: int
     errors: int
     other_runs: int
-    """Runs under ``__other__``, whose names were past ``max_task_names``."""
+    """Runs of tasks beyond ``max_task_names``."""
     largest_task: LargestTask | None
     tasks: tuple[TaskSummary, ...]
     """Largest first."""
 
     def to_json(self) -> dict[str, Any]:
-        """This summary as JSON-able data; ``views.report`` adds the recommendation."""
+        """JSON-able data. ``views.report`` adds the recommendation."""
         tasks = {task.name: task.to_json() for task in self.tasks}
         largest = self.largest_task and asdict(self.largest_task)
         return {"schema": JSON_SCHEMA} | _values(self) | {"apps": [*self.apps], "largest_task": largest, "tasks": tasks}
 
 
-def _values(of: Any, *left_out: str) -> dict[str, Any]:
-    """The fields of a dataclass, but those *left_out*."""
-    return {field.name: getattr(of, field.name) for field in fields(of) if field.name not in left_out}
+def _values(data: Any, *left_out: str) -> dict[str, Any]:
+    return {field.name: getattr(data, field.name) for field in fields(data) if field.name not in left_out}
 
 
 def added_up(figures: Iterable[Figures]) -> Figures:
-    """The figures of several apps as those of one."""
+    """The sum of the figures of several apps."""
     apps = [*figures]
     total: dict[str, TaskStats] = {}
     for app in apps:
@@ -219,7 +218,7 @@ def added_up(figures: Iterable[Figures]) -> Figures:
 
 
 def summarize(*figures: Figures) -> Summary:
-    """The summary of *figures*, of one app or of several."""
+    """The summary of one app's *figures*, or of several apps'."""
     total = added_up(figures)
     tasks = [_task(name, stats) for name, stats in total.tasks.items()]
     tasks = [task for task in tasks if task.count or task.errors]
@@ -228,7 +227,7 @@ def summarize(*figures: Figures) -> Summary:
 
 
 def only(summary: Summary, wanted: Callable[[str], bool]) -> Summary:
-    """The summary of those tasks of *summary* whose names are *wanted*."""
+    """*summary* with only the tasks whose names are *wanted*."""
     tasks = [task for task in summary.tasks if wanted(task.name)]
     return _summary(tasks, summary.apps, summary.since, summary.updated)
 
@@ -263,8 +262,8 @@ def _mean(parts: Sequence[PartSummary]) -> float:
 
 def _largest(tasks: Sequence[TaskSummary]) -> LargestTask | None:
     parts = [(task.name, name, getattr(task, name)) for task in tasks for name in PARTS]
-    sizes = [LargestTask(task, name, part.max, part.largest_task_id) for task, name, part in parts if part.count]
-    return max(sizes, key=lambda largest: largest.size, default=None)
+    largest = [LargestTask(task, name, part.max, part.largest_task_id) for task, name, part in parts if part.count]
+    return max(largest, key=lambda run: run.size, default=None)
 
 
 def _task(name: str, stats: TaskStats) -> TaskSummary:
@@ -281,6 +280,17 @@ def _part(part: str, stats: TaskStats) -> PartSummary:
 
     largest = stats.maxima.get(f"{part}.max_chars", _NOTHING)
     chars = buckets(f"{part}.chars_le.", stats.counts)
+    needs = buckets(f"{part}.need_le.", stats.counts)
+    needs_count, max_need = sum(n for _, n in needs), most("max_need")
+    need = Need(
+        count=needs_count,
+        max=max_need,
+        mean=count("need") / (needs_count or 1),
+        p95=quantile(needs, 0.95, max_need),
+        p99=quantile(needs, 0.99, max_need),
+        levels=most("max_levels"),
+        histogram={label(bound): n for bound, n in needs},
+    )
     truncated_by = {cause: count(f"by_{cause}") for cause in CUTS}
     return PartSummary(
         count=count("count"),
@@ -301,27 +311,12 @@ def _part(part: str, stats: TaskStats) -> PartSummary:
         truncated_by=truncated_by,
         custom=count("custom"),
         unknown=count("unknown"),
-        need=_need(part, stats, most("max_need"), most("max_levels")),
+        need=need,
         cuts=_cuts(part, stats),
     )
 
 
-def _need(part: str, stats: TaskStats, largest: int, levels: int) -> Need:
-    needs = buckets(f"{part}.need_le.", stats.counts)
-    count = sum(n for _, n in needs)
-    return Need(
-        count=count,
-        max=largest,
-        mean=stats.counts.get(f"{part}.need", 0) / (count or 1),
-        p95=quantile(needs, 0.95, largest),
-        p99=quantile(needs, 0.99, largest),
-        levels=levels,
-        histogram={label(bound): n for bound, n in needs},
-    )
-
-
 def _cuts(part: str, stats: TaskStats) -> Cuts:
-    """The truncated parts, of few levels (``flat``) and of many (``deep``) together."""
     parts: Counter[float] = Counter()
     needs: Counter[float] = Counter()
     for kind in ("flat", "deep"):

@@ -1,1 +1,1 @@
-"""Figures as Prometheus metrics, and a server for them."""
+"""Figures as Prometheus metrics, and an HTTP server for them."""

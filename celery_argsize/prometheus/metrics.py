@@ -1,7 +1,7 @@
 """The metrics of docs/metrics.md, as objects of prometheus_client and as text.
 
-``metrics`` makes the objects, for a registry. ``exposition`` writes the text, for our
-server: 1,000 task names take it 29 ms, and prometheus_client 290 ms (docs/metrics.md).
+``metrics`` makes the objects, for a registry. ``exposition`` makes the text, for our
+server: in 29 ms for 1,000 task names. prometheus_client needs 290 ms.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Labels: TypeAlias = tuple[tuple[str, str], ...]
 
-#: Stands for a row's labels in the form of a line.
+#: Placeholder for a row's labels in the template of a line.
 _MARK: Final = (("\0", "\0"),)
 
 
@@ -39,19 +39,19 @@ class Scrape:
     """What a scrape shows."""
 
     figures: Figures | None
-    """``None`` if they could not be read: then nothing else is shown."""
+    """``None`` if they could not be read."""
     recommended: ReprLimits | None = None
     broker_limit: int | None = None
-    """Most bytes of arguments in a message that the broker takes, if known."""
+    """Most bytes of arguments that the broker takes in a message, if known."""
 
 
 class Row(NamedTuple):
-    """Samples of one metric that share some labels, such as all buckets of one task's args."""
+    """Samples of one metric with the same labels, such as all buckets of a task's args."""
 
     labels: Labels
     values: Sequence[float]
     exemplars: Mapping[int, Exemplar] = {}
-    """By the index of their value."""
+    """By index in ``values``."""
 
 
 class Family(NamedTuple):
@@ -61,16 +61,19 @@ class Family(NamedTuple):
     name: str
     help: str
     samples: Sequence[tuple[str, Labels]] = (("", ()),)
-    """For each value of a row: a suffix of the name, and a label before the row's."""
+    """For each value of a row: suffix of the name, and labels besides the row's."""
     form: bytes = b"%d"
-    """How values are written."""
+    """Format of values in text."""
 
     def metric(self, rows: Iterable[Row]) -> Metric:
         """The metric as an object of prometheus_client."""
         metric = Metric(self.name.removesuffix("_total"), self.help, self.type)
         for labels, values, exemplars in rows:
             for index, ((suffix, own), value) in enumerate(zip(self.samples, values, strict=True)):
-                exemplar = _client_exemplar(exemplars[index]) if index in exemplars else None
+                exemplar = None
+                if index in exemplars:
+                    size, task_id, time = exemplars[index]
+                    exemplar = ClientExemplar({"task_id": task_id}, size, round(time, 3))
                 metric.samples.append(Sample(self.name + suffix, dict(own + labels), value, exemplar=exemplar))
         return metric
 
@@ -79,16 +82,13 @@ class Family(NamedTuple):
         name = self.name.removesuffix("_total") if openmetrics else self.name
         yield f"# HELP {name} {self.help}\n# TYPE {name} {self.type}\n".encode()
         start, end, mark = self.name.encode(), b"} " + self.form, _text(_MARK)
-        lines = [start + suffix.encode() + b"{" + _text(own + _MARK) + end for suffix, own in self.samples]
+        templates = [start + suffix.encode() + b"{" + _text(own + _MARK) + end for suffix, own in self.samples]
         for labels, values, exemplars in rows:
-            shown = [*lines, b""]
+            lines = [*templates, b""]
             for index, (size, task_id, time) in exemplars.items() if openmetrics else ():
-                shown[index] += b' # {task_id="%s"} %d %.3f' % (_escaped(task_id).replace(b"%", b"%%"), size, time)
-            yield (b"\n".join(shown) % (*values,)).replace(mark if labels else b"{%s}" % mark, _text(labels))
-
-
-def _client_exemplar(exemplar: Exemplar) -> ClientExemplar:
-    return ClientExemplar({"task_id": exemplar.task_id}, exemplar.bytes, round(exemplar.time, 3))
+                lines[index] += b' # {task_id="%s"} %d %.3f' % (_escaped(task_id).replace(b"%", b"%%"), size, time)
+            # without labels, the braces go too
+            yield (b"\n".join(lines) % (*values,)).replace(mark if labels else b"{%s}" % mark, _text(labels))
 
 
 @lru_cache(maxsize=4096)  # several metrics have rows with the same labels
@@ -101,7 +101,7 @@ def _escaped(value: str) -> bytes:
 
 
 def metrics(scrape: Scrape, bounds: tuple[int, ...] = DEFAULT_BUCKETS) -> Iterator[Metric]:
-    """The metrics of *scrape*; *bounds* of histogram buckets are in bytes."""
+    """The metrics of *scrape*. *bounds*: of histogram buckets, in bytes."""
     return (family.metric(rows) for family, rows in _table(scrape, bounds))
 
 
@@ -111,13 +111,12 @@ def families(bounds: tuple[int, ...] = DEFAULT_BUCKETS) -> Iterator[Metric]:
 
 
 def exposition(scrape: Scrape, bounds: tuple[int, ...] = DEFAULT_BUCKETS, *, openmetrics: bool = False) -> bytes:
-    """The metrics as text: Prometheus's format 0.0.4, or OpenMetrics 1.0 with exemplars."""
+    """The metrics as text: Prometheus 0.0.4, or OpenMetrics 1.0 with exemplars."""
     pieces = [piece for family, rows in _table(scrape, bounds) for piece in family.text(rows, openmetrics=openmetrics)]
     return b"".join([*pieces, b"# EOF\n"] if openmetrics else pieces)
 
 
 def _table(scrape: Scrape, bounds: tuple[int, ...]) -> Iterator[tuple[Family, list[Row]]]:
-    """Each metric, and what it shows."""
     figures, limits = scrape.figures, scrape.recommended
     yield _UP, _single(int(figures is not None))
     if figures is None:
@@ -127,11 +126,13 @@ def _table(scrape: Scrape, bounds: tuple[int, ...]) -> Iterator[tuple[Family, li
     yield _RECOMMENDED, [Row((("part", part),), [getattr(limits, part)]) for part in PARTS if limits]
     yield _BROKER_LIMIT, _single(scrape.broker_limit)
     tasks = sorted(figures.tasks.items())
-    for counter, family in _OF_TASKS.items():
+    for counter, family in _TASK_COUNTERS.items():
         yield family, [Row((("task", task),), [stats.counts.get(counter, 0)]) for task, stats in tasks]
     parts = [((("part", part), ("task", task)), part, stats) for task, stats in tasks for part in PARTS]
-    cuts = [(labels, [stats.counts.get(f"{part}.by_{cause}", 0) for cause in CUTS]) for labels, part, stats in parts]
-    yield _TRUNCATED, [Row(labels, values) for labels, values in cuts]
+    yield (
+        _TRUNCATED,
+        [Row(labels, [stats.counts.get(f"{part}.by_{cause}", 0) for cause in CUTS]) for labels, part, stats in parts],
+    )
     maxima = [(labels, stats.maxima.get(f"{part}.max_bytes")) for labels, part, stats in parts]
     yield _MAX, [Row(labels, [largest.value]) for labels, largest in maxima if largest]
     texts = [floatToGoString(bound) for bound in (*bounds, math.inf)]  # type: ignore[no-untyped-call]
@@ -144,12 +145,12 @@ def _single(value: float | None) -> list[Row]:
 
 
 def _histograms(part: str, tasks: Iterable[tuple[str, TaskStats]], bounds: tuple[int, ...]) -> Iterator[Row]:
-    """Of each task: runs within each bound, all runs, and the sum of their sizes."""
+    """For each task: parts within each bound, all parts, and their bytes."""
     fields = [f"{part}.bytes_le.{bound}" for bound in (*bounds, "+Inf")]
     for task, stats in tasks:
         counts = stats.counts
         filled = [counts.get(field, 0) for field in fields]
-        if sum(filled) != counts.get(f"{part}.count", 0):  # workers have other buckets
+        if sum(filled) != counts.get(f"{part}.count", 0):  # the workers' bounds differ
             filled = [0] * len(fields)
             for bound, count in buckets(f"{part}.bytes_le.", counts):
                 filled[bisect_left(bounds, bound)] += count
@@ -177,8 +178,8 @@ _RECOMMENDED: Final = Family("gauge", "celery_task_argsrepr_recommended_chars", 
 _BROKER_LIMIT: Final = Family(
     "gauge", "celery_task_args_broker_limit_bytes", "Largest arguments that the broker takes in a message."
 )
-#: Metrics by task, and the counter that each shows.
-_OF_TASKS: Final = {
+#: Metrics with only a task label, by the counter that each shows.
+_TASK_COUNTERS: Final = {
     "large": Family("counter", "celery_task_args_large_total", "Task runs with large arguments."),
     "unmeasurable": Family(
         "counter", "celery_task_args_unmeasurable_total", "Task runs with arguments that have no JSON form."

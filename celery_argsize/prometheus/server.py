@@ -1,7 +1,7 @@
 """Serves metrics over HTTP at ``/metrics``, and ``/-/healthy`` for health checks.
 
-prometheus_client's server does TLS handshakes in the thread that accepts, so one slow
-client keeps all others out. Here, the thread of the request does them.
+prometheus_client's server makes TLS handshakes in the thread that accepts, so one slow
+client blocks all others. Here, each connection's thread makes its own.
 """
 
 from __future__ import annotations
@@ -33,27 +33,28 @@ OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8
 
 
 class MetricsServer(ThreadingMixIn, TCPServer):
-    """Serves the metrics of *collector* at ``url``, in threads, from ``start`` to ``stop``.
+    """Serves the metrics of *collector* at ``url``, from ``start`` to ``stop``.
 
-    *port* 0 takes a free one. With a *certfile* it speaks TLS only; *keyfile* has the key, if it is
-    elsewhere. With a *client_cafile*, clients need a certificate of that authority.
+    *port* 0 takes a free one. With *certfile*, it speaks only TLS; *keyfile* is for a key
+    in another file. With *client_cafile*, clients need a certificate of that CA.
 
     Raises:
-        ConfigError: the address or port cannot be had, or a file cannot be used.
+        ConfigError: the address is invalid or taken, or a file cannot be used.
     """
 
-    #: Connections at a time. One more ends the oldest, so silent clients keep nobody
-    #: out.
+    #: Most connections at a time. One more ends the oldest, so that silent clients
+    #: block nobody.
     MAX_CONNECTIONS: Final = 16
-    #: Seconds that a client may be silent, and that it may take in all.
+    #: Seconds that a client may be silent.
     TIMEOUT: Final = 10.0
+    #: Seconds that a connection may last.
     DEADLINE: Final = 60.0
 
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(  # noqa: PLR0913 - the options of prometheus_client's server
+    def __init__(  # noqa: PLR0913 - as prometheus_client's server
         self,
         collector: ArgsizeCollector,
         host: str = "127.0.0.1",
@@ -64,8 +65,8 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         client_cafile: str | None = None,
     ) -> None:
         self.collector = collector
-        self._tls = _tls(certfile, keyfile, client_cafile)
-        #: Connections, oldest first, and when each began.
+        self._tls = _tls_context(certfile, keyfile, client_cafile)
+        #: When each open connection began (``time.monotonic``), oldest first.
         self._open: dict[Any, float] = {}
         self._lock = threading.Lock()
         self._failures = FailureLog("a request for metrics could not be answered")
@@ -85,7 +86,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self._thread.start()
 
     def stop(self) -> None:
-        """Give up the port and end all connections. Harmless if nothing was started."""
+        """Free the port, end all connections. May be called before ``start``, or twice."""
         if self._thread.is_alive():
             self.shutdown()
         with self._lock:
@@ -93,15 +94,15 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self.server_close()
 
     def abandon(self) -> None:
-        """In a forked child: close the socket, so that the parent's port is freed when it ends."""
+        """In a forked child: close the socket, else the child would hold the port."""
         self.socket.close()
 
     def get_request(self) -> tuple[Any, Any]:
-        """Accept a connection. No client is waited for here."""
+        """Accept a connection. Does not wait for the client."""
         try:
             request, address = super().get_request()
         except OSError as exc:
-            self._failures.report(exc)  # most likely, no file descriptors are left
+            self._failures.report(exc)  # such as too many open files
             time.sleep(0.05)
             raise
         request.settimeout(self.TIMEOUT)
@@ -112,43 +113,41 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         return request, address
 
     def service_actions(self) -> None:
-        """End the oldest of too many connections, and slow ones. Called twice a second."""
-        latest = time.monotonic() - self.DEADLINE
+        """End surplus and overdue connections; called at least twice a second."""
+        deadline = time.monotonic() - self.DEADLINE
         with self._lock:
             surplus = len(self._open) - self.MAX_CONNECTIONS
             requests = enumerate(self._open.items())
-            self._end([request for i, (request, begun) in requests if i < surplus or begun < latest])
+            self._end([request for i, (request, begun) in requests if i < surplus or begun < deadline])
 
     def _end(self, requests: list[Any]) -> None:
-        """Shut *requests* down; their threads close them. Needs the lock."""
+        """Shut *requests* down; their threads close them. The caller holds the lock."""
         for request in requests:
             self._open.pop(request, None)
-            # A copy, as shutting down a TLS socket breaks what its thread does with it.
+            # A copy: shutting down the TLS socket would disturb its thread.
             with suppress(OSError), socket.socket(fileno=os.dup(request.fileno())) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Answer, in the request's thread."""
+        """Answer a request, in its own thread."""
         if self._tls is not None:
             request.do_handshake()
         super().finish_request(request, client_address)
 
     def handle_error(self, *_: Any) -> None:
-        """Log our own faults, not clients that are slow, are gone or have no certificate."""
+        """Log our own faults, not clients that are slow, gone, or without certificate."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, (OSError, ValueError)):
             self._failures.report(error)
 
     def close_request(self, request: Any) -> None:
-        """Close a connection, while nobody else uses its file descriptor."""
+        """Close a connection. The lock keeps ``_end`` from using its file descriptor."""
         with self._lock:
             self._open.pop(request, None)
             super().close_request(request)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request."""
-
     server: MetricsServer
     server_version, sys_version = "celery-argsize", ""
 
@@ -163,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_response(HTTPStatus.OK)
         if gzip_accepted(self.headers.get("Accept-Encoding", "")):
-            body = gzip.compress(body, 1)  # at the default level, seven times as long
+            body = gzip.compress(body, 1)  # the default level takes seven times as long
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -177,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Scrapes are not worth a line."""
 
 
-def _tls(certfile: str | None, keyfile: str | None, client_cafile: str | None) -> ssl.SSLContext | None:
+def _tls_context(certfile: str | None, keyfile: str | None, client_cafile: str | None) -> ssl.SSLContext | None:
     if certfile is None:
         if keyfile or client_cafile:
             message = "keyfile and client_cafile are for TLS, which needs a certfile"

@@ -1,1 +1,1 @@
-"""Where the figures are kept: ``base`` says what a store is."""
+"""Where figures are kept: in memory or in Redis. ``base`` defines a store."""

@@ -1,4 +1,4 @@
-"""What a store is: it adds a batch exactly once, gives all figures, forgets on request."""
+"""The interface of stores, and the batches that workers give them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 def writer_name(hostname: str) -> str:
-    """A name for this process that no other has or will have."""
+    """A name that no other process ever has."""
     return f"{hostname or platform.node()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Stats on their way to a store. Sent again unchanged if no reply came."""
+    """Figures for a store. A writer sends it again, unchanged, until a reply comes."""
 
     writer: str
     """Its ``writer_name``."""
     sequence: int
-    """Rises by one with each batch of a writer."""
+    """Rises by one with each batch of a writer, from 1."""
     tasks: Mapping[str, TaskStats]
     origins: Mapping[str, Mapping[str, Sighting]] = field(default_factory=dict)
-    """Sightings by host."""
+    """Sightings by host, then by ``kind:part:task``."""
 
 
 class Store(Protocol):
@@ -38,27 +38,32 @@ class Store(Protocol):
 
     @property
     def where(self) -> str:
-        """What it is and where, for people; without secrets."""
+        """Its address for people, without secrets."""
 
     @property
     def shared(self) -> bool:
-        """Whether other processes see it too."""
+        """Whether other processes see these figures."""
 
     def apply(self, batch: Batch, failed: int = 0) -> None:
-        """Add *batch* once. *failed*: how often its writer failed since it last wrote.
+        """Add *batch*, unless it was added before.
+
+        *failed*: the writer's failed attempts since its last success.
 
         Raises:
             StoreError: no reply, or an error; send the same batch again.
         """
 
     def read(self, fields: tuple[str, ...] = ...) -> Figures:
-        """All figures of one moment; perhaps only fields that begin with one of *fields*."""
+        """All figures, as of one moment.
+
+        A store may leave out the fields that begin with none of *fields*.
+        """
 
     def read_origins(self) -> Mapping[str, Mapping[str, Sighting]]:
-        """Sightings by host."""
+        """Sightings by host, then by ``kind:part:task``."""
 
     def reset(self, task: str | None = None) -> int:
-        """Forget the figures of *task*, or all; return how many tasks had any."""
+        """Forget *task*, or all tasks. Returns how many had figures."""
 
     def close(self) -> None:
-        """Give back what it holds; it may be used again."""
+        """Close its connections. The next use opens them again."""

@@ -1,11 +1,10 @@
-"""A Redis Cluster, over one connection: to the node that has the slot of the key.
+"""A client for a Redis Cluster that has one connection: to the node with the key's slot.
 
-redis-py's own client connects as soon as it is made, and to each node.
+redis-py's ``RedisCluster`` connects at once, and to every node.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
@@ -19,22 +18,23 @@ _T = TypeVar("_T")
 
 
 class ClusterClient:
-    """A client for the cluster of *hosts*, with *options* of a ``ConnectionPool``."""
+    """A client for the cluster of *hosts*; *options* are for its ``ConnectionPool``."""
 
     def __init__(self, hosts: Sequence[tuple[str, int]], options: dict[str, Any]) -> None:
-        self._hosts = [*hosts]
+        self._hosts = hosts
         self._options = options
         self._node: Any = None
         self._address: tuple[str, int] | None = None
-        #: First slot, last slot and primary of each range; empty until a node is asked.
+        #: First slot, last slot and primary of each range. Empty: not asked yet.
         self._ranges: list[tuple[int, int, tuple[str, int]]] = []
 
     def register_script(self, text: str) -> Callable[..., Any]:
-        """A function of ``keys`` and ``args`` that runs the script."""
-        return partial(self._run, text)
+        """A function that runs the Lua script *text*; it takes ``keys`` and ``args``."""
 
-    def _run(self, text: str, *, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:
-        return self._on_node(keys[0], lambda node: node.register_script(text)(keys=keys, args=args))
+        def run(keys: Sequence[str], args: Sequence[Any]) -> Any:
+            return self._on_node(keys[0], lambda node: node.register_script(text)(keys=keys, args=args))
+
+        return run
 
     def sadd(self, key: str, *members: str) -> int:
         """``SADD``."""
@@ -49,40 +49,40 @@ class ClusterClient:
         return int(self._node.wait(replicas, timeout))
 
     def close(self) -> None:
-        """Close the connection; the next use asks anew which node has which slot."""
+        """Close the connection. The next use asks again which node has which slot."""
         self._ranges = []
-        self._leave()
+        self._disconnect()
 
     def _on_node(self, key: str, call: Callable[[Any], _T]) -> _T:
-        """The result of *call* with a client for the node that has *key*."""
+        """Run *call* with a client for the node of *key*; again if *key* has moved."""
         try:
             return call(self._connect(key))
         except exceptions.ResponseError as exc:
-            if not isinstance(exc, exceptions.MovedError) and "MOVED " not in str(exc):  # in redis-py 5.0
+            if not isinstance(exc, exceptions.MovedError) and "MOVED " not in str(exc):  # redis-py 5.0
                 raise
-            self.close()  # the node has not run it
+            self.close()
             return call(self._connect(key))
 
     def _connect(self, key: str) -> Any:
-        """A client for the node that has *key*; the one before is closed."""
+        """A client for the node of *key*. Closes that of another node."""
         slot = key_slot(key.encode())
-        self._ranges = self._ranges or self._ask()
+        self._ranges = self._ranges or self._ask_ranges()
         address = next((address for first, last, address in self._ranges if first <= slot <= last), None)
         if address is None:
             message = "slots are not covered"
             raise exceptions.ClusterDownError(message)
         if address != self._address:
-            self._leave()
+            self._disconnect()
             self._node, self._address = self._client(*address), address
         return self._node
 
-    def _leave(self) -> None:
+    def _disconnect(self) -> None:
         if self._node is not None:
             self._node.connection_pool.disconnect()
         self._node = self._address = None
 
-    def _ask(self) -> list[tuple[int, int, tuple[str, int]]]:
-        """The ranges, as the first host that answers knows them."""
+    def _ask_ranges(self) -> list[tuple[int, int, tuple[str, int]]]:
+        """The slot ranges, from the first host that answers."""
         error = exceptions.RedisError()
         for host, port in self._hosts:
             seed: Any = self._client(host, port)
@@ -101,6 +101,6 @@ class ClusterClient:
 
 
 def _address(node: Sequence[Any], asked: str) -> tuple[str, int]:
-    """Host and port of *node* in a reply of *asked*, which may leave out its own name."""
+    """Address of *node* in a reply from *asked*, which may omit its own name."""
     host = node[0].decode() if isinstance(node[0], bytes) else node[0]
     return (asked if host in {None, "", "?"} else host, int(node[1]))

@@ -1,7 +1,4 @@
-"""Connects to a Redis server, a sentinels' primary or a cluster; explains errors.
-
-``redis_url`` reads URLs; ``stores.redis`` says what is kept in Redis.
-"""
+"""Connects to a Redis server, a cluster, or the primary of sentinels; explains errors."""
 
 from __future__ import annotations
 
@@ -27,26 +24,26 @@ if TYPE_CHECKING:
 
 #: Name of our connection in CLIENT LIST.
 CLIENT_NAME: Final = "celery-argsize"
-#: Seconds to wait for Redis, to connect and for each reply.
+#: Seconds to wait for a connection, and for each reply.
 TIMEOUT: Final = 5.0
-_parse_url: Final[Any] = redis_connection.parse_url  # without types in redis-py
+_parse_url: Final[Any] = redis_connection.parse_url  # redis-py has no types for it
 _Sentinel: Final[Any] = sentinel.Sentinel
 
-#: TLS options that have a setting, with ``redis_`` before their name.
+#: TLS options. Each has a setting, ``redis_`` and this name.
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_SETTINGS: Final = ("ssl_cert_reqs", "ssl_check_hostname", *_TLS_FILES)
-#: Options of an app that are not for a connection.
+#: Options of a connection pool that a connection does not take.
 _POOL_OPTIONS: Final = {"connection_class", "max_connections", "timeout"}
 _SENTINEL_OPTIONS: Final = ("master_name", "min_other_sentinels", "sentinel_kwargs")
 
 
 def connect(settings: Settings) -> Client:
-    """A client for the Redis of *settings*, which opens one connection when it is first used.
+    """A client for the Redis of *settings*. Its first use opens one connection.
 
-    It never sends anything twice. A connection that was closed while idle is replaced.
+    It never sends a command twice. It replaces a connection that was closed while idle.
 
     Raises:
-        ConfigError: the URL, or an option, cannot work.
+        ConfigError: the URL or an option is invalid, or a file cannot be read.
     """
     url = settings.redis_url or ""
     try:
@@ -61,7 +58,7 @@ def connect(settings: Settings) -> Client:
 
 
 def _options(settings: Settings, place: RedisPlace) -> dict[str, Any]:
-    """Options for redis-py. The URL goes before the settings, the app and the defaults."""
+    """Options for redis-py. Later ones win: defaults, app, settings, URL."""
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
@@ -70,8 +67,7 @@ def _options(settings: Settings, place: RedisPlace) -> dict[str, Any]:
         **settings.redis_options,
     }
     if place.tls:
-        given = {name: getattr(settings, f"redis_{name}") for name in _TLS_SETTINGS}
-        options |= {name: value for name, value in given.items() if value is not None}
+        options |= {name: value for name in _TLS_SETTINGS if (value := getattr(settings, f"redis_{name}")) is not None}
     options |= _parse_url(place.urls[0])
     if place.tls:
         _complete_tls(options)
@@ -79,15 +75,14 @@ def _options(settings: Settings, place: RedisPlace) -> dict[str, Any]:
 
 
 def _complete_tls(options: dict[str, Any]) -> None:
-    """Have certificates and host names checked, but where *options* forbid it."""
+    """Have certificates and host names checked, unless *options* forbid it."""
     options["ssl_cert_reqs"] = cert_reqs(options.get("ssl_cert_reqs", "required"))
-    if options["ssl_cert_reqs"] == "none":  # ssl checks no names in what it does not check
+    if options["ssl_cert_reqs"] == "none":  # ssl cannot check the name in an unchecked one
         options["ssl_check_hostname"] = False
-    options.setdefault("ssl_check_hostname", True)  # not so before redis-py 6
+    options.setdefault("ssl_check_hostname", True)  # redis-py 5 has False
 
 
 def _check_files(settings: Settings, options: dict[str, Any]) -> None:
-    """Name the setting of a file that cannot be read."""
     for name in _TLS_FILES:
         path = options.get(name)
         try:
@@ -100,8 +95,8 @@ def _check_files(settings: Settings, options: dict[str, Any]) -> None:
 
 
 def _client(settings: Settings, place: RedisPlace, options: dict[str, Any]) -> Client:
-    given: dict[str, Any] = {name: options.pop(name) for name in _SENTINEL_OPTIONS if name in options}
-    # refuses unknown options now, not when it connects
+    for_sentinels: dict[str, Any] = {name: options.pop(name) for name in _SENTINEL_OPTIONS if name in options}
+    # Refuses unknown options now, before it connects.
     names = options.keys() - _POOL_OPTIONS
     options.get("connection_class", redis.Connection)(**{name: options[name] for name in names})
     if place.kind == "server":
@@ -113,25 +108,25 @@ def _client(settings: Settings, place: RedisPlace, options: dict[str, Any]) -> C
         return ClusterClient(hosts, options)
     options.pop("connection_class", None)
     options["ssl"] = place.tls
-    given.update(place.sentinel)
-    if not given.get("master_name"):
+    for_sentinels.update(place.sentinel)
+    if not for_sentinels.get("master_name"):
         raise ConfigError(NO_MASTER_NAME)
-    kwargs = _sentinel_kwargs(options, given, require_tls=settings.require_redis_ssl)
-    others = int(given.get("min_other_sentinels", 0))
+    kwargs = _sentinel_kwargs(options, for_sentinels, require_tls=settings.require_redis_ssl)
+    others = int(for_sentinels.get("min_other_sentinels", 0))
     sentinels = _Sentinel(hosts, others, sentinel_kwargs=kwargs, **options)
-    return sentinels.master_for(given["master_name"])  # type: ignore[no-any-return]
+    return sentinels.master_for(for_sentinels["master_name"])  # type: ignore[no-any-return]
 
 
-def _sentinel_kwargs(options: dict[str, Any], given: dict[str, Any], *, require_tls: bool) -> dict[str, Any]:
-    """Options to connect to sentinels: some *options* of the primary, and those *given*."""
+def _sentinel_kwargs(options: dict[str, Any], own: dict[str, Any], *, require_tls: bool) -> dict[str, Any]:
+    """Options to connect to sentinels: some *options* of the primary, and their *own*."""
     shared = ("socket_timeout", "socket_connect_timeout", "client_name", "retry")
-    kwargs = {name: options[name] for name in shared} | (given.get("sentinel_kwargs") or {})
-    for name in given.keys() & {"sentinel_username", "sentinel_password"}:
-        kwargs[name.removeprefix("sentinel_")] = given[name]
-    if "sentinel_ssl" in given:
-        tls = given["sentinel_ssl"].lower() in {"1", "true", "yes", "on"}
-    else:  # as for the primary, unless the app says more
-        tls = options["ssl"] and "sentinel_kwargs" not in given
+    kwargs = {name: options[name] for name in shared} | (own.get("sentinel_kwargs") or {})
+    for name in own.keys() & {"sentinel_username", "sentinel_password"}:
+        kwargs[name.removeprefix("sentinel_")] = own[name]
+    if "sentinel_ssl" in own:
+        tls = own["sentinel_ssl"].lower() in {"1", "true", "yes", "on"}
+    else:  # like the primary, unless the app has options for sentinels
+        tls = options["ssl"] and "sentinel_kwargs" not in own
     if kwargs.setdefault("ssl", tls or require_tls):
         kwargs = {name: options[name] for name in options if name.startswith("ssl_")} | kwargs
         _complete_tls(kwargs)
@@ -139,20 +134,20 @@ def _sentinel_kwargs(options: dict[str, Any], given: dict[str, Any], *, require_
 
 
 def disconnect(client: Client) -> None:
-    """Close what *client* has open. Its next use asks sentinels or a cluster anew."""
+    """Close all connections. The next use asks sentinels or a cluster again."""
     client.close()
     if isinstance(client, redis.Redis):
         client.connection_pool.disconnect()
         manager = getattr(client.connection_pool, "sentinel_manager", None)
-        for server in manager.sentinels if manager else ():
+        for server in getattr(manager, "sentinels", ()):
             server.connection_pool.disconnect()
 
 
 _RIGHTS: Final = "docs/redis-schema.md has the rights"
 _CERTIFICATE: Final = "set redis_ssl_certfile and redis_ssl_keyfile"
 
-#: What to do about an error, by a pattern for its class names and text. The first match
-#: counts.
+#: What to do about an error, by a pattern that is searched in "<class names>: <text>".
+#: The first match counts.
 _FIXES: Final = {
     "unknown command '?`?HELLO": "it does not know RESP3; add ?protocol=2 to the URL",
     "max number of clients": "it has no place for another client; raise its maxclients",
@@ -179,7 +174,7 @@ _FIXES: Final = {
     "(?i)(name|address) mismatch|doesn't match": (
         "its certificate is for another host name; use that, or set redis_ssl_check_hostname to false"
     ),
-    "CERTIFICATE_VERIFY_FAILED": ("its certificate is not signed by a CA known here; set redis_ssl_ca_certs to its CA"),
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by a CA known here; set redis_ssl_ca_certs to its CA",
     "(?i)certificate.required": f"it wants a client certificate; {_CERTIFICATE}",
     "(?i)unexpected.eof|EOF occ": f"it ended TLS; for a client certificate, {_CERTIFICATE}",
     "(?i)no start line|no_certificate|pem lib|values.mismatch|bad base64": (
@@ -200,19 +195,21 @@ _TLS_HINTS: Final = {
     "rediss": " Does that port speak TLS?",
     "": " If it wants TLS, write rediss:// in redis_url, or set require_redis_ssl",
 }
-#: Commands that hold a password, and what a server quotes behind them.
-_SIGNING_IN: Final = re.compile(r"(?is)\b(HELLO|AUTH)\b.+")
+#: Commands that hold a password, and all text after them.
+_LOGIN: Final = re.compile(r"(?is)\b(HELLO|AUTH)\b.+")
 
 
 def explain(action: str, where: str, error: Exception) -> str:
-    """One line: that *action* (such as "read from") failed at *where*, and what to do."""
-    # A server quotes the arguments of a command that it does not know: perhaps a
-    # password.
+    """One line without secrets: what failed, where, and how to fix it.
+
+    *action* is "read from" or "write to"; *where* is a URL from ``safe_url``.
+    """
+    # A server quotes the arguments of an unknown command: perhaps a password.
     text = " ".join(str(error).split()).partition(", with args beginning with")[0]
     kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
     matches = ((re.search(pattern, f"{kinds}: {text}"), fix) for pattern, fix in _FIXES.items())
     match, fix = next((match, fix) for match, fix in matches if match)
     hint = next(hint for scheme, hint in _TLS_HINTS.items() if where.startswith(scheme))
-    text = _SIGNING_IN.sub(r"\1 …", text)
+    text = _LOGIN.sub(r"\1 …", text)
     reason = fix.format(text=text, kind=type(error).__name__, hint=hint, **match.groupdict())
     return f"cannot {action} Redis at {where}: {reason}"

@@ -1,7 +1,7 @@
-"""The figures of a task as the fields of its hash in Redis, and back: docs/redis-schema.md.
+"""Writes a ``TaskStats`` as fields of a Redis hash, and reads it: docs/redis-schema.md.
 
-Pure. Most of the memory that a task takes in Redis is names, so they are short there:
-``args.bytes_le.131072`` is written as ``ab128K``.
+Pure. Most of a task's memory in Redis is field names, so they are short there:
+``args.bytes_le.131072`` becomes ``ab128K``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from celery_argsize.figures.counters import Exemplar, Extreme, TaskStats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Every name begins with this.
+#: Prefixes that every field has: reads all of them.
 ANY: Final = ("",)
 
 _PARTS: Final = {"args": "a", "kwargs": "k"}
-#: What has a field for each bucket.
+#: Histograms: they have a field for each bucket.
 _BUCKETS: Final = {
     "chars_le": "c",
     "bytes_le": "b",
@@ -36,18 +36,18 @@ _BUCKET_NAME: Final = re.compile(rf"([ak])([{''.join(_BUCKETS.values())}])(?:(\d
 _PART_NAME: Final = re.compile(r"([ak])\.(\w+)")
 _EXEMPLAR: Final = re.compile(r"(\d+) (.+) (\S+)")
 
-#: Not written: each is the sum of a histogram, and added up when that is read.
+#: Not written: ``from_hash`` sums up ``bytes_le``.
 _SUMS: Final = tuple(f"{part}.count" for part in _PARTS)
-#: The only maximum that is kept with its task id and time, for reports.
+#: The only maximum that is written with its task id and time, for reports.
 _LARGEST: Final = ".max_chars"
 
-#: Names whose meaning is remembered: more than there are.
-MOST_NAMES: Final = 4096
+#: Cached field names: more than the default buckets have.
+_CACHED: Final = 4096
 
 
-@lru_cache(maxsize=MOST_NAMES)
+@lru_cache(maxsize=_CACHED)
 def short_name(field: str) -> str:
-    """The name in Redis of *field*, a counter, maximum or exemplar of a ``TaskStats``."""
+    """The name in Redis of a counter, maximum or exemplar of a ``TaskStats``."""
     part, _, rest = field.partition(".")
     kind, _, bound = rest.partition(".")
     if part not in _PARTS:
@@ -61,7 +61,7 @@ def short_name(field: str) -> str:
 
 
 def long_name(name: str) -> str:
-    """The field that has *name* in Redis. A field of a later version keeps its name."""
+    """The inverse of ``short_name``. Unknown names stay as they are."""
     if match := _BUCKET_NAME.fullmatch(name):
         part, kind, bound, unit = match.groups()
         return f"{_LONG[part]}.{_LONG[kind]}.{int(bound) * _UNITS[unit] if bound else '+Inf'}"
@@ -71,22 +71,22 @@ def long_name(name: str) -> str:
 
 
 def to_argv(stats: TaskStats) -> list[Any]:
-    """*stats* as apply.lua takes a task: numbers of fields, all names, all values."""
-    counters = {short_name(field): by for field, by in stats.counts.items() if by and field not in _SUMS}
+    """*stats* for apply.lua: counts of counters, maxima and exemplars; names; values."""
+    counters = {short_name(field): number for field, number in stats.counts.items() if number and field not in _SUMS}
     maxima = {
-        short_name(field): f"{seen.value} {seen.task_id} {seen.time}" if field.endswith(_LARGEST) else str(seen.value)
-        for field, seen in stats.maxima.items()
+        short_name(field): f"{value} {task_id} {time}" if field.endswith(_LARGEST) else str(value)
+        for field, (value, task_id, time) in stats.maxima.items()
     }
     exemplars = {
-        short_name(field): f"{seen.bytes} {seen.task_id} {seen.time:.3f}" for field, seen in stats.exemplars.items()
+        short_name(field): f"{size} {task_id} {time:.3f}" for field, (size, task_id, time) in stats.exemplars.items()
     }
     fields = {**counters, **maxima, **exemplars}
     return [len(counters), len(maxima), len(exemplars), *fields, *fields.values()]
 
 
-@lru_cache(maxsize=MOST_NAMES)
+@lru_cache(maxsize=_CACHED)
 def _meaning(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
-    """Kind and field of *name* in Redis; both are empty if it is not wanted."""
+    """Kind and field of *name* in Redis. Both are empty if it is not *wanted*."""
     field = long_name(name)
     if not field.startswith(wanted) or field.endswith(("_id", "_time")):
         return "", ""
@@ -94,10 +94,10 @@ def _meaning(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
 
 
 def from_hash(values: Mapping[str, str], wanted: tuple[str, ...] = ANY) -> TaskStats:
-    """The stats in a task's hash: those fields that begin with one of *wanted*.
+    """The stats in a task's hash; only fields that begin with one of *wanted*.
 
-    The ``count`` of a part comes with its ``bytes_le``. Unreadable values are passed
-    over.
+    A part's ``count`` is added if its ``bytes_le`` is wanted. Unreadable values are
+    skipped.
     """
     stats = TaskStats()
     counts = stats.counts

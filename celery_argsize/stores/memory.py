@@ -1,4 +1,4 @@
-"""The figures of one process in its own memory: for workers without Redis."""
+"""A store in the memory of one process, for workers without Redis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MemoryStore:
-    """A ``Store`` that lasts until the process ends. A task never waits for its lock."""
+    """A ``Store`` whose figures are lost when the process ends."""
 
     where = "the memory of this process"
     shared = False
@@ -28,7 +28,7 @@ class MemoryStore:
         self._since: float | None = None
         self._updated: float | None = None
 
-    def apply(self, batch: Batch, failed: int = 0) -> None:  # noqa: ARG002 - it never fails
+    def apply(self, batch: Batch, failed: int = 0) -> None:  # noqa: ARG002 - writes never fail here
         with self._lock:
             if self._sequences.get(batch.writer, 0) >= batch.sequence:
                 return
@@ -38,7 +38,7 @@ class MemoryStore:
             self._tally.merge(batch.tasks.items())
             self._tally.origins.merge(batch.origins)
 
-    def read(self, fields: tuple[str, ...] = ()) -> Figures:  # noqa: ARG002 - it has all
+    def read(self, fields: tuple[str, ...] = ()) -> Figures:  # noqa: ARG002 - gives all fields
         with self._lock:
             return Figures(self._app, self._tally.copy().tasks, self._since, self._updated)
 

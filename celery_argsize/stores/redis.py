@@ -1,8 +1,7 @@
-"""The figures of an app in Redis, for all its workers. docs/redis-schema.md explains the keys.
+"""A store in Redis, for all workers of an app. docs/redis-schema.md explains the keys.
 
-One Lua call adds a batch (``apply.lua``). Redis knows what it has added, so a batch may
-be sent again. ``fields`` names the fields of a task; ``connection`` connects, and
-explains errors.
+Each operation is one call of a Lua script. ``apply.lua`` remembers which batches it
+added, so a batch may be sent again.
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ if TYPE_CHECKING:
     from celery_argsize.stores.base import Batch
     from celery_argsize.stores.connection import Client
 
-#: Version of what is in Redis (docs/redis-schema.md).
+#: Version of the keys and fields in Redis (docs/redis-schema.md).
 SCHEMA: Final = 1
-#: What apply.lua returns when the batch was the first of its app.
+#: What apply.lua returns for the first batch of an app.
 FIRST: Final = 2
-#: Seconds for which a writer is remembered: how late a batch may be sent again.
+#: Seconds that a writer is remembered. A batch that is sent again later counts twice.
 WRITER_TTL: Final = 24 * 60 * 60
 #: Seconds to wait for ``wait_replicas`` replicas to confirm a batch.
 WAIT_TIMEOUT: Final = 1.0
-#: Seconds for which a host is remembered after its last message, and how many hosts
-#: are.
+#: Seconds that a host is remembered after its last message.
 ORIGIN_TTL: Final = 7 * 24 * 60 * 60
+#: Most hosts that are remembered.
 MAX_ORIGINS: Final = 1000
 
 
 class RedisStore:
-    """A ``Store`` of one app in Redis, over one connection that opens when first used."""
+    """A ``Store`` of one app, with one connection that opens at first use."""
 
     shared = True
 
@@ -55,33 +54,32 @@ class RedisStore:
             raise ConfigError(message)
         self._settings = settings
         self._client = client or connect(settings)
-        self._owns_client = client is None
         self._base = settings.base
         self._task_key, self._origin_key = self._base + "task:", self._base + "origin:"
         self._is_listed = False
 
     @property
     def where(self) -> str:
-        return safe_url(self._settings.redis_url or "")
+        return safe_url(self._settings.redis_url)
 
     @cached_property
     def _scripts(self) -> dict[str, Any]:
         return {name: self._client.register_script(_lua(name)) for name in ("apply", "origins", "read", "reset")}
 
     def prepare(self) -> None:
-        """Load the files and modules for writing, before the flusher's thread does.
+        """Load what writing needs, so that the flusher's thread imports nothing.
 
-        A fork while a thread imports would leave that import locked in the child for
-        ever.
+        A fork during an import would leave it locked in the child forever.
         """
-        assert self._scripts  # noqa: S101 - for its effect: the files are read
-        "localhost".encode("idna")  # loads encodings.idna, to resolve host names
-        metadata.version("redis")  # loads email.parser: redis-py tells its version
+        assert self._scripts  # noqa: S101 - reads the files
+        "localhost".encode("idna")  # imports encodings.idna, which resolves host names
+        metadata.version("redis")  # imports email.parser; redis-py sends its version
         import_module("secrets")  # for the pools of a cluster
 
     def apply(self, batch: Batch, failed: int = 0) -> None:
         settings, base = self._settings, self._base
         keys = [base + "meta", base + "names", f"{base}writer:{batch.writer}", self._task_key + OTHER, base + "origins"]
+        # in the order that apply.lua explains
         argv: list[Any] = [SCHEMA, batch.sequence, time.time(), settings.max_task_names, WRITER_TTL, len(batch.tasks)]
         argv += (MAX_ORIGINS, Origins.MAX_SIGHTINGS, ORIGIN_TTL, self._origin_key, failed)
         keys += [self._task_key + name for name in batch.tasks]
@@ -93,30 +91,30 @@ class RedisStore:
             argv += (host, len(sightings), *sightings)
             argv += (f"{sighting.value} {sighting.time}" for sighting in sightings.values())
         with self._errors("write to"):
-            # first, so that an error always means: send the batch again
+            # before the batch, so that after any error it may be sent again
             if not (was_listed := self._is_listed):
                 self._list_app()
             reply = self._scripts["apply"](keys=keys, args=argv)
             if settings.wait_replicas:
                 self._wait_for_replicas()
-            if reply == FIRST and was_listed:  # Redis has lost all it had
+            if reply == FIRST and was_listed:  # Redis has lost its data
                 self._list_app()
 
     def _list_app(self) -> None:
         self._client.sadd(f"{self._settings.key_prefix}:apps", self._settings.app_name)
         self._is_listed = True
 
-    def _begin_anew(self) -> None:
-        """Have the next attempt connect, perhaps to a new primary."""
+    def _drop_connection(self) -> None:
+        """Make the next attempt connect again, perhaps to a new primary."""
         self._is_listed = False
         disconnect(self._client)
 
     def _wait_for_replicas(self) -> None:
-        """Have the last write confirmed, or raise: then the batch is sent again."""
+        """Raise ``StoreError`` unless enough replicas confirm the last write."""
         wanted = self._settings.wait_replicas
         confirmed = self._client.wait(wanted, round(WAIT_TIMEOUT * 1000))
         if confirmed < wanted:
-            self._begin_anew()
+            self._drop_connection()
             message = (
                 f"cannot be sure of what was written to Redis at {self.where}: {confirmed} of "
                 f"wait_replicas = {wanted} replicas confirmed within {WAIT_TIMEOUT:g} s; are they running?"
@@ -130,10 +128,9 @@ class RedisStore:
         meta = _as_dict(meta_reply)
         if int(meta.get("schema", SCHEMA)) != SCHEMA:
             raise self._schema_error(meta["schema"])
-        hashes = zip(tasks[::2], tasks[1::2], strict=True)
         return Figures(
             self._settings.app_name,
-            {_text(name): from_hash(_lines(text), fields) for name, text in hashes},
+            {_text(name): from_hash(_lines(text), fields) for name, text in zip(tasks[::2], tasks[1::2], strict=True)},
             since=self._number(meta, "since"),
             updated=self._number(meta, "updated"),
             flush_failures=int(self._number(meta, "flush_failures") or 0),
@@ -164,8 +161,7 @@ class RedisStore:
             return int(self._scripts["reset"](keys=keys, args=args))
 
     def close(self) -> None:
-        if self._owns_client:
-            disconnect(self._client)
+        disconnect(self._client)
 
     def _schema_error(self, schema: str) -> SchemaError:
         return SchemaError(
@@ -175,36 +171,30 @@ class RedisStore:
 
     @contextmanager
     def _errors(self, action: str) -> Iterator[None]:
-        """Raise errors of Redis as a ``StoreError``; *action* is "read from" or "write to"."""
+        """Raise redis-py's errors as ``StoreError``. *action*: "read from" or "write to"."""
         try:
             yield
         except exceptions.RedisError as exc:
-            self._begin_anew()
+            self._drop_connection()
             if str(exc).startswith("ARGSIZE_SCHEMA "):
                 raise self._schema_error(str(exc).split()[1]) from None
             raise StoreError(explain(action, self.where, exc)) from None
 
 
 class AppsStore(RedisStore):
-    """Reads the figures of all apps under a key prefix, over one connection."""
+    """Reads the figures of all apps under a key prefix. Methods raise ``StoreError``."""
 
     def names(self) -> list[str]:
-        """The names of the apps."""
         with self._errors("read from"):
             return sorted(map(_text, self._client.smembers(f"{self._settings.key_prefix}:apps")))
 
     def read_each(self, fields: tuple[str, ...] = ANY) -> list[Figures]:
-        """The figures of each app, in one round trip for each and one for their names.
-
-        Raises:
-            StoreError: they could not be read.
-        """
-        apps = [replace(self._settings, app_name=name) for name in self.names()]
-        return [RedisStore(settings, self._client).read(fields) for settings in apps]
+        """The figures of each app, sorted by app. Each needs a round trip."""
+        return [RedisStore(replace(self._settings, app_name=name), self._client).read(fields) for name in self.names()]
 
 
 def apps_in(settings: Settings) -> list[str]:
-    """Names of the apps with figures in the Redis of *settings*, or a ``StoreError``."""
+    """Names of the apps in the Redis of *settings*, or ``StoreError``."""
     with closing(AppsStore(settings)) as store:
         return store.names()
 
@@ -215,15 +205,15 @@ def _lua(name: str) -> str:
 
 
 def _as_dict(reply: list[Any] | dict[Any, Any]) -> dict[str, str]:
-    """The fields in a reply: a flat list, or a map with RESP3."""
+    """The fields in a reply, which is a flat list, or a map with RESP3."""
     items = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
     return {_text(field): _text(value) for field, value in items}
 
 
 def _lines(text: Any) -> dict[str, str]:
-    """The fields of a task, as read.lua gives them."""
+    """A task's fields from read.lua: names and values on alternate lines."""
     lines = _text(text).split("\n")
-    return dict(zip(lines[::2], lines[1::2], strict=False))
+    return dict(zip(lines[::2], lines[1::2], strict=False))  # the text may be empty
 
 
 def _text(value: Any) -> str:

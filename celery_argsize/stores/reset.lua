@@ -1,8 +1,9 @@
--- Forgets the figures of one task, or of all. Writers stay known: a batch from before, sent again, is still not added.
+-- Forgets the figures of one task, or of all. Writers stay, so a batch that was added
+-- before is not added if it is sent again.
 --
 -- KEYS  1 meta   2 names   3 hosts, by the time of their last message
--- ARGV  1 schema   2 what the key of a task's figures begins with   3 now   4 what the key of a host begins with
---       5 the task; left out for all
+-- ARGV  1 schema   2 prefix of a task's key   3 now, in seconds since the epoch
+--       4 prefix of a host's key   5 the task; left out for all
 -- Returns how many tasks were forgotten.
 local task = ARGV[5]
 local schema = redis.call('HMGET', KEYS[1], 'schema')[1]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from celery_argsize.measuring.cuts import Verdict
 
 RULES = Rules(1024, DEFAULT_BUCKETS)
+BUCKETS = (*map(str, DEFAULT_BUCKETS), "+Inf")
 
 
 def batch(sequence: int, names: list[str], size: int = 10, writer: str = "w") -> Batch:
@@ -320,10 +321,10 @@ def filled(rng: random.Random) -> TaskStats:
     stats = any_task(rng, 500)
     for part in ("args", "kwargs"):
         for kind, most in (("chars_le", 7), ("bytes_le", 7), ("need_le", 7), ("flat_le", 7), ("deep_le", 7)):
-            stats.counts |= {f"{part}.{kind}.{bound}": rng.randrange(10**most) for bound in RULES.buckets}
+            stats.counts |= {f"{part}.{kind}.{bound}": rng.randrange(10**most) for bound in BUCKETS}
         for kind in ("flat_need_le", "deep_need_le"):
-            stats.counts |= {f"{part}.{kind}.{bound}": rng.randrange(10**12) for bound in RULES.buckets}
-        large = [bound for bound in RULES.buckets if float(bound.replace("+Inf", "inf")) > 1024]
+            stats.counts |= {f"{part}.{kind}.{bound}": rng.randrange(10**12) for bound in BUCKETS}
+        large = [bound for bound in BUCKETS if float(bound.replace("+Inf", "inf")) > 1024]
         stats.exemplars |= {f"{part}.last_le.{bound}": Exemplar(10**9 - 1, "x" * 39, 1795263869.777) for bound in large}
     stats.maxima = {field: Extreme(seen.value, "x" * 64, seen.time) for field, seen in stats.maxima.items()}
     return stats

@@ -82,11 +82,11 @@ def test_it_is_worked_out_anew_after_five_minutes_and_soon_while_nothing_is_know
     advise, calls = counting(FEW, CUT, WHOLE)
     asking = Recommender(advise)
     assert asked(asking) is None
-    clock.now += Recommender.SOON - 1
+    clock.now += Recommender.RETRY - 1
     assert (asked(asking), len(calls)) == (None, 1)
     clock.now += 1
     assert (asked(asking), len(calls)) == (ReprLimits(args=131072), 2)
-    clock.now += Recommender.EVERY - 1
+    clock.now += Recommender.REFRESH - 1
     assert (asked(asking), len(calls)) == (ReprLimits(args=131072), 2)
     clock.now += 1
     assert (asked(asking), len(calls)) == (ReprLimits(), 3)
@@ -96,8 +96,8 @@ def test_what_is_old_is_not_shown(clock: Clock, caplog: pytest.LogCaptureFixture
     advise, calls = counting(CUT, StoreError("away"))
     asking = Recommender(advise)
     assert asked(asking) == ReprLimits(args=131072)
-    clock.now += Recommender.EVERY
+    clock.now += Recommender.REFRESH
     assert (asked(asking), len(calls)) == (ReprLimits(args=131072), 2)
-    clock.now = 1000.0 + Recommender.OLD
+    clock.now = 1000.0 + Recommender.MAX_AGE
     assert asked(asking) is None
     assert [record.message for record in caplog.records] == ["celery_argsize: limits cannot be recommended: away"]
