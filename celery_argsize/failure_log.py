@@ -25,7 +25,7 @@ class FailureLog:
     """
 
     EVERY: Final = 60.0
-    #: Texts that are remembered at most.
+    #: Most texts to remember.
     TEXTS: Final = 16
 
     def __init__(self, kind: str) -> None:
@@ -69,7 +69,7 @@ class FailureLog:
             logger.debug("celery_argsize: it happened here:\n%s", "".join(traceback.format_tb(error.__traceback__)))
 
     def over(self, message: str) -> None:
-        """Log *message*, which says that failures are over, if a failure was logged."""
+        """Log *message* (the failures are over), if a failure was logged."""
         self._goes_on = False
         if self._was_logged:
             self._was_logged = False

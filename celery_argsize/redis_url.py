@@ -45,7 +45,7 @@ _SENTINEL_OPTIONS: Final[tuple[str, ...]] = ("master_name", "sentinel_username",
 
 @dataclass(frozen=True, slots=True)
 class RedisPlace:
-    """What a Redis URL says."""
+    """The parts of a Redis URL."""
 
     kind: Literal["server", "sentinel", "cluster"]
     urls: tuple[str, ...] = field(repr=False)
@@ -61,10 +61,10 @@ class RedisPlace:
 
 
 def parse_redis_url(url: str) -> RedisPlace:
-    """What *url* says.
+    """The parts of *url*.
 
     Raises:
-        ConfigError: it is not the URL of a Redis. The message shows no part that may be secret.
+        ConfigError: *url* is no Redis URL. The message shows nothing that may be secret.
     """
     try:
         parts = [urlsplit(single) for single in _each(url)]
@@ -98,7 +98,7 @@ def _check(fine: object, message: str) -> None:
 
 
 def _each(urls: object) -> list[str]:
-    """The URLs in a setting: a text (";" between several) or a list. A class has none."""
+    """The URLs in a setting: text with ";" between URLs, or a list. Else none."""
     if isinstance(urls, str):
         return [url.strip() for url in re.split(r";(?=\s*[a-z][a-z0-9+.-]*://)", urls)]
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, (list, tuple)) else []
@@ -195,7 +195,7 @@ def each_of_messages(app: Any, setting: str = "broker_url") -> list[tuple[str, d
 
 
 def _completed(conf: Any) -> Any:
-    """The URL of results. Its gaps are filled from ``redis_host`` and such, as Celery does."""
+    """The URL of results. Like Celery, it takes missing parts from ``redis_host`` etc."""
     url = conf.result_backend
     if url in ("redis", "rediss"):
         url = f"redis:///{conf.get('redis_db') or 0}"
@@ -250,8 +250,7 @@ def safe_url(url: object) -> str:
 
 def _safe(url: str) -> str:
     parts = urlsplit(url)
-    # With an unquoted "/", "?" or "#" in a password, urlsplit takes its beginning for
-    # the host.
+    # urlsplit takes a password up to an unquoted "/", "?" or "#" for the host.
     if not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
         raise ValueError
     hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]

@@ -19,8 +19,7 @@ from celery_argsize.redis_url import cert_reqs, from_app, parse_redis_url, safe_
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Upper bounds of buckets, in bytes or characters: 128 doubled up to 2 Mi; 8, 32, 128
-#: Mi.
+#: Upper bounds of buckets, in bytes or characters: 128, 256 … 2 Mi, then 8, 32, 128 Mi.
 DEFAULT_BUCKETS: Final = (*(128 << step for step in range(15)), 8 << 20, 32 << 20, 128 << 20)
 
 #: The Redis of scripts that get no URL.
@@ -31,7 +30,7 @@ NO_MASTER_NAME: Final = "the name of the sentinels' primary is missing: end it i
 ENV_PREFIX: Final = "CELERY_ARGSIZE_"
 CONF_PREFIX: Final = "argsize_"
 
-#: After ``ENV_PREFIX``: variables for options of our commands, which click reads.
+#: Environment variables of command options, without ``ENV_PREFIX``. click reads them.
 _COMMAND_ENV: Final = re.compile("(CHECK|DIFF|DOCTOR|EXPORTER|RECOMMEND|REPORT|RESET|VERIFY|WATCH)_")
 
 _TRUE: Final = ("1", "true", "yes", "on")
@@ -172,7 +171,7 @@ def resolve(overrides: Mapping[str, Any], app: Any = None, environ: Mapping[str,
 
 
 def _redis_of(app: Any, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The Redis of *app*, or else of ``REDIS_URL``, which many hosts set."""
+    """The Redis of *app*, or else ``REDIS_URL``, which many hosting providers set."""
     url, options = from_app(app) if app is not None else (None, {})
     if url is None and environ.get("REDIS_URL"):
         url = _parse("redis_url", environ["REDIS_URL"], "REDIS_URL")
@@ -193,8 +192,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _from_conf(app: Any) -> dict[str, Any]:
-    # Keys are as the user wrote them: argsize_x, or CELERY_ARGSIZE_X in a Django
-    # namespace.
+    # Keys are as written: argsize_x, or CELERY_ARGSIZE_X with a Django namespace.
     prefix = f"{app.namespace or ''}_".lower().lstrip("_")
     keys = {str(key).lower().removeprefix(prefix) for key in app.conf}
     ours = {key.removeprefix(CONF_PREFIX): app.conf.get(key) for key in keys if key.startswith(CONF_PREFIX)}

@@ -1,4 +1,4 @@
-"""The public functions that give advice, set limits by it, and check that these are in force."""
+"""The public functions that give advice, set the advised limits, and verify limits."""
 
 from __future__ import annotations
 
@@ -75,8 +75,7 @@ class Configured:
     task_limits: Mapping[str, ReprLimits]
     """The limits that were set for single tasks."""
     refused: Mapping[str, str]
-    """Task → the reasons against any limit. Limits were set for it only with
-    *force*."""
+    """Task → the reasons against any limit. Only *force* sets limits for such tasks."""
 
     @property
     def limit(self) -> int:
@@ -133,7 +132,7 @@ def auto_configure_celery_limits(
 
 
 def _raised(app: Celery, task: str, limits: ReprLimits) -> ReprLimits:
-    """*limits*, none of them lower than now."""
+    """*limits*, but none lower than the present one. 0 levels: no limit."""
     now = limits_of(app, task)
     levels = 0 if 0 in {limits.levels, now.levels} else max(limits.levels, now.levels)
     return ReprLimits(max(limits.args, now.args), max(limits.kwargs, now.kwargs), levels)
@@ -141,20 +140,19 @@ def _raised(app: Celery, task: str, limits: ReprLimits) -> ReprLimits:
 
 def _forced(task: TaskAdvice) -> ReprLimits:
     """The limits that keep all reprs of *task* whole, whatever they break."""
-    limits = {part.part: part.limit or _tier(part.need_max) for part in task.parts}
+    limits = {}
+    for part in task.parts:
+        tier = next((tier.limit for tier in TIERS if part.need_max <= tier.limit), part.need_max)
+        limits[part.part] = part.limit or tier
     levels = max(ReprLimits().levels, *(part.levels for part in task.parts))
     return ReprLimits(limits.get("args", DEFAULT_LIMIT), limits.get("kwargs", DEFAULT_LIMIT), levels)
-
-
-def _tier(need: int) -> int:
-    return next((tier.limit for tier in TIERS if need <= tier.limit), need)
 
 
 def verify_limits(app: Celery, *, seconds: float | None = None, **where: Unpack[Where]) -> list[HostCheck]:
     """Whether the limits that *app* has here are in force on each host that sends its messages.
 
-    Workers see it in the headers of messages: of the last *seconds*, or since the last
-    reset (at most seven days). *where*: ``redis_url``, ``key_prefix``, ``app_name``.
+    Workers read it from message headers: of the last *seconds*, or since the last reset
+    (at most seven days). *where*: ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look.

@@ -37,7 +37,7 @@ class Where(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where figures are."""
+    """The place of some figures: a Redis, or this process."""
 
     settings: Settings
     app: Celery | None = None
@@ -76,7 +76,7 @@ def locate(app: Celery | None, **where: str | None) -> Location:
 
 
 def open_store(location: Location, *, write: bool = False) -> Store:
-    """The store of *location*; close it. *write*: it may be a new one in this process.
+    """The store of *location*; close it. *write*: make one in memory if there is none.
 
     Raises:
         ConfigError: this process can see no store.

@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 #: Stands for something that was left out.
 CUT: Final = "<cut>"
-#: Stands for something that cannot be made again, like ``<Song object at 0x7f…>``.
+#: Stands for a value whose repr is not Python, like ``<Song object at 0x7f…>``.
 UNREADABLE: Final = "<unreadable>"
-#: Levels of containers; deeper ones are ``CUT``. ``json.dumps`` gives up at about
-#: 1,000.
+#: Levels of containers; deeper ones are ``CUT``. ``json.dumps`` fails at about 1,000.
 MAX_DEPTH: Final = 100
 #: Most paths in ``ParsedRepr.missing``. It bounds memory.
 MAX_PATHS: Final = 1000
@@ -33,13 +32,12 @@ _Path: TypeAlias = tuple[int | str, ...]
 
 
 class ParsedRepr(NamedTuple):
-    """What a repr says."""
+    """The value that a repr shows."""
 
     value: Any
     """The original value if nothing is missing, else a value for ``json.dumps``."""
     missing: tuple[_Path, ...]
-    """Paths to all that is cut, unreadable or in doubt: indices and keys. ``()`` is all
-    of it."""
+    """Paths (indices and keys) to what is cut, unreadable or doubtful. ``()``: all."""
 
     @property
     def whole(self) -> bool:
@@ -69,7 +67,7 @@ def parse_repr(text: object) -> ParsedRepr:
         return ParsedRepr(reader.value, ())
     missing: dict[_Path, None] = {}
     value = _plain(_Reader(text, for_json=True).value, (), missing)
-    return ParsedRepr(value, tuple(missing) or ((),))  # no path if its key came again
+    return ParsedRepr(value, tuple(missing) or ((),))  # a repeated key may hide the path
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +112,7 @@ _SEPARATORS: Final = {
 }
 _CLOSERS: Final = frozenset(["", "]", ")", ",)", "}", "})"])  # empty: the end of the text
 _AFTER_TEXT: Final = re.compile(r"[,:\])}]|\Z")
-#: Parts of unreadable text: object, cut, pair of quotes without a cut, bracket,
-#: separator.
+#: In unreadable text: object, cut, quoted text without a cut, bracket, separator.
 _MARK: Final = re.compile(
     r"""<[^<>]*>(?=[,:\])}]|\Z)"""
     r"""|\.\.\.(?=[,:\])}]|\Z)|'[^'.]*(?:\.(?!\.\.)[^'.]*)*'|"[^".]*(?:\.(?!\.\.)[^".]*)*"|[\[({<\])}>,]|:[ ]"""

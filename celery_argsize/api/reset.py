@@ -29,7 +29,7 @@ class ResetResult:
     """What a reset did."""
 
     task: str | None
-    """The task to forget; ``None`` for all."""
+    """The task that was reset; ``None``: all."""
     forgotten: int | None
     """Number of tasks that had figures; ``None`` if only the workers know."""
     apps: tuple[str, ...]
@@ -37,8 +37,7 @@ class ResetResult:
     workers: tuple[str, ...] = ()
     """Live workers that first wrote what they had."""
     failed: tuple[str, ...] = ()
-    """Live workers that could not. What they measured in one flush interval may come
-    back."""
+    """Live workers that could not: their last flush interval may come back."""
     note: str = ""
     """Why live workers were not asked; empty if they were."""
 
@@ -92,13 +91,13 @@ def _hold(location: Location) -> tuple[dict[str, bool], str]:
     """Have live workers write, then wait. Returns whether each could, and why none was asked."""
     wrote: dict[str, bool] = {}
     app = location.app
-    if location.monitor and location.flusher:  # first: its loop may wait for us
+    if location.monitor and location.flusher:  # first: this thread may block its event loop
         wrote[location.monitor.hostname] = location.flusher.flush(REPLY_TIMEOUT, hold=HOLD_SECONDS)
     if app is None:
         return wrote, "Live workers were not asked to write first, as only a Redis URL was given."
     try:
         replies = _broadcast(app, HOLD, {"base": location.settings.base, "seconds": HOLD_SECONDS})
-    except Exception as exc:  # noqa: BLE001 - each broker has its own
+    except Exception as exc:  # noqa: BLE001 - brokers raise errors of their own
         return wrote, f"Live workers could not be asked to write first ({type(exc).__name__})."
     for reply in replies or []:
         wrote |= {name: bool(answer["ok"]) for name, answer in reply.items() if "ok" in answer}

@@ -1,4 +1,4 @@
-"""``celery argsize check``: tells CI and cron by its exit code whether all is within bounds."""
+"""``celery argsize check``: its exit code says whether all arguments are within bounds."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ EXIT_NOT_IN_FORCE: Final = 4  # limits are not in force (``verify``)
 _WHERE: Final = {
     "redis_url": "The Redis that the workers write to; not needed with -A.",
     "key_prefix": "Prefix of the keys in Redis.  [default: celery-argsize]",
-    "app_name": "Only the app of this name, where several share a Redis.",
+    "app_name": "Only the app of this name, if several apps share a Redis.",
 }
 broker_option: Final = click.option(
     "--broker", help="What messages go through, such as amqp or sqs.  [default: the broker of the app given with -A]"
@@ -47,7 +47,7 @@ as_json_option: Final = click.option("--json", "as_json", is_flag=True, help="As
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The figures of a command."""
+    """Where a command reads figures."""
 
     app: Celery | None
     """The app given with ``-A``."""
@@ -55,11 +55,11 @@ class Source:
     """The options ``redis_url``, ``key_prefix`` and ``app_name``."""
 
     def locate(self) -> Location:
-        """Where the figures are. Raises what ``locate`` raises."""
+        """Find the figures. Raises what ``locate`` raises."""
         return locate(self.app, **self.where)
 
     def read(self) -> Summary:
-        """Read them. Raises what ``get_size_summary`` raises."""
+        """Read the figures. Raises what ``get_size_summary`` raises."""
         with waiting():
             return get_size_summary(self.app, **self.where)
 
@@ -77,7 +77,7 @@ class _Command(click.Command):
             code = super().invoke(ctx)
         except ArgsizeError as exc:
             code = fail(exc)
-        except BrokenPipeError:  # nobody reads on: click ends quietly
+        except BrokenPipeError:  # the reader is gone: click ends quietly
             raise
         except OSError as exc:
             drop_output()
@@ -87,7 +87,7 @@ class _Command(click.Command):
 
 
 def command(function: Callable[..., int | None]) -> click.Command:
-    """A command with the options of a ``Source``. *function* returns an exit code; ``None``: 0."""
+    """A command with the options of a ``Source``. *function* returns an exit code, or ``None`` for 0."""
     return click.command(cls=_Command)(function)
 
 
@@ -98,7 +98,7 @@ def colored() -> bool | None:
 
 
 def show(data: Callable[[], object], text: Callable[[], str], *, as_json: bool, runs: int) -> int:
-    """Print *data* as JSON, or *text*; if *runs* is 0, what to check. Returns the exit code."""
+    """Print *data* as JSON, or *text*; without runs, a hint instead of *text*. Returns the exit code."""
     if as_json:
         echo_json(data())
     elif runs:

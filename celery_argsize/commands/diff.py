@@ -1,4 +1,4 @@
-"""``celery argsize diff``: what changed from a report to another, or to the figures in Redis."""
+"""``celery argsize diff``: what changed between two reports, or since a report."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from celery_argsize.prometheus.server import MetricsServer
 @common.command
 @common.broker_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at; 0.0.0.0 for all.")
-@click.option("--port", default=9808, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--port", default=9808, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free port.")
 @click.option("--certfile", type=click.Path(), help="Certificate, for TLS; PEM.")
 @click.option("--keyfile", type=click.Path(), help="Its key, if that is in another file.")
 @click.option("--client-cafile", type=click.Path(), help="Answer only to clients with a certificate of this authority.")

@@ -1,4 +1,4 @@
-"""``celery argsize``: the names of its commands. Each is a file here, imported when it is used.
+"""``celery argsize``: the names of its commands. A command's module is imported at its use.
 
 Celery imports this at every start, so it imports only what Celery has imported before.
 """
@@ -18,7 +18,7 @@ inspect_command.announce()
 
 
 class _Commands(click.Group):
-    """Finds a command in the module of its name."""
+    """Imports a command from the module with its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [*COMMANDS]
@@ -32,7 +32,7 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands)
 def argsize(**_preload: object) -> None:
-    """Show how big task arguments are, and whether Celery cuts their repr.
+    """Show how large task arguments are, and whether Celery truncates their repr.
 
     For example:
 
@@ -40,5 +40,4 @@ def argsize(**_preload: object) -> None:
 
       celery argsize report --redis-url redis://localhost:6379/0 --json
     """
-    # The keywords are options that an app adds to all commands
-    # (app.user_options["preload"]).
+    # Keywords: the app's own options for all commands (app.user_options["preload"]).

@@ -84,7 +84,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _views(reader: Reader, history: History) -> Iterator[View]:
-    """Views of the figures, read anew. While they cannot be read: the last view, and why."""
+    """A view for each read of the figures. If a read fails: the last view, and the error."""
     view, read_at = None, 0.0
     while True:
         try:
@@ -116,8 +116,7 @@ def _repaint(views: Iterable[View], interval: float, live: Live) -> None:
 
     def suspend(*_: object) -> None:  # on Ctrl-Z
         live.stop()
-        # The default action does not stop a process that no shell could wake up (docker
-        # exec).
+        # The kernel does not stop a process that no shell could continue (docker exec).
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, suspend)
