@@ -127,6 +127,7 @@ def measure_shape(part: object, header: str = "") -> tuple[Size, Shape | None] |
 
 def _measure_shape(part: object, header: str) -> tuple[Size, Shape] | None:
     odd = _is_odd(header)
+    comma = type(part) is list and len(part) == 1 and header.startswith("(")  # "(1,)"
     chars = size = walked = 0
     density, total = 0.0, _Total()
     for value, frame, level in slices(part):
@@ -150,20 +151,20 @@ def _measure_shape(part: object, header: str) -> tuple[Size, Shape] | None:
         else:
             piece = _guess(more_chars, density)
         if value is part:
-            return Size(chars, size), _shape(piece, part, header, size - chars)
+            # a walk has counted the comma
+            return Size(chars, size), _shape(piece, header, size - chars, comma=comma and not odd)
         total.add(_without_frame(piece, value, frame) if frame else piece, level)
-    return Size(chars, size), _shape(total.piece(), part, header, size - chars)
+    return Size(chars, size), _shape(total.piece(), header, size - chars, comma=comma)
 
 
-def _shape(piece: _Piece, part: object, header: str, wide: int) -> Shape:
-    """The shape of all of *part*. *wide*: the bytes that it has more than characters."""
-    sent_as_tuple = type(part) is list and len(part) == 1 and header.startswith("(")  # "(1,)"
-    need = piece.need + sent_as_tuple
+def _shape(piece: _Piece, header: str, wide: int, *, comma: bool) -> Shape:
+    """The shape of a part. *wide*: its bytes beyond its characters; *comma*: of a tuple of one."""
+    need = piece.need + comma
     return Shape(
         need,
         piece.levels,
         need + wide,
-        piece.escaped + sent_as_tuple,
+        piece.escaped + comma,
         len(header) if header.isascii() else len(header.encode("utf-8", "surrogatepass")),
         len(encode_basestring_ascii(header)) - 2,
         piece.commas,

@@ -243,10 +243,12 @@ def _holders(client: Any) -> tuple[Holders, ...]:
     """Who is connected, but for this process; the largest group first."""
     with suppress(exceptions.ResponseError):  # it may not, or there is no such command
         client.client_setname(CLIENT_NAME)
-    ours = own_connections()
+    # other looks connect and disconnect meanwhile
+    before, clients, after = own_connections(), client.client_list(), own_connections()
+    ours = {*before, *after}
     others = [
         (line.get("name", ""), line["addr"].rpartition(":")[0], _does(line))
-        for line in client.client_list()
+        for line in clients
         if (line["addr"], line.get("laddr")) not in ours
         and line.get("name") != CLIENT_NAME
         and line.get("cmd") != "client|list"
