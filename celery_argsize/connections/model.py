@@ -228,7 +228,7 @@ def largest_concurrency(setup: Setup, room: int) -> int:
 
 
 def _leanest(setup: Setup, concurrency: int) -> Setup:
-    """*setup* with the settings that need the fewest connections."""
+    """*setup* with settings for the fewest connections."""
     threaded = setup.pool in SHARED or setup.threads > 1
     shared = setup.result_backend_thread_safe or (setup.shareable and threaded)
     lean = replace(setup, concurrency=concurrency, result_backend_thread_safe=shared)

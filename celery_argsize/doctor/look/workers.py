@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 #: Seconds to wait for each answer of the broker, if ``--timeout`` is 5 to 13.
 BROKER_SECONDS: Final = 2.0
-#: Seconds in which the queues of an AMQP broker are counted.
+#: Seconds for counting queues of an AMQP broker.
 COUNT_SECONDS: Final = 3.0
-#: Seconds to listen at most: enough for two heartbeats, which are 2 s apart by default.
+#: Seconds to listen at most: enough for two heartbeats, by default 2 s apart.
 LISTEN_SECONDS: Final = 5.0
 #: On a slow connection, how many times as long as connecting to listen.
 CONNECT_TIMES: Final = 4
@@ -36,7 +36,7 @@ REPLY_SECONDS: Final = 1.0
 #: A worker that holds more tasks with an ETA is not asked for them: the reply has all
 #: their arguments.
 ETA_TASKS_AT_MOST: Final = 100
-#: Commands of remote control, with their arguments.
+#: Commands of remote control, with arguments.
 _QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ping": {},
     "stats": {},
