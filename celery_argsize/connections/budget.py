@@ -211,12 +211,11 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
 def _too_low(ceilings: Mapping[str, int], needed: Mapping[str, int]) -> Iterator[str]:
     for name, ceiling in ceilings.items():
         if 0 < ceiling < needed[name]:
-            fails = 'more fail with "Too many connections"'
-            yield f"{name} is {ceiling}, but {needed[name]} may be needed at once: {fails}"
+            need = f"{needed[name]} may be needed at once"
+            yield f'{name} is {ceiling}, but {need}: more fail with "Too many connections"'
 
 
 def _notes(setup: model.Setup) -> Iterator[str]:
-    """What does not work with the pools of *setup*."""
     shared = setup.result_backend_thread_safe
     if setup.write and setup.broker_pool_limit == 1:
         yield "broker_pool_limit is 1, but inspect and revoke take two connections: they would wait for ever"
