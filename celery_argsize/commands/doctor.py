@@ -1,7 +1,4 @@
-"""``celery argsize doctor``: prints what ``diagnose`` finds.
-
-With ``--apply-pool-shrink``, it shrinks the pools of live workers instead.
-"""
+"""``celery argsize doctor``: prints a diagnosis, or shrinks the pools of live workers."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ from celery_argsize.words import printable
     help="How many clients the Redis takes.  [default: what it says]",
 )
 @click.option("--apply-pool-shrink", is_flag=True, help="Shrink the pools of live workers.")
-@click.option("--yes", is_flag=True, help="Do not ask before that.")
+@click.option("--yes", is_flag=True, help="Shrink without asking.")
 @click.option("--quiet", is_flag=True, help="Leave out what is well.")
 @common.as_json_option
 def doctor(  # noqa: PLR0913 - options, as click passes them
@@ -80,7 +77,7 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
 
 
 def shrink_pools(where: Scope, *, ask: bool) -> int:
-    """Show how far each pool must shrink, ask, and do it; the exit code."""
+    """Show how far each pool must shrink, ask, and shrink them. Returns the exit code."""
     with common.waiting("Asking live workers"):
         facts = look_around(where, {name: LOOKS[name] for name in ("redis", "workers")})
     try:
@@ -89,12 +86,12 @@ def shrink_pools(where: Scope, *, ask: bool) -> int:
         most = where.max_clients or max((server.maxclients or 0 for server in servers), default=0)
         budget = budget_for(facts, most or 1, nodes)
     except Unavailable as exc:
-        hint = ". Stop a worker and try again, or let it take more: CONFIG SET maxclients"
+        hint = ". Stop a worker and try again, or raise its limit: CONFIG SET maxclients"
         return fail(ArgsizeError(f"{exc}{hint if FULL in str(exc) else ''}"))
     if workers.twice:
         return fail(ArgsizeError(f"more than one worker is called {printable(workers.twice[0])}: use -n NAME@%h"))
     if not most:
-        return fail(ArgsizeError("how many clients the broker takes is not known: say so with --max-clients"))
+        return fail(ArgsizeError("how many clients the broker takes is not known: give --max-clients"))
     for name in workers.silent:
         click.echo(f"Note: {printable(name)} does not answer: what it opens is not counted.", err=True)
     plan = plan_shrink(nodes, budget)

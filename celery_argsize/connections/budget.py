@@ -1,6 +1,6 @@
-"""How many Redis connections an app's configuration can open, without connecting.
+"""How many Redis connections an app's configuration can open: read, not measured.
 
-``model`` counts them, and finds settings with which they fit.
+``model`` counts them, and finds settings that fit.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-#: Celery's own scheduler. Others may have a schedule that is not in the configuration.
+#: Celery's own scheduler. Another one may have a schedule outside the configuration.
 FILE_SCHEDULER: Final = "celery.beat:PersistentScheduler"
-#: The first Celery whose threads can share a Redis result backend.
+#: The first version of Celery whose threads can share a Redis result backend.
 SHAREABLE: Final = (5, 7)
 
 
@@ -42,20 +42,20 @@ class ConnectionBudget:
     setup: model.Setup
     items: tuple[model.ConnectionItem, ...]
     settings: Mapping[str, int] | None
-    """Setting → value with which all fits; ``None``: nothing fits."""
+    """Setting → value with which all fits; ``None``: no settings fit."""
     largest_concurrency: int
-    """The largest concurrency that can fit; 0: none."""
+    """The largest concurrency with which all can fit; 0: none."""
     notes: tuple[str, ...]
     """What cannot work, however many clients the Redis takes."""
 
     @property
     def servers(self) -> dict[str, int | None]:
-        """Redis, as ``host:port`` → its connections at most; ``None``: any number."""
+        """Redis (``host:port``) → its connections at most; ``None``: any number."""
         return model.totals(self.items)
 
     @property
     def at_most(self) -> int | None:
-        """Connections at most of the fullest Redis; ``None``: any number."""
+        """Connections of the fullest Redis at most; ``None``: any number."""
         counts = self.servers.values()
         return None if None in counts else max(filter(None, counts), default=0)
 
@@ -65,7 +65,7 @@ class ConnectionBudget:
         return self.at_most is not None and self.at_most + self.reserve <= self.max_clients
 
     def to_json(self) -> dict[str, Any]:
-        """This budget as JSON-able data."""
+        """As JSON-able data."""
         setup = self.setup
         return {
             "max_clients": self.max_clients,
@@ -144,7 +144,7 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
     """How many Redis connections *app*'s configuration can open at most.
 
     Args:
-        app: the app with the configuration.
+        app: with the configuration.
         max_clients: clients that each Redis takes.
         workers: number of workers.
         concurrency: tasks at once in each worker, with ``--autoscale`` its maximum. By default
@@ -183,12 +183,12 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         broker_pool_limit=_checked("broker_pool_limit", conf.broker_pool_limit or 0, 0),
         result_backend_thread_safe=bool(conf.get("result_backend_thread_safe")),
         shareable=celery.VERSION[:2] >= SHAREABLE,
-        read=_server("broker_read_url", _first(app, "broker_read_url")),
-        write=_server("broker_write_url", _first(app, "broker_write_url")),
+        read=_broker(app, "broker_read_url"),
+        write=_broker(app, "broker_write_url"),
         result=_server("result_backend", of_results(app)[0]),
         ours=_server("redis_url", _our_url(app)),
     )
-    options = dict(conf.broker_transport_options or {})
+    options = conf.broker_transport_options or {}
     needed = {
         'broker_transport_options["max_connections"]': setup.channel_most if setup.read else 0,
         "redis_max_connections": setup.backend_most if setup.result else 0,
@@ -211,12 +211,11 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
 def _too_low(ceilings: Mapping[str, int], needed: Mapping[str, int]) -> Iterator[str]:
     for name, ceiling in ceilings.items():
         if 0 < ceiling < needed[name]:
-            fails = 'more fail with "Too many connections"'
-            yield f"{name} is {ceiling}, but {needed[name]} may be needed at once: {fails}"
+            need = f"{needed[name]} may be needed at once"
+            yield f'{name} is {ceiling}, but {need}: more fail with "Too many connections"'
 
 
 def _notes(setup: model.Setup) -> Iterator[str]:
-    """What does not work with the pools of *setup*."""
     shared = setup.result_backend_thread_safe
     if setup.write and setup.broker_pool_limit == 1:
         yield "broker_pool_limit is 1, but inspect and revoke take two connections: they would wait for ever"
@@ -247,8 +246,7 @@ def _pool(name: str, value: object) -> str:
 def _broadcasts(conf: Any) -> bool:
     queues: Any = conf.task_queues or ()
     queues = queues.values() if isinstance(queues, dict) else queues
-    exchanges = [getattr(queue, "exchange", None) for queue in queues]
-    return any(getattr(exchange, "type", "") == "fanout" for exchange in exchanges)
+    return any(getattr(getattr(queue, "exchange", None), "type", "") == "fanout" for queue in queues)
 
 
 def _our_url(app: Celery) -> str | None:
@@ -257,8 +255,8 @@ def _our_url(app: Celery) -> str | None:
     return settings.redis_url if settings.enabled else None
 
 
-def _first(app: Celery, setting: str) -> str | None:
-    return next((url for url, _ in each_of_messages(app, setting)), None)
+def _broker(app: Celery, setting: str) -> str | None:
+    return _server(setting, next((url for url, _ in each_of_messages(app, setting)), None))
 
 
 def _server(setting: str, url: str | None) -> str | None:
@@ -270,7 +268,7 @@ def _server(setting: str, url: str | None) -> str | None:
 
 
 def server_of(url: str) -> str:
-    """The Redis of *url*, without its database: ``host:port``, a socket's path, or sentinels.
+    """The Redis of *url*: ``host:port``, a socket's path, or ``sentinels`` with each of them.
 
     Raises:
         ConfigError: the URL cannot work.
@@ -287,12 +285,12 @@ def connection_settings(
 
     ``CELERY_POOL_LIMIT`` (8 by default) gives ``broker_pool_limit``,
     ``CELERY_MAX_CONNECTIONS`` ``broker_transport_options["max_connections"]``, and
-    ``CELERY_RESULT_MAX_CONNECTIONS`` ``redis_max_connections``. None is more than
-    ``CELERY_POOL_LIMIT_CAP`` (20 by default), nor less than 2, the least that works.
+    ``CELERY_RESULT_MAX_CONNECTIONS`` ``redis_max_connections``. Each is at least 2,
+    which is the least that works, and at most ``CELERY_POOL_LIMIT_CAP`` (20 by default).
 
     Args:
         environ: the variables; by default ``os.environ``.
-        base: the app's ``broker_transport_options``, to be kept: ``update`` replaces them.
+        base: ``broker_transport_options`` to keep, as ``update`` replaces them all.
 
     Raises:
         ConfigError: a variable is not a whole number, 1 or more.

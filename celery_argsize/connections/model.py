@@ -1,13 +1,12 @@
-"""What opens connections to Redis in a Celery cluster, how many, and settings that fit.
+"""What opens Redis connections in a Celery cluster, how many, and settings that fit.
 
-Comments name the file of Celery or kombu behind a number. An acceptance test measures
-it.
+Comments name the file of Celery or kombu that a number is from. An acceptance test
+measures all of them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -16,25 +15,22 @@ if TYPE_CHECKING:
 
 #: Pools whose tasks are greenlets.
 GREEN: Final = ("eventlet", "gevent")
-#: Pools whose tasks share one process and its connections.
+#: Pools whose tasks run in one process and share its connections.
 SHARED: Final = ("threads", *GREEN)
-#: All pools of Celery.
 POOLS: Final = ("prefork", "solo", *SHARED)
-#: kombu/transport/redis.py: a channel listens with one connection, and sends commands
-#: with one.
+#: Connections of a kombu channel: one listens, one sends commands
+#: (kombu/transport/redis.py).
 CHANNEL: Final = 2
-#: The least that works in any pool: ``inspect`` and ``revoke`` hold one connection
-#: while they take another, and a result backend has one for pub/sub and one for
-#: commands.
+#: The least limit of a pool that works: ``inspect`` and ``revoke`` hold one connection
+#: while they take another; a result backend has one for pub/sub, one for commands.
 LEAST: Final = 2
-#: The least ceiling that is advised for a redis-py pool. One that is never reached
-#: costs nothing.
+#: The least limit that is advised for a redis-py pool. A high one costs nothing.
 ROOMY: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """All of a cluster that its number of connections depends on."""
+    """What the number of connections of a cluster depends on."""
 
     workers: int
     concurrency: int
@@ -56,14 +52,14 @@ class Setup:
     result_backend_thread_safe: bool
     shareable: bool
     """Whether threads of this Celery can share a result backend."""
+    # Redis servers, as ``host:port``; ``None``: it is no Redis
     read: str | None
-    """The Redis that tasks are taken from, as ``host:port``; ``None``: it is no
-    Redis."""
+    """Where tasks are taken from."""
     write: str | None
-    """The Redis that tasks are sent to."""
+    """Where tasks are sent to."""
     result: str | None
     ours: str | None
-    """The Redis with the figures of celery_argsize."""
+    """Where celery_argsize keeps its figures."""
 
     @property
     def at_once(self) -> int:
@@ -82,19 +78,18 @@ class Setup:
         users = max(self.at_once, self.threads) if self.result_backend_thread_safe else 1
         return users + 2 if users > 1 else LEAST
 
-    def publishing(self, threads: int, *, more: int = 0) -> int:
-        """Connections of a process with *threads* that send, and *more* that send no control."""
+    def publishing(self, threads: int, *, main: bool = False) -> int:
+        """Connections through which *threads* of a process publish; *main*: its main thread too."""
         # kombu/pools.py: without a limit, each use opens a connection.
-        # celery/app/control.py, broadcast: holds one connection, and sends with
-        # another.
-        wanted = threads * (1 + self.control) + more
+        # celery/app/control.py, broadcast: holds one, and sends with another.
+        wanted = threads * (1 + self.control) + main
         return CHANNEL * min(wanted, self.broker_pool_limit or wanted)
 
-    def results(self, threads: int, *, more: int = 0) -> int:
-        """Connections of a process with *threads* that await results, and *more* that write."""
+    def results(self, threads: int, *, main: bool = False) -> int:
+        """Connections with which *threads* await results; *main*: the main thread writes some."""
         # celery/app/base.py, _backend: one for each thread, unless they share one.
         # celery/backends/redis.py, ResultConsumer: one for pub/sub, one for commands.
-        return more + (threads + 1 if self.result_backend_thread_safe else 2 * threads)
+        return main + (threads + 1 if self.result_backend_thread_safe else 2 * threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +103,13 @@ class ConnectionItem:
     server: str
     """The Redis, as ``host:port``."""
     each: int | None
-    """Connections at most of one such process; ``None``: any number."""
+    """Connections of one such process at most; ``None``: any number."""
     times: int
     """Number of such processes."""
 
     @property
     def most(self) -> int | None:
-        """Connections at most of all such processes; ``None``: any number."""
+        """Connections of all such processes at most; ``None``: any number."""
         return None if self.each is None else self.each * self.times
 
 
@@ -126,25 +121,23 @@ def pool_name(name: str) -> str:
 
 def items_of(setup: Setup) -> tuple[ConnectionItem, ...]:
     """All that opens connections to a Redis."""
-    children = setup.workers * setup.concurrency * (setup.pool == "prefork")
+    children = setup.workers * setup.concurrency if setup.pool == "prefork" else 0
     control = setup.beat and setup.beat_enable_remote_control
+    # who, processes, what, server, connections of one process (None: any number)
     rows: list[tuple[str, int, str, str | None, int | None]] = [
         *(("worker", setup.workers, *row) for row in _worker(setup)),
         ("pool child", children, "publishing from tasks", setup.write, setup.publishing(1)),
         ("pool child", children, "writing and awaiting results", setup.result, setup.results(1)),
         ("producer", setup.producers, "publishing", setup.write, setup.publishing(setup.threads)),
-        # backends/redis.py, on_task_call: sending subscribes to the result, awaited or
-        # not.
+        # celery/backends/redis.py, on_task_call: who sends subscribes to the result.
         ("producer", setup.producers, "results", setup.result, setup.results(setup.threads)),
         # celery/beat.py, Scheduler.producer: a connection of its own.
         ("beat", setup.beat, "sending what is due", setup.write, CHANNEL),
         ("beat", setup.beat, "results", setup.result, 1),
-        # celery/beat.py, BeatPidbox: one that listens; replies go through the
-        # publishing pool.
+        # celery/beat.py, BeatPidbox: listens; replies go through the publishing pool.
         ("beat", control, "hearing remote control", setup.read, CHANNEL),
         ("beat", control, "replies", setup.write, CHANNEL),
-        # celery/app/control.py, broadcast: one for the answers, and a producer with
-        # another.
+        # celery/app/control.py, broadcast: one for the replies, one for the producer.
         ("inspect", setup.inspectors, "asking workers", setup.write, 2 * CHANNEL),
         ("inspect", setup.inspectors, "celery_argsize, reading", setup.ours, 1),
     ]
@@ -157,33 +150,28 @@ def items_of(setup: Setup) -> tuple[ConnectionItem, ...]:
 
 def _worker(setup: Setup) -> list[tuple[str, str | None, int | None]]:
     prefork, shared, green = setup.pool == "prefork", setup.pool in SHARED, setup.pool in GREEN
-    # Greenlets acknowledge at the same time (worker/consumer/consumer.py,
-    # call_soon_ack).
+    # celery/worker/consumer/consumer.py, call_soon_ack: greenlets acknowledge at once.
     greenlets = setup.concurrency if green else 0
-    # A greenlet is a thread to threading.local: its backend lasts until Python collects
-    # it.
+    # threading.local gives each greenlet a backend, which lasts until Python collects it.
     unbounded = green and not setup.result_backend_thread_safe
-    publishing = setup.publishing(setup.at_once, more=shared)
+    publishing = setup.publishing(setup.at_once, main=shared)
     return [
-        # worker/consumer/tasks.py: a channel; one more listens for a kombu Broadcast
-        # queue.
+        # celery/worker/consumer/tasks.py: one more listens to a kombu Broadcast queue.
         ("taking tasks", setup.read, CHANNEL + setup.broadcasts + greenlets),
-        # worker/consumer/gossip.py, worker/pidbox.py, worker/consumer/events.py: a
-        # channel each.
-        ("gossip", setup.read, CHANNEL * setup.gossip),
-        ("hearing remote control", setup.read, CHANNEL * setup.worker_enable_remote_control),
+        # celery/worker: consumer/gossip.py, pidbox.py, consumer/events.py.
+        ("gossip", setup.read, CHANNEL if setup.gossip else 0),
+        ("hearing remote control", setup.read, CHANNEL if setup.worker_enable_remote_control else 0),
         ("events and heartbeats", setup.write, CHANNEL),
-        # kombu/pidbox.py, reply: through the publishing pool, which tasks in this
-        # process use too.
+        # kombu/pidbox.py, reply: through the publishing pool, as tasks in this process.
         ("replies", setup.write, CHANNEL) if prefork else ("publishing, replies", setup.write, publishing),
-        # backends/base.py, mark_as_failure: for tasks that were lost or revoked.
-        ("results", setup.result, None if unbounded else setup.results(setup.at_once, more=shared)),
+        # celery/backends/base.py, mark_as_failure: of tasks that were lost or revoked.
+        ("results", setup.result, None if unbounded else setup.results(setup.at_once, main=shared)),
         ("celery_argsize", setup.ours, 1),
     ]
 
 
 def live_items(setup: Setup, pools: Iterable[tuple[str, int]]) -> tuple[ConnectionItem, ...]:
-    """The items with live workers instead: *pools* has the pool and concurrency of each."""
+    """The items with other workers: *pools* has the pool and concurrency of each."""
     items = items_of(replace(setup, workers=0))
     alone = replace(setup, workers=1, producers=0, beat=False, inspectors=0)
     for name, concurrency in pools:
@@ -194,23 +182,24 @@ def live_items(setup: Setup, pools: Iterable[tuple[str, int]]) -> tuple[Connecti
 
 
 def totals(items: Iterable[ConnectionItem]) -> dict[str, int | None]:
-    """Redis → the sum of its connections; ``None``: any number."""
-    counts: dict[str, list[int | None]] = defaultdict(list)
+    """Redis → its connections at most; ``None``: any number."""
+    sums: dict[str, int | None] = {}
     for item in items:
-        counts[item.server].append(item.most)
-    return {name: None if None in each else sum(filter(None, each)) for name, each in counts.items()}
+        count, most = sums.get(item.server, 0), item.most
+        sums[item.server] = None if count is None or most is None else count + most
+    return sums
 
 
 def fitting(setup: Setup, room: int) -> dict[str, int] | None:
     """Setting → value with which each Redis gets at most *room* connections; ``None``: none do.
 
-    They are those of *setup* if it fits, and else those with the fewest connections.
+    If *setup* fits, its own; else those that need the fewest connections.
     ``max_connections`` is an option of ``broker_transport_options``.
     """
     concurrency = min(setup.concurrency, largest_concurrency(setup, room))
     if not concurrency:
         return None
-    fitted = setup if _fits(setup, room) else _least(setup, concurrency)
+    fitted = setup if _fits(setup, room) else _leanest(setup, concurrency)
     settings = {"worker_concurrency": fitted.concurrency}
     if fitted.read or fitted.write:
         settings["broker_pool_limit"] = fitted.broker_pool_limit
@@ -223,28 +212,27 @@ def fitting(setup: Setup, room: int) -> dict[str, int] | None:
 
 
 def lines_of(settings: Mapping[str, int]) -> list[str]:
-    """Lines of Python for *settings*, to paste where ``app`` is configured."""
+    """Python lines for *settings*, to paste where ``app`` is configured."""
     lines = {name: f"app.conf.{name} = {value}" for name, value in settings.items()}
     lines["worker_concurrency"] += "  # --concurrency on the command line wins"
     if "max_connections" in settings:
-        name = "broker_transport_options"
-        options = f'{{**(app.conf.{name} or {{}}), "max_connections": {settings["max_connections"]}}}'
-        lines["max_connections"] = f"app.conf.{name} = {options}"
+        options, most = "app.conf.broker_transport_options", settings["max_connections"]
+        lines["max_connections"] = f'{options} = {{**({options} or {{}}), "max_connections": {most}}}'
     return [*lines.values()]
 
 
 def largest_concurrency(setup: Setup, room: int) -> int:
     """The largest concurrency that can fit into *room*; 0: none."""
-    most = max(room, setup.concurrency)  # what is in no Redis is not bounded by one
-    return bisect_left(range(1, most + 1), x=True, key=lambda n: not _fits(_least(setup, n), room))
+    most = max(room, setup.concurrency)  # without a Redis, any concurrency fits
+    return bisect_left(range(1, most + 1), x=True, key=lambda n: not _fits(_leanest(setup, n), room))
 
 
-def _least(setup: Setup, concurrency: int) -> Setup:
-    """*setup* with the settings that need the fewest connections."""
-    saves = setup.shareable and (setup.pool in SHARED or setup.threads > 1)
-    shared = setup.result_backend_thread_safe or saves
+def _leanest(setup: Setup, concurrency: int) -> Setup:
+    """*setup* with settings for the fewest connections."""
+    threaded = setup.pool in SHARED or setup.threads > 1
+    shared = setup.result_backend_thread_safe or (setup.shareable and threaded)
     lean = replace(setup, concurrency=concurrency, result_backend_thread_safe=shared)
-    # with fewer, threads that send remote control wait for each other for ever
+    # with a lower limit, threads that send remote control wait for each other for ever
     users = max(lean.threads, lean.at_once)
     return replace(lean, broker_pool_limit=users + 1 if lean.control else LEAST)
 

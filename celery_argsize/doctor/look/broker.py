@@ -1,11 +1,10 @@
-"""The doctor's connection to the broker, and what is asked by it: queues, and live workers.
+"""Connects to the broker, counts its queues, and asks live workers.
 
-The doctor connects by itself, as kombu would wait for ever for a broker that is away.
+The app's own connections would wait for ever for a broker that is away.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
 from contextlib import contextmanager, suppress
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-#: AMQP's code for a queue that does not exist.
-NOT_FOUND: Final = 404
 #: Why a queue was not counted.
 TOO_SLOW: Final = "the broker was too slow to count it in time; --timeout gives it longer"
 
@@ -36,7 +33,7 @@ TOO_SLOW: Final = "the broker was too slow to count it in time; --timeout gives 
 def broker_url(app: Celery) -> str:
     """The URL that workers read from, without secrets."""
     try:
-        with app.connection_for_read() as connection:  # not connected
+        with app.connection_for_read() as connection:  # this does not connect yet
             return safe_url(connection.as_uri())
     except Exception:  # noqa: BLE001 - such as a scheme that kombu does not know
         return safe_url(app.conf.broker_read_url)
@@ -44,73 +41,72 @@ def broker_url(app: Celery) -> str:
 
 @contextmanager
 def connection_to(app: Celery, seconds: float) -> Iterator[Any]:
-    """A connection to the broker; of a failover list, to the first that answers.
+    """A connection to the broker; of a failover list, to the first one that answers.
 
-    Raises whatever kombu raises, within a small multiple of *seconds*.
+    Raises whatever kombu raises, after a small multiple of *seconds* at most.
     """
     options: dict[str, Any] = {}
     if broker_kind(app) == "redis":
-        times = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
         sentinels = transport_options(app).get("sentinel_kwargs") or {}
         options = {
-            # try once, and at once, also where kombu reconnects
+            # also when kombu reconnects: one attempt, no pause
             **dict.fromkeys(("interval_start", "interval_step", "interval_max"), 0),
-            **times,
+            **timeouts,
             "max_retries": 1,
             "retry_on_timeout": False,
-            "polling_interval": 1,  # seconds that closing may take
-            "sentinel_kwargs": {**sentinels, **times, "retry": Retry(NoBackoff(), 0)},
+            "polling_interval": 1,  # seconds; closing waits for the end of a poll
+            "sentinel_kwargs": {**sentinels, **timeouts, "retry": Retry(NoBackoff(), 0)},
         }
     connection: Any = app.connection_for_read(connect_timeout=seconds, transport_options=options)
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=seconds)
         yield connection
     finally:
-        with suppress(Exception):  # kombu may trip over what arrives while it closes
+        with suppress(Exception):  # a message may arrive meanwhile
             connection.release()
 
 
-def count_queues(
-    connection: Any, names: Iterable[str], until: float = math.inf
-) -> tuple[dict[str, Counted], dict[str, str]]:
-    """On AMQP: queue → its counts, and queue that is not counted *until* then → why."""
+def count_queues(connection: Any, names: Iterable[str], deadline: float) -> tuple[dict[str, Counted], dict[str, str]]:
+    """Count queues of an AMQP broker until *deadline* of ``time.monotonic``.
+
+    Returns queue → its counts, and uncounted queue → why. A missing queue is in neither.
+    """
     counted: dict[str, Counted] = {}
     uncounted = dict.fromkeys(names, TOO_SLOW)
     channel = connection.channel()
     for name in names:
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             break
         del uncounted[name]
         try:
             queue = channel.queue_declare(queue=name, passive=True)
             counted[name] = Counted(queue.message_count, queue.consumer_count)
-        except connection.channel_errors as exc:  # the channel is closed, and opened again
-            if getattr(exc, "reply_code", 0) != NOT_FOUND:
-                why = f"the broker does not let it be counted ({type(exc).__name__})"
-                uncounted[name] = why
+        except connection.channel_errors as exc:  # py-amqp opens the channel again
+            if exc.reply_code != 404:  # noqa: PLR2004 - no such queue
+                uncounted[name] = f"the broker does not let it be counted ({type(exc).__name__})"
     channel.close()
     return counted, uncounted
 
 
-def ends_at(connection: Any) -> dict[str, bool]:
+def same_database(connection: Any) -> dict[str, bool]:
     """On Redis: address of each client → whether it uses the database of *connection*."""
     client = connection.default_channel.client
     database = str(client.connection_pool.connection_kwargs.get("db") or 0)
-    with suppress(RedisError):  # this user may not see it
+    with suppress(RedisError):  # this user may not list clients
         return {line["addr"]: line["db"] == database for line in client.client_list()}
     return {}
 
 
 class _OnceProducer(Producer):  # type: ignore[misc, unused-ignore]
-    """Publishes, or fails. With ``retry``, kombu would try again for ever."""
+    """Tries once to publish. kombu's mailbox asks it to try for ever (``retry=True``)."""
 
-    def publish(self, *args: Any, retry: bool = False, **options: Any) -> Any:
-        del retry
-        return super().publish(*args, **options)
+    def publish(self, *args: Any, **options: Any) -> Any:
+        return super().publish(*args, **{**options, "retry": False})
 
 
 class Listener:
-    """A context manager that asks workers. It hears them only while ``listen`` runs."""
+    """A context manager that asks workers. It receives messages only in ``listen``."""
 
     def __init__(self, app: Any, connection: Any) -> None:
         self.replies: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -122,18 +118,16 @@ class Listener:
         self._connection = connection
         self._channel = connection.default_channel
         self._mailbox = mailbox = app.control.mailbox(connection)
-        self._tickets: dict[str, str] = {}
-        self._answered: set[tuple[str, str]] = set()
-        # "worker.#": without the events of tasks
+        self._questions: dict[str, str] = {}  # ticket (id of a request) → question
+        self._answered: set[tuple[str, str]] = set()  # ticket, worker
+        # "worker.#": events of workers, and none of tasks
         events = app.events.Receiver(connection, routing_key="worker.#", app=app)
         options: Any = {"no_ack": True, "on_decode_error": lambda *_: None}
-        queue = events.queue(self._channel)
-        self.consumers = (
-            Consumer(self._channel, [mailbox.reply_queue], accept=mailbox.accept, **options),
-            Consumer(self._channel, [queue], accept=events.accept, **options),
-        )
-        self.consumers[0].register_callback(self._on_reply)
-        self.consumers[1].register_callback(self._on_events)
+        replies = Consumer(self._channel, [mailbox.reply_queue], accept=mailbox.accept, **options)
+        replies.register_callback(self._on_reply)
+        beats = Consumer(self._channel, [events.queue(self._channel)], accept=events.accept, **options)
+        beats.register_callback(self._on_events)
+        self.consumers = (replies, beats)
 
     def __enter__(self) -> Listener:  # noqa: PYI034 - Self is new in Python 3.11
         for consumer in self.consumers:
@@ -143,15 +137,15 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         for consumer in self.consumers:
             consumer.cancel()
-        # only on AMQP does a queue for replies go with its connection
+        # deletes the queue for replies; only AMQP does so by itself
         self._channel.after_reply_message_received(self._mailbox.reply_queue.name)
 
     def ask(self, questions: Mapping[str, Any], workers: list[str] | None = None, *, seconds: float) -> None:
         """Send each question, with its arguments, to *workers* or to all. Valid for *seconds*."""
         for question, arguments in questions.items():
             ticket = uuid()
-            self._tickets[ticket] = question
-            # as Control.broadcast does, on a connection of one's own
+            self._questions[ticket] = question
+            # as Control.broadcast, but on the doctor's connection
             self._mailbox._publish(  # noqa: SLF001
                 question,
                 dict(arguments),
@@ -162,9 +156,9 @@ class Listener:
                 producer=_OnceProducer(self._channel, auto_declare=False),
             )
 
-    def listen(self, until: Callable[[], bool], deadline: float) -> None:
-        """Hear what comes until *until* is true, or until *deadline* of ``time.monotonic``."""
-        while not until() and (left := deadline - time.monotonic()) > 0:
+    def listen(self, done: Callable[[], bool], deadline: float) -> None:
+        """Receive messages until *done* gives true, or *deadline* of ``time.monotonic``."""
+        while not done() and (left := deadline - time.monotonic()) > 0:
             with suppress(TimeoutError):
                 self._connection.drain_events(timeout=min(left, 0.1))
 
@@ -173,8 +167,8 @@ class Listener:
         return all(self.replies[question].keys() >= {*workers} for question in questions)
 
     def _on_reply(self, body: Any, message: Any) -> None:
-        ticket = message.headers.get("ticket", "")
-        question = self._tickets.get(ticket)
+        ticket = message.headers.get("ticket")
+        question = self._questions.get(ticket)
         if question is None or not isinstance(body, dict):
             return
         for worker, reply in body.items():
@@ -186,7 +180,7 @@ class Listener:
     def _on_events(self, body: Any, _: Any) -> None:
         for event in body if isinstance(body, list) else [body]:
             if event.get("type") in {"worker-heartbeat", "worker-online"}:
-                # Celery's Receiver would adapt the time to the worker's time zone
+                # Celery's Receiver would shift the time by the worker's time zone
                 sent, every = event["timestamp"], event.get("freq") or 2
                 beat = Heartbeat(time.time(), sent, every, event.get("active"))
                 self.heartbeats[event["hostname"]].append(beat)

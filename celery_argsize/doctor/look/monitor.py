@@ -1,22 +1,19 @@
-"""Looks at what celery_argsize measured, and at the advice that follows from it."""
+"""Looks at what celery_argsize measured, and at the advice made of it."""
 
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery_argsize.api.advice import advice_for, verify_limits
 from celery_argsize.api.location import Reader, locate
-from celery_argsize.doctor.facts import MonitorFacts, Unavailable
+from celery_argsize.doctor.facts import MonitorFacts, Scope, Unavailable
 from celery_argsize.errors import ArgsizeError
 from celery_argsize.figures.summary import summarize
 
-if TYPE_CHECKING:
-    from celery_argsize.doctor.facts import Scope
-
 
 def look_at_monitor(where: Scope) -> MonitorFacts:
-    """Read the figures and work out the advice; raises ``Unavailable`` if they cannot be read."""
+    """Read the figures and make advice; raises ``Unavailable`` if they cannot be read."""
     given: dict[str, Any] = {**where.given}
     try:
         with closing(Reader(locate(where.app, **given))) as reader:

@@ -1,6 +1,6 @@
-"""Looks at each Redis of an app: what the server says of itself, and what Celery keeps there.
+"""Looks at each Redis of an app: the server itself, and what Celery keeps in it.
 
-Nothing is written, and no message or result is read.
+Writes nothing, and reads no message or result.
 """
 
 from __future__ import annotations
@@ -16,12 +16,21 @@ from urllib.parse import parse_qsl, urlsplit
 from redis import exceptions
 
 from celery_argsize.api.location import locate
-from celery_argsize.doctor import redis_facts
 from celery_argsize.doctor.app import known_queues, transport_options
 from celery_argsize.doctor.errors import why_not
-from celery_argsize.doctor.facts import Unavailable
+from celery_argsize.doctor.facts import Scope, Unavailable
 from celery_argsize.doctor.look.host import own_connections
-from celery_argsize.doctor.redis_facts import Holders, Place, Queues, Results, ServerFacts
+from celery_argsize.doctor.redis_facts import (
+    NO_ANSWER,
+    NO_RIGHT,
+    RESULTS,
+    Holders,
+    Place,
+    Queues,
+    Results,
+    Role,
+    ServerFacts,
+)
 from celery_argsize.errors import ConfigError
 from celery_argsize.redis_url import cert_reqs, each_of_messages, of_results, parse_redis_url, safe_url
 from celery_argsize.settings import Settings
@@ -30,40 +39,35 @@ from celery_argsize.stores.connection import TIMEOUT, connect, disconnect
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery_argsize.doctor.facts import Scope
-    from celery_argsize.doctor.redis_facts import Role
-
 #: Name of the doctor's connection in CLIENT LIST.
 CLIENT_NAME: Final = "celery-argsize-doctor"
 
-#: PINGs at most, and the seconds that they may take.
+#: PINGs at most, and their seconds in all.
 PINGS: Final = 9
-PINGING: Final = 1.5
+PING_SECONDS: Final = 1.5
 
-#: Names in kombu's Redis transport. Most can be set in ``broker_transport_options``.
+#: kombu's ``sep``, ``priority_steps`` and ``visibility_timeout`` (seconds) by default.
 SEPARATOR: Final = "\x06\x16"
-STEPS: Final = (0, 3, 6, 9)
+PRIORITY_STEPS: Final = (0, 3, 6, 9)
+VISIBILITY_TIMEOUT: Final = 3600
 
-#: Seconds until another worker gets a message that is not acknowledged, by default.
-VISIBILITY: Final = 3600
-
-#: Keys of one SCAN, SCANs at most, and the seconds that they may take.
-SCANNED: Final = 1000
+#: SCANs at most, the keys of each, and their seconds in all.
 SCANS: Final = 20
-SCANNING: Final = 2.0
+SCAN_KEYS: Final = 1000
+SCAN_SECONDS: Final = 2.0
 
-#: Results whose expiry is asked for.
+#: Results at most in the sample.
 SAMPLE: Final = 2000
 
-#: Fields of ``ServerFacts`` that a server is asked for.
-LOOKS: Final = ("pings", "info", "config", "holders", "messages", "results")
+#: Fields of ``ServerFacts`` that the server's replies fill.
+FIELDS: Final = ("pings", "info", "config", "holders", "messages", "results")
 
 CLUSTER: Final = "it is a Redis Cluster: give one of its nodes, as --redis-url redis://NODE:PORT"
 NO_TIME: Final = "there was no time left to look at that"
 
 
 def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
-    """Look at all Redis servers at once; raises ``Unavailable`` if none is named."""
+    """Look at all Redis servers at once; raises ``Unavailable`` if none is known."""
     deadline = time.monotonic() + where.seconds * 0.9
     try:
         places = places_of(where)
@@ -83,24 +87,24 @@ def look_at_redis(where: Scope) -> tuple[ServerFacts, ...]:
 
 
 def places_of(where: Scope) -> list[Place]:
-    """Each Redis of the app, in each role; raises ``ConfigError`` if none is named."""
+    """Each Redis in each role. Without an app, raises ``ConfigError`` if none is known."""
     if where.app is None:
-        return _of_figures(where)
-    finders: dict[Role, Callable[[Scope], list[Place]]] = {
-        "messages": _of_messages,
-        "results": _of_results,
-        "figures": _of_figures,
+        return _figures_places(where)
+    by_role: dict[Role, Callable[[Scope], list[Place]]] = {
+        "messages": _messages_places,
+        "results": _results_places,
+        "figures": _figures_places,
     }
     places = []
-    for role, find in finders.items():
+    for role, places_in_role in by_role.items():
         try:
-            places += find(where)
+            places += places_in_role(where)
         except ConfigError as exc:
             places.append(Place(role, Settings(), error=str(exc)))
     return places
 
 
-def _of_figures(where: Scope) -> list[Place]:
+def _figures_places(where: Scope) -> list[Place]:
     settings = locate(where.app, **where.given).settings
     if settings.redis_url is None:
         return []
@@ -108,24 +112,23 @@ def _of_figures(where: Scope) -> list[Place]:
     return [Place("figures", settings, _certificates(settings.redis_url, {}, default))]
 
 
-def _of_messages(where: Scope) -> list[Place]:
+def _messages_places(where: Scope) -> list[Place]:
     app: Any = where.app
     use_ssl, places = app.conf.get("broker_use_ssl"), {}
     for setting in ("broker_write_url", "broker_read_url"):
         for url, options in each_of_messages(app, setting):
-            # kombu checks nothing for rediss:// alone
+            # for rediss:// alone, kombu checks no certificate
             default = "required" if use_ssl or "ssl_" in url.partition("?")[2] else "none"
             places[safe_url(url)] = _place("messages", url, options, default)
     return [*places.values()]
 
 
-def _of_results(where: Scope) -> list[Place]:
+def _results_places(where: Scope) -> list[Place]:
     url, options = of_results(where.app)
     return [_place("results", url, options, "required")] if url else []
 
 
 def _place(role: Role, url: str, options: dict[str, Any], default: str) -> Place:
-    """A place with Celery's own checks of the certificate."""
     try:
         certificates = _certificates(url, options, default)
     except ConfigError as exc:
@@ -135,23 +138,23 @@ def _place(role: Role, url: str, options: dict[str, Any], default: str) -> Place
 
 
 def _certificates(url: str, options: dict[str, Any], default: str) -> str:
-    """``Place.certificates``, where *default* is how they are checked if nothing is said."""
+    """``Place.certificates`` by URL and options; *default* if neither has ``ssl_cert_reqs``."""
     place = parse_redis_url(url)
     given = {**options, **dict(parse_qsl(urlsplit(place.urls[0]).query))}
     try:
         return cert_reqs(given.get("ssl_cert_reqs", default)) if place.tls else ""
     except ValueError:
-        return "none"  # kombu does so with words that it does not know
+        return "none"  # what kombu makes of a word that it does not know
 
 
 class _Look:
-    """A look at one server. ``facts`` can be read at any time."""
+    """Looks at one server. ``facts`` grows meanwhile and can be read at any time."""
 
     def __init__(self, where: Scope, place: Place, deadline: float) -> None:
-        missed = dict.fromkeys(LOOKS, NO_TIME)
+        missed = dict.fromkeys(FIELDS, NO_TIME)
         self.facts = ServerFacts(places=(), missed=missed, max_clients=where.max_clients)
         self.login = f"{place.role}: {place.error}"
-        """Equal for places on the same server with the same user and TLS."""
+        """Places with an equal login (server, user, TLS) share one look."""
         self._app, self._deadline = where.app, deadline
         self._client: Any = None
         seconds = min(TIMEOUT, where.seconds / 4)
@@ -159,12 +162,12 @@ class _Look:
         settings = replace(place.settings, redis_options={**place.settings.redis_options, **options})
         try:
             self._client = None if place.error else connect(settings)
-            self.add(error=place.error or redis_facts.NO_ANSWER)
+            self.add(error=place.error or NO_ANSWER)
         except ConfigError as exc:
             self.add(error=str(exc))
         if pool := getattr(self._client, "connection_pool", None):
             kwargs = pool.connection_kwargs
-            kwargs |= options  # whatever the URL says
+            kwargs |= options  # the URL may have others
             user = [kwargs[name] for name in kwargs if name in {"username", "password"} or name[:3] == "ssl"]
             self.login = f"{place.address} {pool.connection_class} {user}"
 
@@ -178,7 +181,7 @@ class _Look:
             return
         self.add(error=_greet(self._client))
         if not hasattr(self._client, "connection_pool"):
-            self.add(missed=dict.fromkeys(LOOKS, CLUSTER))
+            self.add(missed=dict.fromkeys(FIELDS, CLUSTER))
         elif not self.facts.error:
             self._ask(self._client)
         with suppress(exceptions.RedisError, OSError):
@@ -206,58 +209,56 @@ class _Look:
                 del missed[name]
             except exceptions.ResponseError as exc:
                 denied = isinstance(exc, exceptions.NoPermissionError)
-                missed[name] = redis_facts.NO_RIGHT if denied else why_not(exc)
-            except (exceptions.RedisError, OSError) as exc:  # it would not answer the rest
+                missed[name] = NO_RIGHT if denied else why_not(exc)
+            except (exceptions.RedisError, OSError) as exc:  # the rest would fail too
                 self.add(missed=dict.fromkeys(missed, why_not(exc)))
                 return
-            except Exception as exc:  # noqa: BLE001 - a wrong setting, or another kind of server
+            except Exception as exc:  # noqa: BLE001 - a wrong setting, or no real Redis
                 missed[name] = f"looking at that failed with {type(exc).__name__}, see settings.values"
             self.add(missed=missed)
 
 
 def _greet(client: Any) -> str:
-    """Connect. The reason why that failed; empty: it did not."""
+    """Connect. Returns why that failed; empty if it did not."""
     try:
-        # a Redis that cannot save refuses a PING, and a client for clusters has no ECHO
+        # a Redis that cannot save refuses PING; a client for clusters has no ECHO
         client.echo("") if hasattr(client, "connection_pool") else client.smembers(CLIENT_NAME)
     except (exceptions.RedisError, OSError) as exc:
-        # a user without the right to ECHO is connected, unlike one without that to its
-        # database
+        # without the right to ECHO it is connected, without that to SELECT it is not
         denied = isinstance(exc, exceptions.NoPermissionError) and "'select'" not in str(exc)
         return "" if denied else why_not(exc)
     return ""
 
 
 def _ping(client: Any, deadline: float) -> tuple[float, ...]:
-    """Seconds that each PING took; in all, a quarter of the time that is left at most."""
+    """Seconds that each PING took. Together, at most a quarter of the time that is left."""
     times: list[float] = []
-    most = min(PINGING, (deadline - time.monotonic()) / 4)
+    most = min(PING_SECONDS, (deadline - time.monotonic()) / 4)
     while len(times) < PINGS and sum(times) < most:
         began = time.perf_counter()
         client.ping()
         times.append(time.perf_counter() - began)
-    return (*times,)
+    return tuple(times)
 
 
 def _holders(client: Any) -> tuple[Holders, ...]:
-    """Who is connected, but for this process; the largest group first."""
-    with suppress(exceptions.ResponseError):  # it may not, or there is no such command
+    """Clients in groups, the largest first, without those of this process."""
+    with suppress(exceptions.ResponseError):  # no right to it, or no such command
         client.client_setname(CLIENT_NAME)
-    # other looks connect and disconnect meanwhile
-    before, clients, after = own_connections(), client.client_list(), own_connections()
-    ours = {*before, *after}
+    # other looks connect and disconnect meanwhile: theirs are gone, or seen in between
+    earlier = {line["id"] for line in client.client_list()}
+    ours = own_connections()
     others = [
-        (line.get("name", ""), line["addr"].rpartition(":")[0], _does(line))
-        for line in clients
-        if (line["addr"], line.get("laddr")) not in ours
-        and line.get("name") != CLIENT_NAME
-        and line.get("cmd") != "client|list"
+        (line.get("name", ""), line["addr"].rpartition(":")[0], _activity(line))
+        for line in client.client_list()
+        if line["id"] in earlier and (line["addr"], line.get("laddr")) not in ours
+        if line.get("name") != CLIENT_NAME and line.get("cmd") != "client|list"
     ]
     return tuple(Holders(count, *group) for group, count in Counter(others).most_common())
 
 
-def _does(line: dict[str, str]) -> str:
-    """What a client does, by its *line* of CLIENT LIST."""
+def _activity(line: dict[str, str]) -> str:
+    """What a client does, by CLIENT LIST."""
     command = line.get("cmd", "").lower()
     if any(int(line.get(name, 0)) for name in ("sub", "psub")):
         return "listens for results or remote control"
@@ -267,16 +268,18 @@ def _does(line: dict[str, str]) -> str:
 
 
 def _queues(client: Any, database: int, app: Any) -> Queues:
-    """Messages that wait, and those that workers hold."""
     options = transport_options(app)
     prefix, separator = options.get("global_keyprefix") or "", options.get("sep", SEPARATOR)
     client.select(database)
-    ends = [f"{separator}{step}" if step else "" for step in options.get("priority_steps") or STEPS]
+    steps = options.get("priority_steps") or PRIORITY_STEPS
+    suffixes = [f"{separator}{step}" if step else "" for step in steps]  # a key for each
     names = sorted(known_queues(app))
-    lengths = iter(_each(client, "llen", [f"{prefix}{name}{end}" for name in names for end in ends]))
-    waiting = {name: sum(next(lengths) for _ in ends) for name in names}
+    keys = [f"{prefix}{name}{suffix}" for name in names for suffix in suffixes]
+    lengths = iter(_replies(client, "llen", keys))
+    waiting = {name: sum(next(lengths) for _ in suffixes) for name in names}
+    # a sorted set: held messages by the time at which a worker took them
     index = prefix + options.get("unacked_index_key", "unacked_index")
-    visibility = float(options.get("visibility_timeout", VISIBILITY))
+    visibility = float(options.get("visibility_timeout", VISIBILITY_TIMEOUT))
     now = time.time()
     pipe = client.pipeline(transaction=False)
     pipe.zrange(index, 0, 0, withscores=True)
@@ -288,26 +291,24 @@ def _queues(client: Any, database: int, app: Any) -> Queues:
 
 
 def _results(client: Any, database: int, deadline: float) -> Results:
-    """A sample of the results."""
     client.select(database)
-    end = min(deadline, time.monotonic() + SCANNING)
+    deadline = min(deadline, time.monotonic() + SCAN_SECONDS)
     cursor, keys = 0, []
     for _ in range(SCANS):
-        cursor, page = client.scan(cursor, match=f"*{redis_facts.RESULTS}*", count=SCANNED)
+        cursor, page = client.scan(cursor, match=f"*{RESULTS}*", count=SCAN_KEYS)
         keys += page
-        if not cursor or time.monotonic() > end:
+        if not cursor or time.monotonic() > deadline:
             break
-    left = _each(client, "pttl", keys[:SAMPLE])
-    gone = left.count(-2)
-    return Results(len(left) - gone, left.count(-1), not cursor and len(keys) <= SAMPLE)
+    expiries = _replies(client, "pttl", keys[:SAMPLE])  # -1: never, -2: it is gone
+    return Results(len(expiries) - expiries.count(-2), expiries.count(-1), not cursor and len(keys) <= SAMPLE)
 
 
-def _each(client: Any, command: str, keys: list[Any]) -> list[Any]:
-    """The replies to *command* for each of *keys*; 0 for a key of another type."""
+def _replies(client: Any, command: str, keys: list[Any]) -> list[Any]:
+    """The reply to *command* for each of *keys*; 0 for a key of another type."""
     pipe = client.pipeline(transaction=False)
     for key in keys:
         getattr(pipe, command)(key)
-    replies: list[Any] = pipe.execute(raise_on_error=False) if keys else []
+    replies: list[Any] = pipe.execute(raise_on_error=False)
     for reply in replies:
         if isinstance(reply, exceptions.NoPermissionError):
             raise reply

@@ -1,6 +1,6 @@
-"""Looks at the broker and the live workers of an app. No argument of a task is kept.
+"""Looks at the broker and the live workers of an app. Keeps no argument of a task.
 
-``look.broker`` connects and asks.
+``look.broker`` has the connection and the remote control.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.doctor.app import known_queues, number
 from celery_argsize.doctor.errors import why_not
-from celery_argsize.doctor.facts import Node, Unavailable, WorkerFacts, raised_at
-from celery_argsize.doctor.look.broker import TOO_SLOW, Listener, broker_url, connection_to, count_queues, ends_at
+from celery_argsize.doctor.facts import Node, Scope, Unavailable, WorkerFacts, raised_at
+from celery_argsize.doctor.look.broker import TOO_SLOW, Listener, broker_url, connection_to, count_queues, same_database
 from celery_argsize.doctor.redis_facts import NO_ANSWER
 from celery_argsize.redis_url import safe_url
 
@@ -23,39 +23,37 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from celery_argsize.doctor.facts import Scope
-
-#: Seconds that a broker gets for each answer, if there is time for it.
+#: Seconds to wait for each answer of the broker, if ``--timeout`` is 5 to 13.
 BROKER_SECONDS: Final = 2.0
-#: Seconds for counting the queues of an AMQP broker.
+#: Seconds for counting queues of an AMQP broker.
 COUNT_SECONDS: Final = 3.0
-#: Seconds to listen at most: two heartbeats, 2 s apart by default, fit in.
+#: Seconds to listen at most: enough for two heartbeats, by default 2 s apart.
 LISTEN_SECONDS: Final = 5.0
-#: Where connecting took long: how many times as long to listen.
-SLOW_TIMES: Final = 4
+#: On a slow connection, how many times as long as connecting to listen.
+CONNECT_TIMES: Final = 4
 #: Seconds to listen at least, as ``celery inspect`` does.
 REPLY_SECONDS: Final = 1.0
-#: A worker that holds more tasks for their ETA is not asked: the reply has their
-#: arguments.
+#: A worker that holds more tasks with an ETA is not asked for them: the reply has all
+#: their arguments.
 ETA_TASKS_AT_MOST: Final = 100
 #: Commands of remote control, with arguments.
 _QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ping": {},
     "stats": {},
     "active_queues": {},
-    "registered": {"taskinfoitems": ["_"]},  # no attribute of a task has that name
+    "registered": {"taskinfoitems": ["_"]},  # names only: no task has an attribute "_"
     "argsize": {},
 }
-_LONGER: Final = "--timeout gives it longer"
+_HINT: Final = "--timeout gives it longer"
 
 
 def look_at_workers(where: Scope) -> WorkerFacts:
-    """Ask all workers of the app, on any broker; raises ``Unavailable`` without an app."""
+    """Look at the broker and all workers; raises ``Unavailable`` without an app."""
     if where.app is None:
         raise Unavailable(where.why_no_app)
     seconds = max(where.seconds - 1, where.seconds / 2)
     survey = _Survey(where.app, seconds)
-    # a thread, as some transports wait for ever: the facts so far count
+    # some transports wait for ever: then the facts so far count
     thread = threading.Thread(target=survey.run, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -63,17 +61,16 @@ def look_at_workers(where: Scope) -> WorkerFacts:
 
 
 class _Survey:
-    """A look at the broker and the workers. Each step adds to ``facts``."""
+    """Looks at the broker and the workers. Each step adds to ``facts``."""
 
     def __init__(self, app: Celery, seconds: float) -> None:
-        reason = f"the broker did not answer within {seconds:g} s; {_LONGER}"
+        reason = f"the broker did not answer within {seconds:g} s; {_HINT}"
         self.facts = WorkerFacts(broker=broker_url(app), took=None, no_control=reason)
         self._app = app
         self._deadline = time.monotonic() + seconds
         self._patience = min(max(BROKER_SECONDS, seconds / 6), seconds / 2)
 
     def run(self) -> None:
-        """Connect, and ask."""
         began = time.monotonic()
         try:
             with connection_to(self._app, self._patience) as connection:
@@ -81,25 +78,25 @@ class _Survey:
                     broker=safe_url(connection.as_uri()),
                     took=time.monotonic() - began,
                     port=int(connection.port or connection.transport.default_port or 0),
-                    no_control=f"the broker is too slow to ask workers in this time; {_LONGER}",
+                    no_control=f"the broker is too slow to ask workers in this time; {_HINT}",
                 )
                 self._ask(connection)
         except Exception as exc:  # noqa: BLE001 - whatever the broker or kombu raises
-            if self.facts.no_control:  # no worker has answered by then
-                self._failed(exc)
+            if self.facts.no_control:  # else the workers' replies are known
+                self._add_failure(exc)
 
     def _add(self, **facts: Any) -> None:
         self.facts = replace(self.facts, **facts)
 
-    def _failed(self, exc: Exception) -> None:
+    def _add_failure(self, exc: Exception) -> None:
         reason, connected = why_not(exc), self.facts.took is not None
         slow = reason == NO_ANSWER and (connected or self._patience < BROKER_SECONDS)
-        unclear = " " not in reason  # only the class of the error
+        unclear = " " not in reason  # only the name of the error's class
         if slow:
-            reason = f"the broker gave {reason}; {_LONGER}"
+            reason = f"the broker gave {reason}; {_HINT}"
         elif unclear:
-            reason = f"perhaps kombu cannot work with the app's settings ({raised_at(exc)}), "
-            reason += "see settings.values, .serializer"
+            where = f"({raised_at(exc)}), see settings.values, .serializer"
+            reason = f"perhaps kombu cannot work with the app's settings {where}"
         if slow or (unclear and connected):
             self._add(no_control=reason)
         else:
@@ -111,31 +108,31 @@ class _Survey:
             self._add(no_control=f"Celery has no remote control over {transport}")
             return
         if transport == "redis":
-            # before listening: then kombu waits for replies on this connection
-            self._add(ends=ends_at(connection))
+            # before listening: then this connection only waits for replies
+            self._add(ends=same_database(connection))
         queues = sorted(known_queues(self._app)) if transport == "amqp" else []
         self._add(uncounted=dict.fromkeys(queues, TOO_SLOW))
         with Listener(self._app, connection) as listener:
             self._listen(listener)
         if queues:
-            until = min(time.monotonic() + COUNT_SECONDS, self._deadline - REPLY_SECONDS)
-            counted, uncounted = count_queues(connection, queues, until)
+            deadline = min(time.monotonic() + COUNT_SECONDS, self._deadline - REPLY_SECONDS)
+            counted, uncounted = count_queues(connection, queues, deadline)
             self._add(counted=counted, uncounted=uncounted)
 
     def _listen(self, listener: Listener) -> None:
-        """Ask until each worker sent a heartbeat and all replies, or time is up."""
+        """Ask. Listen until each worker sent a heartbeat and all replies, or time is up."""
         listener.ask(_QUESTIONS, seconds=LISTEN_SECONDS)
         began, beats, pings = time.monotonic(), listener.heartbeats, listener.replies["ping"]
 
-        def all_heard() -> bool:
+        def complete() -> bool:
             if time.monotonic() < began + REPLY_SECONDS or pings.keys() - beats.keys():
                 return False
             return bool(beats) and listener.answered(_QUESTIONS, beats)
 
-        most = max(LISTEN_SECONDS, SLOW_TIMES * (self.facts.took or 0))
-        listener.listen(all_heard, began + min(most, (self._deadline - began) / 2))
+        longest = max(LISTEN_SECONDS, CONNECT_TIMES * (self.facts.took or 0))
+        listener.listen(complete, began + min(longest, (self._deadline - began) / 2))
         listened = time.monotonic() - began
-        _ask_scheduled(self._app, listener)
+        _ask_for_etas(self._app, listener)
         self._add(
             no_control="",
             nodes=tuple(_node(name, listener) for name in sorted(pings)),
@@ -145,11 +142,11 @@ class _Survey:
         )
 
 
-def _ask_scheduled(app: Celery, listener: Listener) -> None:
-    """Ask workers that hold a few tasks for their ETA when these are due."""
+def _ask_for_etas(app: Celery, listener: Listener) -> None:
+    """Ask workers that hold a few tasks with an ETA when these are due."""
     workers, multiplier = [], int(number(app.conf.worker_prefetch_multiplier) or 0)
     for name, stats in listener.replies["stats"].items():
-        # a worker fetches one message more for each task with an ETA
+        # a worker prefetches one message more for each task with an ETA that it holds
         usual = _concurrency(stats) * multiplier
         if 0 < usual < (stats.get("prefetch_count") or 0) <= usual + ETA_TASKS_AT_MOST:
             workers.append(name)
@@ -160,17 +157,16 @@ def _ask_scheduled(app: Celery, listener: Listener) -> None:
 
 
 def _concurrency(stats: Mapping[str, Any]) -> int:
-    """How many tasks a pool runs at once."""
+    """How many tasks the pool runs at once."""
     pool = stats.get("pool") or {}
-    # pool_shrink changes the processes, and not max-concurrency
+    # pool_shrink does not change max-concurrency
     return len(pool.get("processes") or ()) or int(pool.get("max-concurrency") or 0)
 
 
 def _node(name: str, listener: Listener) -> Node:
-    """All replies of a worker."""
     questions = listener.replies.items()
     replies = {question: workers[name] for question, workers in questions if name in workers}
-    # where a command fails, the reply is a dict with its error
+    # the reply of a command that failed is a dict with the error
     lists = {question: reply for question, reply in replies.items() if isinstance(reply, list)}
     stats, beats = replies.get("stats") or {}, tuple(listener.heartbeats.get(name, ()))
     pool = stats.get("pool") or {}
