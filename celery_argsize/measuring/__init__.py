@@ -1,1 +1,1 @@
-"""Sizes one value and reads one argsrepr. Pure, and the only code that a task waits for."""
+"""Measures arguments: their size as JSON, and what Celery cut from their repr. No I/O."""

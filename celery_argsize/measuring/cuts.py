@@ -1,9 +1,8 @@
-"""What Celery did to an argsrepr: the header that came with a message, held against the value that it shows.
+"""Tells what Celery cut from a header: the ``argsrepr`` or ``kwargsrepr`` of a message.
 
-Cheap where it can be: a header that was cut has ``...`` in it, and most often the dots
-outside quotes settle the rest. Where dots may be part of a text (``'Loading...'``), the
-length of the whole repr tells, or the header is read side by side with the value
-(``header_match``).
+A header that was cut has ``...`` in it. Mostly the dots outside quotes tell the rest.
+Where dots may be part of a text (``'Loading...'``), the length of the whole repr tells,
+or the header is read side by side with its value (``header_match``).
 
 Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate``.
 """
@@ -17,16 +16,15 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from celery_argsize.measuring.header_match import HeaderWalk
 from celery_argsize.measuring.repr_shape import measure_shape, outside_quotes
 
-#: Characters of a header that is read: twice the highest tier. A longer one counts as
-#: unknown.
-MOST_READ: Final = 4 * 1024 * 1024
-#: Members that are looked at for the levels of a value.
-MOST_LOOKED_AT: Final = 5000
+#: Twice the highest tier, in characters. A longer header counts as unknown.
+MAX_HEADER: Final = 4 * 1024 * 1024
+#: Most members of a value whose levels are counted.
+MAX_MEMBERS: Final = 5000
 
 Verdict = Literal["intact", "size", "depth", "both", "custom", "unknown"]
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
-#: The verdicts that mean that Celery cut the repr, and by what.
+#: The verdicts for a repr that was cut, and what cut it.
 CAUSES: Final = {"size": "size", "depth": "depth", "both": "size and depth"}
 CUTS: Final = tuple(CAUSES)
 
@@ -34,27 +32,25 @@ CUTS: Final = tuple(CAUSES)
 #: (celery.app.amqp.AMQP).
 DEFAULT_LIMIT: Final = 1024
 
-#: Levels that a repr shows: Celery's default for ``task_repr_maxlevels``; before 5.7 a
-#: fixed number.
+#: Celery's default for ``task_repr_maxlevels``. Fixed before 5.7.
 DEFAULT_LEVELS: Final = 3
 
-#: Dots where a cut can be: before the end of a text, of a container or of the header,
-#: or before the next member.
-_MARK: Final = re.compile(r"\.\.\.(?:['\])},]|$)")
-#: The beginning of a container as saferepr writes it, up to its first member.
+#: Dots where a cut can be: at the end of a text, member, container or header.
+_CUT_DOTS: Final = re.compile(r"\.\.\.(?:['\])},]|$)")
+#: How a container begins in saferepr, up to its first member.
 _SAFEREPR: Final = re.compile(r"[(\[{]+(?:[\])},.'\"<\d-]|b'|None\b|True\b|False\b|nan\b|inf\b|[A-Za-z_][\w.]*\()")
-#: A quote that may be part of a text, or end one that ends in a backslash; and bytes,
-#: in which none is escaped.
-_UNCLEAR: Final = re.compile(r"\\'(?:[,\])}]|: |$)|(?:[(\[{]|, |: )b'")
+#: Quotes that cannot be paired: one that may end a text in a backslash or be part of
+#: it, and those in bytes, which saferepr does not escape.
+_UNPAIRED: Final = re.compile(r"\\'(?:[,\])}]|: |$)|(?:[(\[{]|, |: )b'")
 _CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 _SIZED: Final = _CONTAINERS | {str, bytes}
-#: What stands for a container below the last level. An object's repr has a letter
-#: before its bracket.
+#: A container left out by depth, such as ``[...]``. A bracket after a letter belongs to
+#: an object's repr.
 _DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.{3,}(?:,\)|[)\]}])?")
-#: What opens an object's repr.
+#: Opens an object's repr, as in ``Point(``.
 _CALL: Final = re.compile(r"\w\(")
-#: How the first member of a container begins, by its type.
 _DIGITS: Final = "0123456789-"
+#: Characters with which the repr of a member can begin, by its type.
 _BEGINNINGS: Final = {str: "'", int: _DIGITS, float: _DIGITS + "ni", bool: "TF", list: "[(", tuple: "([", dict: "{"}
 
 
@@ -65,11 +61,10 @@ class Reading(NamedTuple):
     """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the caller's own
     text; ``unknown``: no header."""
     levels: int = 0
-    """Where it was cut by depth: the levels it shows, which is the sender's
-    ``task_repr_maxlevels``. Else 0."""
+    """The sender's ``task_repr_maxlevels`` if it was cut by depth, else 0."""
     limit: int = 0
-    """Where it was cut by size: the sender's limit in characters, at most. 0 where that
-    cannot be told."""
+    """Upper bound of the sender's limit in characters if it was cut by size. 0: not
+    known."""
 
 
 _INTACT: Final = Reading("intact")
@@ -77,20 +72,20 @@ _CUSTOM: Final = Reading("custom")
 
 
 def read_header(header: object, value: object) -> Reading:
-    """What Celery did to *header*, the ``argsrepr`` or ``kwargsrepr`` of *value*; ``None``: the message had none.
+    """What Celery did to *header*, the ``argsrepr`` or ``kwargsrepr`` of *value*.
 
     A text of the caller's own (``argsrepr=`` of ``apply_async``) counts as intact if it begins and ends as the repr of
     *value* would, is no shorter than any member, and has no dots where a cut can be.
     """
-    if type(header) is not str or not header or len(header) > MOST_READ:
+    if type(header) is not str or not header or len(header) > MAX_HEADER:
         return Reading("unknown")
     try:
         if not _begins_like(header, value):
             return _CUSTOM
-        if _MARK.search(header) is not None:
+        if _CUT_DOTS.search(header) is not None:
             return _read_marks(header, value)
         return _CUSTOM if _has_longer_member(value, len(header)) else _INTACT
-    except Exception:  # noqa: BLE001 - another value's repr, a nest too deep, or code of the value that raises
+    except Exception:  # noqa: BLE001 - a value that does not match, is too deep, or whose code raises
         return _read_alone(header)
 
 
@@ -100,7 +95,7 @@ def _read_marks(header: str, value: object) -> Reading:
         return _CUSTOM
     limit, first = _limit(header), header.find("...")
     if limit and first >= limit - 4 and header[first - 1] not in "([{":
-        return Reading("size", 0, limit)  # the only dots are behind the last member that is shown, or at its end
+        return Reading("size", 0, limit)  # the only dots follow the last member shown, or end it
     reading, dotted_text = _read_outside_texts(header)
     if not dotted_text:
         return reading or _side_by_side(header, value)
@@ -110,7 +105,7 @@ def _read_marks(header: str, value: object) -> Reading:
 
 
 def _has_longer_member(value: Any, length: int) -> bool:
-    """Whether a member of *value* is so long that the whole repr has more than *length* characters."""
+    """Whether a member of *value* alone makes the whole repr longer than *length* characters."""
     kind = type(value)
     for member in value.values() if kind is dict else value if kind is list or kind is tuple else ():
         if type(member) in _SIZED and len(member) > length:
@@ -135,10 +130,10 @@ def _begins_like(header: str, value: Any) -> bool:
 
 
 def _read_outside_texts(header: str) -> tuple[Reading | None, bool]:
-    """The reading by the dots outside quotes, or ``None`` where quotes are unclear; whether only a text may be cut."""
+    """The reading by the dots outside quotes, ``None`` if that is unclear; whether only texts may be cut."""
     texts, bare = "", header
     if "'" in header:
-        if ("b'" in header or "\\'" in header) and _UNCLEAR.search(header) is not None:
+        if ("b'" in header or "\\'" in header) and _UNPAIRED.search(header) is not None:
             return None, False
         pieces = (header.replace("\\'", "") if "\\" in header else header).split("'")
         if not len(pieces) % 2:
@@ -176,8 +171,8 @@ def _side_by_side(header: str, value: object) -> Reading:
 def _is_as_long_as_whole(header: str, value: object) -> bool:
     """Whether *header* is as long as the whole repr, so that no text in it was cut.
 
-    A text that is cut gets shorter. If it loses just as much as the dots take, nothing
-    but brackets follows it.
+    A cut makes the header shorter, unless the last text lost just as much as the dots
+    take. Then only brackets follow it.
     """
     if header.rstrip(")]},").endswith("...'"):
         return False
@@ -186,20 +181,20 @@ def _is_as_long_as_whole(header: str, value: object) -> bool:
 
 
 def levels_of(value: Any) -> int:
-    """Levels of nested containers in *value*; 0 where it has too many members to look through."""
-    levels, layer, looked_at = 0, [value], 0
+    """Levels of nested containers in *value*; 0 if it has too many members to count."""
+    levels, layer, count = 0, [value], 0
     while layer:
         levels += 1
-        looked_at += sum(map(len, layer))
-        if looked_at > MOST_LOOKED_AT:
+        count += sum(map(len, layer))
+        if count > MAX_MEMBERS:
             return 0
-        members = chain.from_iterable(each.values() if type(each) is dict else each for each in layer)
+        members = chain.from_iterable(outer.values() if type(outer) is dict else outer for outer in layer)
         layer = [member for member in members if type(member) in _CONTAINERS]
     return levels
 
 
 def _limit(header: str) -> int:
-    """The most that the sender's limit can be, where it cut between members: saferepr stops once it is reached."""
+    """Upper bound of the sender's limit if it cut between members, else 0: saferepr stops there."""
     shown = header.rstrip(")]},")
     return len(shown) - 5 if shown.endswith(", ...") else 0
 

@@ -1,9 +1,8 @@
-"""Reads a header side by side with the value that it shows, where its looks do not settle what was cut.
+"""Reads a header side by side with its value, where the dots alone do not tell what was cut.
 
-A serializer changes types on the way: JSON turns tuples into lists and int keys into
-text. A member that does not match for that reason is passed over and judged by its
-looks. A walk that passes over too much gives up, so that the time is linear in the
-header.
+A serializer changes types: JSON turns tuples into lists and int keys into text. A
+member that does not match for that reason is skipped and judged by its dots. After too
+many skips the walk gives up, so that its time is linear in the header.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Types whose own repr is safe to ask for and is what saferepr shows.
+#: Types whose own repr is safe, and is what saferepr shows.
 _REPR_TYPES: Final = (Decimal, UUID, datetime, date, time, timedelta)
 #: Types that no serializer changes.
 _PLAIN: Final = (str, int, float, bool, type(None))
@@ -26,12 +25,12 @@ _OPENERS: Final = {list: "[(", tuple: "([", dict: "{", set: "{", frozenset: "{"}
 _CLOSERS: Final = (",)", ")", "]", "}")
 _TOKEN: Final = re.compile(r"'|[(\[{](?:\.\.\.,?[)\]}])?|[)\]}]|, (?:\.\.\.)?|: |\.\.\.")
 
-#: How often each character may be passed over, on average.
+#: How often each character may be skipped, on average.
 PASSES: Final = 4
 
 
 class _CutError(Exception):
-    """The header was cut between two tokens here: only closing brackets follow."""
+    """The header was cut here, between two tokens: only closing brackets follow."""
 
 
 class MismatchError(Exception):
@@ -39,7 +38,7 @@ class MismatchError(Exception):
 
 
 class HeaderWalk:
-    """Reads one header against a value. Most methods take a position, and return the one behind what they matched."""
+    """Reads one header. Most methods take a position, and return the one after what they matched."""
 
     def __init__(self, header: str) -> None:
         self.text = header
@@ -48,8 +47,8 @@ class HeaderWalk:
         self.depth = 0
         """The lowest level at which a container was left out; 0: none was."""
         self.matched = self.mismatched = 0
-        """Members that look as they should, and members of plain types that do not."""
-        self._left = PASSES * len(header) + 1000  # characters that may still be passed over
+        """Members shown as expected, and members of ``_PLAIN`` types that are not."""
+        self._budget = PASSES * len(header) + 1000  # characters that may still be skipped
 
     def run(self, value: Any) -> None:
         """Read the whole header.
@@ -65,7 +64,7 @@ class HeaderWalk:
 
     def read(self, value: Any, at: int, level: int) -> int:
         """The position behind *value*, which stands at *at* within *level* containers."""
-        self._stop(at)
+        self._check_cut(at)
         if isinstance(value, str):
             return self._chars(value.replace("'", "\\'") if len(value) < len(self.text) else value, "'", at)
         if isinstance(value, bytes):
@@ -94,8 +93,8 @@ class HeaderWalk:
         if at >= len(text) or text[at] not in openers:
             raise MismatchError
         if text.startswith("...", at + 1):
-            self._left_out(level)
-            return self._behind_left_out(at + 1, len(end))
+            self._note_depth(level)
+            return self._after_depth_cut(at + 1, len(end))
         at += 1
         first = True
         for member in value.items() if isinstance(value, dict) else value:
@@ -105,11 +104,11 @@ class HeaderWalk:
             at = self._item(member, at, level + 1) if isinstance(value, dict) else self._member(member, at, level + 1)
         return self._expect(at, *_CLOSERS) + len(end)
 
-    def _left_out(self, level: int) -> None:
+    def _note_depth(self, level: int) -> None:
         self.depth = min(self.depth or level, level)
 
-    def _behind_left_out(self, at: int, end: int) -> int:
-        """Behind "...]". Celery before 5.7 cuts that by size too: "......", or "...]..." where it just fits."""
+    def _after_depth_cut(self, at: int, end: int) -> int:
+        """After "...]". Celery before 5.7 may cut that by size: "......", or "...]..." where it just fits."""
         more = at
         while self.text[more : more + 1] == ".":
             more += 1
@@ -124,7 +123,7 @@ class HeaderWalk:
 
     def _item(self, item: tuple[Any, Any], at: int, level: int) -> int:
         key, value = item
-        self._stop(at)
+        self._check_cut(at)
         if isinstance(key, str) and self.text.startswith(key + ": ", at):  # sent as an int key, came as text
             at += len(key)
         else:
@@ -135,7 +134,7 @@ class HeaderWalk:
         return self._member(value, self._expect(at, ": "), level)
 
     def _member(self, value: Any, at: int, level: int) -> int:
-        """Behind a member. One whose type a serializer may have changed is passed over."""
+        """The position after a member. It is skipped if it does not match."""
         try:
             return self.read(value, at, level)
         except MismatchError:
@@ -144,7 +143,7 @@ class HeaderWalk:
 
     def _skip(self, at: int, stop: str, level: int) -> int:
         """The position of the next *stop* outside texts and brackets, or of the bracket that closes the container."""
-        opened: list[bool] = []  # brackets; whether of an object's repr, which a cut leaves open
+        opened: list[bool] = []  # brackets: whether of an object's repr, which a cut leaves open
         for mark, start in self._tokens(at):
             if mark == ", ...":
                 raise _CutError
@@ -153,7 +152,7 @@ class HeaderWalk:
                 while opened and opened[-1]:
                     opened.pop()
             elif len(mark) > 2 and mark[0] in "([{":  # noqa: PLR2004 - "[...]"
-                self._left_out(level + len(opened))
+                self._note_depth(level + len(opened))
             elif mark in "([{":
                 opened.append(self.text[max(0, start - 1)].isalnum())
             elif mark in ")]}":
@@ -165,27 +164,27 @@ class HeaderWalk:
         raise MismatchError
 
     def _tokens(self, at: int) -> Iterator[tuple[str, int]]:
-        """Punctuation from *at* on, and where it stands; of a text, the quote that opens it."""
-        while self._left > 0 and (match := _TOKEN.search(self.text, at)):
+        """Punctuation from *at* on, with positions. Of a text, only its first quote."""
+        while self._budget > 0 and (match := _TOKEN.search(self.text, at)):
             mark, before = match.group(), at
-            at = self._behind_text(match.start()) if mark == "'" else match.end()
-            self._left -= at - before
+            at = self._after_text(match.start()) if mark == "'" else match.end()
+            self._budget -= at - before
             yield mark, match.start()
 
-    def _behind_text(self, at: int) -> int:
+    def _after_text(self, at: int) -> int:
         """The position behind the text that begins at *at*. A quote after a backslash ends it only if no other does."""
         last, end = at, self.text.find("'", at + 1)
         while end > at + 1 and self.text[end - 1] == "\\":
             last, end = end, self.text.find("'", end + 1)
         return (last if end < 0 else end) + 1
 
-    def _stop(self, at: int) -> None:
+    def _check_cut(self, at: int) -> None:
         """Raise ``_CutError`` where the header was cut between two tokens."""
         if self.text.startswith(", ...", at):
             raise _CutError
 
     def _expect(self, at: int, *tokens: str) -> int:
-        self._stop(at)
+        self._check_cut(at)
         for token in tokens:
             if self.text.startswith(token, at):
                 return at + len(token)
@@ -196,7 +195,7 @@ class HeaderWalk:
             return self._cut(token, at)
         self.matched += 1
         at += len(token)
-        if self.text.startswith("...", at):  # one that just fits gets dots all the same
+        if self.text.startswith("...", at):  # a token that just fits gets dots too
             self.size = True
             at += 3
         return at
@@ -205,7 +204,7 @@ class HeaderWalk:
         if not self.text.startswith(quote, at):
             raise MismatchError
         inside = at + len(quote)
-        if len(text) > len(self.text):  # cannot be whole: look no further than the header goes
+        if len(text) > len(self.text):  # cut: only as much as the header has can match
             text = text[: len(self.text)].replace("'", "\\'")
         elif self.text.startswith(text + "'", inside):
             self.matched += 1
@@ -221,7 +220,7 @@ class HeaderWalk:
         return self._chars(text if len(prefix) == len(value) else text + " " * len(self.text), "b'", at)
 
     def _cut(self, token: str, at: int, end: str = "") -> int:
-        """Behind a *token* that begins at *at* and was cut within: ``...`` and *end* follow."""
+        """After a *token* that begins at *at* and was cut: ``...`` and *end* follow a part of it."""
         same = at
         limit = min(len(self.text), at + len(token))
         while same < limit and self.text[same] == token[same - at]:

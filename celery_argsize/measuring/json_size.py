@@ -1,9 +1,9 @@
 """The size of a value as compact JSON, in characters and in UTF-8 bytes.
 
-It is that of ``json.dumps(value, ensure_ascii=False, separators=(",", ":"))``, to the
-character. orjson writes this text about ten times faster. Where the two may differ, the
-difference is counted (``_json_longer_by``), or json measures the piece, with kombu's
-encoder, which also says what Celery would send for a datetime or a UUID.
+Exactly that of ``json.dumps(value, ensure_ascii=False, separators=(",", ":"))``. orjson
+writes this text about ten times faster. Where the two may differ, the difference is
+counted (``_json_longer_by``), or json measures the piece. What JSON lacks, such as a
+datetime or a UUID, has the form that kombu's encoder sends.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
 #: What ``measure_json_size`` gives for a value that has no JSON form.
 UNMEASURABLE: Final = -1
 
-#: Characters above which a value counts as unmeasurable: no broker takes such a
-#: message. Pickle and YAML can send a small one that holds one container many times
-#: over.
-MOST: Final = 512 * 1024 * 1024
+#: A value with more characters counts as unmeasurable: no broker takes such a message.
+#: Pickle and YAML can make one of a small message that repeats a container.
+MAX_CHARS: Final = 512 * 1024 * 1024
 
 
 class Size(NamedTuple):
@@ -61,11 +60,11 @@ def measure_json_size(obj: object) -> int:
 
 
 def measure(obj: object) -> Size | None:
-    """Size of *obj*; ``None`` if it has no JSON form. Takes the memory of one slice, whatever the size."""
+    """Size of *obj*; ``None`` if it has no JSON form. Needs memory for one slice only."""
     try:
         guess = estimate(obj)
         return Size(*encode(obj)[0]) if guess <= SLICE else _measure_slices(obj, guess)
-    except Exception:  # noqa: BLE001 - also whatever the code of an object in it raises
+    except Exception:  # noqa: BLE001 - objects' own code may raise anything
         return None
 
 
@@ -78,10 +77,10 @@ def measure_part(part: object) -> tuple[int, int] | None:
 
 
 def measure_small(obj: object) -> tuple[int, int] | None:
-    """Characters and bytes of *obj*, which is known to be small; ``None`` if it has no JSON form."""
+    """``measure`` for a small *obj*, as a plain tuple."""
     try:
         return encode(obj)[0]
-    except Exception:  # noqa: BLE001 - also whatever the code of an object in it raises
+    except Exception:  # noqa: BLE001 - objects' own code may raise anything
         return None
 
 
@@ -94,14 +93,14 @@ def _measure_slices(obj: object, guess: int) -> Size | None:
             size += piece_bytes
         chars -= frame
         size -= frame
-        if chars > MOST:
+        if chars > MAX_CHARS:
             return None
     return Size(chars, size)
 
 
 # -- by orjson
 
-#: As ints: ``45 in data`` is faster than ``b"-" in data``.
+#: Ints, as ``45 in data`` is faster than ``b"-" in data``.
 DASH, DOT = b"-."
 
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
@@ -110,7 +109,8 @@ _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATAC
 _UUID: Final = re.compile(rb'-[0-9a-f]{12}"')
 #: The exponent of "1e-7", which json writes "1e-07": one character more.
 _ONE_DIGIT: Final = re.compile(rb"e-[1-9](?:[,\]}]|$)")
-#: "0.00001" and "0.000012", which json writes "1e-05" and "1.2e-05": two characters less, one character less.
+#: "0.00001" and "0.000012", which json writes "1e-05" and "1.2e-05":
+#: 2 characters and 1 character less.
 _FOUR_ZEROS: Final = re.compile(rb"(?<![0-9])0\.0000([1-9][0-9]*)")
 #: A float in marshal's format with an exponent of all ones: NaN or an infinity (rarely,
 #: bytes that look like one).
@@ -120,10 +120,10 @@ _NOT_FINITE: Final = tuple(
 
 
 def kombu_form(obj: object) -> object:
-    """What kombu writes for *obj*, a set or of a type that needs no code of its own; orjson asks for it.
+    """What kombu sends for *obj*, which orjson cannot write: a set, or one of ``_KOMBU_TYPES``.
 
     Raises:
-        ForeignError: the type's own code decides; json then measures it.
+        ForeignError: another type, whose own code decides; json then measures it.
     """
     kind = type(obj)
     if kind in _KOMBU_TYPES:
@@ -134,21 +134,21 @@ def kombu_form(obj: object) -> object:
 
 
 def encode(obj: object, default: Callable[[Any], object] | None = kombu_form) -> tuple[tuple[int, int], bytes | None]:
-    """Characters and bytes of *obj*, encoded in one go, and its JSON, or ``None`` where json had to measure it.
+    """``((characters, bytes), JSON)`` of *obj*. The JSON is ``None`` where json had to measure it.
 
-    *default* gives orjson the form of what JSON lacks; without it json measures that. Raises what encoding raises.
+    *default* gives orjson the form of what JSON lacks; ``None``: json measures it. Raises what encoding raises.
     """
     try:
         data = orjson.dumps(obj, default, _OPTIONS)
-    except Exception as exc:  # noqa: BLE001 - more than orjson takes (big ints, surrogates, int keys, …): json decides
-        if not isinstance(exc.__cause__ or exc, Exception):  # an interrupt that came within default
+    except Exception as exc:  # noqa: BLE001 - orjson takes no big ints, surrogates, int keys, …
+        if not isinstance(exc.__cause__ or exc, Exception):  # an interrupt within *default*
             raise exc.__cause__ from None  # type: ignore[misc]
         return _measure_exactly(obj), None
     if type(obj) is str:  # both write the same
         size = len(data)
         return (size if obj.isascii() else size - len(obj.encode()) + len(obj), size), data
     more = 0
-    # each of these is rare, and quickly found
+    # Each of these is rare and quickly found.
     if (
         b"null" in data
         or (DASH in data and (b"e-" in data or _UUID.search(data)))
@@ -188,27 +188,27 @@ def _is_plain(obj: object) -> bool:
     return not any(last in data and pattern.search(data) for last, pattern in _NOT_FINITE)
 
 
-# -- by json: slower, and the definition of right
+# -- by json: slower, but right by definition
 
-#: Objects and members that the code of objects may yield in one encoding, all told.
-MOST_YIELDED: Final = 100_000
+#: Most objects and members that objects' own code may yield in one encoding.
+MAX_YIELDED: Final = 100_000
 
-#: Types that kombu writes without asking code of their own.
+#: Types that kombu writes without running their code.
 _KOMBU_TYPES: Final = frozenset({bytes, datetime, date, time, Decimal, UUID})
-#: How containers iterate that have no code of their own for it.
-_USUAL: Final = (dict.items, OrderedDict.items, list.__iter__, tuple.__iter__)
+#: Methods of containers that iterate without foreign code.
+_BUILT_IN: Final = (dict.items, OrderedDict.items, list.__iter__, tuple.__iter__)
 _kombu: Final = JSONEncoder()
 _dumps: Final = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
 
 
 class ForeignError(Exception):
-    """The code of an object yields too much, or what it should not."""
+    """An object's own code decides its form, or yields too much or wrong types."""
 
 
 def _measure_exactly(obj: object) -> tuple[int, int]:
-    """Characters and bytes of *obj*. Raises whatever encoding raises, and whatever the code of objects in it does."""
+    """Characters and bytes of *obj*. Raises what encoding or an object's own code raises."""
     try:
-        marshal.dumps(obj)  # type: ignore[arg-type]  # a ValueError: it holds types that may have code of their own
+        marshal.dumps(obj)  # type: ignore[arg-type]  # ValueError: it may have code of its own
         text = _dumps(obj)
     except (ValueError, TypeError):
         text = _dumps(_Converter().convert(obj))
@@ -216,14 +216,13 @@ def _measure_exactly(obj: object) -> tuple[int, int]:
 
 
 class _Converter:
-    """Makes one value of types that JSON has, as kombu does; a set becomes a list, an Enum its value.
+    """Converts a value to JSON's types, as kombu does. A set becomes a list, an Enum its value.
 
-    json by itself would take all that containers yield by code of their own, also
-    without end.
+    json alone would never end on a container whose own code yields without end.
     """
 
     def __init__(self) -> None:
-        self._left = MOST_YIELDED
+        self._budget = MAX_YIELDED
 
     def convert(self, obj: Any) -> Any:
         kind = type(obj)  # an object's __class__ may lie
@@ -234,7 +233,7 @@ class _Converter:
         if obj is None or issubclass(kind, (str, int, float)):
             return obj
         if kind not in _KOMBU_TYPES:
-            self._take(1)
+            self._spend(1)
         if not hasattr(kind, "__json__"):
             for base in (set, frozenset):
                 if issubclass(kind, base):
@@ -243,23 +242,23 @@ class _Converter:
                 return self.convert(obj.value)
         return self.convert(_kombu.default(obj))
 
-    def _dict(self, obj: Any, way: Any) -> Any:
-        items = self._yielded(obj, way) if dict.__len__(obj) else ()  # json asks an empty one for nothing
-        if not all(issubclass(type(item), tuple) for item in items):  # json takes no other pairs
+    def _dict(self, obj: Any, method: Any) -> Any:
+        items = self._yielded(obj, method) if dict.__len__(obj) else ()  # json calls no items() of an empty dict
+        if not all(issubclass(type(item), tuple) for item in items):  # nor does json take others
             raise ForeignError
         return _Items([(key, self.convert(value)) for key, value in items])
 
-    def _yielded(self, obj: Any, way: Any) -> Any:
-        """The members or items of *obj*, in the *way* of its type; if that is code of its own, not without end."""
-        if way in _USUAL:
-            return way(obj)
-        members = [*islice(obj.items() if issubclass(type(obj), dict) else obj, self._left + 1)]
-        self._take(len(members))
+    def _yielded(self, obj: Any, method: Any) -> Any:
+        """What *obj* yields by *method*. If that is foreign code, only a bounded number."""
+        if method in _BUILT_IN:
+            return method(obj)
+        members = [*islice(obj.items() if issubclass(type(obj), dict) else obj, self._budget + 1)]
+        self._spend(len(members))
         return members
 
-    def _take(self, count: int) -> None:
-        self._left -= count
-        if self._left < 0:
+    def _spend(self, count: int) -> None:
+        self._budget -= count
+        if self._budget < 0:
             raise ForeignError
 
 

@@ -1,4 +1,4 @@
-"""One task run, measured: with names for people, and as plain tuples for speed. And how names are made fit to keep.
+"""The measurement of one task run, as named tuples and, for speed, as plain ones. Also shortens names.
 
 ``worker.recorder`` makes measurements, ``figures`` adds them up.
 """
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from celery_argsize.measuring.cuts import Verdict
 
-    #: A ``Part`` and a ``Measurement`` as plain tuples: making named ones costs a task
-    #: more than measuring does.
+    #: A ``Part`` and a ``Measurement`` as plain tuples. Making named ones takes longer
+    #: than measuring does.
     PlainPart: TypeAlias = tuple[tuple[int, int] | None, Verdict, int, int, int, tuple[int, ...] | None]
     Plain: TypeAlias = tuple[str, str, PlainPart, PlainPart, float, str]
 
 PARTS: Final = ("args", "kwargs")
 
-#: UTF-8 bytes that are kept of a task name, a task id and a host, so that a message to
-#: the main process stays under PIPE_BUF.
+#: Most UTF-8 bytes of a task name, a task id and a host, so that a message to the main
+#: process stays under PIPE_BUF.
 NAME_BYTES: Final = 160
 ID_BYTES: Final = 64
 ORIGIN_BYTES: Final = 64
@@ -40,15 +40,15 @@ class Part(NamedTuple):
     verdict: Verdict = "unknown"
     """What Celery did to its repr."""
     header: int = 0
-    """Characters of its repr; 0 where none came."""
+    """Characters of its repr; 0 if none came."""
     levels: int = 0
-    """Levels of containers in its repr: where that was cut by depth, and in a sample of
-    uncut ones. Else 0."""
+    """Levels in its repr, if it was cut by depth, and in a sample of uncut ones. Else
+    0."""
     limit: int = 0
-    """Where its repr was cut by size: the sender's limit in characters, at most. 0
-    where that cannot be told."""
+    """Upper bound of the sender's limit in characters, if its repr was cut by size. 0:
+    not known."""
     shape: Shape | None = None
-    """Where its repr was cut: what it would be as a whole."""
+    """Of the whole repr, if it was cut."""
 
     @property
     def truncated(self) -> bool:
@@ -77,10 +77,10 @@ def is_large(measurement: Plain, limit: int) -> bool:
 
 
 def named(measurement: Plain) -> Measurement:
-    """Plain tuples as a ``Measurement``."""
+    """*measurement* with named fields."""
 
-    def part(given: PlainPart) -> Part:
-        size, verdict, header, levels, limit, shape = given
+    def part(plain: PlainPart) -> Part:
+        size, verdict, header, levels, limit, shape = plain
         return Part(size and Size(*size), verdict, header, levels, limit, None if shape is None else Shape(*shape))
 
     task, task_id, args, kwargs, when, origin = measurement
@@ -90,12 +90,12 @@ def named(measurement: Plain) -> Measurement:
 def clean(name: object, limit: int) -> str:
     """*name* fit for logs and Redis: printable, and of at most *limit* UTF-8 bytes.
 
-    A longer name ends in a digest of the whole, so that no two names become the same.
+    A longer name ends in a digest of the whole, so that no two names become equal.
     """
     whole = name if type(name) is str else str(name)
     if len(whole) <= limit and whole.isascii() and whole.isprintable():
         return whole
-    text = printable(whole[: limit + 1])  # no more is looked at, however long it is
+    text = printable(whole[: limit + 1])  # bounds the time
     data = text.encode()
     if len(data) <= limit and len(whole) <= limit:
         return text
@@ -104,7 +104,7 @@ def clean(name: object, limit: int) -> str:
 
 
 def fit(measurement: Measurement) -> Measurement:
-    """A *measurement* of the caller's own, with names made fit."""
+    """*measurement*, which a caller made, with its names cleaned."""
     return measurement._replace(
         task=clean(measurement.task, NAME_BYTES),
         task_id=clean(measurement.task_id, ID_BYTES),

@@ -1,13 +1,13 @@
-"""What the whole repr of a value would be, where Celery cut it: its length, its levels, and what makes it slow.
+"""The shape of the whole repr where Celery cut it: its length, its levels, what makes it slow.
 
-It is not written, as the time of saferepr grows with the square of the containers. It
-differs from the compact JSON, which is measured anyway, by a blank after each comma and
-colon and by the escapes, and these are counted in the JSON. A value with something that
-JSON lacks is walked through instead, which is slower.
+The repr is not written, as saferepr takes quadratic time. It differs from the compact
+JSON, which is measured anyway, by a blank after each comma and colon and by escapes.
+These are counted in the JSON. A value with something that JSON lacks is walked through
+instead, which is slower.
 
-Exact for what JSON brings, but for int keys that came as text (2 characters too many
-each) and tuples of one member that came as lists and stand only behind the cut, where
-nobody can see what they were (1 character too few each).
+The length is exact for a value that came as JSON, with two exceptions. An int key that
+came as text adds 2 characters. A tuple of one member that came as a list takes 1 away,
+unless the header shows it.
 """
 
 from __future__ import annotations
@@ -20,27 +20,26 @@ from numbers import Number
 from operator import add
 from typing import Any, Final, NamedTuple
 
-from celery_argsize.measuring.json_size import MOST, Size, encode, measure
+from celery_argsize.measuring.json_size import MAX_CHARS, Size, encode, measure
 from celery_argsize.measuring.slicing import FRAME, slices
 
-#: Characters that are walked through, about 50 ms. The rest of a longer value is taken
-#: to be as dense, except pieces so small that a walk takes no longer than encoding them
-#: did.
+#: Most characters that are walked through, which takes about 50 ms. Later pieces are
+#: estimated by the densest walked one.
 WALKED: Final = 512 * 1024
+#: Pieces of fewer characters are always walked: that is as fast as encoding them.
 SMALL: Final = 256
 
-#: Signs in a header of what the value's JSON does not show: objects, and tuples of one
-#: member.
+#: Signs in a header of what JSON does not show: objects, and tuples of one member.
 _ODD: Final = re.compile(r"[ (\[{]<|,\)(?!$)")
 
-#: As ints: ``39 in data`` is faster than ``b"'" in data``.
+#: Ints, as ``39 in data`` is faster than ``b"'" in data``.
 APOSTROPHE, BACKSLASH, DEL = b"'\\\x7f"
 
 _PUNCTUATION: Final = b',:[]{}"'
 _OTHERS: Final = bytes(set(range(256)) - set(_PUNCTUATION))
 _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_ASCII: Final = bytes(range(0x80, 0x100))
-#: What characters beyond the basic plane begin with in UTF-8.
+#: First UTF-8 bytes of characters beyond the basic plane.
 _BEYOND: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
 
 
@@ -68,13 +67,12 @@ class Shape(NamedTuple):
     containers: int
     """Lists, tuples, dicts and sets, the part itself included."""
     chain_steps: int
-    """saferepr is quadratic: an estimate of the steps through the iterators that it
-    chains together, one for each container that was opened before in the same
-    container."""
+    """Estimate of what makes saferepr quadratic: it chains iterators, and each
+    container adds a step for every container opened before it in the same one."""
 
 
 class _Piece(NamedTuple):
-    """What is counted in one piece of a part, or in all of them."""
+    """Counts of one piece of a part, or of all pieces."""
 
     need: int
     commas: int
@@ -82,7 +80,7 @@ class _Piece(NamedTuple):
     escaped: int
     levels: int = 0
     heights: tuple[int, ...] = ()
-    """Containers that hold none, containers that hold these, and so on."""
+    """Numbers of containers that hold none, of containers that hold these, and so on."""
 
 
 class _Total:
@@ -115,12 +113,12 @@ class _Total:
 def measure_shape(part: object, header: str = "") -> tuple[Size, Shape | None] | None:
     """Size of *part* as compact JSON, and the shape of its repr, of which *header* was sent.
 
-    ``None`` if it has no JSON form. Without a shape if an object in it has a JSON form,
-    but no repr.
+    ``None`` if it has no JSON form. The shape is ``None`` if an object in it has a JSON
+    form, but no repr.
     """
     try:
         return _measure_shape(part, header)
-    except Exception:  # noqa: BLE001 - also whatever the code of an object in it raises
+    except Exception:  # noqa: BLE001 - objects' own code may raise anything
         size = measure(part)
         return size and (size, None)
 
@@ -139,11 +137,10 @@ def _measure_shape(part: object, header: str) -> tuple[Size, Shape] | None:
         (more_chars, more_bytes), data = encode(value, None)
         chars += more_chars
         size += more_bytes
-        if chars > MOST:
+        if chars > MAX_CHARS:
             return None
         if data is not None and not odd:
-            is_text = type(value) is str
-            piece = _count_text(value, more_chars, data) if is_text else _count(more_chars, data)
+            piece = _count_text(value, more_chars, data) if type(value) is str else _count(more_chars, data)
         elif walked < WALKED or more_chars < SMALL:
             piece = _Walk(tuples=odd).through(value)
             walked += more_chars
@@ -157,13 +154,13 @@ def _measure_shape(part: object, header: str) -> tuple[Size, Shape] | None:
     return Size(chars, size), _shape(total.piece(), header, size - chars, comma=comma)
 
 
-def _shape(piece: _Piece, header: str, wide: int, *, comma: bool) -> Shape:
-    """The shape of a part. *wide*: its bytes beyond its characters; *comma*: of a tuple of one."""
+def _shape(piece: _Piece, header: str, extra: int, *, comma: bool) -> Shape:
+    """The shape of a part. *extra*: its UTF-8 bytes less its characters; *comma*: of a tuple of one."""
     need = piece.need + comma
     return Shape(
         need,
         piece.levels,
-        need + wide,
+        need + extra,
         piece.escaped + comma,
         len(header) if header.isascii() else len(header.encode("utf-8", "surrogatepass")),
         len(encode_basestring_ascii(header)) - 2,
@@ -175,7 +172,7 @@ def _shape(piece: _Piece, header: str, wide: int, *, comma: bool) -> Shape:
 
 
 def _chain_steps(heights: tuple[int, ...]) -> int:
-    """For each container, those that were opened before it within the one that holds it; as if evenly spread."""
+    """``Shape.chain_steps``, as if containers were evenly spread."""
     steps, below = 0.0, 0
     for count, holders in zip(heights, (*heights[1:], 1), strict=True):
         below += count
@@ -185,10 +182,10 @@ def _chain_steps(heights: tuple[int, ...]) -> int:
 
 def _without_frame(piece: _Piece, value: Any, frame: int) -> _Piece:
     """*piece* without what encoding *value* on its own added (see ``slices``)."""
-    if frame < 0:  # one byte stands for many: 4 characters in the JSON for 3 bytes, of which saferepr makes 6
+    if frame < 0:  # base64: 4 characters in the JSON for 3 bytes, which saferepr shows as 6 hex digits
         more = -frame * 3 // 2 + 4
         return piece._replace(need=piece.need + more, escaped=piece.escaped + more)
-    if isinstance(value, str):  # the quotes of a part of a text, which is counted already
+    if isinstance(value, str):  # its quotes: those of the whole text are counted already
         return piece._replace(need=piece.need - 2, escaped=piece.escaped - 2)
     around = frame + len(value) - 1  # brackets, commas and the blanks after them
     return piece._replace(
@@ -200,19 +197,19 @@ def _without_frame(piece: _Piece, value: Any, frame: int) -> _Piece:
 
 
 def _is_odd(header: str) -> bool:
-    """Whether *header* shows, outside texts, what the value's JSON does not."""
+    """Whether *header* shows, outside texts, what JSON does not."""
     if "<" not in header and header.find(")") in {-1, len(header) - 1}:
         return False
     return _ODD.search(outside_quotes(header)) is not None
 
 
 def outside_quotes(header: str) -> str:
-    """*header* without its texts, each of which leaves one quote."""
+    """*header* with each text replaced by one quote."""
     return "'".join(header.replace("\\'", "").split("'")[::2])
 
 
 def _guess(chars: int, density: float) -> _Piece:
-    """A piece that is not looked at, as dense as the densest that was, and 5 % more."""
+    """Estimate by the *density* of another piece, and 5 % more. *chars*: of its JSON."""
     need = round(chars * density * 1.05)
     return _Piece(need, chars // 20, 0, need, 1, (chars // 100, 1))
 
@@ -221,7 +218,7 @@ def _guess(chars: int, density: float) -> _Piece:
 
 
 def _count(chars: int, data: bytes) -> _Piece:
-    """A value, by its JSON *data* of *chars* characters. Escapes are rare, and only counted where there are any."""
+    """Counts of a value, from its JSON *data* of *chars* characters."""
     apostrophes = data.count(b"'") if APOSTROPHE in data else 0  # saferepr escapes them, JSON does not
     rest, sequences, codes = data, 0, 0
     if BACKSLASH in data:
@@ -243,20 +240,20 @@ def _count(chars: int, data: bytes) -> _Piece:
 
 
 def _count_text(text: str, chars: int, data: bytes) -> _Piece:
-    """One *text*, by its JSON *data* of *chars* characters."""
+    """Counts of one *text*, whose JSON *data* has *chars* characters."""
     apostrophes = text.count("'") if "'" in text else 0
     need = len(text) + 2 + apostrophes
     return _Piece(need, 0, 0, chars + 2 * apostrophes + _escapes(chars, data))
 
 
 def _punctuation(data: bytes) -> bytes:
-    """The punctuation outside texts, in JSON without escaped quotes."""
+    """The punctuation outside texts. *data*: JSON without escaped quotes."""
     marks = data.translate(None, _OTHERS).replace(b'""', b"")
     return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks
 
 
 def _escapes(chars: int, data: bytes) -> int:
-    """Characters that JSON in ASCII has more: an escape of six, two of them beyond the basic plane, one for DEL."""
+    """Characters that ASCII JSON adds: an escape has six, beyond the basic plane twelve; also for DEL."""
     more = 5 * data.count(b"\x7f") if DEL in data else 0
     if data.isascii():
         return more
@@ -264,7 +261,7 @@ def _escapes(chars: int, data: bytes) -> int:
     return more + 5 * (chars - len(data.translate(None, _NOT_ASCII))) + 6 * beyond
 
 
-# -- walked through
+# -- counted in a walk through the value
 
 
 class _Walk:
@@ -277,7 +274,7 @@ class _Walk:
         self._todo: list[tuple[Any, int]] = []
 
     def through(self, obj: Any) -> _Piece:
-        """What is counted in *obj*."""
+        """Counts of *obj*."""
         self._todo.append((obj, 1))
         while self._todo:
             self._step(*self._todo.pop())
@@ -303,7 +300,7 @@ class _Walk:
 
     def _bytes(self, obj: bytes) -> None:
         try:
-            shown = max(len(obj), len(obj.decode()))  # the limit is held against the bytes
+            shown = max(len(obj), len(obj.decode()))  # saferepr compares the limit with the bytes
         except UnicodeDecodeError:
             shown = 2 * len(obj)
         self.need += shown + 3
@@ -311,7 +308,7 @@ class _Walk:
 
     def _container(self, obj: Any, kind: type, level: int) -> None:
         base: Any = next(base for base in (dict, list, tuple, set, frozenset) if issubclass(kind, base))
-        count = base.__len__(obj)  # what a subclass says of itself may have no end
+        count = base.__len__(obj)  # a subclass's own methods may never end
         around = 2 + (count == 1 and (base is tuple or (self._tuples and base is list)))
         if base in {set, frozenset} and (kind is not set or not count):
             around += len(kind.__name__) + 2

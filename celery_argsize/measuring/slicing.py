@@ -1,4 +1,4 @@
-"""Cuts a value up into pieces that take little memory to encode. ``json_size`` and ``repr_shape`` add them up."""
+"""Cuts a value into pieces that take little memory to encode. ``json_size`` and ``repr_shape`` add them up."""
 
 from __future__ import annotations
 
@@ -9,37 +9,32 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Characters of a text, or estimated bytes of a container, above which it is encoded
-#: piece by piece.
+#: A text of more characters, or a container of more estimated bytes, is cut up.
 SLICE: Final = 128 * 1024
-#: Members that are encoded at once, at most: orjson sets aside 256 bytes for each.
+#: Most members in one piece: orjson sets aside 256 bytes for each.
 SLICE_MEMBERS: Final = 4096
-#: Characters of a long text that are encoded at once: orjson sets aside 8 times their
-#: UTF-8 length, and a single character beyond the basic plane makes the slice take four
-#: bytes for each.
+#: Characters of a long text in one piece: orjson sets aside 8 times their UTF-8 length,
+#: and one character beyond the basic plane makes Python use four bytes for each.
 STRING_SLICE: Final = 16 * 1024
-#: Levels down to which containers are cut up. Deeper ones, and cycles, are left to the
-#: encoder, which ends them.
+#: Levels down to which containers are cut up. Deeper ones go to the encoder whole. It
+#: raises an error for cycles.
 SLICE_DEPTH: Final = 16
-#: Estimated bytes up to which a member beside big ones is encoded together with its
-#: neighbors.
+#: A member of up to this many estimated bytes shares a piece with its neighbors.
 SMALL_MEMBER: Final = 64
-#: Containers of up to this many members are looked at whole: they may mix small and big
-#: ones.
+#: Up to this many members are all looked at, as small and big ones may be mixed.
 SAMPLE: Final = 16
 
-#: The types of args and kwargs, and of what is cut up.
+#: The types of args and kwargs, and of containers that are cut up.
 PARTS: Final = (list, tuple, dict)
-#: Comes in place of a container that is cut up, before its members.
+#: Stands for a container that is cut up. Its members follow.
 FRAME: Final = object()
 
 
 def estimate(obj: Any, depth: int = SLICE_DEPTH) -> int:
     """Roughly the bytes that *obj* encodes to. Cheap; too low a guess costs memory, never a wrong size.
 
-    Of up to ``SAMPLE`` members, each text counts with its length. Of the containers
-    among them, and of the members of a longer container, the first and the last stand
-    for all.
+    Up to ``SAMPLE`` members are all looked at, but of the containers among them only
+    the first and the last. Of more members, two stand for all.
     """
     kind = type(obj)
     if kind is str or kind is bytes:
@@ -64,12 +59,12 @@ def estimate(obj: Any, depth: int = SLICE_DEPTH) -> int:
         elif kind is list or kind is dict or kind is tuple:
             inner.append(member)
     if inner:
-        total += _estimate_one(inner, depth - 1, alike=count > SAMPLE) * len(inner)
+        total += _mean_estimate(inner, depth - 1, alike=count > SAMPLE) * len(inner)
     return total * count // len(members)
 
 
-def _estimate_one(containers: list[Any], depth: int, *, alike: bool) -> int:
-    """What one of *containers* encodes to: the mean of the first and the last; if they look *alike*, the last."""
+def _mean_estimate(containers: list[Any], depth: int, *, alike: bool) -> int:
+    """Mean of the first and the last of *containers*. *alike*: of the last, if both look equal."""
     first, last = containers[0], containers[-1]
     if first is last or (alike and type(first) is type(last) and len(first) == len(last)):
         return estimate(last, depth)
@@ -81,8 +76,8 @@ def slices(obj: Any, level: int = 1, size: int | None = None) -> Iterator[tuple[
 
     *frame* is what encoding the piece adds (quotes, brackets, commas): the sizes of all pieces, less their frames, are
     the size of *obj*. A container that is cut up comes as ``FRAME``, with its own brackets and commas as a negative
-    frame, and then as its members. *level* is that of the containers in the piece, 1 the outermost. *size*: the
-    estimate, if it is known.
+    frame, and then as its members. *level* is that of containers in the piece; the outermost is 1. *size*: an
+    estimate, if there is one.
     """
     kind, depth = type(obj), SLICE_DEPTH - level + 1
     if kind is str and len(obj) > SLICE:
@@ -107,7 +102,7 @@ def _bytes_slices(obj: bytes, level: int) -> Iterator[tuple[Any, int, int]]:
         for start in starts:
             decoder.decode(view[start : start + STRING_SLICE], final=start == starts[-1])
     except UnicodeDecodeError:
-        coded = (len(obj) + 2) // 3 * 4 - 4  # less the base64 of the one byte that is encoded
+        coded = (len(obj) + 2) // 3 * 4 - 4  # less the base64 of the one byte in the piece
         yield b"\xff", -coded, level
         return
     yield b"", 0, level
@@ -117,7 +112,7 @@ def _bytes_slices(obj: bytes, level: int) -> Iterator[tuple[Any, int, int]]:
 
 
 def _list_slices(obj: Any, depth: int, level: int, step: int) -> Iterator[tuple[Any, int, int]]:
-    """*step*: how many members to encode at once. With 1, single ones can be big, and are cut up in turn."""
+    """*step*: members in a piece. With 1, big members are cut up in turn and small ones share a piece."""
     if step == 1:
         for run, size in _runs(obj, depth):
             if len(run) == 1:
@@ -147,14 +142,14 @@ def _dict_slices(obj: dict[Any, Any], depth: int, level: int, step: int) -> Iter
 
 
 def _dict(pairs: Iterable[tuple[Any, Any]], count: int) -> dict[Any, Any]:
-    made = dict(pairs)
-    if len(made) != count:  # keys that were not equal when they were put there
+    result = dict(pairs)
+    if len(result) != count:  # keys have become equal since they were added
         raise ValueError
-    return made
+    return result
 
 
 def _runs(members: Iterable[Any], depth: int) -> Iterator[tuple[list[Any], int | None]]:
-    """Runs of small *members* (or dict items), and each of the others with its estimate."""
+    """``(run, None)`` of small *members* (or dict items), and ``([member], estimate)`` of each other one."""
     run: list[Any] = []
     for member in members:
         size = estimate(member, depth)

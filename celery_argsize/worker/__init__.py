@@ -1,1 +1,1 @@
-"""What runs in a worker: install, measure each task, count, flush."""
+"""Runs in a worker: measures its tasks' arguments and writes the figures to a store."""

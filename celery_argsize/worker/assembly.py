@@ -1,7 +1,7 @@
 """Builds the parts that measure and write in a worker. Producers do not import it.
 
-It imports all that children and threads use, before the first fork: a fork while a
-thread imports a module leaves that import locked in the child.
+A worker imports this module before its first fork, and with it all that children and
+threads use. A fork during an import would leave that import locked in the child.
 """
 
 from __future__ import annotations
@@ -29,32 +29,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """The parts of one worker's main process."""
+    """The parts in the main process of a worker."""
 
     settings: Settings
     store: Store
     handoff: Handoff
     recorder: Recorder
     flusher: Flusher
-    server: MetricsServer | None  # of its own metrics
-
-    def start(self) -> None:
-        """Start the threads."""
-        self.flusher.start()
-        if self.server is not None:
-            self.server.start()
-
-    def report(self, hostname: str) -> list[str]:
-        """The lines for the log at shutdown."""
-        # Not at the top, as they would take half a megabyte in each child.
-        from celery_argsize.figures.summary import summarize  # noqa: PLC0415
-        from celery_argsize.views.report import shutdown_lines  # noqa: PLC0415
-
-        return shutdown_lines(hostname, summarize(self.flusher.own_figures()))
+    server: MetricsServer | None  # serves only this worker's figures
 
 
 def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, spawns: bool) -> Assembly:
-    """The parts for tasks that run *in_process*, or else in children. *spawns*: not all are forked."""
+    """Build the parts. Tasks run *in_process*, or in children. *spawns*: some children may not be forked."""
     rules, max_names = rules_of(settings), settings.max_task_names
     store = _worker_store(settings)
     handoff = LocalHandoff(rules, max_names) if in_process else PipeHandoff(rules, max_names, named=spawns)
@@ -65,7 +51,7 @@ def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, s
 
 
 def build_for_child(app: Celery, settings: Settings, path: str) -> Recorder:
-    """The recorder of a spawned child, with the pipe at *path*. Forked children inherit theirs."""
+    """The recorder of a spawned child, for the pipe at *path*. Forked children inherit theirs."""
     fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     return Recorder(app, settings, PipeWriter(fd, rules_of(settings), settings.max_task_names))
 
@@ -73,7 +59,7 @@ def build_for_child(app: Celery, settings: Settings, path: str) -> Recorder:
 def _worker_store(settings: Settings) -> Store:
     if settings.redis_url is None:
         return MemoryStore(settings)
-    from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415 - not without Redis
+    from celery_argsize.stores.redis import RedisStore  # noqa: PLC0415 - only with Redis
 
     store = RedisStore(settings)
     store.prepare()
@@ -81,7 +67,7 @@ def _worker_store(settings: Settings) -> Store:
 
 
 def _metrics_server(app: Celery, settings: Settings, flusher: Flusher) -> MetricsServer | None:
-    # Only workers that serve metrics import these.
+    # Imported only by workers that serve metrics.
     from celery_argsize.advice.brokers import broker_name  # noqa: PLC0415
     from celery_argsize.prometheus.collector import ArgsizeCollector  # noqa: PLC0415
     from celery_argsize.prometheus.server import MetricsServer  # noqa: PLC0415

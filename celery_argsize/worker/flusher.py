@@ -1,7 +1,7 @@
-"""Two threads of a worker's main process: one takes in what tasks hand over, one writes it to the store.
+"""Two threads of a worker's main process: one empties the handoff, one writes to the store.
 
-So the pipe has room, however long a write takes. Other threads send requests to the
-writing thread. The stores see to it that no batch counts twice.
+So a slow write does not fill the pipe. Other threads ask the writing one to flush or to
+release. A store adds each batch once, however often it is sent.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ if TYPE_CHECKING:
 
 
 class Flusher:
-    """Moves what tasks hand over to a store."""
+    """Moves measurements from a handoff to a store."""
 
-    #: Seconds in which measurements gather before they are taken in together.
+    #: Seconds in which measurements pile up before they are read.
     GATHER: Final = 0.05
-    #: The most tasks and sending hosts in one batch, which keeps its Lua call short.
+    #: Most tasks and most sending hosts in a batch. This keeps the Lua call short.
     BATCH_TASKS: Final = 100
     BATCH_HOSTS: Final = 20
-    #: Seconds to wait after a failed write: at first the flush interval, then twice as
-    #: long each time, within these bounds. A request waits only for the lower one.
+    #: Bounds of the seconds between a failed write and the next: at first the flush
+    #: interval, then twice as long each time. A request waits only for the lower bound.
     MIN_BACKOFF: Final = 1.0
     MAX_BACKOFF: Final = 30.0
-    #: Seconds between two exemplars of a task and bucket. So rare ones are always
-    #: written.
+    #: Least seconds between two exemplars of the same task and bucket.
     EXEMPLARS_EVERY: Final = 10.0
 
     def __init__(self, handoff: Handoff, store: Store, settings: Settings, writer: str) -> None:
@@ -49,12 +48,13 @@ class Flusher:
         self._writer = writer
         self._interval = settings.flush_interval
         self._app_name = settings.app_name
-        self.base = settings.base  # how the keys begin
+        self.base = settings.base  # prefix of the Redis keys
         self._pending = Tally(settings.max_task_names)
         self._batch: Batch | None = None  # not confirmed yet
-        self._own = Tally(settings.max_task_names)  # all batches
+        self._own = Tally(settings.max_task_names)  # the sum of all batches
         self._exemplar_times: dict[str, dict[str, float]] = {}  # task → bucket → seconds
-        self._sequence = self._failures = self._all_failures = 0  # failures: since the last success
+        self._sequence = self._all_failures = 0
+        self._failures = 0  # since the last success
         self._since = time.time()
         self._last_flush: float | None = None
         self._next_flush = self._may_try_from = self._held_until = self._deadline = 0.0  # monotonic seconds
@@ -62,49 +62,45 @@ class Flusher:
         self._requests: deque[tuple[Callable[[], bool], Future[bool]]] = deque()
         self._attention = threading.Event()
         self._stopping = threading.Event()
-        #: Guards the handoff's reading end and the tallies. Never held while waiting.
+        #: Guards the tallies and the handoff's reading end. Never held while waiting.
         self._lock = threading.Lock()
         self._closed = False
-        self._thread = threading.Thread(target=self._write, name="celery-argsize", daemon=True)
-        self._intake = threading.Thread(target=self._take_in, name="celery-argsize-intake", daemon=True)
+        self._writer_thread = threading.Thread(target=self._write_on, name="celery-argsize", daemon=True)
+        self._reader_thread = threading.Thread(target=self._read_on, name="celery-argsize-intake", daemon=True)
 
     def start(self) -> None:
         """Start the threads."""
-        self._thread.start()
-        self._intake.start()
+        self._writer_thread.start()
+        self._reader_thread.start()
 
     def flush(self, timeout: float, *, hold: float = 0.0) -> bool:
-        """Write all that was measured, then nothing for *hold* seconds. Whether it was in time."""
-        return self._ask(partial(self._write_and_hold, hold), timeout)
+        """Write all that was measured, then nothing for *hold* seconds. Whether done in *timeout* seconds."""
+        return self._request(partial(self._write_and_hold, hold), timeout)
 
     def release(self, timeout: float, *, task: str | None = None) -> bool:
-        """End a hold and forget this worker's own figures of *task*, or all. Whether it was in time."""
-        return self._ask(partial(self._release, task), timeout)
+        """End a hold and forget own figures of *task*, or all. Whether done in *timeout* seconds."""
+        return self._request(partial(self._release, task), timeout)
 
-    def own_figures(self) -> Figures:
-        """What this worker measured, written or not. ``updated`` is its last write."""
+    def read(self, _fields: tuple[str, ...] = ()) -> Figures:
+        """What this worker measured, written or not; all fields. ``updated``: its last write."""
         with self._lock:
             tally, unwritten = self._own.copy(), self._unwritten
             tally.merge(self._pending.tasks.items())
         return Figures(self._app_name, tally.tasks, self._since, self._last_flush, self._all_failures, unwritten)
 
-    def read(self, fields: tuple[str, ...]) -> Figures:  # noqa: ARG002 - a store leaves the others out
-        """``own_figures``, for the collector of metrics."""
-        return self.own_figures()
-
     def stop(self, timeout: float) -> int:
-        """Write the rest and end the threads within *timeout* seconds. How many runs were not written."""
+        """Write the rest and end the threads within *timeout* seconds. Return the runs not written."""
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
         self._attention.set()
         self._handoff.wake()
-        self._thread.join(timeout + 0.5)
-        self._intake.join(0.5)
+        self._writer_thread.join(timeout + 0.5)
+        self._reader_thread.join(0.5)
         with self._failure_log.caught():
             self._drain()
         with self._lock:
-            self._closed = True  # other files may get its descriptors
-            self._handoff.close(in_use=self._thread.is_alive() or self._intake.is_alive())
+            self._closed = True  # another file may get its descriptors
+            self._handoff.close(in_use=self._writer_thread.is_alive() or self._reader_thread.is_alive())
             return self._unwritten
 
     @property
@@ -112,8 +108,9 @@ class Flusher:
         """Task runs that the store has not confirmed."""
         return self._pending.count + (Tally.count_of(self._batch.tasks) if self._batch else 0)
 
-    def _ask(self, act: Callable[[], bool], timeout: float) -> bool:
-        if not self._thread.is_alive():
+    def _request(self, act: Callable[[], bool], timeout: float) -> bool:
+        """The result of *act* in the writing thread; ``False``: none in *timeout* seconds."""
+        if not self._writer_thread.is_alive():
             return False
         answer: Future[bool] = Future()
         self._requests.append((act, answer))
@@ -121,9 +118,9 @@ class Flusher:
         wait([answer], timeout)
         return answer.done() and answer.result()
 
-    # -- taking in
+    # -- the reading thread
 
-    def _take_in(self) -> None:
+    def _read_on(self) -> None:
         while not self._stopping.is_set():
             with self._failure_log.caught():
                 self._handoff.wait()
@@ -142,9 +139,9 @@ class Flusher:
     def _has_pending(self) -> bool:
         return bool(self._pending or self._pending.origins.hosts)
 
-    # -- writing
+    # -- the writing thread
 
-    def _write(self) -> None:
+    def _write_on(self) -> None:
         while not self._stopping.is_set():
             try:
                 self._turn()
@@ -163,14 +160,14 @@ class Flusher:
             answer.set_result(act())
 
     def _pause(self) -> float | None:
-        """Seconds until something is due. ``None``: nothing is, until woken."""
+        """Seconds until a write or request is due. ``None``: none is."""
         if self._requests:
-            moment = self._may_try_from
+            due = self._may_try_from
         elif self._has_pending or self._batch is not None:
-            moment = max(self._next_flush, self._held_until)
+            due = max(self._next_flush, self._held_until)
         else:
             return None
-        return max(0.0, moment - time.monotonic())
+        return max(0.0, due - time.monotonic())
 
     def _write_and_hold(self, seconds: float) -> bool:
         self._held_until = 0.0
@@ -188,12 +185,12 @@ class Flusher:
             self._since = time.time()
         else:
             self._exemplar_times.pop(task, None)
-        if not self._store.shared:  # the caller of a reset cannot reach it
+        if not self._store.shared:  # the process that resets cannot reach it
             self._store.reset(task)
         return True
 
     def _deliver(self) -> bool:
-        """Write until nothing is pending. ``False``: stopped by a hold or a failure."""
+        """Write all that is pending. ``False``: a hold or a failure prevented it."""
         now = time.monotonic()
         if now < self._held_until:
             return False
@@ -201,7 +198,7 @@ class Flusher:
         while batch := self._next_batch():
             try:
                 self._store.apply(batch, self._failures)
-            except Exception as exc:  # noqa: BLE001 - a StoreError or a bug: it is tried again
+            except Exception as exc:  # noqa: BLE001 - a StoreError or a bug: try again later
                 self._back_off(exc)
                 return False
             with self._lock:
@@ -212,7 +209,7 @@ class Flusher:
         return True
 
     def _next_batch(self) -> Batch | None:
-        """The batch that is not confirmed yet, else a new one from what is pending."""
+        """The unconfirmed batch, or else a new one, if anything is pending."""
         with self._lock:
             if self._batch is None and self._has_pending:
                 self._sequence += 1
@@ -220,12 +217,11 @@ class Flusher:
                 origins = self._pending.origins.take(self.BATCH_HOSTS)
                 self._batch = Batch(self._writer, self._sequence, tasks, origins)
                 self._own.merge(tasks.items())
-                self._thin_out(tasks)
+                self._drop_early_exemplars(tasks)
         return self._batch
 
-    def _thin_out(self, tasks: Mapping[str, TaskStats]) -> None:
-        """Drop from *tasks* the exemplars that come too soon."""
-        for name in tasks.keys() & self._own.tasks.keys():  # which are bounded
+    def _drop_early_exemplars(self, tasks: Mapping[str, TaskStats]) -> None:
+        for name in tasks.keys() & self._own.tasks.keys():  # bounds the memory
             exemplars, times = tasks[name].exemplars, self._exemplar_times.setdefault(name, {})
             for bucket, exemplar in [*exemplars.items()]:
                 if exemplar.time < times.get(bucket, -math.inf) + self.EXEMPLARS_EVERY:
@@ -243,21 +239,22 @@ class Flusher:
         self._failure_log.report(error)
 
     def _finish(self) -> None:
-        """Write the rest, until the deadline. A hold ends a second before it."""
+        """Write the rest by the deadline. A hold ends a second before it."""
         self._held_until = min(self._held_until, self._deadline - 1.0)
         while True:
             self._attention.clear()
-            moment = min(max(self._may_try_from, self._held_until), self._deadline)
-            self._attention.wait(max(0.0, moment - time.monotonic()))
+            due = min(max(self._may_try_from, self._held_until), self._deadline)
+            self._attention.wait(max(0.0, due - time.monotonic()))
             try:
                 self._drain()
                 if self._deliver():
                     break
-            except Exception as exc:  # noqa: BLE001 - it is tried again
+            except Exception as exc:  # noqa: BLE001 - try again until the deadline
                 self._back_off(exc)
             if time.monotonic() >= self._deadline:
                 break
         while self._requests:
-            self._requests.popleft()[1].set_result(False)
+            _, answer = self._requests.popleft()
+            answer.set_result(False)
         with suppress(Exception):
             self._store.close()

@@ -1,11 +1,11 @@
-"""Takes measurements from where tasks run to the flusher in the main process. No task waits for it.
+"""Passes measurements from tasks to the flusher in the main process. No task waits for it.
 
 ``PipeHandoff`` is for pools with child processes, ``LocalHandoff`` for pools without.
 
 All children write to one non-blocking pipe. A message of up to PIPE_BUF bytes is
-written whole or not at all, so they need no lock. It outlives its child. While the pipe
-is full, a child adds up what it measures, and hands the sums over with a later task or
-when it ends.
+written whole or not at all, so they need no lock. It stays in the pipe when its child
+dies. While the pipe is full, a child adds its measurements up. It sends the sums at a
+later task or when it ends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _failures: Final = FailureLog("what a task handed over could not be taken in, an
 
 
 def _count_error(error: Exception, tally: Tally) -> None:
-    """Count in *tally* a measurement that could not be added."""
+    """Count in *tally* a message that could not be added."""
     _failures.report(error)
     tally.tasks.setdefault(OTHER, TaskStats()).counts["errors"] += 1
 
@@ -43,18 +43,18 @@ def _count_error(error: Exception, tally: Tally) -> None:
 class LocalHandoff:
     """A queue within one process. ``deque.append`` is atomic, so a task takes no lock."""
 
-    #: With more measurements in the queue, a task adds them up.
+    #: Queue length above which a task adds the entries up, to bound memory.
     HIGH_WATER: Final = 10_000
-    #: Seconds between looks into the queue, as ``put`` wakes nobody.
+    #: Seconds between two drains, as ``put`` wakes nobody.
     TICK: Final = 1.0
 
-    path: Final = None
+    path: Final = None  # no pipe
 
     def __init__(self, rules: Rules, max_names: int) -> None:
         self._rules = rules
         self._queue: deque[Plain | tuple[str, TaskStats]] = deque()
-        self._folded = Tally(max_names)
-        self._folding = threading.Lock()
+        self._sums = Tally(max_names)
+        self._sums_lock = threading.Lock()
         self._woken = threading.Event()
 
     def put(self, measurement: Plain) -> None:
@@ -67,35 +67,35 @@ class LocalHandoff:
 
     def _append(self, entry: Plain | tuple[str, TaskStats]) -> None:
         self._queue.append(entry)
-        # Does not wait for the lock: its holder is folding already.
-        if len(self._queue) > self.HIGH_WATER and self._folding.acquire(blocking=False):
+        # Whoever holds the lock is adding them up.
+        if len(self._queue) > self.HIGH_WATER and self._sums_lock.acquire(blocking=False):
             try:
-                self._fold()
+                self._add_up()
             finally:
-                self._folding.release()
+                self._sums_lock.release()
 
-    def _fold(self) -> None:
+    def _add_up(self) -> None:
         with suppress(IndexError):
             for _ in range(len(self._queue)):
                 entry = self._queue.popleft()
                 try:
                     if len(entry) == 2:  # noqa: PLR2004 - (task, stats)
-                        self._folded.merge([entry])
+                        self._sums.merge([entry])
                     else:
-                        self._folded.add(entry, self._rules)
+                        self._sums.add(entry, self._rules)
                 except Exception as exc:  # noqa: BLE001 - the others still count
-                    _count_error(exc, self._folded)
+                    _count_error(exc, self._sums)
 
     def linger(self, timeout: float) -> int:  # noqa: ARG002
-        """As a child ends: hand over its sums. How many runs found no room in *timeout* seconds."""
+        """At the end of a child: send its sums. The runs that found no room in *timeout* seconds."""
         return 0
 
     def drain(self, into: Tally) -> None:
-        """In the main process: move all that was handed over into a tally."""
-        with self._folding:
-            self._fold()
-            into.origins.merge(self._folded.origins.take())
-            into.merge(self._folded.take(len(self._folded.tasks)).items())
+        """In the main process: move all that was handed over into the tally *into*."""
+        with self._sums_lock:
+            self._add_up()
+            into.origins.merge(self._sums.origins.take())
+            into.merge(self._sums.take(len(self._sums.tasks)).items())
 
     def wait(self) -> None:
         """Wait until there may be something to drain, or for ``wake``."""
@@ -107,45 +107,45 @@ class LocalHandoff:
         self._woken.set()
 
     def close(self, *, in_use: bool = False) -> None:
-        """Remove the path. Close the descriptors, unless they are *in_use*."""
+        """Remove the named pipe. Close the descriptors, unless they are *in_use*."""
 
     def after_fork(self) -> bool:
-        """In a new child: whether the main process gets what the child hands over."""
+        """In a forked child: whether the main process gets what the child hands over."""
         return False
 
 
 class PipeWriter:
-    """The child's end of the pipe."""
+    """The end of the pipe that tasks write to."""
 
     def __init__(self, fd: int, rules: Rules, max_names: int) -> None:
         self._fd = fd
         self._rules = rules
-        self._kept = Tally(max_names)
+        self._kept = Tally(max_names)  # sums that found no room
 
     def put(self, measurement: Plain) -> None:
         if type(measurement) is not tuple:
             measurement = _plain(measurement)  # marshal takes no named tuples
-        if (self._kept.tasks and not self._offer()) or not self._write(measurement):
+        if (self._kept.tasks and not self._send_sums()) or not self._write(measurement):
             self._kept.add(measurement, self._rules)
 
     def add(self, task: str, stats: TaskStats) -> None:
         self._kept.merge([(task, stats)])
-        self._offer()
+        self._send_sums()
 
     def after_fork(self) -> bool:
-        self._kept.clear()  # they are the parent's to hand over
+        self._kept.clear()  # the parent hands these over
         return True
 
     def linger(self, timeout: float) -> int:
-        while self._kept and not self._offer():
+        while self._kept and not self._send_sums():
             if not select.select([], [self._fd], [], timeout)[1]:
                 break
         return self._kept.count
 
     def _write(self, content: tuple[Any, ...]) -> bool:
-        """Whether a message with *content* went into the pipe."""
+        """Write *content* as one message. ``False``: no room."""
         message = _pack(content)
-        if len(message) > select.PIPE_BUF:  # it is added up, and goes in parts
+        if len(message) > select.PIPE_BUF:  # goes in parts, with the sums
             return False
         try:
             os.write(self._fd, message)
@@ -153,23 +153,23 @@ class PipeWriter:
             return False
         return True
 
-    def _offer(self) -> bool:
-        """Hand over the sums, as far as the pipe has room. Whether nothing is left."""
+    def _send_sums(self) -> bool:
+        """Write the sums, as far as there is room. Whether all were written."""
         for content, sent in _chunks(self._kept):
             if not self._write(content):
                 return False
-            for field, holder in sent.items():
-                del holder[field]
+            for field, figures in sent.items():
+                del figures[field]
         self._kept.clear()
         return True
 
 
 class PipeHandoff(PipeWriter):
-    """Both ends of the pipe. Forked children inherit it, spawned ones open the ``path`` of a *named* one."""
+    """Both ends of the pipe. Forked children inherit them; spawned ones open the ``path`` of a *named* pipe."""
 
-    #: Bytes that the pipe holds (Linux): about 4,000 measurements.
+    #: Bytes that the pipe holds on Linux: about 4,000 measurements.
     CAPACITY: Final = 1 << 20
-    #: Reads of up to 64 KB in one drain, which bounds its time.
+    #: Most reads, of up to 64 KiB each, in one drain. This bounds its time.
     READS: Final = 64
 
     def __init__(self, rules: Rules, max_names: int, *, named: bool = False) -> None:
@@ -186,11 +186,11 @@ class PipeHandoff(PipeWriter):
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._read_fd, write_fd, self._wake_read, self._wake_write):
             os.set_blocking(fd, False)
-        with suppress(AttributeError, OSError):  # other systems, or a user's quota
+        with suppress(AttributeError, OSError):  # not Linux, or over the user's quota
             import fcntl  # noqa: PLC0415 - Windows has none
 
             fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, self.CAPACITY)
-        self._unfinished = b""
+        self._unfinished = b""  # of a message that the next read completes
         self._poll = select.poll()
         self._poll.register(self._read_fd, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
@@ -220,7 +220,7 @@ class PipeHandoff(PipeWriter):
             pass
 
     def wake(self) -> None:
-        with suppress(BlockingIOError):  # it is full of wakes already
+        with suppress(BlockingIOError):  # full: ``wait`` returns anyway
             os.write(self._wake_write, b"!")
 
     def close(self, *, in_use: bool = False) -> None:
@@ -233,12 +233,12 @@ class PipeHandoff(PipeWriter):
 
 Handoff = LocalHandoff | PipeHandoff
 
-# -- messages: a length, then a tuple in marshal's format; both ends run the same Python
+# -- messages: a length, then a marshaled tuple, as both ends run the same Python
 
 _LENGTH: Final = struct.Struct("<H")
-#: Later formats look for values that come twice, which takes time.
-_FORMAT: Final = 2
-#: Fields in one message of sums, so that it stays under PIPE_BUF on any system.
+#: From version 3 on, marshal looks for repeated objects, which takes time.
+_MARSHAL_VERSION: Final = 2
+#: Most fields in one message of sums, which keeps it under PIPE_BUF on any system.
 _FIELDS_A_MESSAGE: Final = 2
 
 
@@ -247,12 +247,12 @@ def _plain(value: Any) -> Any:
 
 
 def _pack(content: tuple[Any, ...]) -> bytes:
-    data = marshal.dumps(content, _FORMAT)
+    data = marshal.dumps(content, _MARSHAL_VERSION)
     return _LENGTH.pack(len(data)) + data
 
 
 def _split(data: bytes) -> tuple[list[bytes], bytes]:
-    """The whole messages in *data*, without their lengths, and the rest."""
+    """The whole messages in *data*, without their lengths, and the bytes after them."""
     messages, at = [], 0
     while at + _LENGTH.size <= len(data):
         begin = at + _LENGTH.size
@@ -265,8 +265,8 @@ def _split(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 def unpack(message: bytes, into: Tally, rules: Rules) -> None:
-    """Add *message*, a measurement or a chunk of sums, to a tally."""
-    content = marshal.loads(message)  # noqa: S302 - our own child's
+    """Add *message*, a measurement or a chunk of sums, to the tally *into*."""
+    content = marshal.loads(message)  # noqa: S302 - from our own child
     if len(content) == 2:  # noqa: PLR2004 - (host, sightings)
         host, sightings = content
         into.origins.merge({host: {field: Sighting(*sighting) for field, sighting in sightings.items()}})
@@ -280,15 +280,15 @@ def unpack(message: bytes, into: Tally, rules: Rules) -> None:
 
 
 def _chunks(tally: Tally) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The sums in messages that fit the pipe, each with its fields and their dict, to delete once it is sent."""
+    """The sums as messages: ``(content, sent)``. *sent*: the fields in it, each with the dict it is from."""
     for host, sightings in [*tally.origins.hosts.items()]:
         for field, sighting in [*sightings.items()]:
             yield (host, {field: (*sighting,)}), {field: sightings}
     for task, stats in [*tally.tasks.items()]:
-        holders: tuple[dict[str, Any], ...] = (stats.counts, stats.maxima, stats.exemplars)
-        for place, holder in enumerate(holders, start=1):
-            rest = iter([*holder.items()])
-            while some := [*islice(rest, _FIELDS_A_MESSAGE)]:
+        kinds: tuple[dict[str, Any], ...] = (stats.counts, stats.maxima, stats.exemplars)
+        for place, figures in enumerate(kinds, start=1):
+            items = iter([*figures.items()])
+            while chunk := [*islice(items, _FIELDS_A_MESSAGE)]:
                 content: list[Any] = [task, {}, {}, {}]
-                content[place] = {field: value if place == 1 else (*value,) for field, value in some}
-                yield (*content,), {field: holder for field, _ in some}
+                content[place] = {field: value if place == 1 else (*value,) for field, value in chunk}
+                yield (*content,), {field: figures for field, _ in chunk}

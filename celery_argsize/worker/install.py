@@ -1,8 +1,8 @@
-"""``install()``, and how a monitor starts and stops with its worker, by Celery's signals.
+"""``install``, and the Celery signals by which a monitor starts and stops with its worker.
 
 ``install`` only connects receivers. The work begins at ``worker_init``, in the main
-process, and ends at ``worker_shutdown``, or at exit after a cold shutdown, which sends
-no signal.
+process, and ends at ``worker_shutdown``. A cold shutdown sends no signal: then it ends
+at exit.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class InstalledMonitor(Monitor):
         self._listen(signals.task_prerun, self._on_eager_run)
 
     def disconnect(self) -> None:
-        """After ``stop``: listen to no signal any more."""
+        """After ``stop``: ignore all signals."""
         self._ignore(signals.worker_init, signals.worker_process_init, signals.task_prerun)
 
     def _listen(self, signal: Any, receiver: Callable[..., None]) -> None:
@@ -95,11 +95,12 @@ class InstalledMonitor(Monitor):
     def _on_worker_init(self, sender: Any = None, **_: Any) -> None:
         if bare(sender.app) is not self.app:
             return
-        self._ignore(signals.task_prerun)  # _on_eager_run is not for workers
+        self._ignore(signals.task_prerun)  # of _on_eager_run
         try:
             settings = self.settings
             if settings.enabled:
-                in_process = _runs_in_process(sender.pool_cls)
+                pools = get_implementation(sender.pool_cls).__mro__
+                in_process = any(pool.__module__ in _POOLS_WITHOUT_CHILDREN for pool in pools)
                 start_methods = {getattr(sender, "pool_start_method", "fork"), get_start_method()}
                 self.start(settings, sender.hostname, in_process=in_process, spawns=start_methods != {"fork"})
         except ArgsizeError as exc:
@@ -108,10 +109,10 @@ class InstalledMonitor(Monitor):
             self._log(FailureLog("could not start, and the worker runs without it").report, exc, logging.ERROR)
 
     def start(self, settings: Settings, hostname: str, *, in_process: bool, spawns: bool = False) -> None:
-        """Start the parts of a main process: see ``assembly.build``. A process that is no worker has no *hostname*."""
+        """Build and start the parts: see ``assembly.build``. A process without *hostname* is no worker."""
         if self.flusher is not None:
             return
-        # Not at the top, for producers, and before the first fork.
+        # Imported before the first fork, and never in producers.
         from celery_argsize.worker import assembly  # noqa: PLC0415
 
         parts = assembly.build(self.app, settings, hostname, in_process=in_process, spawns=spawns)
@@ -119,22 +120,24 @@ class InstalledMonitor(Monitor):
             self._log(logger.warning, _NO_REDIS)
         if hostname:
             from celery_argsize.worker import remote_control  # noqa: F401, PLC0415 - registers its commands
-        parts.start()
+        parts.flusher.start()
+        if parts.server is not None:
+            parts.server.start()
         self._pid, self.hostname, self.store, self._assembly = os.getpid(), hostname, parts.store, parts
-        self._measure(parts.recorder)
+        self._connect_recorder(parts.recorder)
         if parts.handoff.path is not None:
             os.environ[_HANDOFF_ENV] = parts.handoff.path
         self._listen(signals.worker_shutdown, self._on_worker_shutdown)
         atexit.register(self.stop)
 
-    def _measure(self, recorder: Recorder) -> None:
+    def _connect_recorder(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._ignore(signals.task_prerun)  # of _on_eager_run
         self._listen(signals.task_prerun, recorder.on_task_prerun)
         self._listen(signals.worker_process_shutdown, recorder.on_child_exit)
 
     def _log(self, write: Callable[..., None], *arguments: Any) -> None:
-        """Call *write* once the worker has set its log up."""
+        """Call *write* once the worker's log is set up."""
 
         def write_once(**_: Any) -> None:
             self._ignore(signals.celeryd_after_setup)
@@ -146,7 +149,7 @@ class InstalledMonitor(Monitor):
             self._listen(signals.celeryd_after_setup, write_once)
 
     def after_fork(self) -> None:
-        """In a forked child: let go of the parent's parts. Measure on if it gets the figures."""
+        """In a forked child: drop the parent's parts. Measure on if the parent gets the figures."""
         self._starting = threading.Lock()
         if self._assembly is not None and self._assembly.server is not None:
             self._assembly.server.abandon()
@@ -158,22 +161,22 @@ class InstalledMonitor(Monitor):
             self._listen(signals.task_prerun, self._on_eager_run)
 
     def _on_child_init(self, **_: Any) -> None:
-        """In a spawned child: open the pipe."""
+        """In a spawned child: open the pipe and measure."""
         path = os.environ.get(_HANDOFF_ENV)
-        app = bare(current_app)  # tasks run in a pickled copy of our app
+        app = bare(current_app)  # a pickled copy of ours, in which the tasks run
         if path is None or self._recorder is not None or app.main != self.app.main:
             return
         with FailureLog("cannot measure in this process, which runs without it").caught(logging.ERROR):
-            from celery_argsize.worker import assembly  # noqa: PLC0415 - producers do without
+            from celery_argsize.worker import assembly  # noqa: PLC0415 - not for producers
 
-            self._measure(assembly.build_for_child(app, self.settings, path))
+            self._connect_recorder(assembly.build_for_child(app, self.settings, path))
 
     def _on_worker_shutdown(self, sender: Any = None, **_: Any) -> None:
         if bare(sender.app) is self.app:
             self.stop()
 
     def stop(self, *, report: bool = True) -> None:
-        """Write the rest, log the report, and stop measuring. Does nothing in a child."""
+        """Stop measuring, write the rest, and log the report. Does nothing in a child."""
         parts = self._assembly
         if parts is None or self._pid != os.getpid():
             return
@@ -187,22 +190,27 @@ class InstalledMonitor(Monitor):
         with failures.caught(logging.ERROR):
             if parts.server is not None:
                 parts.server.stop()
-        with failures.caught(logging.ERROR):
-            for line in parts.report(self.hostname) if report and self.hostname else ():
-                logger.warning("%s", line)
+        if report and self.hostname:
+            with failures.caught(logging.ERROR):
+                # At the top, these would take half a megabyte in each child.
+                from celery_argsize.figures.summary import summarize  # noqa: PLC0415
+                from celery_argsize.views.report import shutdown_lines  # noqa: PLC0415
+
+                for line in shutdown_lines(self.hostname, summarize(parts.flusher.read())):
+                    logger.warning("%s", line)
         if unwritten:
-            lost = "celery_argsize: the figures of %d task runs could not be written within %g s and are lost"
-            logger.error(lost, unwritten, timeout)
+            text = "celery_argsize: the figures of %d task runs could not be written within %g s and are lost"
+            logger.error(text, unwritten, timeout)
         os.environ.pop(_HANDOFF_ENV, None)
 
     # -- eager runs in a process that is no worker
 
     def _on_eager_run(self, task: Any = None, **arguments: Any) -> None:
-        """At the first eager run: start, if eager runs are to be counted."""
+        """At the first eager run: start if ``include_eager``, else ignore the rest."""
         if task.app is not self.app or not task.request.is_eager:
             return
         failures = FailureLog("cannot count eager tasks in this process")
-        with self._starting, failures.caught(logging.ERROR):  # first runs in other threads wait here
+        with self._starting, failures.caught(logging.ERROR):  # other threads wait here
             settings = self.settings
             if self._recorder is None and settings.enabled and settings.include_eager:
                 self.start(settings, "", in_process=True)
@@ -210,10 +218,6 @@ class InstalledMonitor(Monitor):
             self._ignore(signals.task_prerun)
         else:
             self._recorder.on_task_prerun(task=task, **arguments)
-
-
-def _runs_in_process(pool: Any) -> bool:
-    return any(base.__module__ in _POOLS_WITHOUT_CHILDREN for base in get_implementation(pool).__mro__)
 
 
 def _after_fork() -> None:

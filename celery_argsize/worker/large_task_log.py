@@ -1,8 +1,8 @@
-"""Logs large tasks before their body runs, so that one that gets its process killed is in the log.
+"""Logs large tasks before they run, so that a task that kills its process is in the log.
 
-Each task name has an allowance: a few blocks at once, then a few a minute. The next
-block says how many were left out. Forked children share the allowance in memory. It has
-no lock, so two children may log one block too many.
+A token bucket limits the records of each task name. Each record says how many were left
+out before it. Forked children share the buckets in memory, without a lock: two children
+may log one record too many.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ from celery_argsize.measuring.cuts import CAUSES
 if TYPE_CHECKING:
     from celery_argsize.measuring.measurement import Measurement, Part
 
-#: An allowance: how many may be logged, as of when (monotonic seconds), how many were
-#: left out.
-_SLOT: Final = struct.Struct("<ddQ")
+#: A token bucket: tokens, when they were counted (monotonic seconds), records left out.
+_BUCKET: Final = struct.Struct("<ddQ")
 
 
 class LargeTaskLog:
     """Made in a worker's main process, used in its children."""
 
-    #: Blocks for one task name at once, and a minute after that.
+    #: Most records of a task name at once, and how many more each minute allows.
     BURST: Final = 10
     A_MINUTE: Final = 3
-    #: Allowances, 24 bytes each. Names with equal hashes share one.
-    SLOTS: Final = 4096
+    #: Token buckets, of 24 bytes each. Names with the same hash share a bucket.
+    BUCKETS: Final = 4096
 
     def __init__(self) -> None:
-        self._slots = mmap.mmap(-1, self.SLOTS * _SLOT.size)
+        self._buckets = mmap.mmap(-1, self.BUCKETS * _BUCKET.size)
 
     def write(self, measurement: Measurement, limits: tuple[int, int]) -> None:
-        """Log *measurement* if its task may be logged now. *limits*: of args and kwargs, in characters."""
+        """Log *measurement*, unless its task has no token. *limits*: of args and kwargs, in characters."""
         hidden = self._hidden(measurement.task)
         if hidden is not None:
             logger.warning("%s", _text(measurement, limits, hidden), extra=_fields(measurement, limits, hidden))
 
     def _hidden(self, task: str) -> int | None:
-        """How many of *task* were left out before. ``None``: this one is left out too."""
+        """Take a token. How many records of *task* were left out before; ``None``: leave this one out."""
         now = time.monotonic()
-        # crc32, as hash() differs between spawned processes
-        at = zlib.crc32(task.encode()) % self.SLOTS * _SLOT.size
-        left, since, hidden = _SLOT.unpack_from(self._slots, at)
-        left = min(self.BURST, left + (now - since) * self.A_MINUTE / 60) if since else self.BURST
-        if left < 1:
-            _SLOT.pack_into(self._slots, at, left, now, hidden + 1)
+        # hash() would differ between spawned processes.
+        at = zlib.crc32(task.encode()) % self.BUCKETS * _BUCKET.size
+        tokens, since, hidden = _BUCKET.unpack_from(self._buckets, at)
+        tokens = min(self.BURST, tokens + (now - since) * self.A_MINUTE / 60) if since else self.BURST
+        if tokens < 1:
+            _BUCKET.pack_into(self._buckets, at, tokens, now, hidden + 1)
             return None
-        _SLOT.pack_into(self._slots, at, left - 1, now, 0)
+        _BUCKET.pack_into(self._buckets, at, tokens - 1, now, 0)
         return int(hidden)
 
 
 def _text(measurement: Measurement, limits: tuple[int, int], hidden: int) -> str:
-    both = f"{limits[0]:,} characters"
+    args_limit, kwargs_limit = (f"{limit:,} characters" for limit in limits)
+    shown = args_limit if args_limit == kwargs_limit else f"{args_limit} (args), {kwargs_limit} (kwargs)"
     lines = [
         f"Task: {measurement.task}",
         f"ID: {measurement.task_id}",
         f"Args: {_part(measurement.args)}",
         f"Kwargs: {_part(measurement.kwargs)}",
-        "Current limit: " + (both if limits[0] == limits[1] else f"{both} (args), {limits[1]:,} characters (kwargs)"),
+        f"Current limit: {shown}",
     ]
     if hidden:
         lines.append(f"{hidden:,} more not shown")
@@ -76,16 +76,14 @@ def _part(part: Part) -> str:
 
 
 def _fields(measurement: Measurement, limits: tuple[int, int], hidden: int) -> dict[str, Any]:
-    """The figures for JSON logs, prefixed, as a log record has an ``args`` of its own."""
+    """Fields for JSON logs, with a prefix, as a log record has ``args`` of its own."""
     fields: dict[str, Any] = {
         "argsize_task": measurement.task,
         "argsize_task_id": measurement.task_id,
         "argsize_not_shown": hidden,
     }
     for name, part, limit in zip(("args", "kwargs"), (measurement.args, measurement.kwargs), limits, strict=True):
-        fields[f"argsize_{name}_chars"] = part.size and part.size.chars
-        fields[f"argsize_{name}_bytes"] = part.size and part.size.bytes
-        fields[f"argsize_{name}_truncated"] = part.truncated
-        fields[f"argsize_{name}_verdict"] = part.verdict
-        fields[f"argsize_{name}_limit"] = limit
+        chars, size = part.size or (None, None)
+        values = {"chars": chars, "bytes": size, "truncated": part.truncated, "verdict": part.verdict, "limit": limit}
+        fields |= {f"argsize_{name}_{key}": value for key, value in values.items()}
     return fields

@@ -1,4 +1,4 @@
-"""The monitor of one app in this process: its settings, its store, and what measures and writes.
+"""The monitor of one app in this process: its settings, its store, its recorder and flusher.
 
 ``install`` makes monitors. Remote control and the public functions get them from
 ``installed``. Celery's command line imports this module, so it imports nothing heavy.
@@ -36,13 +36,13 @@ def installed(app: Celery | None = None) -> Monitor | None:
 
 
 def bare(app: Any) -> Celery:
-    """The app itself, where *app* may be a proxy such as ``celery.current_app``."""
+    """The app behind *app*, which may be a proxy such as ``celery.current_app``."""
     unwrap = getattr(app, "_get_current_object", None)
     return app if unwrap is None else unwrap()  # type: ignore[no-any-return]
 
 
 class Monitor:
-    """The state of one app's monitor in this process."""
+    """What one app has in this process. ``None`` where it has not started."""
 
     def __init__(self, app: Celery) -> None:
         self.app = app
@@ -53,7 +53,7 @@ class Monitor:
         self.hostname = ""
         self._assembly: Assembly | None = None
         self._recorder: Recorder | None = None
-        self._pid = 0  # of the process that writes the figures
+        self._pid = 0  # of the process with the flusher
 
     @property
     def settings(self) -> Settings:
@@ -64,7 +64,7 @@ class Monitor:
 
     @property
     def flusher(self) -> Flusher | None:
-        """In the process that writes the figures: its flusher. Elsewhere ``None``."""
+        """The flusher, in the process that writes the figures; elsewhere ``None``."""
         return self._assembly.flusher if self._assembly is not None and self._pid == os.getpid() else None
 
     @property
@@ -73,7 +73,7 @@ class Monitor:
         return self._recorder is not None and self._pid != os.getpid()
 
     def put(self, measurement: Measurement) -> bool:
-        """Count *measurement* as a task run of this process. ``False``: this process does not measure."""
+        """Count *measurement* as a run in this process. ``False``: it does not measure."""
         if self._recorder is None:
             return False
         self._recorder.handoff.put(measurement)

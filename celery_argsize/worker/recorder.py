@@ -1,6 +1,6 @@
 """Measures the arguments of a task where it runs, hands the result over, and logs a large one.
 
-A task waits for this: no network, no lock, bounded work, and no exception gets out.
+The task waits for it. So: no network, no lock, bounded work, and no exception gets out.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from celery_argsize.settings import Settings
     from celery_argsize.worker.handoff import LocalHandoff, PipeWriter
 
-#: Nesting depth of uncut reprs is sampled, for ``argsize verify``: one run in ``8 +
-#: len(repr) // 256``.
+#: The levels of uncut reprs are sampled, for ``argsize verify``: those of one part in
+#: ``8 + len(repr) // 256``.
 SAMPLED: Final = 8
 SAMPLED_CHARS: Final = 256
 _runs: Final = count()
@@ -37,28 +37,29 @@ _runs: Final = count()
 def measure_celery_task_size(
     task: Any, task_id: str | None = None, args: Any = None, kwargs: Any = None
 ) -> Measurement:
-    """Measure the arguments of one run of *task*. A ``task_prerun`` handler passes on its own arguments.
+    """Measure the arguments of one run of *task*. A ``task_prerun`` receiver passes on its arguments.
 
-    What is not given comes from ``task.request``. The size of an unmeasurable part is
-    ``None``.
+    What is not given comes from ``task.request``. A part without JSON form has no size.
     """
     return named(_measure(task, task.request, task_id, args, kwargs))
 
 
 def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: Any) -> Plain:
-    # Eager runs, messages of protocol 1 and of other languages have no reprs.
     name, origin = task.name, request.origin
+    clean_name = _cached_clean if type(name) is str and len(name) <= NAME_BYTES else clean
+    clean_host = _cached_host if type(origin) is str and len(origin) <= NAME_BYTES else _host
+    # Eager runs, protocol 1 and other languages send no reprs.
     return (
-        (_known_name if type(name) is str and len(name) <= NAME_BYTES else clean)(name, NAME_BYTES),
+        clean_name(name, NAME_BYTES),
         clean(task_id or request.id or "", ID_BYTES),
         _part(request.args if args is None else args, getattr(request, "argsrepr", None)),
         _part(request.kwargs if kwargs is None else kwargs, getattr(request, "kwargsrepr", None)),
         time.time(),
-        (_known_host if type(origin) is str and len(origin) <= NAME_BYTES else _host)(origin),
+        clean_host(origin),
     )
 
 
-#: The reprs of an empty part, by its type. Most runs have an empty part.
+#: Reprs of an empty part, by its type. Most runs have an empty part.
 _EMPTY_REPRS: Final[dict[type, tuple[str, ...]]] = {tuple: ("()", "[]"), list: ("()", "[]"), dict: ("{}",)}
 _EMPTY: Final[PlainPart] = (EMPTY, "intact", 2, 0, 0, None)
 
@@ -68,23 +69,23 @@ def _part(value: Any, header: Any) -> PlainPart:
     if header in _EMPTY_REPRS.get(type(value), ()) and not value:
         return _EMPTY
     verdict, shown, limit = read_header(header, value)
-    if verdict == "intact" and type(value) in _EMPTY_REPRS:  # a value no bigger than its repr
+    if verdict == "intact" and type(value) in _EMPTY_REPRS:  # no bigger than its repr
         levels = 0 if next(_runs) % (SAMPLED + len(header) // SAMPLED_CHARS) else levels_of(value)
         return measure_small(value), verdict, len(header), levels, 0, None
     chars = len(header) if isinstance(header, str) else 0
     if verdict not in CUTS:
         return measure_part(value), verdict, chars, 0, 0, None
     size, shape = measure_shape(value, header) or (None, None)
-    return size and (size[0], size[1]), verdict, chars, shown, limit, shape and (*shape,)
+    return size and (*size,), verdict, chars, shown, limit, shape and (*shape,)  # marshal takes no named tuples
 
 
 def _host(origin: object) -> str:
     return clean(str(origin or "").rpartition("@")[2], ORIGIN_BYTES)
 
 
-#: Only for short texts, which bounds the memory.
-_known_name: Final = lru_cache(maxsize=256)(clean)
-_known_host: Final = lru_cache(maxsize=256)(_host)
+#: Only short texts are cached, which bounds the memory.
+_cached_clean: Final = lru_cache(maxsize=256)(clean)
+_cached_host: Final = lru_cache(maxsize=256)(_host)
 
 
 class Recorder:
@@ -130,7 +131,7 @@ class Recorder:
             self.handoff.add(name, TaskStats({"errors": 1}))
 
     def on_child_exit(self, **_: Any) -> None:
-        """Hand over what a full pipe kept back. Receives ``celery.signals.worker_process_shutdown``."""
+        """Hand over what is left. Receives ``celery.signals.worker_process_shutdown``."""
         text = "celery_argsize: the main process took nothing for a second; the figures of %d task runs are lost"
         with self._failures.caught():
             if lost := self.handoff.linger(1.0):

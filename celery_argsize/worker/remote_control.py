@@ -1,8 +1,7 @@
-"""The remote control commands that workers answer: two for a reset, and ``celery inspect argsize``.
+"""Remote control commands that workers answer: two for a reset, and ``celery inspect argsize``.
 
-In a reset, each worker writes all it has and then holds. The store is cleared, and the
-workers are released. So nothing from before comes back. A hold that nobody releases
-ends by itself.
+A reset makes each worker write all it has and then hold, clears the store, and releases
+the workers. So no old figures come back. A hold that nobody releases ends by itself.
 """
 
 # mypy: allow-untyped-decorators
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     from celery_argsize.figures.counters import TaskStats
     from celery_argsize.worker.flusher import Flusher
 
-#: Seconds for which a command may keep the worker's main loop waiting for the flusher.
+#: Most seconds that a command makes the worker's main loop wait for the flusher.
 PATIENCE: Final = 0.8
 
-NOT_HERE: Final = (
+NOT_MEASURING: Final = (
     "celery_argsize does not measure in this worker. Call celery_argsize.install(app) where the app is made, and see "
     "that argsize_enabled is not false"
 )
@@ -34,19 +33,19 @@ _failures: Final = FailureLog("this worker's part in a reset failed")
 
 @control_command(name=HOLD, visible=False)
 def hold(state: Any, base: str, seconds: float = 5.0, **_: Any) -> dict[str, Any]:
-    """Write all, then nothing for *seconds*. *base*: how the keys to be reset begin."""
+    """Write all, then nothing for *seconds*. *base*: prefix of the keys to be reset."""
     return _ask(state, base, lambda flusher: flusher.flush(PATIENCE, hold=seconds))
 
 
 @control_command(name=RELEASE, visible=False)
 def release(state: Any, base: str, task: str | None = None, **_: Any) -> dict[str, Any]:
-    """Forget this worker's own figures, of *task* or all, and write again. *base*: see ``hold``."""
+    """Forget own figures, of *task* or all, and write again. *base*: see ``hold``."""
     return _ask(state, base, lambda flusher: flusher.release(PATIENCE, task=task))
 
 
 def _ask(state: Any, base: str, act: Callable[[Flusher], bool]) -> dict[str, Any]:
     monitor = installed(state.app)
-    # All apps on a broker hear the same commands.
+    # Every app on the broker gets the command.
     if monitor is None or monitor.flusher is None or monitor.flusher.base != base:
         return {"error": "other figures"}
     done = False
@@ -60,15 +59,19 @@ def argsize(state: Any, **_: Any) -> dict[str, Any]:
     """Sizes of the task arguments that this worker measured itself."""
     monitor = installed(state.app)
     if monitor is None or monitor.flusher is None:
-        return {"error": NOT_HERE}
-    figures = monitor.flusher.own_figures()
+        return {"error": NOT_MEASURING}
+    figures = monitor.flusher.read()
     tasks = {name: _task(stats) for name, stats in sorted(figures.tasks.items())}
+
+    def total(count: str) -> int:
+        return sum(task[count] for task in tasks.values())
+
     return {
         "app": figures.app,
         "since": figures.since,
-        "total_tasks": sum(task["count"] for task in tasks.values()),
-        "truncated_tasks": sum(task["truncated"] for task in tasks.values()),
-        "errors": sum(task["errors"] for task in tasks.values()),
+        "total_tasks": total("count"),
+        "truncated_tasks": total("truncated"),
+        "errors": total("errors"),
         "last_flush": figures.updated,
         "flush_failures": figures.flush_failures,
         "waiting": figures.waiting,
@@ -77,7 +80,7 @@ def argsize(state: Any, **_: Any) -> dict[str, Any]:
 
 
 def _task(stats: TaskStats) -> dict[str, int]:
-    """One task as in the report's JSON; sizes in characters."""
+    """Figures of one task, named as in the report's JSON. Sizes in characters."""
     counts = stats.counts
     task = {name: counts.get(name, 0) for name in ("count", "large", "truncated", "unmeasurable", "errors")}
     for part in ("args", "kwargs"):

@@ -76,7 +76,7 @@ def test_a_thousand_flushes_over_a_bad_line_count_every_task_once(
     proxy.close()
     assert all(proxy.seen[fate] > FLUSHES / 10 for fate in FATES), proxy.seen
     assert counted(Settings(redis_url=redis_url)) == {name: (runs[name], chars[name]) for name in runs}
-    assert flusher.own_figures().tasks["task 0"].counts["count"] == runs["task 0"]
+    assert flusher.read().tasks["task 0"].counts["count"] == runs["task 0"]
     admin.close()
 
 

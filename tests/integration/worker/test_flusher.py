@@ -59,9 +59,9 @@ def test_exemplars_are_written_rarely_and_rare_ones_always(redis_url: str) -> No
     assert run("b", 3000, 101.0) == {"args.last_le.4096": "a"}, "too soon"
     assert run("c", 9000, 102.0) == {"args.last_le.4096": "a", "args.last_le.16384": "c"}, "the first of its size"
     assert run("d", 3000, 110.0) == {"args.last_le.4096": "d", "args.last_le.16384": "c"}
-    assert flusher.own_figures().tasks["scan"].exemplars["args.last_le.4096"].task_id == "d"
+    assert flusher.read().tasks["scan"].exemplars["args.last_le.4096"].task_id == "d"
     assert run("e", 3000, 111.0)["args.last_le.4096"] == "d"
-    assert flusher.own_figures().tasks["scan"].exemplars["args.last_le.4096"].task_id == "e", "not in its own figures"
+    assert flusher.read().tasks["scan"].exemplars["args.last_le.4096"].task_id == "e", "not in its own figures"
     store.reset()
     assert flusher.release(30)
     assert run("f", 3000, 112.0) == {"args.last_le.4096": "f"}, "after a reset, at once"
@@ -75,7 +75,7 @@ def test_a_worker_s_own_figures_have_no_more_names_than_is_allowed_written_or_no
     names = [f"task {number}" for number in range(5)]
 
     def found() -> dict[str, int]:
-        return {name: stats.counts["count"] for name, stats in flusher.own_figures().tasks.items()}
+        return {name: stats.counts["count"] for name, stats in flusher.read().tasks.items()}
 
     for put, name in enumerate([*names, *names], 1):
         handoff.put(measurement(name))
@@ -85,9 +85,9 @@ def test_a_worker_s_own_figures_have_no_more_names_than_is_allowed_written_or_no
         assert set(found()) <= {*names[:3], OTHER}
     before = found()
     assert sum(before.values()) == 10
-    assert flusher.own_figures().waiting == 9
+    assert flusher.read().waiting == 9
     assert flusher.flush(30)
-    assert (found(), flusher.own_figures().waiting) == (before, 0)
+    assert (found(), flusher.read().waiting) == (before, 0)
     flusher.stop(30)
 
 
@@ -104,7 +104,7 @@ def test_figures_arrive_by_themselves_and_what_is_left_at_the_stop(
         handoff.put(measurement())
     assert flusher.stop(30) == 0
     assert counted(RedisStore(settings)) == 501
-    assert flusher.own_figures().tasks["scan"].counts["count"] == 501
+    assert flusher.read().tasks["scan"].counts["count"] == 501
 
 
 @pytest.mark.smoke
@@ -189,7 +189,7 @@ def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
     assert flusher.release(30)
     wait_until(lambda: set(RedisStore(settings).read().tasks) == {"before", "after"}, what="the release")
     assert flusher.stop(30) == 0
-    assert set(flusher.own_figures().tasks) == {"after"}
+    assert set(flusher.read().tasks) == {"after"}
 
 
 @pytest.mark.slow

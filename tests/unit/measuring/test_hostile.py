@@ -34,8 +34,8 @@ from support.servers import compact
 
 from celery_argsize import settings as config
 from celery_argsize.measuring import json_size as measuring, slicing
-from celery_argsize.measuring.cuts import MOST_READ, read_header
-from celery_argsize.measuring.json_size import MOST_YIELDED, Size, measure
+from celery_argsize.measuring.cuts import MAX_HEADER, read_header
+from celery_argsize.measuring.json_size import MAX_YIELDED, Size, measure
 from celery_argsize.measuring.measurement import named
 from celery_argsize.measuring.repr_shape import measure_shape
 from celery_argsize.worker import recorder
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 class Oracle(JSONEncoder):
     """kombu's encoder with sets and Enums. It gives up when the code of objects yields too much."""
 
-    left = MOST_YIELDED
+    left = MAX_YIELDED
 
     def default(self, o: Any) -> Any:
         self.left -= 1
@@ -237,10 +237,10 @@ def test_whatever_is_said_to_be_the_sender_the_run_is_measured(traced: Traced, o
 
 
 def test_what_is_remembered_of_names_is_short(traced: Traced) -> None:
-    before = recorder._known_host.cache_info().currsize
+    before = recorder._cached_host.cache_info().currsize
     for number in range(20):
         traced.run("x", "saferepr", 1024, 3, f"{number}@" + "y" * 10_000)
-    assert recorder._known_host.cache_info().currsize == before
+    assert recorder._cached_host.cache_info().currsize == before
 
 
 @pytest.mark.slow
@@ -364,7 +364,7 @@ def test_an_object_with_a_json_form_but_no_repr_has_a_size() -> None:
 
 @pytest.mark.parametrize("lazy", [True, False])
 def test_what_holds_itself_many_times_over_is_given_up(lazy: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
-    monkeypatch.setattr(measuring, "MOST", 1 << 20)
+    monkeypatch.setattr(measuring, "MAX_CHARS", 1 << 20)
     value: Any = "x" * (200_000 if lazy else 20_000)
     for _ in range(14):
         value = [value, value, value]
@@ -425,4 +425,4 @@ def test_a_header_of_any_make_is_read_in_linear_time(kind: str) -> None:
 
 
 def test_a_header_longer_than_any_limit_is_not_read() -> None:
-    assert read_header("(" + "1, " * (MOST_READ // 3) + "...)", (1, 2)).verdict == "unknown"
+    assert read_header("(" + "1, " * (MAX_HEADER // 3) + "...)", (1, 2)).verdict == "unknown"
