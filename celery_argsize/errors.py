@@ -1,7 +1,7 @@
 """Every error that this package raises on purpose.
 
-All are ``ArgsizeError``. The text names the setting, value or server, and what to do.
-It never shows a password or an argument.
+All are ``ArgsizeError``. The text names the setting, value or server, and what to
+do. It never shows a password or an argument.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class RedisPlace:
 
     kind: Literal["server", "sentinel", "cluster"]
     urls: tuple[str, ...] = field(repr=False)
-    """A URL for each host, as redis-py takes it: ``redis://``, ``rediss://`` or
-    ``unix://``."""
+    """A URL for each host, as redis-py takes it: ``redis://``,
+    ``rediss://`` or ``unix://``."""
     sentinel: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Options of the URL for sentinels, such as ``master_name``."""
 

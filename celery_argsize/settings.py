@@ -1,8 +1,8 @@
 """Settings: their defaults, allowed values and sources. docs/configuration.md describes each.
 
 The sources, from the strongest: keywords of ``install``, ``app.conf.argsize_*``,
-``CELERY_ARGSIZE_*`` in the environment, defaults. An app's configuration is read when
-``resolve`` is called, never at import.
+``CELERY_ARGSIZE_*`` in the environment, defaults. An app's configuration is read
+when ``resolve`` is called, never at import.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from celery_argsize.redis_url import cert_reqs, from_app, parse_redis_url, safe_
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Upper bounds of buckets, in bytes or characters: 128, 256 … 2 Mi, then 8, 32, 128 Mi.
+#: Upper bounds of buckets, in bytes or characters: 128, 256
+#: … 2 Mi, then 8, 32, 128 Mi.
 DEFAULT_BUCKETS: Final = (*(128 << step for step in range(15)), 8 << 20, 32 << 20, 128 << 20)
 
 #: The Redis of scripts that get no URL.
@@ -30,7 +31,8 @@ NO_MASTER_NAME: Final = "the name of the sentinels' primary is missing: end it i
 ENV_PREFIX: Final = "CELERY_ARGSIZE_"
 CONF_PREFIX: Final = "argsize_"
 
-#: Environment variables of command options, without ``ENV_PREFIX``. click reads them.
+#: Environment variables of command options, without
+#: ``ENV_PREFIX``. click reads them.
 _COMMAND_ENV: Final = re.compile("(CHECK|DIFF|DOCTOR|EXPORTER|RECOMMEND|REPORT|RESET|VERIFY|WATCH)_")
 
 _TRUE: Final = ("1", "true", "yes", "on")

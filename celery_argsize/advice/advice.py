@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from celery_argsize.figures.summary import Summary
 
 #: ``apply``: set limits for all tasks. ``apply_only``: for some tasks.
-#: ``pass_reference``: send the key of a stored payload. ``short_argsrepr``: write a short
-#: repr of your own. ``too_few``: too few runs were seen. ``nothing``: no repr was cut.
+#: ``pass_reference``: send the key of a stored payload. ``short_argsrepr``:
+#: write a short repr of your own. ``too_few``: too few runs were seen.
+#: ``nothing``: no repr was cut.
 Verdict = Literal["apply", "apply_only", "pass_reference", "short_argsrepr", "too_few", "nothing"]
 
 

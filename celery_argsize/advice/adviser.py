@@ -1,7 +1,7 @@
 """Turns a summary into advice: which limits to set, or what to do instead.
 
-Pure. ``plans`` works out limits; this module chooses among them: for each task, then
-for the app.
+Pure. ``plans`` works out limits; this module chooses among them:
+for each task, then for the app.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 
     from celery_argsize.figures.summary import PartSummary, Summary, TaskSummary
 
-#: Runs of a task below which there is no advice. If 30 stay within a limit, under 10 %
-#: of all exceed it, with 95 % confidence (the rule of three).
+#: Runs of a task below which there is no advice. If 30 stay within a limit, under
+#: 10 % of all exceed it, with 95 % confidence (the rule of three).
 MIN_RUNS: Final = 30
-#: Seconds that limits may add to the publish of a truncated message, on average; ten
-#: times that for the largest. A publish takes about 1 ms, and a web request waits for it.
+#: Seconds that limits may add to the publish of a truncated message, on
+#: average; ten times that for the largest. A publish takes about 1 ms, and
+#: a web request waits for it.
 MAX_PUBLISH_SECONDS: Final = 0.01
 #: Characters of JSON above which a payload is a burden.
 LARGE_PAYLOAD: Final = TIERS[0].limit

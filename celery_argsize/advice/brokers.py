@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
-#: Bytes kept free for headers other than reprs. Celery's take 400 to 700 (RabbitMQ 3.10
-#: passed an argsrepr of 130,500 and refused 130,700); stamps and the caller's add to it.
+#: Bytes kept free for headers other than reprs. Celery's take 400 to 700
+#: (RabbitMQ 3.10 passed an argsrepr of 130,500 and refused 130,700); stamps
+#: and the caller's add to it.
 OTHER_HEADERS: Final = 4 * KIB
 
 
@@ -44,9 +45,9 @@ class Broker:
         return size * {"utf8": 1.0, "json": 4 / 3, "base64": 16 / 9}[self.carries or "utf8"]
 
 
-#: From the brokers' documentation. RabbitMQ: a frame of 131,072 bytes, less 8, holds
-#: all headers (AMQP 0-9-1, 4.2.6); before version 4 a message took up to 128 MiB. SQS:
-#: since August 2025.
+#: From the brokers' documentation. RabbitMQ: a frame of 131,072 bytes, less 8,
+#: holds all headers (AMQP 0-9-1, 4.2.6); before version 4 a message took up to 128
+#: MiB. SQS: since August 2025.
 _TABLE: Final = (
     Broker("amqp", "utf8", 16 * MIB, "RabbitMQ's defaults: frame_max 131,072, max_message_size 16 MiB", 131_064),
     Broker("redis", "json", 512 * MIB, "Redis: proto-max-bulk-len 512 MB"),

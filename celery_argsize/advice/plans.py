@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     Parts = dict[str, PartSummary]
 
-#: Limits for brokers whose headers must fit a frame, which the guide's tiers exceed.
+#: Limits for brokers whose headers must fit a frame, which
+#: the guide's tiers exceed.
 FRAME_LIMITS: Final = (DEFAULT_LIMIT, 16 * 1024, 64 * 1024)
 
 

@@ -75,7 +75,8 @@ class Configured:
     task_limits: Mapping[str, ReprLimits]
     """The limits that were set for single tasks."""
     refused: Mapping[str, str]
-    """Task → the reasons against any limit. Only *force* sets limits for such tasks."""
+    """Task → the reasons against any limit. Only *force*
+    sets limits for such tasks."""
 
     @property
     def limit(self) -> int:
@@ -101,9 +102,9 @@ def auto_configure_celery_limits(
 ) -> Configured:
     """The advice for *app*; with *apply*, its limits are set on *app* in this process.
 
-    Call it once, in the processes that send tasks, after the app is configured. Limits
-    are only raised. A limit that would break the broker or make publishing too slow is
-    refused, but set with *force*. *options*: those of ``get_advice``.
+    Call it once, in the processes that send tasks, after the app is configured.
+    Limits are only raised. A limit that would break the broker or make publishing
+    too slow is refused, but set with *force*. *options*: those of ``get_advice``.
 
     Raises:
         ConfigError: it is not clear where to look; *apply* without an *app*; *force* without *apply*.
@@ -151,8 +152,9 @@ def _forced(task: TaskAdvice) -> ReprLimits:
 def verify_limits(app: Celery, *, seconds: float | None = None, **where: Unpack[Where]) -> list[HostCheck]:
     """Whether the limits that *app* has here are in force on each host that sends its messages.
 
-    Workers read it from message headers: of the last *seconds*, or since the last reset
-    (at most seven days). *where*: ``redis_url``, ``key_prefix``, ``app_name``.
+    Workers read it from message headers: of the last *seconds*, or
+    since the last reset (at most seven days). *where*:
+    ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear where to look.

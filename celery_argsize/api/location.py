@@ -1,7 +1,7 @@
 """Finds the figures that a call means, and opens them.
 
-The first of these counts: the Redis named in the call, the app named in the call, the
-only app in this process with ``install``, the Redis named in the environment.
+The first of these counts: the Redis named in the call, the app named in the call,
+the only app in this process with ``install``, the Redis named in the environment.
 """
 
 from __future__ import annotations

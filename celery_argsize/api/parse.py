@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 CUT: Final = "<cut>"
 #: Stands for a value whose repr is not Python, like ``<Song object at 0x7f…>``.
 UNREADABLE: Final = "<unreadable>"
-#: Levels of containers; deeper ones are ``CUT``. ``json.dumps`` fails at about 1,000.
+#: Levels of containers; deeper ones are ``CUT``.
+#: ``json.dumps`` fails at about 1,000.
 MAX_DEPTH: Final = 100
 #: Most paths in ``ParsedRepr.missing``. It bounds memory.
 MAX_PATHS: Final = 1000
@@ -37,7 +38,8 @@ class ParsedRepr(NamedTuple):
     value: Any
     """The original value if nothing is missing, else a value for ``json.dumps``."""
     missing: tuple[_Path, ...]
-    """Paths (indices and keys) to what is cut, unreadable or doubtful. ``()``: all."""
+    """Paths (indices and keys) to what is cut, unreadable
+    or doubtful. ``()``: all."""
 
     @property
     def whole(self) -> bool:
@@ -48,17 +50,17 @@ class ParsedRepr(NamedTuple):
 def parse_repr(text: object) -> ParsedRepr:
     r"""Read *text*, an ``argsrepr`` or ``kwargsrepr``. Never raises, whatever *text* is.
 
-    If nothing is missing, the value is the original: of built-in types, Decimal, UUID
-    and ``datetime`` (time zones with a fixed offset only). Otherwise it fits JSON, and
-    a key that is neither text nor int is its JSON.
+    If nothing is missing, the value is the original: of built-in types, Decimal,
+    UUID and ``datetime`` (time zones with a fixed offset only). Otherwise it fits
+    JSON, and a key that is neither text nor int is its JSON.
 
-    ``CUT`` and ``UNREADABLE`` stand for a member, a container, the end of a list or of
-    a dict (as key and value). Celery marks a cut in the innermost container only. Those
-    around it may lack something too, so they end with ``CUT`` as well.
+    ``CUT`` and ``UNREADABLE`` stand for a member, a container, the end of a list or
+    of a dict (as key and value). Celery marks a cut in the innermost container
+    only. Those around it may lack something too, so they end with ``CUT`` as well.
 
-    Doubtful values stay, with their paths in ``missing``: texts that end in ``...``,
-    and bytes like ``b'ff'``, as saferepr shows bytes in hex if they are not UTF-8.
-    ``'\n'`` is two characters, as saferepr writes it.
+    Doubtful values stay, with their paths in ``missing``: texts that end in
+    ``...``, and bytes like ``b'ff'``, as saferepr shows bytes in hex if they are
+    not UTF-8. ``'\n'`` is two characters, as saferepr writes it.
     """
     if type(text) is not str:
         return ParsedRepr(UNREADABLE, ((),))
@@ -268,9 +270,9 @@ class _Reader:
     def _closes(self, quote: int, *, raw: bool) -> bool:
         r"""Whether *quote* ends its text. Behind a backslash, it may be a part of the text.
 
-        Unescaped quotes come in pairs, and backslashes are in texts only. So the next
-        ``\'`` is inside a text, and the end of everything is not: the number of quotes
-        up to there tells whether *quote* ended a text.
+        Unescaped quotes come in pairs, and backslashes are in texts only. So the
+        next ``\'`` is inside a text, and the end of everything is not: the number
+        of quotes up to there tells whether *quote* ended a text.
         """
         followed = _AFTER_TEXT.match(self._text, quote + 1) is not None
         if self._text[quote - 1] != "\\":

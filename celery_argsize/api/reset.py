@@ -57,9 +57,9 @@ class ResetResult:
 def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where: Unpack[Where]) -> ResetResult:
     """Forget the figures of *task*, or all of them.
 
-    Live workers are asked to write what they have first. So nothing from before comes
-    back, and nothing measured after is lost. They cannot be asked with a ``redis_url``
-    alone. *where*: ``redis_url``, ``key_prefix``, ``app_name``.
+    Live workers are asked to write what they have first. So nothing from before
+    comes back, and nothing measured after is lost. They cannot be asked with a
+    ``redis_url`` alone. *where*: ``redis_url``, ``key_prefix``, ``app_name``.
 
     Raises:
         ConfigError: it is not clear what to reset.
@@ -73,7 +73,8 @@ def reset_metrics(app: Celery | None = None, *, task: str | None = None, **where
     forgotten = None
     try:
         apps = each_app(location)
-        # Without a Redis, each live worker forgets its own figures when it is released.
+        # Without a Redis, each live worker forgets its own
+        # figures when it is released.
         if location.settings.redis_url or not workers:
             forgotten = sum(_reset(each, task) for each in apps)
     finally:
@@ -106,7 +107,8 @@ def _hold(location: Location) -> tuple[dict[str, bool], str]:
 
 def _release(location: Location, wrote: Mapping[str, bool], task: str | None) -> None:
     own = location.monitor.hostname if location.monitor and location.flusher else None
-    # Not to workers that did not answer: busy with a long task, they have not written.
+    # Not to workers that did not answer: busy with a long
+    # task, they have not written.
     others = [name for name in wrote if name != own]
     if others and location.app is not None:
         with suppress(Exception):  # a hold ends by itself

@@ -1,6 +1,7 @@
 """``celery argsize``: the names of its commands. A command's module is imported at its use.
 
-Celery imports this at every start, so it imports only what Celery has imported before.
+Celery imports this at every start, so it imports only what
+Celery has imported before.
 """
 
 from __future__ import annotations

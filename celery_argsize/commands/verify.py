@@ -15,7 +15,8 @@ from celery_argsize.commands import common
 def verify(*, source: common.Source, as_json: bool, minutes: float | None) -> int:
     """Show whether the limits of the app given with -A are in force on the hosts that messages come from.
 
-    Ends with 0 if they are, 4 if they are not on some host, 1 if no message shows it.
+    Ends with 0 if they are, 4 if they are not on some host,
+    1 if no message shows it.
 
     Example: celery -A proj argsize verify --minutes 10
     """

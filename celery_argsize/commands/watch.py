@@ -116,7 +116,8 @@ def _repaint(views: Iterable[View], interval: float, live: Live) -> None:
 
     def suspend(*_: object) -> None:  # on Ctrl-Z
         live.stop()
-        # The kernel does not stop a process that no shell could continue (docker exec).
+        # The kernel does not stop a process that no shell
+        # could continue (docker exec).
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, suspend)

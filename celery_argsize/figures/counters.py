@@ -29,8 +29,9 @@ OTHER: Final = "__other__"
 #: Fields of ``Shape`` that are summed over truncated parts. Not need and levels.
 CUT_SUMS: Final = Shape._fields[2:]
 
-#: Longest task id of an exemplar. Redis stores a hash compactly only while its values
-#: (here size, id and time) are at most 64 bytes (``hash-max-listpack-value``).
+#: Longest task id of an exemplar. Redis stores a hash compactly only while its
+#: values (here size, id and time) are at most 64 bytes
+#: (``hash-max-listpack-value``).
 MAX_EXEMPLAR_ID: Final = 39
 
 
@@ -75,7 +76,8 @@ class _Fields:
         self.bytes_le = histogram("bytes_le")
         self.last_le = histogram("last_le")
         self.need_le = histogram("need_le")
-        #: Truncated parts, and their needs. True: of more than ``DEFAULT_LEVELS`` levels.
+        #: Truncated parts, and their needs. True: of more
+        #: than ``DEFAULT_LEVELS`` levels.
         self.cuts_le = {False: histogram("flat_le"), True: histogram("deep_le")}
         self.cuts_need_le = {False: histogram("flat_need_le"), True: histogram("deep_need_le")}
 

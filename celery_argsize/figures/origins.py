@@ -1,7 +1,7 @@
 """What the newest messages of each sending host show of its limits for reprs.
 
-Pure. A header (the repr in a message) is cut where the message is sent. A cut one shows
-the highest that the limit can be; a long whole one, the lowest.
+Pure. A header (the repr in a message) is cut where the message is sent. A cut one
+shows the highest that the limit can be; a long whole one, the lowest.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Sighting(NamedTuple):
     """What one header shows of a limit."""
 
     value: int
-    """``size``: the highest that the limit can be, in characters. ``whole``: characters
-    of a whole header. ``depth``: levels of one cut by depth. ``deep``: levels of a
-    whole one."""
+    """``size``: the highest that the limit can be, in characters. ``whole``:
+    characters of a whole header. ``depth``: levels of one cut by depth.
+    ``deep``: levels of a whole one."""
     time: float
     """When a worker saw it, in seconds since the epoch."""
 

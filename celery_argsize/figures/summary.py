@@ -174,7 +174,8 @@ class Summary:
 
     apps: tuple[str, ...]
     since: float | None
-    """When counting began (first task, or last reset), in seconds since the epoch."""
+    """When counting began (first task, or last reset), in
+    seconds since the epoch."""
     updated: float | None
     """When the newest figures were written."""
     total_tasks: int

@@ -1,8 +1,8 @@
 """Tells what Celery cut from a header: the ``argsrepr`` or ``kwargsrepr`` of a message.
 
-A header that was cut has ``...`` in it. Mostly the dots outside quotes tell the rest.
-Where dots may be part of a text (``'Loading...'``), the length of the whole repr tells,
-or the header is read side by side with its value (``header_match``).
+A header that was cut has ``...`` in it. Mostly the dots outside quotes tell the
+rest. Where dots may be part of a text (``'Loading...'``), the length of the whole
+repr tells, or the header is read side by side with its value (``header_match``).
 
 Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate``.
 """
@@ -39,13 +39,13 @@ DEFAULT_LEVELS: Final = 3
 _CUT_DOTS: Final = re.compile(r"\.\.\.(?:['\])},]|$)")
 #: How a container begins in saferepr, up to its first member.
 _SAFEREPR: Final = re.compile(r"[(\[{]+(?:[\])},.'\"<\d-]|b'|None\b|True\b|False\b|nan\b|inf\b|[A-Za-z_][\w.]*\()")
-#: Quotes that cannot be paired: one that may end a text in a backslash or be part of
-#: it, and those in bytes, which saferepr does not escape.
+#: Quotes that cannot be paired: one that may end a text in a backslash or be part
+#: of it, and those in bytes, which saferepr does not escape.
 _UNPAIRED: Final = re.compile(r"\\'(?:[,\])}]|: |$)|(?:[(\[{]|, |: )b'")
 _CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 _SIZED: Final = _CONTAINERS | {str, bytes}
-#: A container left out by depth, such as ``[...]``. A bracket after a letter belongs to
-#: an object's repr.
+#: A container left out by depth, such as ``[...]``. A bracket after a letter
+#: belongs to an object's repr.
 _DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.{3,}(?:,\)|[)\]}])?")
 #: Opens an object's repr, as in ``Point(``.
 _CALL: Final = re.compile(r"\w\(")
@@ -58,13 +58,13 @@ class Reading(NamedTuple):
     """What a header shows."""
 
     verdict: Verdict
-    """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the caller's own
-    text; ``unknown``: no header."""
+    """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the caller's
+    own text; ``unknown``: no header."""
     levels: int = 0
     """The sender's ``task_repr_maxlevels`` if it was cut by depth, else 0."""
     limit: int = 0
-    """Upper bound of the sender's limit in characters if it was cut by size. 0: not
-    known."""
+    """Upper bound of the sender's limit in characters if it
+    was cut by size. 0: not known."""
 
 
 _INTACT: Final = Reading("intact")
@@ -171,8 +171,8 @@ def _side_by_side(header: str, value: object) -> Reading:
 def _is_as_long_as_whole(header: str, value: object) -> bool:
     """Whether *header* is as long as the whole repr, so that no text in it was cut.
 
-    A cut makes the header shorter, unless the last text lost just as much as the dots
-    take. Then only brackets follow it.
+    A cut makes the header shorter, unless the last text lost just as much as the
+    dots take. Then only brackets follow it.
     """
     if header.rstrip(")]},").endswith("...'"):
         return False

@@ -1,9 +1,9 @@
 """The size of a value as compact JSON, in characters and in UTF-8 bytes.
 
-Exactly that of ``json.dumps(value, ensure_ascii=False, separators=(",", ":"))``. orjson
-writes this text about ten times faster. Where the two may differ, the difference is
-counted (``_json_longer_by``), or json measures the piece. What JSON lacks, such as a
-datetime or a UUID, has the form that kombu's encoder sends.
+Exactly that of ``json.dumps(value, ensure_ascii=False, separators=(",", ":"))``.
+orjson writes this text about ten times faster. Where the two may differ, the
+difference is counted (``_json_longer_by``), or json measures the piece. What JSON
+lacks, such as a datetime or a UUID, has the form that kombu's encoder sends.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 #: What ``measure_json_size`` gives for a value that has no JSON form.
 UNMEASURABLE: Final = -1
 
-#: A value with more characters counts as unmeasurable: no broker takes such a message.
-#: Pickle and YAML can make one of a small message that repeats a container.
+#: A value with more characters counts as unmeasurable: no broker
+#: takes such a message. Pickle and YAML can make one of a small
+#: message that repeats a container.
 MAX_CHARS: Final = 512 * 1024 * 1024
 
 
@@ -51,9 +52,9 @@ EMPTY: Final = (0, 0)
 def measure_json_size(obj: object) -> int:
     """Characters of *obj* as compact JSON, ``len(json.dumps(obj, ensure_ascii=False, separators=(",", ":")))``.
 
-    What JSON lacks is sized as kombu would send it. Never raises: a value that has no
-    JSON form at all (a cycle, a socket, a structure nested too deep) gives
-    ``UNMEASURABLE`` (-1).
+    What JSON lacks is sized as kombu would send it. Never raises: a value
+    that has no JSON form at all (a cycle, a socket, a structure nested too
+    deep) gives ``UNMEASURABLE`` (-1).
     """
     size = measure(obj)
     return UNMEASURABLE if size is None else size.chars
@@ -112,8 +113,8 @@ _ONE_DIGIT: Final = re.compile(rb"e-[1-9](?:[,\]}]|$)")
 #: "0.00001" and "0.000012", which json writes "1e-05" and "1.2e-05":
 #: 2 characters and 1 character less.
 _FOUR_ZEROS: Final = re.compile(rb"(?<![0-9])0\.0000([1-9][0-9]*)")
-#: A float in marshal's format with an exponent of all ones: NaN or an infinity (rarely,
-#: bytes that look like one).
+#: A float in marshal's format with an exponent of all ones: NaN or an infinity
+#: (rarely, bytes that look like one).
 _NOT_FINITE: Final = tuple(
     (last, re.compile(rb"%b(?<=[g\xe7].{6}[\xf0-\xff]%b)" % (last, last), re.DOTALL)) for last in (b"\x7f", b"\xff")
 )
@@ -165,8 +166,8 @@ def encode(obj: object, default: Callable[[Any], object] | None = kombu_form) ->
 def _json_longer_by(data: bytes, obj: object) -> int | None:
     """Characters that json writes more than orjson did; ``None`` where only json can tell.
 
-    orjson writes NaN and the infinities as "null", a UUID as its text, and small floats
-    its own way.
+    orjson writes NaN and the infinities as "null", a UUID as its
+    text, and small floats its own way.
     """
     if (b"null" in data or _UUID.search(data)) and not _is_plain(obj):
         return None

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from celery_argsize.measuring.cuts import Verdict
 
-    #: A ``Part`` and a ``Measurement`` as plain tuples. Making named ones takes longer
-    #: than measuring does.
+    #: A ``Part`` and a ``Measurement`` as plain tuples. Making named ones takes
+    #: longer than measuring does.
     PlainPart: TypeAlias = tuple[tuple[int, int] | None, Verdict, int, int, int, tuple[int, ...] | None]
     Plain: TypeAlias = tuple[str, str, PlainPart, PlainPart, float, str]
 
 PARTS: Final = ("args", "kwargs")
 
-#: Most UTF-8 bytes of a task name, a task id and a host, so that a message to the main
-#: process stays under PIPE_BUF.
+#: Most UTF-8 bytes of a task name, a task id and a host, so that a message to the
+#: main process stays under PIPE_BUF.
 NAME_BYTES: Final = 160
 ID_BYTES: Final = 64
 ORIGIN_BYTES: Final = 64
@@ -42,11 +42,11 @@ class Part(NamedTuple):
     header: int = 0
     """Characters of its repr; 0 if none came."""
     levels: int = 0
-    """Levels in its repr, if it was cut by depth, and in a sample of uncut ones. Else
-    0."""
+    """Levels in its repr, if it was cut by depth, and in a
+    sample of uncut ones. Else 0."""
     limit: int = 0
-    """Upper bound of the sender's limit in characters, if its repr was cut by size. 0:
-    not known."""
+    """Upper bound of the sender's limit in characters, if its repr
+    was cut by size. 0: not known."""
     shape: Shape | None = None
     """Of the whole repr, if it was cut."""
 

@@ -1,13 +1,13 @@
 """The shape of the whole repr where Celery cut it: its length, its levels, what makes it slow.
 
-The repr is not written, as saferepr takes quadratic time. It differs from the compact
-JSON, which is measured anyway, by a blank after each comma and colon and by escapes.
-These are counted in the JSON. A value with something that JSON lacks is walked through
-instead, which is slower.
+The repr is not written, as saferepr takes quadratic time. It differs from the
+compact JSON, which is measured anyway, by a blank after each comma and colon and by
+escapes. These are counted in the JSON. A value with something that JSON lacks is
+walked through instead, which is slower.
 
-The length is exact for a value that came as JSON, with two exceptions. An int key that
-came as text adds 2 characters. A tuple of one member that came as a list takes 1 away,
-unless the header shows it.
+The length is exact for a value that came as JSON, with two exceptions. An int key
+that came as text adds 2 characters. A tuple of one member that came as a list takes
+1 away, unless the header shows it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any, Final, NamedTuple
 from celery_argsize.measuring.json_size import MAX_CHARS, Size, encode, measure
 from celery_argsize.measuring.slicing import FRAME, slices
 
-#: Most characters that are walked through, which takes about 50 ms. Later pieces are
-#: estimated by the densest walked one.
+#: Most characters that are walked through, which takes about 50 ms. Later pieces
+#: are estimated by the densest walked one.
 WALKED: Final = 512 * 1024
 #: Pieces of fewer characters are always walked: that is as fast as encoding them.
 SMALL: Final = 256
@@ -47,15 +47,16 @@ class Shape(NamedTuple):
     """The repr that would be sent if nothing were cut, and the one that was sent."""
 
     need: int
-    """Its length in characters: the limit with which saferepr cuts nothing by size."""
+    """Its length in characters: the limit with which
+    saferepr cuts nothing by size."""
     levels: int
     """Nested containers, the part itself included: the ``task_repr_maxlevels`` with
     which nothing is cut by depth."""
     bytes: int
     """Its length in UTF-8: what AMQP brokers carry."""
     escaped: int
-    """Its length as a text in JSON (``json.dumps``, ASCII): what other brokers
-    carry."""
+    """Its length as a text in JSON (``json.dumps``, ASCII):
+    what other brokers carry."""
     sent_bytes: int
     """The length in UTF-8 of the repr that was sent."""
     sent_escaped: int
@@ -80,7 +81,8 @@ class _Piece(NamedTuple):
     escaped: int
     levels: int = 0
     heights: tuple[int, ...] = ()
-    """Numbers of containers that hold none, of containers that hold these, and so on."""
+    """Numbers of containers that hold none, of containers
+    that hold these, and so on."""
 
 
 class _Total:
@@ -113,8 +115,8 @@ class _Total:
 def measure_shape(part: object, header: str = "") -> tuple[Size, Shape | None] | None:
     """Size of *part* as compact JSON, and the shape of its repr, of which *header* was sent.
 
-    ``None`` if it has no JSON form. The shape is ``None`` if an object in it has a JSON
-    form, but no repr.
+    ``None`` if it has no JSON form. The shape is ``None`` if an object in
+    it has a JSON form, but no repr.
     """
     try:
         return _measure_shape(part, header)

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 SLICE: Final = 128 * 1024
 #: Most members in one piece: orjson sets aside 256 bytes for each.
 SLICE_MEMBERS: Final = 4096
-#: Characters of a long text in one piece: orjson sets aside 8 times their UTF-8 length,
-#: and one character beyond the basic plane makes Python use four bytes for each.
+#: Characters of a long text in one piece: orjson sets aside 8 times
+#: their UTF-8 length, and one character beyond the basic plane makes
+#: Python use four bytes for each.
 STRING_SLICE: Final = 16 * 1024
-#: Levels down to which containers are cut up. Deeper ones go to the encoder whole. It
-#: raises an error for cycles.
+#: Levels down to which containers are cut up. Deeper ones go to the encoder whole.
+#: It raises an error for cycles.
 SLICE_DEPTH: Final = 16
 #: A member of up to this many estimated bytes shares a piece with its neighbors.
 SMALL_MEMBER: Final = 64
@@ -33,8 +34,8 @@ FRAME: Final = object()
 def estimate(obj: Any, depth: int = SLICE_DEPTH) -> int:
     """Roughly the bytes that *obj* encodes to. Cheap; too low a guess costs memory, never a wrong size.
 
-    Up to ``SAMPLE`` members are all looked at, but of the containers among them only
-    the first and the last. Of more members, two stand for all.
+    Up to ``SAMPLE`` members are all looked at, but of the containers among them
+    only the first and the last. Of more members, two stand for all.
     """
     kind = type(obj)
     if kind is str or kind is bytes:

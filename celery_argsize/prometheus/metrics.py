@@ -1,7 +1,7 @@
 """The metrics of docs/metrics.md, as objects of prometheus_client and as text.
 
-``metrics`` makes the objects, for a registry. ``exposition`` makes the text, for our
-server: in 29 ms for 1,000 task names. prometheus_client needs 290 ms.
+``metrics`` makes the objects, for a registry. ``exposition`` makes the text, for
+our server: in 29 ms for 1,000 task names. prometheus_client needs 290 ms.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Serves metrics over HTTP at ``/metrics``, and ``/-/healthy`` for health checks.
 
-prometheus_client's server makes TLS handshakes in the thread that accepts, so one slow
-client blocks all others. Here, each connection's thread makes its own.
+prometheus_client's server makes TLS handshakes in the thread that accepts, so one
+slow client blocks all others. Here, each connection's thread makes its own.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ _SENTINEL_OPTIONS: Final = ("master_name", "min_other_sentinels", "sentinel_kwar
 def connect(settings: Settings) -> Client:
     """A client for the Redis of *settings*. Its first use opens one connection.
 
-    It never sends a command twice. It replaces a connection that was closed while idle.
+    It never sends a command twice. It replaces a connection
+    that was closed while idle.
 
     Raises:
         ConfigError: the URL or an option is invalid, or a file cannot be read.
@@ -146,8 +147,8 @@ def disconnect(client: Client) -> None:
 _RIGHTS: Final = "docs/redis-schema.md has the rights"
 _CERTIFICATE: Final = "set redis_ssl_certfile and redis_ssl_keyfile"
 
-#: What to do about an error, by a pattern that is searched in "<class names>: <text>".
-#: The first match counts.
+#: What to do about an error, by a pattern that is searched in "<class names>:
+#: <text>". The first match counts.
 _FIXES: Final = {
     "unknown command '?`?HELLO": "it does not know RESP3; add ?protocol=2 to the URL",
     "max number of clients": "it has no place for another client; raise its maxclients",

@@ -96,8 +96,8 @@ def _meaning(name: str, wanted: tuple[str, ...]) -> tuple[str, str]:
 def from_hash(values: Mapping[str, str], wanted: tuple[str, ...] = ANY) -> TaskStats:
     """The stats in a task's hash; only fields that begin with one of *wanted*.
 
-    A part's ``count`` is added if its ``bytes_le`` is wanted. Unreadable values are
-    skipped.
+    A part's ``count`` is added if its ``bytes_le`` is wanted.
+    Unreadable values are skipped.
     """
     stats = TaskStats()
     counts = stats.counts

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 #: What apply.lua returns for the first batch of an app.
 FIRST: Final = 2
-#: Seconds that a writer is remembered. A batch that is sent again later counts twice.
+#: Seconds that a writer is remembered. A batch that is sent
+#: again later counts twice.
 WRITER_TTL: Final = 24 * 60 * 60
 #: Seconds to wait for ``wait_replicas`` replicas to confirm a batch.
 WAIT_TIMEOUT: Final = 1.0

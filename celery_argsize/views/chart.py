@@ -1,7 +1,7 @@
 """Histograms of the page: where bars, limits and tiers are drawn, on a log scale.
 
-Pure: numbers for ``templates/chart.svg.jinja``. An ``x`` is in percent from the left,
-but that of a bar in thousandths.
+Pure: numbers for ``templates/chart.svg.jinja``. An ``x`` is in percent from the
+left, but that of a bar in thousandths.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What changed between two reports, part by part: sizes and truncation.
 
-Pure. A report (``argsize report --json``) is read into a ``Snapshot``; two make a
-``Diff``.
+Pure. A report (``argsize report --json``) is read into a
+``Snapshot``; two make a ``Diff``.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ class Diff:
     def overlap(self) -> bool:
         """Whether *after* counts runs of *before* too, as not all was reset between."""
         before, after = self.before, self.after
-        # With several apps, ``since`` is that of the oldest: it does not show each reset.
+        # With several apps, ``since`` is that of the oldest:
+        # it does not show each reset.
         same = (before.since, before.apps) == (after.since, after.apps)
         if before.since is None or not same or len(after.apps) != 1:
             return False

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
     from celery_argsize.figures.counters import Figures
 
-#: Seconds that a rate covers. Workers write each second: a shorter rate would flicker.
+#: Seconds that a rate covers. Workers write each second: a
+#: shorter rate would flicker.
 _RATE_SECONDS: Final = 10.0
 #: Seconds that the trend and the new truncated runs cover.
 _TREND_SECONDS: Final = 60.0
-#: Columns left out on a narrow terminal, in this order, until names have _NAME_WIDTH.
+#: Columns left out on a narrow terminal, in this order,
+#: until names have _NAME_WIDTH.
 _LEFT_OUT: Final = ("p50 <=", "part", "p95 <=", "trend", "truncated", "rate/s", "max")
 _NAME_WIDTH: Final = 16
 _LEGEND: Final = "Sizes: characters of the larger part. rate: 10 s; trend, (+n): last minute. Ctrl-C ends."
@@ -36,7 +38,8 @@ _LEGEND: Final = "Sizes: characters of the larger part. rate: 10 s; trend, (+n):
 class _Moment(NamedTuple):
     time: float
     period: tuple[object, ...]
-    """The app and its ``since``, which changes at a reset; empty for several apps."""
+    """The app and its ``since``, which changes at a reset;
+    empty for several apps."""
     totals: dict[str, Counter[str]]
     """By task name: see ``_totals``."""
 
@@ -72,7 +75,8 @@ class History:
 
     def add(self, summary: Summary, now: float) -> list[Row]:
         """Add *summary*, read at *now*. Returns a row for each task."""
-        # With several apps, ``since`` is that of the oldest: it does not show each reset.
+        # With several apps, ``since`` is that of the oldest:
+        # it does not show each reset.
         period = (summary.apps, summary.since) if len(summary.apps) == 1 else ()
         moment = _Moment(now, period, {task.name: _totals(task) for task in summary.tasks})
         before = self._moments[-1] if self._moments else moment
@@ -132,7 +136,8 @@ class View:
             nothing = f"Of tasks with {self.name_filter!r} in their names, nothing" if self.name_filter else "Nothing"
             yield _line(f"{nothing} has been measured yet. Waiting for tasks to run. Ctrl-C ends.")
             return
-        # below the head, 3 lines are not rows: an empty one, names of columns, the legend
+        # below the head, 3 lines are not rows: an empty one,
+        # names of columns, the legend
         room = max((options.height or options.size.height) - len(head) - 3, 1)
         hidden = len(self.rows[room:])
         yield _table(self.rows[:room], options.max_width)

@@ -1,7 +1,8 @@
 """Builds the parts that measure and write in a worker. Producers do not import it.
 
-A worker imports this module before its first fork, and with it all that children and
-threads use. A fork during an import would leave that import locked in the child.
+A worker imports this module before its first fork, and with it all
+that children and threads use. A fork during an import would leave
+that import locked in the child.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Two threads of a worker's main process: one empties the handoff, one writes to the store.
 
-So a slow write does not fill the pipe. Other threads ask the writing one to flush or to
-release. A store adds each batch once, however often it is sent.
+So a slow write does not fill the pipe. Other threads ask the writing one to flush
+or to release. A store adds each batch once, however often it is sent.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Flusher:
     #: Most tasks and most sending hosts in a batch. This keeps the Lua call short.
     BATCH_TASKS: Final = 100
     BATCH_HOSTS: Final = 20
-    #: Bounds of the seconds between a failed write and the next: at first the flush
-    #: interval, then twice as long each time. A request waits only for the lower bound.
+    #: Bounds of the seconds between a failed write and the next: at
+    #: first the flush interval, then twice as long each time. A request
+    #: waits only for the lower bound.
     MIN_BACKOFF: Final = 1.0
     MAX_BACKOFF: Final = 30.0
     #: Least seconds between two exemplars of the same task and bucket.
@@ -62,7 +63,8 @@ class Flusher:
         self._requests: deque[tuple[Callable[[], bool], Future[bool]]] = deque()
         self._attention = threading.Event()
         self._stopping = threading.Event()
-        #: Guards the tallies and the handoff's reading end. Never held while waiting.
+        #: Guards the tallies and the handoff's reading end.
+        #: Never held while waiting.
         self._lock = threading.Lock()
         self._closed = False
         self._writer_thread = threading.Thread(target=self._write_on, name="celery-argsize", daemon=True)

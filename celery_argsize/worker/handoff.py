@@ -1,11 +1,12 @@
 """Passes measurements from tasks to the flusher in the main process. No task waits for it.
 
-``PipeHandoff`` is for pools with child processes, ``LocalHandoff`` for pools without.
+``PipeHandoff`` is for pools with child processes,
+``LocalHandoff`` for pools without.
 
 All children write to one non-blocking pipe. A message of up to PIPE_BUF bytes is
-written whole or not at all, so they need no lock. It stays in the pipe when its child
-dies. While the pipe is full, a child adds its measurements up. It sends the sums at a
-later task or when it ends.
+written whole or not at all, so they need no lock. It stays in the pipe when its
+child dies. While the pipe is full, a child adds its measurements up. It sends the
+sums at a later task or when it ends.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``install``, and the Celery signals by which a monitor starts and stops with its worker.
 
-``install`` only connects receivers. The work begins at ``worker_init``, in the main
-process, and ends at ``worker_shutdown``. A cold shutdown sends no signal: then it ends
-at exit.
+``install`` only connects receivers. The work begins at ``worker_init``,
+in the main process, and ends at ``worker_shutdown``. A cold shutdown
+sends no signal: then it ends at exit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The monitor of one app in this process: its settings, its store, its recorder and flusher.
 
-``install`` makes monitors. Remote control and the public functions get them from
-``installed``. Celery's command line imports this module, so it imports nothing heavy.
+``install`` makes monitors. Remote control and the public functions
+get them from ``installed``. Celery's command line imports this
+module, so it imports nothing heavy.
 """
 
 from __future__ import annotations

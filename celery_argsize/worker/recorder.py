@@ -1,6 +1,7 @@
 """Measures the arguments of a task where it runs, hands the result over, and logs a large one.
 
-The task waits for it. So: no network, no lock, bounded work, and no exception gets out.
+The task waits for it. So: no network, no lock, bounded
+work, and no exception gets out.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from celery_argsize.settings import Settings
     from celery_argsize.worker.handoff import LocalHandoff, PipeWriter
 
-#: The levels of uncut reprs are sampled, for ``argsize verify``: those of one part in
-#: ``8 + len(repr) // 256``.
+#: The levels of uncut reprs are sampled, for ``argsize verify``: those of one part
+#: in ``8 + len(repr) // 256``.
 SAMPLED: Final = 8
 SAMPLED_CHARS: Final = 256
 _runs: Final = count()
@@ -39,7 +40,8 @@ def measure_celery_task_size(
 ) -> Measurement:
     """Measure the arguments of one run of *task*. A ``task_prerun`` receiver passes on its arguments.
 
-    What is not given comes from ``task.request``. A part without JSON form has no size.
+    What is not given comes from ``task.request``. A part
+    without JSON form has no size.
     """
     return named(_measure(task, task.request, task_id, args, kwargs))
 

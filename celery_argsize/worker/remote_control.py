@@ -1,7 +1,8 @@
 """Remote control commands that workers answer: two for a reset, and ``celery inspect argsize``.
 
-A reset makes each worker write all it has and then hold, clears the store, and releases
-the workers. So no old figures come back. A hold that nobody releases ends by itself.
+A reset makes each worker write all it has and then hold, clears the
+store, and releases the workers. So no old figures come back. A hold that
+nobody releases ends by itself.
 """
 
 # mypy: allow-untyped-decorators

@@ -1,9 +1,9 @@
 """Delays Celery's soft time limit while we measure, so that it is raised in the task.
 
-Billiard's signal handler raises ``SoftTimeLimitExceeded`` wherever the child is. In our
-receiver it would be lost, as ``Signal.send`` swallows what receivers raise. So our
-handler, which takes no lock, starts a thread. It sends the signal to billiard's handler
-once no receiver runs.
+Billiard's signal handler raises ``SoftTimeLimitExceeded`` wherever the child is. In
+our receiver it would be lost, as ``Signal.send`` swallows what receivers raise. So
+our handler, which takes no lock, starts a thread. It sends the signal to billiard's
+handler once no receiver runs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class SoftLimit:
         tasks = [entry for entry in stack if entry.f_code.co_name == "trace_task" and entry.f_globals is vars(trace)]
         in_receiver = any(entry.f_code is self._receiver for entry in stack)
         try:
-            # The limit is that of the outermost task. threading.Thread would take locks.
+            # The limit is that of the outermost task.
+            # threading.Thread would take locks.
             _thread.start_new_thread(_send_again, (signum, threading.get_ident(), tasks[-1], in_receiver))
         except (IndexError, RuntimeError):  # no task is running, or no thread can be started
             soft_timeout_sighandler(signum, frame)
