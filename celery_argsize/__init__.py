@@ -1,7 +1,7 @@
 """How big the arguments of Celery tasks are, and whether Celery cuts their repr.
 
-Most users need only ``install(app)``. A name is imported when it is first used, as
-``celery`` imports this package at every start.
+Most users need only ``install(app)``. A name is imported when it is first used,
+as ``celery`` imports this package at every start.
 """
 
 from __future__ import annotations

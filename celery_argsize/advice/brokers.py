@@ -46,8 +46,8 @@ class Broker:
 
 
 #: From the brokers' documentation. RabbitMQ: a frame of 131,072 bytes, less 8,
-#: holds all headers (AMQP 0-9-1, 4.2.6); before version 4 a message took up to 128
-#: MiB. SQS: since August 2025.
+#: holds all headers (AMQP 0-9-1, 4.2.6); before version 4 a message took up to
+#: 128 MiB. SQS: since August 2025.
 _TABLE: Final = (
     Broker("amqp", "utf8", 16 * MIB, "RabbitMQ's defaults: frame_max 131,072, max_message_size 16 MiB", 131_064),
     Broker("redis", "json", 512 * MIB, "Redis: proto-max-bulk-len 512 MB"),

@@ -36,7 +36,8 @@ class ParsedRepr(NamedTuple):
     """The value that a repr shows."""
 
     value: Any
-    """The original value if nothing is missing, else a value for ``json.dumps``."""
+    """The original value if nothing is missing, else a
+    value for ``json.dumps``."""
     missing: tuple[_Path, ...]
     """Paths (indices and keys) to what is cut, unreadable
     or doubtful. ``()``: all."""
@@ -54,9 +55,10 @@ def parse_repr(text: object) -> ParsedRepr:
     UUID and ``datetime`` (time zones with a fixed offset only). Otherwise it fits
     JSON, and a key that is neither text nor int is its JSON.
 
-    ``CUT`` and ``UNREADABLE`` stand for a member, a container, the end of a list or
-    of a dict (as key and value). Celery marks a cut in the innermost container
-    only. Those around it may lack something too, so they end with ``CUT`` as well.
+    ``CUT`` and ``UNREADABLE`` stand for a member, a container, the end of a
+    list or of a dict (as key and value). Celery marks a cut in the
+    innermost container only. Those around it may lack something too, so
+    they end with ``CUT`` as well.
 
     Doubtful values stay, with their paths in ``missing``: texts that end in
     ``...``, and bytes like ``b'ff'``, as saferepr shows bytes in hex if they are

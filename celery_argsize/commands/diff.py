@@ -50,9 +50,9 @@ def diff(  # noqa: PLR0913 - options
 ) -> int:
     """Show what a change did to each task: larger, smaller, new, gone, newly truncated.
 
-    BEFORE and AFTER are files that argsize report --json wrote; - is stdin. Without
-    AFTER, it is what is in Redis now. Ends with 1 if something failed, if one of
-    the two has nothing measured, or if nothing was reset in between.
+    BEFORE and AFTER are files that argsize report --json wrote; - is stdin.
+    Without AFTER, it is what is in Redis now. Ends with 1 if something failed, if
+    one of the two has nothing measured, or if nothing was reset in between.
 
     Example: celery -A proj argsize diff before.json --fail-on-growth 20%
     """

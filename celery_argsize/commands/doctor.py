@@ -50,8 +50,8 @@ def doctor(  # noqa: PLR0913 - options, as click passes them
 ) -> int:
     """Say what is wrong with the Redis, the settings, the workers and this machine.
 
-    It only looks, unless --apply-pool-shrink is given. Ends with 0 if all is well, 1 if
-    something warns, 2 if something fails, 3 if something is unknown.
+    It only looks, unless --apply-pool-shrink is given. Ends with 0 if all is well,
+    1 if something warns, 2 if something fails, 3 if something is unknown.
 
     Example: celery -A proj argsize doctor
     """
@@ -88,8 +88,10 @@ def shrink_pools(where: Scope, *, ask: bool) -> int:
     except Unavailable as exc:
         hint = ". Stop a worker and try again, or raise its limit: CONFIG SET maxclients"
         return fail(ArgsizeError(f"{exc}{hint if FULL in str(exc) else ''}"))
-    if workers.twice:
-        return fail(ArgsizeError(f"more than one worker is called {printable(workers.twice[0])}: use -n NAME@%h"))
+    if workers.shared_names:
+        return fail(
+            ArgsizeError(f"more than one worker is called {printable(workers.shared_names[0])}: use -n NAME@%h")
+        )
     if not most:
         return fail(ArgsizeError("how many clients the broker takes is not known: give --max-clients"))
     for name in workers.silent:

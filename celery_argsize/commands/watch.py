@@ -38,8 +38,8 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 def watch(*, source: common.Source, interval: float, task: str) -> None:
     """Show the figures live, largest first: how often tasks run, how big they are, and what changes.
 
-    On a terminal, a table that refreshes; elsewhere, a line for each task that ran.
-    Ctrl-C ends it.
+    On a terminal, a table that refreshes; elsewhere, a line for each
+    task that ran. Ctrl-C ends it.
 
     Example: celery -A proj argsize watch --interval 5 --task music
     """

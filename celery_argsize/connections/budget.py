@@ -284,9 +284,10 @@ def connection_settings(
     """Celery settings from the environment, for ``app.conf.update(connection_settings())``.
 
     ``CELERY_POOL_LIMIT`` (8 by default) gives ``broker_pool_limit``,
-    ``CELERY_MAX_CONNECTIONS`` ``broker_transport_options["max_connections"]``, and
-    ``CELERY_RESULT_MAX_CONNECTIONS`` ``redis_max_connections``. Each is at least 2,
-    which is the least that works, and at most ``CELERY_POOL_LIMIT_CAP`` (20 by default).
+    ``CELERY_MAX_CONNECTIONS`` ``broker_transport_options["max_connections"]``,
+    and ``CELERY_RESULT_MAX_CONNECTIONS`` ``redis_max_connections``. Each is at
+    least 2, which is the least that works, and at most
+    ``CELERY_POOL_LIMIT_CAP`` (20 by default).
 
     Args:
         environ: the variables; by default ``os.environ``.

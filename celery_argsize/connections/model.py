@@ -152,7 +152,8 @@ def _worker(setup: Setup) -> list[tuple[str, str | None, int | None]]:
     prefork, shared, green = setup.pool == "prefork", setup.pool in SHARED, setup.pool in GREEN
     # celery/worker/consumer/consumer.py, call_soon_ack: greenlets acknowledge at once.
     greenlets = setup.concurrency if green else 0
-    # threading.local gives each greenlet a backend, which lasts until Python collects it.
+    # threading.local gives each greenlet a backend, which
+    # lasts until Python collects it.
     unbounded = green and not setup.result_backend_thread_safe
     publishing = setup.publishing(setup.at_once, main=shared)
     return [

@@ -1,6 +1,6 @@
-"""What an app's configuration says of tasks, queues, broker, schedule. Nothing is connected to.
+"""Reads an app's configuration: its tasks, queues, broker and schedule. It opens no connection.
 
-``judge`` has the checks of it.
+The checks of it are in ``judge``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def known_queues(app: Celery) -> set[str]:
 
 
 def number(value: Any) -> float | None:
-    """*value* as a number; ``None``: it is none."""
+    """*value* as a number; ``None`` if it is not one."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -112,7 +112,7 @@ def setting(app: Any, name: str, value: object) -> str:
 
 
 def transport_option(app: Celery, name: str, value: object) -> str:
-    """A line that sets one of ``broker_transport_options`` and shows no other: passwords."""
+    """A line that sets one of ``broker_transport_options``. Others may hold passwords, and are not shown."""
     options = "broker_transport_options"
     if app.conf[options]:
         return f"{setting_path(app, options)}[{name!r}] = {value!r}"
@@ -138,6 +138,7 @@ def _modules(word: str) -> tuple[str, ...]:
 
 
 def _holds(module: str, app: Any) -> bool:
+    """Whether a global of the loaded *module* is *app*."""
     content = vars(sys.modules[module]) if module in sys.modules else {}
     return any(value is app for value in [*content.values()])
 
@@ -154,7 +155,7 @@ class Entry:
     schedule: Any
 
     def times_due(self, seconds: float, grace: float) -> float:
-        """How often it was due, *seconds* to *grace* seconds ago; by the clock, at most 1."""
+        """How often it was due between *seconds* and *grace* seconds ago. A crontab counts once at most."""
         if self.every is not None:
             return max(0.0, (seconds - grace) / self.every)
         since = self.schedule.now() - timedelta(seconds=seconds)
@@ -184,5 +185,5 @@ def external_scheduler(app: Celery) -> str:
     scheduler = app.conf.beat_scheduler
     if not isinstance(scheduler, str):
         scheduler = f"{scheduler.__module__}:{scheduler.__qualname__}"
-    celerys = {"celery.beat.PersistentScheduler", "celery.beat.Scheduler"}
-    return "" if scheduler.replace(":", ".") in celerys else scheduler
+    own = {"celery.beat.PersistentScheduler", "celery.beat.Scheduler"}
+    return "" if scheduler.replace(":", ".") in own else scheduler

@@ -3,9 +3,9 @@
 Pure data. The checks themselves are in ``doctor.judge``.
 
 The score is 100, less 25 for each check that fails, 5 for each that warns and 1 for
-each that is unknown (at most 10 for these). A check of several subjects counts once, by
-its worst verdict. The score is 0 where a vital check fails. There is none where over
-half of the checks are unknown.
+each that is unknown (at most 10 for these). A check of several subjects counts
+once, by its worst verdict. The score is 0 where a vital check fails. There is none
+where over half of the checks are unknown.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ class Outcome(NamedTuple):
     """The server, worker, queue or host; empty: all of them."""
 
 
-#: All is well; it will go wrong; it is wrong now; it could not be looked at, and the
-#: reason says why.
+#: All is well.
 ok: Final = partial(Outcome, "ok")
+#: It will go wrong.
 warn: Final = partial(Outcome, "warn")
+#: It is wrong now.
 fail: Final = partial(Outcome, "fail")
+#: It could not be looked at. The reason says why.
 unknown: Final = partial(Outcome, "unknown")
 
 
@@ -63,7 +65,7 @@ class Check:
     judge: Callable[[Facts], Outcome | Iterable[Outcome]]
     """Gives one outcome, or any number of them. May raise ``Unavailable``."""
     vital: bool = False
-    """Whether no task runs where it fails as a whole, that is, without a subject."""
+    """Whether no task can run if it fails without a subject."""
 
     @property
     def docs(self) -> str:

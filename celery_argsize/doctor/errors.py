@@ -22,7 +22,7 @@ TLS: Final = {"messages": "broker_use_ssl", "results": "redis_backend_use_ssl"}
 class Cause(NamedTuple):
     """One cause of errors."""
 
-    words: str
+    pattern: str
     """A pattern for the class and text of the error, or of one that led to it."""
     meaning: str
     fix: str = "{look}\n# with the right address, user and password:\n{url}"
@@ -81,7 +81,7 @@ CAUSES: Final = (
     Cause("No such transport", "kombu does not know its scheme"),
     Cause("ImportError", "a library is missing", "pip install 'celery[redis]'"),
     Cause("unknown command", "this server has no such command"),
-    Cause("", ""),
+    Cause("", ""),  # any other error
 )
 
 
@@ -91,12 +91,12 @@ def why_not(exc: BaseException) -> str:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
     text = " ".join(f"{kind.__name__} {error}" for error in chain for kind in type(error).__mro__)
-    meaning = next(row.meaning for row in CAUSES if re.search(row.words, text))
+    meaning = next(row.meaning for row in CAUSES if re.search(row.pattern, text))
     return meaning or type(exc.__cause__ or exc).__name__
 
 
 def fix_for(app: Any, url: str, why: str, role: Role = "messages") -> str:
-    """Lines to type where *url*, given without its secrets, cannot be used because of *why*."""
+    """Lines to type if *url* cannot be used because of *why*. *url* has no secrets."""
     scheme, _, place = url.partition("://")
     amqp, cli = "amqp" in scheme, redis_cli(url)
     look = f"{cli} ping" if cli else "# can it be reached?"
@@ -130,7 +130,7 @@ def checked_lines(app: Any, role: Role, *, amqp: bool = False) -> str:
 
 
 def url_line(app: Any, role: Role, url: str) -> str:
-    """The line that gives *role* the *url*."""
+    """The line that sets the URL of *role*."""
     conf: Any = app.conf if app and role == "messages" else {}
     brokers, reading = conf.get("broker_url"), conf.get("broker_read_url")
     line = setting(app, URLS[role] if reading in (None, brokers) else "broker_read_url", url)

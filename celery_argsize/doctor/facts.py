@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from celery_argsize.advice.advice import Advice
     from celery_argsize.advice.in_force import HostCheck
-    from celery_argsize.doctor.redis_facts import Counted, ServerFacts
+    from celery_argsize.doctor.redis_facts import QueueCount, ServerFacts
     from celery_argsize.figures.summary import Summary
 
 NO_PSUTIL: Final = "psutil is not installed"
@@ -54,14 +54,14 @@ class Scope:
 class LookResult(Generic[_T]):
     """What a look saw, or why it saw nothing."""
 
-    found: _T | None = None
+    value: _T | None = None
     why_not: str = "not looked at"
 
     def get(self) -> _T:
         """What was seen; raises ``Unavailable`` if nothing was."""
-        if self.found is None:
+        if self.value is None:
             raise Unavailable(self.why_not)
-        return self.found
+        return self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +108,14 @@ class CeleryProcess:
     """Bytes of memory."""
     created: float = 0.0
     """Seconds since the epoch."""
-    # not known of children:
+    # these are not read for the children of a pool
     pool: str = ""
     max_memory: int = 0
     """KiB after ``--max-memory-per-child``."""
     stopped: bool = False
     """Whether SIGSTOP stopped it."""
     folder: str = ""
+    """Its working directory."""
     ports: frozenset[int] | None = None
     """Remote ports of its TCP connections; ``None``: not known."""
     ends: frozenset[str] = frozenset()
@@ -185,22 +186,22 @@ class WorkerFacts:
     """The broker's URL, without secrets."""
     broker_error: str = ""
     """Why the broker could not be reached; empty: it was."""
-    no_control: str = ""
+    control_error: str = ""
     """Why workers could not be asked; empty: they were."""
-    took: float | None = 0.0
+    connect_seconds: float | None = 0.0
     """Seconds to connect; ``None``: neither a connection nor an error."""
     port: int = 0
     ends: Mapping[str, bool] = field(default_factory=dict)
-    """On Redis: address of each client → whether it uses the database of the
-    messages."""
+    """On Redis: address of each client → whether it uses the
+    database of the messages."""
     nodes: tuple[Node, ...] = ()
     silent: tuple[str, ...] = ()
     """Names of workers that sent a heartbeat and no reply."""
-    twice: tuple[str, ...] = ()
+    shared_names: tuple[str, ...] = ()
     """Names that more than one worker has."""
     listened: float = 0.0
     """Seconds in which workers could reply."""
-    counted: Mapping[str, Counted] = field(default_factory=dict)
+    counted: Mapping[str, QueueCount] = field(default_factory=dict)
     """On AMQP: queue → its messages and consumers."""
     uncounted: Mapping[str, str] = field(default_factory=dict)
     """On AMQP: queue that was not counted → why."""
@@ -209,8 +210,8 @@ class WorkerFacts:
         """Itself; raises ``Unavailable`` if workers could not be asked."""
         if self.broker_error:
             raise Unavailable(f"the broker could not be asked: {self.broker_error}")  # noqa: EM102, TRY003
-        if self.no_control:
-            raise Unavailable(self.no_control)
+        if self.control_error:
+            raise Unavailable(self.control_error)
         return self
 
     def live(self) -> tuple[Node, ...]:
@@ -222,7 +223,7 @@ class WorkerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A worker that answers; ``None``: no reply to that, or not asked."""
+    """A worker that answers. A field is ``None`` if it was not asked, or did not reply to that."""
 
     name: str
     """Such as ``celery@host``."""

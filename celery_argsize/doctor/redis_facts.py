@@ -1,6 +1,6 @@
-"""What was looked at of the Redis servers, as plain data.
+"""What the doctor saw of each Redis server, as plain data, and how to call redis-cli for it.
 
-``doctor.look`` fills these classes, ``doctor.judge`` reads them.
+Facts of all else are in ``facts``.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ FULL: Final = "it has no room for one more client (max number of clients reached
 REPLICA: Final = "it is a read-only replica: no task can be sent"
 NO_RIGHT: Final = "its user lacks a right for that"
 
-#: The rights that looking takes.
+#: The rights of a Redis user that the doctor needs.
 RIGHTS: Final = "+ping +info +config|get +client|list +select +scan +llen +hlen +zcount +zrange +pttl ~*"
 
 #: How keys of results begin, behind any ``global_keyprefix``.
 RESULTS: Final = "celery-task-meta-"
 
 
-class Counted(NamedTuple):
+class QueueCount(NamedTuple):
     """A queue of an AMQP broker."""
 
     messages: int
@@ -91,7 +91,7 @@ class Queues(NamedTuple):
 
     waiting: Mapping[str, int] = {}
     """Queue → messages that wait, of all priorities."""
-    held: int = 0
+    unacked: int = 0
     """Messages that workers took and have not acknowledged."""
     oldest: float = 0.0
     """How long the oldest of these is held."""
@@ -105,7 +105,7 @@ class Results(NamedTuple):
     """A sample of the results."""
 
     sampled: int = 0
-    lasting: int = 0
+    without_expiry: int = 0
     """How many of the sample never expire."""
     complete: bool = True
     """Whether the sample has all results."""
@@ -118,7 +118,7 @@ class Holders(NamedTuple):
     name: str
     address: str
     """The host that they come from."""
-    does: str
+    activity: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ class ServerFacts:
     """Why it could not be reached, if so."""
     missed: Mapping[str, str] = field(default_factory=dict)
     """Field that could not be looked at → why."""
-    max_clients: int | None = None
+    max_clients_option: int | None = None
     """What ``--max-clients`` says, if given."""
     pings: tuple[float, ...] = ()
     """Seconds that each PING took."""
@@ -151,7 +151,7 @@ class ServerFacts:
     @property
     def maxclients(self) -> int | None:
         """How many clients it takes, if known."""
-        most = self.max_clients or self.info.get("maxclients")
+        most = self.max_clients_option or self.info.get("maxclients")
         return int(most) if most else None
 
     @property

@@ -76,8 +76,7 @@ class _Pool(NamedTuple):
             self.size(goal)
             return ok(f"autoscales up to {goal} now, instead of {scaler['max']}")
         while size > goal and time.monotonic() < self.deadline:
-            # one at a time: billiard gives up in the midst of several if too few are
-            # idle
+            # one at a time: billiard may give up midway through several
             error = self.ask("pool_shrink", n=1).get("error")
             if not error:
                 size = self.size(size - 1)
@@ -104,5 +103,5 @@ class _Pool(NamedTuple):
         replies.pop(self.worker, None)
         self.listener.ask({question: arguments}, [self.worker], seconds=REPLY)
         self.listener.listen(lambda: self.worker in replies, time.monotonic() + REPLY)
-        reply = {} if self.worker in self.listener.twice else replies.get(self.worker)
+        reply = {} if self.worker in self.listener.shared_names else replies.get(self.worker)
         return reply if isinstance(reply, dict) else {}

@@ -18,8 +18,8 @@ COLORS: Final = {"FAIL": "red", "WARN": "yellow"}
 def diagnosis_text(diagnosis: Diagnosis, *, width: int | None = None, quiet: bool = False) -> str:
     """The worst first; *quiet* leaves out what is well.
 
-    Sentences are wrapped in *width* columns; lines to paste, which are indented, are
-    not.
+    Sentences are wrapped in *width* columns; lines to
+    paste, which are indented, are not.
     """
     by: dict[str, list[CheckResult]] = {verdict: [] for verdict in VERDICTS}
     for result in diagnosis.results:

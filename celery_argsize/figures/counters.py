@@ -1,7 +1,7 @@
 """Adds measurements up to counters, histograms, maxima and exemplars.
 
-Pure. ``TaskStats`` has the figures of one task name, ``Tally`` those of many names,
-``Figures`` those of an app.
+Pure. ``TaskStats`` has the figures of one task name, ``Tally`` those of many
+names, ``Figures`` those of an app.
 """
 
 from __future__ import annotations

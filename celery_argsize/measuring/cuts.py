@@ -58,8 +58,8 @@ class Reading(NamedTuple):
     """What a header shows."""
 
     verdict: Verdict
-    """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the caller's
-    own text; ``unknown``: no header."""
+    """``intact``; cut by ``size``, ``depth`` or ``both``; ``custom``: the
+    caller's own text; ``unknown``: no header."""
     levels: int = 0
     """The sender's ``task_repr_maxlevels`` if it was cut by depth, else 0."""
     limit: int = 0

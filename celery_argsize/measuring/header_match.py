@@ -1,8 +1,8 @@
 """Reads a header side by side with its value, where the dots alone do not tell what was cut.
 
 A serializer changes types: JSON turns tuples into lists and int keys into text. A
-member that does not match for that reason is skipped and judged by its dots. After
-too many skips the walk gives up, so that its time is linear in the header.
+member that does not match for that reason is skipped and judged by its dots.
+After too many skips the walk gives up, so that its time is linear in the header.
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ def named(measurement: Plain) -> Measurement:
 def clean(name: object, limit: int) -> str:
     """*name* fit for logs and Redis: printable, and of at most *limit* UTF-8 bytes.
 
-    A longer name ends in a digest of the whole, so that no two names become equal.
+    A longer name ends in a digest of the whole, so that
+    no two names become equal.
     """
     whole = name if type(name) is str else str(name)
     if len(whole) <= limit and whole.isascii() and whole.isprintable():

@@ -1,13 +1,13 @@
 """The shape of the whole repr where Celery cut it: its length, its levels, what makes it slow.
 
 The repr is not written, as saferepr takes quadratic time. It differs from the
-compact JSON, which is measured anyway, by a blank after each comma and colon and by
-escapes. These are counted in the JSON. A value with something that JSON lacks is
-walked through instead, which is slower.
+compact JSON, which is measured anyway, by a blank after each comma and colon and
+by escapes. These are counted in the JSON. A value with something that JSON lacks
+is walked through instead, which is slower.
 
 The length is exact for a value that came as JSON, with two exceptions. An int key
-that came as text adds 2 characters. A tuple of one member that came as a list takes
-1 away, unless the header shows it.
+that came as text adds 2 characters. A tuple of one member that came as a list
+takes 1 away, unless the header shows it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ WALKED: Final = 512 * 1024
 #: Pieces of fewer characters are always walked: that is as fast as encoding them.
 SMALL: Final = 256
 
-#: Signs in a header of what JSON does not show: objects, and tuples of one member.
+#: Signs in a header of what JSON does not show: objects,
+#: and tuples of one member.
 _ODD: Final = re.compile(r"[ (\[{]<|,\)(?!$)")
 
 #: Ints, as ``39 in data`` is faster than ``b"'" in data``.
@@ -50,8 +51,8 @@ class Shape(NamedTuple):
     """Its length in characters: the limit with which
     saferepr cuts nothing by size."""
     levels: int
-    """Nested containers, the part itself included: the ``task_repr_maxlevels`` with
-    which nothing is cut by depth."""
+    """Nested containers, the part itself included: the ``task_repr_maxlevels``
+    with which nothing is cut by depth."""
     bytes: int
     """Its length in UTF-8: what AMQP brokers carry."""
     escaped: int

@@ -17,8 +17,8 @@ SLICE_MEMBERS: Final = 4096
 #: their UTF-8 length, and one character beyond the basic plane makes
 #: Python use four bytes for each.
 STRING_SLICE: Final = 16 * 1024
-#: Levels down to which containers are cut up. Deeper ones go to the encoder whole.
-#: It raises an error for cycles.
+#: Levels down to which containers are cut up. Deeper ones go to the encoder
+#: whole. It raises an error for cycles.
 SLICE_DEPTH: Final = 16
 #: A member of up to this many estimated bytes shares a piece with its neighbors.
 SMALL_MEMBER: Final = 64

@@ -61,7 +61,8 @@ class Family(NamedTuple):
     name: str
     help: str
     samples: Sequence[tuple[str, Labels]] = (("", ()),)
-    """For each value of a row: suffix of the name, and labels besides the row's."""
+    """For each value of a row: suffix of the name, and
+    labels besides the row's."""
     form: bytes = b"%d"
     """Format of values in text."""
 

@@ -42,8 +42,8 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         ConfigError: the address is invalid or taken, or a file cannot be used.
     """
 
-    #: Most connections at a time. One more ends the oldest, so that silent clients
-    #: block nobody.
+    #: Most connections at a time. One more ends the oldest, so that
+    #: silent clients block nobody.
     MAX_CONNECTIONS: Final = 16
     #: Seconds that a client may be silent.
     TIMEOUT: Final = 10.0

@@ -1,7 +1,7 @@
 """A store in Redis, for all workers of an app. docs/redis-schema.md explains the keys.
 
-Each operation is one call of a Lua script. ``apply.lua`` remembers which batches it
-added, so a batch may be sent again.
+Each operation is one call of a Lua script. ``apply.lua`` remembers which batches
+it added, so a batch may be sent again.
 """
 
 from __future__ import annotations

@@ -175,7 +175,8 @@ def _snapshot(data: dict[str, Any], where: str) -> Snapshot:
 def _sizes(part: dict[str, Any]) -> Sizes:
     count, p95, largest, truncated = (_number(part[key], int) for key in ("count", "p95", "max", "truncated"))
     mean = _number(part["mean"], int, float)
-    # The mean is a whole number of characters / count: rounding finds that number.
+    # The mean is a whole number of characters / count:
+    # rounding finds that number.
     return Sizes(count, Fraction(round(mean * count), count) if count else None, p95, largest, truncated)
 
 

@@ -1,7 +1,7 @@
 """The page of ``celery argsize report --html``: one HTML file that needs nothing else.
 
-Pure. ``templates`` has the markup, sentences, style and script. jinja2 escapes what
-comes from figures, as names of tasks may hold anything.
+Pure. ``templates`` has the markup, sentences, style and script. jinja2 escapes
+what comes from figures, as names of tasks may hold anything.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ class Row:
     lately: Counter[str]
     """The same counts for the last minute."""
     rate: float | None
-    """Runs per second, over ten seconds or the last interval if that is longer."""
+    """Runs per second, over ten seconds or the last
+    interval if that is longer."""
     trend: float | None
     """Mean size of the last minute / mean since the reset, less 1."""
 

@@ -32,7 +32,8 @@ class Flusher:
 
     #: Seconds in which measurements pile up before they are read.
     GATHER: Final = 0.05
-    #: Most tasks and most sending hosts in a batch. This keeps the Lua call short.
+    #: Most tasks and most sending hosts in a batch. This
+    #: keeps the Lua call short.
     BATCH_TASKS: Final = 100
     BATCH_HOSTS: Final = 20
     #: Bounds of the seconds between a failed write and the next: at

@@ -239,7 +239,8 @@ Handoff = LocalHandoff | PipeHandoff
 _LENGTH: Final = struct.Struct("<H")
 #: From version 3 on, marshal looks for repeated objects, which takes time.
 _MARSHAL_VERSION: Final = 2
-#: Most fields in one message of sums, which keeps it under PIPE_BUF on any system.
+#: Most fields in one message of sums, which keeps it
+#: under PIPE_BUF on any system.
 _FIELDS_A_MESSAGE: Final = 2
 
 

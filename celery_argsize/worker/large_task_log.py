@@ -1,8 +1,8 @@
 """Logs large tasks before they run, so that a task that kills its process is in the log.
 
-A token bucket limits the records of each task name. Each record says how many were
-left out before it. Forked children share the buckets in memory, without a lock: two
-children may log one record too many.
+A token bucket limits the records of each task name. Each record says how many
+were left out before it. Forked children share the buckets in memory, without a
+lock: two children may log one record too many.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from celery_argsize.settings import Settings
     from celery_argsize.worker.handoff import LocalHandoff, PipeWriter
 
-#: The levels of uncut reprs are sampled, for ``argsize verify``: those of one part
-#: in ``8 + len(repr) // 256``.
+#: The levels of uncut reprs are sampled, for ``argsize verify``: those of one
+#: part in ``8 + len(repr) // 256``.
 SAMPLED: Final = 8
 SAMPLED_CHARS: Final = 256
 _runs: Final = count()

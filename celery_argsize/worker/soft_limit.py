@@ -1,9 +1,9 @@
 """Delays Celery's soft time limit while we measure, so that it is raised in the task.
 
-Billiard's signal handler raises ``SoftTimeLimitExceeded`` wherever the child is. In
-our receiver it would be lost, as ``Signal.send`` swallows what receivers raise. So
-our handler, which takes no lock, starts a thread. It sends the signal to billiard's
-handler once no receiver runs.
+Billiard's signal handler raises ``SoftTimeLimitExceeded`` wherever the child is.
+In our receiver it would be lost, as ``Signal.send`` swallows what receivers
+raise. So our handler, which takes no lock, starts a thread. It sends the signal
+to billiard's handler once no receiver runs.
 """
 
 from __future__ import annotations

@@ -126,15 +126,15 @@ def _command(facts: Facts) -> str:
 
 def _beats(facts: Facts) -> list[CeleryProcess]:
     """The Beats of this app on this machine."""
-    processes = facts.host.found.processes if facts.host.found else ()
+    processes = facts.host.value.processes if facts.host.value else ()
     ours = [beat for beat in processes if beat.beat and is_of_app(facts.app, beat.app)]
     beats = {beat.pid: beat for beat in ours if _at_database(facts, beat) is not False}
-    return [beat for beat in beats.values() if beat.ppid not in beats]  # else `uv run` started it
+    return [beat for beat in beats.values() if beat.ppid not in beats]  # `uv run beat` is a parent, not another Beat
 
 
 def _at_database(facts: Facts, beat: CeleryProcess) -> bool | None:
     """Whether *beat* sends to the database that the workers read from; ``None``: not known."""
-    if (workers := facts.workers.found) is None:
+    if (workers := facts.workers.value) is None:
         return None
     if beat.pid in {node.pid for node in workers.nodes if node.hostname == facts.host.get().hostname}:
         return True  # a worker with -B
@@ -165,7 +165,7 @@ def _several(facts: Facts, beats: list[CeleryProcess], scheduler: str) -> Outcom
         return unknown(f"{figure}, in different folders: their apps are not known")
     fix = "# end all but one; under supervisor:\nnumprocs=1"
     together = any(folder and folders.count(folder) > 1 for folder in folders)
-    if together and (not scheduler or "django_celery_beat" in scheduler):  # others may have a lock
+    if together and (not scheduler or "django_celery_beat" in scheduler):  # other schedulers may lock
         return fail("Each task runs twice.", figure, fix=fix)
     return warn("Each task runs twice if they are of one app, which is not known.", figure, fix=fix)
 

@@ -19,16 +19,16 @@ SLOW_SECONDS: Final = 2.0
 
 def _reachable(facts: Facts) -> Outcome:
     workers = facts.workers.get()
-    if workers.took is None:
-        raise Unavailable(workers.no_control)
+    if workers.connect_seconds is None:
+        raise Unavailable(workers.control_error)
     longer = max(60, round(3 * facts.where.seconds))
     patient = f"celery -A {word_of(facts.app)} argsize doctor --timeout {longer}"
     if error := workers.broker_error:
         fix = fix_for(facts.app, workers.broker, error)
         fix += f"\n{patient}" if NO_ANSWER in error else ""
         return fail(f"No task is sent or run: {error}.", workers.broker, fix=fix)
-    if workers.took >= SLOW_SECONDS:
-        figure = f"{workers.broker}, connected in {workers.took:.1f} s"
+    if workers.connect_seconds >= SLOW_SECONDS:
+        figure = f"{workers.broker}, connected in {workers.connect_seconds:.1f} s"
         return warn("It is slow: whoever sends a task waits that long.", figure, fix=patient)
     return ok("It takes connections.", workers.broker)
 

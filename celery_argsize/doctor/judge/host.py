@@ -18,14 +18,14 @@ WARN_USED: Final = 0.80
 FAIL_USED: Final = 0.95
 #: KiB that a child may take: 500 MB, from that report.
 CHILD_KIB: Final = 500 << 10
-#: Free bytes that are enough, whatever share: for four such children, and for one.
+#: Free bytes that are enough at any share: for four such children, and for one.
 WARN_LEFT: Final = 4 * (CHILD_KIB << 10)
 FAIL_LEFT: Final = CHILD_KIB << 10
 
 
 def main_process(facts: Facts, node: Node) -> CeleryProcess | None:
     """The main process of a worker, if it runs on this machine."""
-    host = facts.host.found
+    host = facts.host.value
     return host.process(node.pid) if host and host.hostname == node.hostname else None
 
 

@@ -80,7 +80,7 @@ def _flushing(facts: Facts) -> Iterator[Outcome]:
 
 
 def _arriving(facts: Facts) -> list[Outcome]:
-    summary, workers = facts.monitor.get().summary, facts.workers.found
+    summary, workers = facts.monitor.get().summary, facts.workers.value
     outcomes = [*_left_out(facts)]
     if outcomes and not (workers and workers.nodes):
         return outcomes

@@ -28,7 +28,7 @@ STALLED: Final = 1.0
 LONG: Final = 10_000
 #: Seconds that a message may be overdue until a worker looks for it.
 GRACE: Final = 600.0
-#: Results without expiry in a sample; fewer were kept on purpose.
+#: Results without expiry in a sample. Fewer may be meant to stay.
 LASTING: Final = 100
 #: Seconds that results are to live, from a field report.
 EXPIRES: Final = 3600
@@ -135,7 +135,7 @@ def _persistence(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
     save_failed = info.get("rdb_last_bgsave_status") == "err"
     refuses = save_failed and save and server.config.get("stop-writes-on-bgsave-error") != "no"
     if "config" in server.missed:
-        refuses = save_failed and not server.pings  # which are refused as writes are
+        refuses = save_failed and not server.pings  # refused like writes
     figure = f"{'aof_last_write' if aof_failed else 'rdb_last_bgsave'}_status: err"
     lost = "a restart loses what came since the last save"
     disk = f"{server.cli} CONFIG GET dir  # is that disk full?"
@@ -165,8 +165,8 @@ def _queues(_: Facts, server: ServerFacts) -> Iterator[Outcome]:
         fix = f"celery -A proj worker -Q {shlex.quote(printable(name))}"
         yield warn("more is sent than is done", figure, fix=fix, subject=f"queue {name}")
     figure = f"{counted(sum(waiting.values()), 'message')} in {counted(len(waiting), 'queue')}"
-    if messages.held:
-        figure += f"; {messages.held:,} held by workers, the oldest for {duration(messages.oldest)}"
+    if messages.unacked:
+        figure += f"; {messages.unacked:,} held by workers, the oldest for {duration(messages.oldest)}"
     if messages.overdue and messages.oldest > messages.visibility + GRACE:
         timeout = f"{duration(messages.visibility)} (visibility_timeout)"
         reason = f"{messages.overdue:,} are held for over {timeout}: their workers are gone"
@@ -179,8 +179,8 @@ def _results(facts: Facts, server: ServerFacts) -> Iterator[Outcome]:
     server.need("results")
     sample = server.results
     kind = "results" if sample.complete else "sampled results"
-    figure = f"{sample.lasting:,} of {sample.sampled:,} {kind} never expire"
-    if sample.lasting < LASTING:
+    figure = f"{sample.without_expiry:,} of {sample.sampled:,} {kind} never expire"
+    if sample.without_expiry < LASTING:
         yield ok("results go by themselves", figure)
         return
     urls = {place.role: place.settings.redis_url for place in server.places}

@@ -83,7 +83,7 @@ def _held(server: ServerFacts) -> list[str]:
     """A table of who holds most connections; empty where that is not known."""
     rows = [("who holds them:", "name", "from", "what they do")]
     groups = server.holders[:SHOWN]
-    rows += [(str(count), name or "-", address or "-", does) for count, name, address, does in groups]
+    rows += [(str(count), name or "-", address or "-", activity) for count, name, address, activity in groups]
     return [line.strip() for line in table(rows, right=False)] if server.holders else []
 
 
@@ -96,7 +96,7 @@ def _most(server: ServerFacts) -> int:
 
 def forecast(facts: Facts, server: ServerFacts) -> Iterable[Outcome]:
     """Judge how many clients the configuration can open."""
-    most, nodes = _most(server), facts.workers.found.nodes if facts.workers.found else ()
+    most, nodes = _most(server), facts.workers.value.nodes if facts.workers.value else ()
     budget = budget_for(facts, most, nodes)
     opened = opened_by(nodes, budget) if nodes else budget.servers
     count = opened.get(server.places[0].address, 0)

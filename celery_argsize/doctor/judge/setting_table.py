@@ -1,7 +1,7 @@
-"""The checks settings.names and settings.values: settings against Celery's own table.
+"""The checks settings.names and settings.values: an app's settings against Celery's table.
 
-People and extensions keep settings of their own there. So a name is only reported if it
-is close to one of Celery's, or begins as only Celery's do.
+Apps and extensions keep their own settings in ``app.conf`` too. So a name is
+reported only if it is close to one of Celery's, or begins like one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _CELERYS: Final = ("task_", "worker_", "beat_", "event_", "control_")
 _CONFUSED: Final = ("task", "worker", "broker", "result")
 #: Settings of extensions.
 _EXTENSIONS: Final = (CONF_PREFIX, "beat_dburi", "beat_schema", "beat_engine_options")
-#: How alike names must be (difflib's ratio), and where people's own begin like
-#: Celery's.
+#: How alike names must be (difflib's ratio), and where
+#: people's own begin like Celery's.
 _ALIKE: Final = 0.75
 _VERY_ALIKE: Final = 0.9
 #: Names that people take for settings (two from a field report), and what to use.

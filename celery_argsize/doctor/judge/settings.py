@@ -1,11 +1,12 @@
 """The checks of the group settings: what settings of an app and options of its tasks do.
 
-Celery's defaults are fine. No check needs live workers or Redis. ``setting_table`` has
-the checks of names and of kinds of values.
+Celery's defaults are fine. No check needs live workers or Redis. ``setting_table``
+has the checks of names and of kinds of values.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -68,12 +69,12 @@ def child_limits(facts: Facts) -> dict[str, float]:
 
 
 def _nodes(facts: Facts) -> tuple[Node, ...]:
-    return facts.workers.found.nodes if facts.workers.found else ()
+    return facts.workers.value.nodes if facts.workers.value else ()
 
 
 def _concurrency(facts: Facts) -> Outcome:
     figure = f"{facts.conf.worker_concurrency or 'not set'}"
-    if host := facts.host.found:
+    if host := facts.host.value:
         figure += f", {counted(host.cpus, 'CPU')} here"
     return ok("processes of a worker; its command may say otherwise", figure)
 
@@ -152,7 +153,7 @@ def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
     for verdict, times in ((fail, held), (warn, running)):
         longest, words = max(times, default=(0, ""))
         if longest > allowed:
-            hours = -(-int(longest * 1.5) // 3600)
+            hours = math.ceil(longest * 1.5 / 3600)
             figure = f"{_seconds(allowed)}, and {words} for {_seconds(longest)}"
             fix = apps.transport_option(app, name, hours * 3600)
             return verdict("Another worker gets the message: it runs twice.", figure, fix=fix)

@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 
     from celery_argsize.doctor.facts import CeleryProcess, Facts, WorkerFacts
 
-#: Seconds after its start in which a worker need not answer: it may still import the
-#: app.
+#: Seconds after its start in which a worker may not answer yet.
 STARTING_SECONDS: Final = 60
-#: Seconds without an answer that prove something; on a slow broker, times that
-#: connecting took.
+#: Seconds to listen before a worker counts as silent.
 LISTENED_AT_LEAST: Final = 1.0
+#: On a slow broker, that many times as long as connecting took.
 ANSWER_TIMES: Final = 3
-#: Prefork children for each CPU that are fine, and in all. Celery's default is one
-#: each.
+#: Prefork children that are fine, for each CPU and in all. Celery starts one a CPU.
 CHILDREN_PER_CPU: Final = 4
 CHILDREN_ALWAYS: Final = 8
 #: How many of many names are shown.
@@ -52,14 +50,14 @@ def _answering(facts: Facts) -> list[Outcome]:
     if quiet := [node.name for node in workers.nodes if not node.heartbeats]:
         figure += f"; no heartbeat within {workers.listened:.0f} s from {_some(quiet)}"
     outcomes = [ok("Workers answer.", figure)]
-    for name in workers.twice:
+    for name in workers.shared_names:
         fix = "celery worker -n worker1@%h  # %h: host"
         outcomes.append(warn("Several workers have this name.", fix=fix, subject=name))
     return [*outcomes, *_silent(facts, workers), *_late_heartbeats(facts)]
 
 
 def _nobody(facts: Facts, workers: WorkerFacts) -> list[Outcome]:
-    if workers.listened < max(LISTENED_AT_LEAST, ANSWER_TIMES * (workers.took or 0)):
+    if workers.listened < max(LISTENED_AT_LEAST, ANSWER_TIMES * (workers.connect_seconds or 0)):
         reason = "too little time to hear workers: --timeout 60"
         raise Unavailable(reason)
     silent = [*_silent(facts, workers)]
@@ -91,8 +89,8 @@ def _silent(facts: Facts, workers: WorkerFacts) -> Iterator[Outcome]:
 
 def _unheard(facts: Facts) -> list[CeleryProcess]:
     """Workers of the app on this machine, at its broker, that do not answer."""
-    workers, host = facts.workers.get(), facts.host.found
-    if host is None or workers.twice:  # of two workers with one name, only one pid is known
+    workers, host = facts.workers.get(), facts.host.value
+    if host is None or workers.shared_names:  # of two workers with one name, only one pid is known
         return []
     pids = {node.pid for node in workers.nodes}
     return [
@@ -167,7 +165,7 @@ def _over_limit(facts: Facts, worker: str, smallest: int) -> Iterator[Outcome]:
     if 0 < limit < smallest:
         reason = "Each child is over its limit, and replaced after every task."
         figure = f"the smallest takes {size(smallest)}, the limit is {size(limit)}"
-        fix = child_limit(facts, smallest >> 9, option=worker in limits)
+        fix = child_limit(facts, 2 * smallest >> 10, option=worker in limits)
         yield warn(reason, figure, fix=fix, subject=worker)
 
 
@@ -187,7 +185,7 @@ def waiting_in(facts: Facts, queue: str) -> int | None:
 def _in_redis(facts: Facts) -> dict[str, int]:
     """Queue → messages that wait in it, on the Redis servers that carry messages."""
     queues: dict[str, int] = {}
-    for server in facts.redis.found or ():
+    for server in facts.redis.value or ():
         if "messages" in server.roles and not server.error:
             queues = {**server.messages.waiting, **queues}
     return queues

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from celery_argsize.doctor.app import broker_kind, transport_options
 from celery_argsize.doctor.facts import Heartbeat
-from celery_argsize.doctor.redis_facts import Counted
+from celery_argsize.doctor.redis_facts import QueueCount
 from celery_argsize.redis_url import safe_url
 
 if TYPE_CHECKING:
@@ -67,12 +67,15 @@ def connection_to(app: Celery, seconds: float) -> Iterator[Any]:
             connection.release()
 
 
-def count_queues(connection: Any, names: Iterable[str], deadline: float) -> tuple[dict[str, Counted], dict[str, str]]:
+def count_queues(
+    connection: Any, names: Iterable[str], deadline: float
+) -> tuple[dict[str, QueueCount], dict[str, str]]:
     """Count queues of an AMQP broker until *deadline* of ``time.monotonic``.
 
-    Returns queue → its counts, and uncounted queue → why. A missing queue is in neither.
+    Returns queue → its counts, and uncounted queue → why. A
+    missing queue is in neither.
     """
-    counted: dict[str, Counted] = {}
+    counted: dict[str, QueueCount] = {}
     uncounted = dict.fromkeys(names, TOO_SLOW)
     channel = connection.channel()
     for name in names:
@@ -81,7 +84,7 @@ def count_queues(connection: Any, names: Iterable[str], deadline: float) -> tupl
         del uncounted[name]
         try:
             queue = channel.queue_declare(queue=name, passive=True)
-            counted[name] = Counted(queue.message_count, queue.consumer_count)
+            counted[name] = QueueCount(queue.message_count, queue.consumer_count)
         except connection.channel_errors as exc:  # py-amqp opens the channel again
             if exc.reply_code != 404:  # noqa: PLR2004 - no such queue
                 uncounted[name] = f"the broker does not let it be counted ({type(exc).__name__})"
@@ -111,7 +114,7 @@ class Listener:
     def __init__(self, app: Any, connection: Any) -> None:
         self.replies: dict[str, dict[str, Any]] = defaultdict(dict)
         """Question → worker → its latest reply."""
-        self.twice: set[str] = set()
+        self.shared_names: set[str] = set()
         """Names that more than one worker has."""
         self.heartbeats: dict[str, list[Heartbeat]] = defaultdict(list)
         """Worker → its heartbeats."""
@@ -173,7 +176,7 @@ class Listener:
             return
         for worker, reply in body.items():
             if (ticket, worker) in self._answered:
-                self.twice.add(worker)
+                self.shared_names.add(worker)
             self._answered.add((ticket, worker))
             self.replies[question][worker] = reply
 

@@ -152,7 +152,7 @@ class _Look:
 
     def __init__(self, where: Scope, place: Place, deadline: float) -> None:
         missed = dict.fromkeys(FIELDS, NO_TIME)
-        self.facts = ServerFacts(places=(), missed=missed, max_clients=where.max_clients)
+        self.facts = ServerFacts(places=(), missed=missed, max_clients_option=where.max_clients)
         self.login = f"{place.role}: {place.error}"
         """Places with an equal login (server, user, TLS) share one look."""
         self._app, self._deadline = where.app, deadline

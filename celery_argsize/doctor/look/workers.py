@@ -33,8 +33,8 @@ LISTEN_SECONDS: Final = 5.0
 CONNECT_TIMES: Final = 4
 #: Seconds to listen at least, as ``celery inspect`` does.
 REPLY_SECONDS: Final = 1.0
-#: A worker that holds more tasks with an ETA is not asked for them: the reply has all
-#: their arguments.
+#: A worker that holds more tasks with an ETA is not asked for them: the
+#: reply has all their arguments.
 ETA_TASKS_AT_MOST: Final = 100
 #: Commands of remote control, with arguments.
 _QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -65,7 +65,7 @@ class _Survey:
 
     def __init__(self, app: Celery, seconds: float) -> None:
         reason = f"the broker did not answer within {seconds:g} s; {_HINT}"
-        self.facts = WorkerFacts(broker=broker_url(app), took=None, no_control=reason)
+        self.facts = WorkerFacts(broker=broker_url(app), connect_seconds=None, control_error=reason)
         self._app = app
         self._deadline = time.monotonic() + seconds
         self._patience = min(max(BROKER_SECONDS, seconds / 6), seconds / 2)
@@ -76,20 +76,20 @@ class _Survey:
             with connection_to(self._app, self._patience) as connection:
                 self._add(
                     broker=safe_url(connection.as_uri()),
-                    took=time.monotonic() - began,
+                    connect_seconds=time.monotonic() - began,
                     port=int(connection.port or connection.transport.default_port or 0),
-                    no_control=f"the broker is too slow to ask workers in this time; {_HINT}",
+                    control_error=f"the broker is too slow to ask workers in this time; {_HINT}",
                 )
                 self._ask(connection)
         except Exception as exc:  # noqa: BLE001 - whatever the broker or kombu raises
-            if self.facts.no_control:  # else the workers' replies are known
+            if self.facts.control_error:  # else the workers' replies are known
                 self._add_failure(exc)
 
     def _add(self, **facts: Any) -> None:
         self.facts = replace(self.facts, **facts)
 
     def _add_failure(self, exc: Exception) -> None:
-        reason, connected = why_not(exc), self.facts.took is not None
+        reason, connected = why_not(exc), self.facts.connect_seconds is not None
         slow = reason == NO_ANSWER and (connected or self._patience < BROKER_SECONDS)
         unclear = " " not in reason  # only the name of the error's class
         if slow:
@@ -98,14 +98,14 @@ class _Survey:
             where = f"({raised_at(exc)}), see settings.values, .serializer"
             reason = f"perhaps kombu cannot work with the app's settings {where}"
         if slow or (unclear and connected):
-            self._add(no_control=reason)
+            self._add(control_error=reason)
         else:
-            self._add(broker_error=reason, took=self.facts.took or 0.0)
+            self._add(broker_error=reason, connect_seconds=self.facts.connect_seconds or 0.0)
 
     def _ask(self, connection: Any) -> None:
         transport = connection.transport.driver_type
         if transport == "memory" or not connection.supports_exchange_type("fanout"):
-            self._add(no_control=f"Celery has no remote control over {transport}")
+            self._add(control_error=f"Celery has no remote control over {transport}")
             return
         if transport == "redis":
             # before listening: then this connection only waits for replies
@@ -129,15 +129,15 @@ class _Survey:
                 return False
             return bool(beats) and listener.answered(_QUESTIONS, beats)
 
-        longest = max(LISTEN_SECONDS, CONNECT_TIMES * (self.facts.took or 0))
+        longest = max(LISTEN_SECONDS, CONNECT_TIMES * (self.facts.connect_seconds or 0))
         listener.listen(complete, began + min(longest, (self._deadline - began) / 2))
         listened = time.monotonic() - began
         _ask_for_etas(self._app, listener)
         self._add(
-            no_control="",
+            control_error="",
             nodes=tuple(_node(name, listener) for name in sorted(pings)),
             silent=tuple(sorted(beats.keys() - pings.keys())),
-            twice=tuple(sorted(listener.twice)),
+            shared_names=tuple(sorted(listener.shared_names)),
             listened=listened,
         )
 

@@ -63,7 +63,7 @@ def test_a_sane_redis_with_a_worker_at_work_has_no_alarm(tmp_path: Path) -> None
             assert "for messages, results, figures" in only(found, "clients").subject
             (facts,) = look_at_redis(Scope(app_on(server.url)))
             assert {"waits for messages (a worker)", "listens for results or remote control"} <= {
-                one.does for one in facts.holders
+                one.activity for one in facts.holders
             }
             assert sum(one.clients for one in facts.holders if one.name == "celery-argsize") == 1
             env = scene.env()

@@ -75,7 +75,7 @@ def verdict(check: str, *servers: ServerFacts, **more: Any) -> str:
 def test_a_sane_redis_has_no_alarm(check: str) -> None:
     holders = (Holders(10, "", "10.0.0.9", "waits for messages (a worker)"),)
     found: dict[str, Any] = {
-        "messages": Queues({"celery": 12}, held=8, oldest=30.0),
+        "messages": Queues({"celery": 12}, unacked=8, oldest=30.0),
         "results": Results(500, 0, complete=True),
     }
     app = Celery("proj", broker="redis://10.0.0.7:6379/0")
@@ -227,7 +227,7 @@ def test_a_queue_is_long() -> None:
 
 def test_messages_that_workers_hold_are_no_alarm_until_nobody_would_put_them_back() -> None:
     def held(count: int, oldest: float, overdue: int) -> ServerFacts:
-        return server(messages=Queues(held=count, oldest=oldest, overdue=overdue, visibility=3600.0))
+        return server(messages=Queues(unacked=count, oldest=oldest, overdue=overdue, visibility=3600.0))
 
     assert verdict("queues", held(0, 0.0, 0)) == "ok"
     assert verdict("queues", held(4000, 3000.0, 0)) == "ok", "prefetched, or with an ETA"

@@ -28,7 +28,7 @@ from celery_argsize.doctor.facts import (
 )
 from celery_argsize.doctor.judge.workers import CHECKS
 from celery_argsize.doctor.look.workers import look_at_workers
-from celery_argsize.doctor.redis_facts import Counted, Queues
+from celery_argsize.doctor.redis_facts import QueueCount, Queues
 
 if TYPE_CHECKING:
     from celery_argsize.doctor.checks import Outcome
@@ -109,7 +109,7 @@ def test_too_little_time_is_no_proof_that_nobody_is_there() -> None:
 
 
 def test_two_workers_of_one_name_are_told() -> None:
-    found = judged(facts(prefork(1), twice=("w10@box",)), "workers.answering")
+    found = judged(facts(prefork(1), shared_names=("w10@box",)), "workers.answering")
     assert [found[""].verdict, found["w10@box"].verdict] == ["ok", "warn"]
     assert "-n worker1@%h" in found["w10@box"].fix
 
@@ -257,9 +257,9 @@ def test_what_a_deaf_worker_consumes_is_not_known_but_to_the_broker_itself() -> 
     deaf = ("deaf@box",)
     found = judged(facts(prefork(1), app=app, redis=server(deaf=3), silent=deaf), "workers.queues")
     assert found["deaf"].verdict == "unknown"
-    counted = {"deaf": Counted(3, 1)}
+    counted = {"deaf": QueueCount(3, 1)}
     assert list(judged(facts(prefork(1), app=app, silent=deaf, counted=counted), "workers.queues")) == [""]
-    counted = {"deaf": Counted(3, 0)}
+    counted = {"deaf": QueueCount(3, 0)}
     assert judged(facts(prefork(1), app=app, silent=deaf, counted=counted), "workers.queues")["deaf"].verdict == "fail"
 
 
