@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -139,14 +140,12 @@ def test_children_that_live_for_one_task_leave_nothing_behind(scene: Scene) -> N
             )
             wait_until(lambda: len(main.children()) == 3, what="three children")
 
-        run(30)
-        before = most_held(main)
-        run(30)
-        wait_until(
-            lambda: all(now <= then for now, then in zip(held(main), before, strict=True)),
-            timeout=10,
-            what=f"what was held before, {before}, not {held(main)}",
-        )
+        # a child that leaves something behind does so every time; what opens late opens once
+        seen = []
+        for _ in range(4):
+            run(30)
+            seen.append(most_held(main))
+        assert any(all(map(int.__ge__, before, after)) for before, after in pairwise(seen)), seen
         worker.stop()
     assert counts(scene) == runs(scene)
     assert our_files(temp) == []
