@@ -92,6 +92,7 @@ def test_our_commands_cost_celery_s_command_line_a_few_small_modules() -> None:
 def test_libraries_of_the_extra_cli_are_imported_by_who_needs_them() -> None:
     said = in_a_new_process("""
         import importlib, sys
+        sys.modules["opentelemetry"] = None  # redis-py takes it where it is, and it takes psutil
         from celery_argsize.commands.group import COMMANDS
         for name in COMMANDS:
             importlib.import_module(f"celery_argsize.commands.{name}")
