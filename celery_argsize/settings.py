@@ -207,6 +207,8 @@ def _parse(name: str, value: Any, spelled: str) -> Any:
         return parse(value)
     except (ValueError, TypeError, AttributeError, OverflowError) as exc:
         is_url = name == "redis_url"
-        shown, reason = safe_url(value) if is_url else repr(value), f" ({exc})" if is_url and str(exc) else ""
+        shown = safe_url(value) if is_url else repr(value)
+        # another error's text may quote a password
+        reason = f" ({exc})" if is_url and isinstance(exc, ConfigError) else ""
         message = f"{spelled} = {shown} cannot work{reason}; allowed: {allowed}"
         raise ConfigError(message) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from fractions import Fraction
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 import click
 
@@ -16,6 +16,9 @@ from celery_argsize.views.diff import OVERLAP, REMAKE, compare, diff_text, failu
 
 if TYPE_CHECKING:
     from celery_argsize.views.diff import Snapshot
+
+#: click's name for stdin.
+_STDIN: Final = "<stdin>"
 
 
 def _percent(_context: click.Context, _option: click.Parameter, value: str | None) -> Fraction | None:
@@ -59,6 +62,9 @@ def diff(  # noqa: PLR0913 - options
     if after is not None and any(source.where.values()):
         message = "with AFTER, nothing is read from Redis: leave out --redis-url, --key-prefix and --app-name"
         raise click.UsageError(message)
+    if after is not None and before.name == after.name == _STDIN:
+        message = "BEFORE and AFTER cannot both be read from stdin"
+        raise click.UsageError(message)
     changes = compare(_read(before), _read(after) if after else _read_redis(source))
     failed = failures(changes, growth=fail_on_growth, truncation=fail_on_truncation)
     if as_json:
@@ -80,14 +86,19 @@ def diff(  # noqa: PLR0913 - options
 
 
 def _read(stream: BinaryIO) -> Snapshot:
-    where = stream.name.strip("<>")  # click's name for stdin has these
+    where = "stdin" if stream.name == _STDIN else stream.name
     try:
         # Bytes, as json itself tells UTF-8 from PowerShell's UTF-16.
-        data = json.loads(stream.read())
+        data = json.loads(stream.read(), parse_constant=_refuse)
     except (ValueError, RecursionError):
         message = f"{where} is not JSON; {REMAKE}"
         raise ConfigError(message) from None
     return parse_snapshot(data, where)
+
+
+def _refuse(_constant: str) -> NoReturn:
+    """NaN and Infinity are no JSON."""
+    raise ValueError
 
 
 def _read_redis(source: common.Source) -> Snapshot:

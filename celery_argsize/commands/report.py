@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -70,15 +72,24 @@ def _write_page(file: str, source: common.Source, broker: str | None) -> int:
         bounds=settings.histogram_buckets,
         limits=partial(limits_of, source.app) if source.app else None,
         now=time.time(),
-    ).encode(errors="backslashreplace")
+    )
+    _write(file, page.encode(errors="backslashreplace"))
+    return 0
+
+
+def _write(file: str, data: bytes) -> None:
+    """Write *data* into *file*, all or nothing. To ``-``, pipes and devices, it goes as it comes."""
     if file == "-":
-        click.echo(page, nl=False)
-        return 0
+        click.echo(data, nl=False)
+        return
+    atomic = Path(file).is_file() or not Path(file).exists()
     try:
-        with click.open_file(file, "wb") as stream:
-            stream.write(page)
+        # Replaces the target of a link. Not in a ``with``: click would replace the
+        # file after an error, too.
+        stream = click.open_file(os.path.realpath(file) if atomic else file, "wb", atomic=atomic)
+        stream.write(data)
+        stream.close()
     except OSError as exc:
         message = f"--html {file} cannot be written: {exc.strerror}"
         raise ConfigError(message) from None
     click.echo(f"Written: {file}", err=True)
-    return 0

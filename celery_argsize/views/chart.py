@@ -20,6 +20,8 @@ BAR: Final = 54  # pixels of the longest bar
 _GAP: Final = 3  # thousandths left free on either side of a bar
 _MARGIN: Final = 1.3  # doublings left free at the right edge, for a label
 _TICK: Final = 3  # doublings from label to label of the axis: 128, 1K, 8K, 64K …
+_TICK_AT: Final = 10  # a power of two that has a label: 1K
+_MAX_TICKS: Final = 10  # labels that a phone has room for
 
 
 class Label(NamedTuple):
@@ -70,7 +72,8 @@ class Axis:
     def ticks(self) -> list[Label]:
         """Labels at powers of two, none of them close to an edge."""
         first, last = math.ceil(math.log2(self.low) + 0.5), math.floor(math.log2(self.high) - 0.5)
-        values = [2**power for power in range(first, last + 1) if power % _TICK == 1]
+        step = _TICK * math.ceil((last - first) / (_TICK * _MAX_TICKS))
+        values = [2**power for power in range(first, last + 1) if power % step == _TICK_AT % step]
         return [Label(self.at(value), short(value, 1024, "KMG")) for value in values]
 
     @property

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _RATE_SECONDS: Final = 10.0
 #: Seconds that the trend and the new truncated runs cover.
 _TREND_SECONDS: Final = 60.0
+#: The least trend that is colored.
+_STEEP: Final = 0.1
 #: Columns left out on a narrow terminal, in this order,
 #: until names have _NAME_WIDTH.
 _LEFT_OUT: Final = ("p50 <=", "part", "p95 <=", "trend", "truncated", "rate/s", "max")
@@ -129,20 +131,23 @@ class View:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """The lines from top to bottom."""
+        columns, lines = options.max_width, options.height or options.size.height
         head = [_line(self._title(), "bold"), _line(self._headline())]
         if self.stale:
             head.append(_line(f"OLD FIGURES. {printable(self.stale)}", "bold red"))
-        yield Group(*head, "")
+        # not rows: an empty line, names of columns, the line below them
+        room = lines - len(head) - 3
         if not self.rows:
             nothing = f"Of tasks with {self.name_filter!r} in their names, nothing" if self.name_filter else "Nothing"
-            yield _line(f"{nothing} has been measured yet. Waiting for tasks to run. Ctrl-C ends.")
-            return
-        # below the head, 3 lines are not rows: an empty one,
-        # names of columns, the legend
-        room = max((options.height or options.size.height) - len(head) - 3, 1)
-        hidden = len(self.rows[room:])
-        yield _table(self.rows[:room], options.max_width)
-        yield _line(f"… and {hidden:,} more; --task shows some" if hidden else _LEGEND, "dim")
+            text = f"{nothing} has been measured yet. Waiting for tasks to run. Ctrl-C ends."
+            yield Group(*head, "", _line(text))
+        elif room > 0:
+            hidden = self.rows[room:]
+            ran = _rates(hidden, ", with {} runs/s in all")
+            below = f"… and {len(hidden):,} more{ran}; --task shows some" if hidden else _LEGEND
+            yield Group(*head, "", _table(self.rows[:room], columns), _line(below, "dim"))
+        else:  # a very low terminal
+            yield Group(*head[:-1], _table(self.rows[: max(lines - len(head), 1)], columns))
 
     def changes(self, now: float) -> list[str]:
         """A line for each task that ran since the last view. *now* is a Unix time."""
@@ -157,23 +162,33 @@ class View:
 
     def _headline(self) -> str:
         summary, new = self.summary, sum(row.lately["truncated"] for row in self.rows)
-        rates = [row.rate for row in self.rows if row.rate is not None]
-        rate = f", {_rate(sum(rates))}/s" if rates else ""
+        runs = counted(summary.total_tasks, "run") + _rates(self.rows, ", {}/s")
         truncated = f"{summary.truncated_tasks:,}{f' (+{new:,})' if new else ''} truncated"
         newest = f"; newest: {when(summary.updated)}" if summary.updated is not None else ""
-        return f"{counted(summary.total_tasks, 'run')}{rate}; {truncated}{newest}"
+        return f"{runs}; {truncated}{newest}"
 
 
 def _line(text: str, style: str = "") -> Text:
     return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
+def _rates(rows: Sequence[Row], text: str) -> str:
+    """*text* with the sum of the rates in it; empty while no rate is known."""
+    rates = [row.rate for row in rows if row.rate is not None]
+    return text.format(_rate(sum(rates))) if rates else ""
+
+
 def _rate(rate: float | None) -> str:
-    return "-" if rate is None else f"{rate:,.1f}"
+    if rate is None:
+        return "-"
+    return f"{rate:,.1f}" if round(rate, 1) or not rate else f"{rate:.1g}"
 
 
 def _trend(trend: float | None) -> str:
-    return "-" if trend is None else f"{round(trend * 100):+,} %"
+    if trend is None:
+        return "-"
+    percent = round(trend * 100)
+    return f"{percent:+,} %" if percent else "0 %"
 
 
 def _change(row: Row) -> str:
@@ -189,8 +204,9 @@ def _change(row: Row) -> str:
 def _cells(row: Row) -> dict[str, Text]:
     """The cells of *row*, by column."""
     sizes, truncated, new = getattr(row.task, row.part), row.task.truncated, row.lately["truncated"]
-    trend = row.trend or 0
-    arrow = "↑ " if trend > 0 else "↓ " if trend < 0 else ""
+    trend = _trend(row.trend)
+    arrow = "" if row.trend is None else {"+": "↑ ", "-": "↓ "}.get(trend[0], "→ ")
+    steep = row.trend is not None and row.trend >= _STEEP
     style = "bold red" if new else "yellow" if truncated else ""
     return {
         "rate/s": Text(_rate(row.rate)),
@@ -199,7 +215,7 @@ def _cells(row: Row) -> dict[str, Text]:
         "p95 <=": Text(f"{sizes.p95:,}"),
         "max": Text(f"{sizes.max:,}"),
         "truncated": Text(f"{truncated:,}{f' (+{new:,})' if new else ''}", style),
-        "trend": Text(arrow + _trend(row.trend)),
+        "trend": Text(arrow + trend, "yellow" if steep else ""),
     }
 
 

@@ -311,12 +311,14 @@ def test_a_link_stays_one_and_a_pipe_is_written_to(redis_url: str, tmp_path: Pat
     assert (piped.stdout[:15], piped.stderr) == ("<!doctype html>", "Written: /dev/stdout\n")
 
 
-def test_a_page_for_which_the_disk_has_no_room_is_an_error(redis_url: str, tmp_path: Path) -> None:
+def test_the_page_before_stays_where_the_disk_is_full(redis_url: str, tmp_path: Path) -> None:
     add(redis_url)
     file = tmp_path / "page.html"
+    file.write_text("the one before")
     command = (str(BIN / "celery"), "argsize", "report", "--redis-url", redis_url, "--html", str(file))
     done = run("sh", "-c", 'ulimit -f 8; trap "" XFSZ; exec "$@"', "sh", *command)
     assert (done.returncode, done.stderr) == (2, f"Error: --html {file} cannot be written: File too large\n")
+    assert file.read_text() == "the one before"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

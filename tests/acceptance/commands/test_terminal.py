@@ -175,7 +175,7 @@ def test_a_person_is_told_what_a_command_waits_for(tmp_path: Path) -> None:
         (b"Nothing has been measured yet", "is not JSON"),
         (b"\xff\xfe\x00", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        (b"NaN", "is not a report of celery-argsize"),
+        (b"NaN", "is not JSON"),
         (b"[1]", "is not a report of celery-argsize"),
         (b'{"schema": 7}', "has schema 7, and this version of celery-argsize reads 1"),
     ],
@@ -194,6 +194,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path, content: bytes, said: str)
     ("options", "said"),
     [
         (["missing.json"], "missing.json"),
+        (["-", "-"], "cannot both be read from stdin"),
         (["FILE", "FILE", "--redis-url", "redis://127.0.0.1/0"], "leave out --redis-url"),
         (["FILE", "FILE", "--fail-on-growth", "lots"], "'lots' is not a number of percent, such as 20%"),
         (["FILE", "FILE", "--fail-on-growth", "-5"], "'-5' is not a number of percent"),

@@ -94,7 +94,7 @@ def value(label: str) -> float:
     return float(label.rstrip("KMG")) * 1024.0 ** ("KMG".find(label[-1]) + 1)
 
 
-@pytest.mark.parametrize("bounds", [(10**9,), (1,), (3_000_000, 5_000_000), (128, 129), DEFAULT_BUCKETS])
+@pytest.mark.parametrize("bounds", [(10**9,), (1,), (1, 2**63), (3_000_000, 5_000_000), (128, 129), DEFAULT_BUCKETS])
 def test_limits_and_tiers_have_their_place_whatever_the_buckets(bounds: tuple[int, ...]) -> None:
     axis = axis_of([{str(bounds[-1]): 1}], bounds)
     places = [0, *[axis.at(1024)], *[mark.x for mark in axis.tiers], 100]

@@ -243,14 +243,15 @@ def test_the_screen_at_work() -> None:
 
 def test_what_there_is_no_room_for_is_counted() -> None:
     view = view_of([f"task{n}" for n in range(30)])
-    assert screen(view, 100, 12)[-1] == "… and 23 more; --task shows some"
+    assert screen(view, 100, 12)[-1] == "… and 23 more, with 11.5 runs/s in all; --task shows some"
     assert sum("task" in line for line in screen(view, 100, 12)[4:-1]) == 7
     assert "more" not in screen(view, 100, 36)[-1]
 
 
-def test_a_very_low_terminal_still_shows_a_task() -> None:
-    shown = screen(view_of(["music.scan", "insert", "mail"]), 40, 5)
-    assert len(shown) == 5
+@pytest.mark.parametrize("lines", [3, 4, 5])
+def test_a_very_low_terminal_still_shows_a_task(lines: int) -> None:
+    shown = screen(view_of(["music.scan", "insert", "mail"]), 40, lines)
+    assert len(shown) == lines
     assert shown[-1].startswith(("music.scan", "insert", "mail"))
 
 
@@ -278,9 +279,10 @@ def test_nothing_measured_yet_is_said(counted: Counted) -> None:
     assert "Of tasks with 'x' in their names, nothing" in "\n".join(screen(replace(view, name_filter="x"), 100, 24))
 
 
-def test_what_is_new_and_bad_is_colored() -> None:
+def test_what_is_new_and_bad_is_colored_and_a_steep_trend() -> None:
     row = screen(view_of(["scan"]), 100, 24, color=True)[4].replace(" ", "")
     assert "\x1b[1;31m1(+1)\x1b[0m" in row, "bold and red"
+    assert "\x1b[33m↑+29%\x1b[0m" in row, "yellow"
 
 
 def test_lines_are_for_tasks_that_ran_and_for_programs() -> None:
