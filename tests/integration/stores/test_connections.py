@@ -281,7 +281,7 @@ def test_who_does_not_answer_is_asked_once(scheme: str) -> None:
         ({"SET": "celery-argsize:apps text"}, "a key of ours holds something else"),
         (
             {"SET": "celery-argsize:{celery}:task:scan text"},
-            "(key celery-argsize:{celery}:task:scan, field",
+            "its key celery-argsize:{celery}:task:scan is none of ours",
         ),
     ],
 )
