@@ -189,13 +189,16 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         ours=_server("redis_url", _our_url(app)),
     )
     options = conf.broker_transport_options or {}
-    needed = {
-        'broker_transport_options["max_connections"]': setup.channel_most if setup.read else 0,
-        "redis_max_connections": setup.backend_most if setup.result else 0,
-    }
-    # kombu's own default is 10
-    ceilings = (options.get("max_connections", 10), conf.get("redis_max_connections"))
-    given = {name: _checked(name, ceiling or 0, 0) for name, ceiling in zip(needed, ceilings, strict=True)}
+    channel = options.get("max_connections", 10)  # kombu's own default
+    ceilings = (
+        ('broker_transport_options["max_connections"]', channel, setup.read and setup.channel_most),
+        ("redis_max_connections", conf.get("redis_max_connections"), setup.result and setup.backend_most),
+    )
+    too_low = [
+        f'{name} is {ceiling}, but {needed} may be needed at once: more fail with "Too many connections"'
+        for name, ceiling, needed in ceilings
+        if 0 < _checked(name, ceiling or 0, 0) < int(needed or 0)
+    ]
     room = _checked("max_clients", max_clients, 1) - _checked("reserve", reserve, 0)
     return ConnectionBudget(
         max_clients=max_clients,
@@ -204,22 +207,15 @@ def connection_budget(  # noqa: PLR0913 - each is one number of the cluster's sh
         items=model.items_of(setup),
         settings=model.fitting(setup, room),
         largest_concurrency=model.largest_concurrency(setup, room),
-        notes=(*_too_low(given, needed), *_notes(setup)),
+        notes=(*too_low, *_notes(setup)),
     )
-
-
-def _too_low(ceilings: Mapping[str, int], needed: Mapping[str, int]) -> Iterator[str]:
-    for name, ceiling in ceilings.items():
-        if 0 < ceiling < needed[name]:
-            need = f"{needed[name]} may be needed at once"
-            yield f'{name} is {ceiling}, but {need}: more fail with "Too many connections"'
 
 
 def _notes(setup: model.Setup) -> Iterator[str]:
     shared = setup.result_backend_thread_safe
     if setup.write and setup.broker_pool_limit == 1:
         yield "broker_pool_limit is 1, but inspect and revoke take two connections: they would wait for ever"
-    if setup.result and shared and not setup.shareable and (setup.pool in model.SHARED or setup.threads > 1):
+    if setup.result and shared and not setup.shareable and setup.has_threads:
         yield "result_backend_thread_safe needs Celery 5.7 where several threads or greenlets wait for results"
     if setup.result and not shared and setup.pool in model.GREEN:
         yield (

@@ -67,6 +67,11 @@ class Setup:
         return self.concurrency if self.pool in SHARED else 1
 
     @property
+    def has_threads(self) -> bool:
+        """Whether threads or greenlets of one process may wait for results."""
+        return self.pool in SHARED or self.threads > 1
+
+    @property
     def channel_most(self) -> int:
         """Connections that a channel may use at once."""
         # all greenlets of a worker acknowledge through one channel
@@ -230,8 +235,7 @@ def largest_concurrency(setup: Setup, room: int) -> int:
 
 def _leanest(setup: Setup, concurrency: int) -> Setup:
     """*setup* with settings for the fewest connections."""
-    threaded = setup.pool in SHARED or setup.threads > 1
-    shared = setup.result_backend_thread_safe or (setup.shareable and threaded)
+    shared = setup.result_backend_thread_safe or (setup.shareable and setup.has_threads)
     lean = replace(setup, concurrency=concurrency, result_backend_thread_safe=shared)
     # with a lower limit, threads that send remote control wait for each other for ever
     users = max(lean.threads, lean.at_once)
