@@ -255,12 +255,10 @@ class Node:
 
 
 class Heartbeat(NamedTuple):
-    """A worker-heartbeat or worker-online event. Times are seconds since the epoch."""
+    """A worker-heartbeat or worker-online event."""
 
     received: float
-    """By this machine's clock."""
-    sent: float
-    """By the worker's clock."""
+    """Seconds since the epoch, by this machine's clock."""
     every: float
     """Seconds between two heartbeats, as the worker says."""
     active: int | None = None

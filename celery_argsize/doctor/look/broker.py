@@ -183,7 +183,5 @@ class Listener:
     def _on_events(self, body: Any, _: Any) -> None:
         for event in body if isinstance(body, list) else [body]:
             if event.get("type") in {"worker-heartbeat", "worker-online"}:
-                # Celery's Receiver would shift the time by the worker's time zone
-                sent, every = event["timestamp"], event.get("freq") or 2
-                beat = Heartbeat(time.time(), sent, every, event.get("active"))
+                beat = Heartbeat(time.time(), event.get("freq") or 2, event.get("active"))
                 self.heartbeats[event["hostname"]].append(beat)

@@ -151,7 +151,7 @@ def test_a_worker_whose_heartbeat_is_heard_must_answer() -> None:
 
 
 def beat(at: float, every: float = 2) -> Heartbeat:
-    return Heartbeat(CREATED + at, CREATED + at, every)
+    return Heartbeat(CREATED + at, every)
 
 
 @pytest.mark.parametrize(
