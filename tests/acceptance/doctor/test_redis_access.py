@@ -302,7 +302,7 @@ def test_a_redis_that_is_away_costs_its_timeout_and_its_password_is_not_told() -
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         found = looked(app_on(f"redis://me:hush-hush@127.0.0.1:{silent.getsockname()[1]}/0"), seconds=2)
-        assert time.monotonic() - began < 6  # on a busy machine
+        assert time.monotonic() - began < 3
         assert only(found, "reachable").verdict == "fail"
         assert "hush" not in str(found)
 

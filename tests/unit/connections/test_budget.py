@@ -290,11 +290,11 @@ class TestWhatFits:
             assert connection_budget(app(**conf), 90, concurrency=found["worker_concurrency"], **sizes).fits
 
     def test_is_found_at_once_for_any_number_of_clients(self) -> None:
-        began = time.perf_counter()
+        began = time.process_time()  # of the CPU: others may keep it busy
         assert connection_budget(app(), 10**9, concurrency=4).largest_concurrency > 10**8
         assert connection_budget(app(), 65_000, pool="threads", concurrency=20_000, threads=900).settings is not None
         assert not connection_budget(app(), 30, 1, 1, producers=10**9).fits
-        assert time.perf_counter() - began < 10  # milliseconds, if nothing else runs; it was minutes
+        assert time.process_time() - began < 1  # milliseconds; it was minutes
 
     def test_thirty_clients_hold_a_worker_with_one_process_and_all_around_it(self) -> None:
         budget = connection_budget(app(), 30, concurrency=4, beat=True)

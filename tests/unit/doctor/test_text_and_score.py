@@ -113,7 +113,7 @@ def test_a_look_that_hangs_costs_its_time_and_nothing_else() -> None:
         facts = look_around(Scope(None, seconds=0.3), {**LOOKS, "host": lambda _: over.wait(), "redis": raises})
     finally:
         over.set()
-    assert time.monotonic() - began < 20  # it would have hung for ever
+    assert time.monotonic() - began < 5  # it would have hung for ever
     assert facts.host.why_not.startswith("no answer within 0.3 s")
     assert facts.redis.why_not.startswith("looking failed with KeyError at test_text_and_score.py:")
     assert facts.workers.why_not.startswith("no app was given")
