@@ -22,7 +22,7 @@ def _bytes(_context: click.Context, _option: click.Parameter, value: str | None)
     """A number of bytes: ``1000``, ``512KB`` or ``1MB``."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d{1,18}) ?(|[KM]?B)", value.upper(), re.ASCII)
+    match = re.fullmatch(r"\s*(\d{1,18})\s*([KM]?B|)\s*", value.upper(), re.ASCII)
     if match is None:
         message = f"{value!r} is not a whole number of bytes, such as 1000, 512KB or 1MB"
         raise click.BadParameter(message)

@@ -25,7 +25,7 @@ def _percent(_context: click.Context, _option: click.Parameter, value: str | Non
     """A number of percent: ``20`` or ``20%``."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d{1,9}(\.\d{1,9})?) ?%?", value, re.ASCII)
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*%?\s*", value, re.ASCII)
     if match is None:
         message = f"{value!r} is not a number of percent, such as 20%"
         raise click.BadParameter(message)
