@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from celery.schedules import maybe_schedule
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery import Celery
+
+#: Seconds until an unacknowledged message goes to another worker: kombu's defaults.
+VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
 
 
 def own_tasks(app: Celery) -> list[Any]:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.doctor.checks import CheckResult, Diagnosis, unknown
-from celery_argsize.doctor.facts import Facts, LookResult, Scope, Unavailable, raised_at
+from celery_argsize.doctor.facts import MORE_TIME, Facts, LookResult, Scope, Unavailable, raised_at
 from celery_argsize.doctor.judge import beat, broker, host, monitor, redis, settings, workers
 from celery_argsize.doctor.look.host import look_at_host
 from celery_argsize.doctor.look.monitor import look_at_monitor
@@ -84,7 +84,7 @@ def _error(step: Callable[[], Any]) -> str:
 
 def look_around(where: Scope, looks: Mapping[str, Callable[[Scope], Any]] = LOOKS) -> Facts:
     """Take all *looks* at the same time, for *where.seconds* at most."""
-    late = f"no answer within {where.seconds:g} s; --timeout gives it longer"
+    late = f"no answer within {where.seconds:g} s; {MORE_TIME}"
     results: dict[str, LookResult[Any]] = dict.fromkeys(looks, LookResult(why_not=late))
 
     def take(name: str, look: Callable[[Scope], Any]) -> None:

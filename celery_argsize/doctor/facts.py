@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NO_PSUTIL: Final = "psutil is not installed"
 GET_PSUTIL: Final = "pip install 'celery-argsize[cli]'"
+MORE_TIME: Final = "--timeout gives it longer"
 NO_APP: Final = "no app was given: say which with -A"
 
 _T = TypeVar("_T")

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 ABSURD_CHILD_KIB: Final = 64 << 20
 #: KiB that any child takes: with an empty app, 41,000 (Celery 5.7, Python 3.11, Linux).
 LEAST_CHILD_KIB: Final = 30_000
-#: Seconds until an unacknowledged message goes to another worker: kombu's defaults.
-VISIBILITY_TIMEOUTS: Final = {"redis": 3600, "sqs": 1800}
 #: kombu's names of serializers, such as pickle, and the content types of messages.
 _TYPES: Final[dict[str, str]] = vars(serialization)["registry"].name_to_type
 
@@ -143,7 +141,7 @@ def _startup_retry(facts: Facts) -> Outcome:
 
 def _visibility_timeout(facts: Facts) -> list[Outcome] | Outcome:
     app, name = facts.app, "visibility_timeout"
-    if (default := VISIBILITY_TIMEOUTS.get(apps.broker_kind(app))) is None:
+    if (default := apps.VISIBILITY_TIMEOUTS.get(apps.broker_kind(app))) is None:
         return []
     allowed = apps.number(apps.transport_options(app).get(name)) or default
     limit = apps.number(app.conf.task_time_limit or app.conf.task_soft_time_limit)

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celery_argsize.doctor.app import broker_kind, transport_options
-from celery_argsize.doctor.facts import Heartbeat
+from celery_argsize.doctor.facts import MORE_TIME, Heartbeat
 from celery_argsize.doctor.redis_facts import QueueCount
 from celery_argsize.redis_url import safe_url
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
 #: Why a queue was not counted.
-TOO_SLOW: Final = "the broker was too slow to count it in time; --timeout gives it longer"
+TOO_SLOW: Final = f"the broker was too slow to count it in time; {MORE_TIME}"
 
 
 def broker_url(app: Celery) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from redis import exceptions
 
 from celery_argsize.api.location import locate
-from celery_argsize.doctor.app import known_queues, transport_options
+from celery_argsize.doctor.app import VISIBILITY_TIMEOUTS, known_queues, transport_options
 from celery_argsize.doctor.errors import why_not
 from celery_argsize.doctor.facts import Scope, Unavailable
 from celery_argsize.doctor.look.host import own_connections
@@ -46,10 +46,9 @@ CLIENT_NAME: Final = "celery-argsize-doctor"
 PINGS: Final = 9
 PING_SECONDS: Final = 1.5
 
-#: kombu's ``sep``, ``priority_steps`` and ``visibility_timeout`` (seconds) by default.
+#: kombu's ``sep`` and ``priority_steps`` by default.
 SEPARATOR: Final = "\x06\x16"
 PRIORITY_STEPS: Final = (0, 3, 6, 9)
-VISIBILITY_TIMEOUT: Final = 3600
 
 #: SCANs at most, the keys of each, and their seconds in all.
 SCANS: Final = 20
@@ -279,7 +278,7 @@ def _queues(client: Any, database: int, app: Any) -> Queues:
     waiting = {name: sum(next(lengths) for _ in suffixes) for name in names}
     # a sorted set: held messages by the time at which a worker took them
     index = prefix + options.get("unacked_index_key", "unacked_index")
-    visibility = float(options.get("visibility_timeout", VISIBILITY_TIMEOUT))
+    visibility = float(options.get("visibility_timeout", VISIBILITY_TIMEOUTS["redis"]))
     now = time.time()
     pipe = client.pipeline(transaction=False)
     pipe.zrange(index, 0, 0, withscores=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.doctor.app import known_queues, number
 from celery_argsize.doctor.errors import why_not
-from celery_argsize.doctor.facts import Node, Scope, Unavailable, WorkerFacts, raised_at
+from celery_argsize.doctor.facts import MORE_TIME, Node, Scope, Unavailable, WorkerFacts, raised_at
 from celery_argsize.doctor.look.broker import TOO_SLOW, Listener, broker_url, connection_to, count_queues, same_database
 from celery_argsize.doctor.redis_facts import NO_ANSWER
 from celery_argsize.redis_url import safe_url
@@ -44,7 +44,6 @@ _QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "registered": {"taskinfoitems": ["_"]},  # names only: no task has an attribute "_"
     "argsize": {},
 }
-_HINT: Final = "--timeout gives it longer"
 
 
 def look_at_workers(where: Scope) -> WorkerFacts:
@@ -64,7 +63,7 @@ class _Survey:
     """Looks at the broker and the workers. Each step adds to ``facts``."""
 
     def __init__(self, app: Celery, seconds: float) -> None:
-        reason = f"the broker did not answer within {seconds:g} s; {_HINT}"
+        reason = f"the broker did not answer within {seconds:g} s; {MORE_TIME}"
         self.facts = WorkerFacts(broker=broker_url(app), connect_seconds=None, control_error=reason)
         self._app = app
         self._deadline = time.monotonic() + seconds
@@ -78,7 +77,7 @@ class _Survey:
                     broker=safe_url(connection.as_uri()),
                     connect_seconds=time.monotonic() - began,
                     port=int(connection.port or connection.transport.default_port or 0),
-                    control_error=f"the broker is too slow to ask workers in this time; {_HINT}",
+                    control_error=f"the broker is too slow to ask workers in this time; {MORE_TIME}",
                 )
                 self._ask(connection)
         except Exception as exc:  # noqa: BLE001 - whatever the broker or kombu raises
@@ -93,7 +92,7 @@ class _Survey:
         slow = reason == NO_ANSWER and (connected or self._patience < BROKER_SECONDS)
         unclear = " " not in reason  # only the name of the error's class
         if slow:
-            reason = f"the broker gave {reason}; {_HINT}"
+            reason = f"the broker gave {reason}; {MORE_TIME}"
         elif unclear:
             where = f"({raised_at(exc)}), see settings.values, .serializer"
             reason = f"perhaps kombu cannot work with the app's settings {where}"
