@@ -1,8 +1,8 @@
 """Tells what Celery cut from a header: the ``argsrepr`` or ``kwargsrepr`` of a message.
 
 A header that was cut has ``...`` in it. Mostly the dots outside quotes tell the
-rest. Where dots may be part of a text (``'Loading...'``), the length of the whole
-repr tells, or the header is read side by side with its value (``header_match``).
+rest. Where dots or quotes may be part of a text (``'Loading...'``), the texts of the
+value that have them are first taken out of the header.
 
 Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate``.
 """
@@ -10,16 +10,20 @@ Source of the forms: ``celery.utils.saferepr`` and ``celery.utils.text.truncate`
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import chain
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
-from celery_argsize.measuring.header_match import HeaderWalk
-from celery_argsize.measuring.repr_shape import measure_shape, outside_quotes
+from celery_argsize.measuring.pure import MAX_LEVELS
+from celery_argsize.measuring.repr_shape import outside_quotes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Twice the highest tier, in characters. A longer header counts as unknown.
 MAX_HEADER: Final = 4 * 1024 * 1024
-#: Most members of a value whose levels are counted.
-MAX_MEMBERS: Final = 5000
+#: Most texts of a value that are looked for in a header.
+MOST_TEXTS: Final = 50
 
 Verdict = Literal["intact", "size", "depth", "both", "custom", "unknown"]
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
@@ -42,13 +46,19 @@ _SAFEREPR: Final = re.compile(r"[(\[{]+(?:[\])},.'\"<\d-]|b'|None\b|True\b|False
 #: Quotes that cannot be paired: one that may end a text in a backslash or be part
 #: of it, and those in bytes, which saferepr does not escape.
 _UNPAIRED: Final = re.compile(r"\\'(?:[,\])}]|: |$)|(?:[(\[{]|, |: )b'")
-_CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
-_SIZED: Final = _CONTAINERS | {str, bytes}
+_CONTAINERS: Final = (list, tuple, set, frozenset)
+_SIZED: Final = frozenset({*_CONTAINERS, dict, str, bytes})
 #: A container left out by depth, such as ``[...]``. A bracket after a letter
 #: belongs to an object's repr.
 _DEEP: Final = re.compile(r"(?<!\w)(?:frozenset\()?[(\[{]\.{3,}(?:,\)|[)\]}])?")
-#: Opens an object's repr, as in ``Point(``.
+#: Opens an object's repr, as in ``Point(``; a whole one; one that was cut.
 _CALL: Final = re.compile(r"\w\(")
+_WHOLE_CALL: Final = re.compile(r"(?<!\w)(?!frozenset\()\w[\w.]*\((?:(?!\.\.\.)[^()\[\]{}])*\)")
+_CUT_CALL: Final = re.compile(r"(?<!\w)(?!frozenset\()\w[\w.]*\([^()\[\]{}]*?\.\.\.")
+#: What may follow a text.
+_TEXT_END: Final = r"(?=, |: |,?[)\]}]|$)"
+#: Stands for an escaped quote. No text has this character by chance.
+_APOSTROPHE: Final = "\ue027"
 _DIGITS: Final = "0123456789-"
 #: Characters with which the repr of a member can begin, by its type.
 _BEGINNINGS: Final = {str: "'", int: _DIGITS, float: _DIGITS + "ni", bool: "TF", list: "[(", tuple: "([", dict: "{"}
@@ -80,9 +90,9 @@ def read_header(header: object, value: object) -> Reading:
     if type(header) is not str or not header or len(header) > MAX_HEADER:
         return Reading("unknown")
     try:
-        if not _begins_like(header, value):
+        if not begins_like(header, value):
             return _CUSTOM
-        if _CUT_DOTS.search(header) is not None:
+        if "..." in header and _CUT_DOTS.search(header) is not None:
             return _read_marks(header, value)
         return _CUSTOM if _has_longer_member(value, len(header)) else _INTACT
     except Exception:  # noqa: BLE001 - a value that does not match, is too deep, or whose code raises
@@ -96,12 +106,18 @@ def _read_marks(header: str, value: object) -> Reading:
     limit, first = _limit(header), header.find("...")
     if limit and first >= limit - 4 and header[first - 1] not in "([{":
         return Reading("size", 0, limit)  # the only dots follow the last member shown, or end it
-    reading, dotted_text = _read_outside_texts(header)
-    if not dotted_text:
-        return reading or _side_by_side(header, value)
-    if _has_longer_member(value, len(header)):
-        return Reading("size")
-    return _INTACT if _is_as_long_as_whole(header, value) else _side_by_side(header, value)
+    reading, cut_texts = _read_outside_texts(header)
+    # Texts that end in dots tell nothing more if members were left out, or a text is longer than the header.
+    if reading is not None and (not cut_texts or limit or _has_longer_member(value, len(header))):
+        return reading
+    texts = _Texts(value, len(header))
+    reading, cut_texts = _read_outside_texts(texts.taken_out_of(header), sure=True)
+    if reading is not None and reading.levels:  # texts that are deeper are not in the header
+        texts = _Texts(value, len(header), reading.levels)
+        reading, cut_texts = _read_outside_texts(texts.taken_out_of(header), sure=True)
+    if reading is None:
+        return _read_alone(header)
+    return reading if all(map(texts.may_begin, cut_texts)) else _CUSTOM
 
 
 def _has_longer_member(value: Any, length: int) -> bool:
@@ -113,12 +129,13 @@ def _has_longer_member(value: Any, length: int) -> bool:
     return False
 
 
-def _begins_like(header: str, value: Any) -> bool:
+def begins_like(header: str, value: Any) -> bool:
     """Whether *header* has the brackets of *value*, and begins as its first member would."""
-    if isinstance(value, dict):
-        opener, closer, first = "{", "}", next(iter(value), None)
-    elif isinstance(value, (list, tuple)):
+    kind = type(value)
+    if kind is list or kind is tuple or issubclass(kind, (list, tuple)):
         opener, closer, first = "([", ")]", value[0] if value else None
+    elif issubclass(kind, dict):
+        opener, closer, first = "{", "}", next(iter(value), None)
     else:
         return True
     if header[0] not in opener or (header[-1] not in closer and not header.endswith("...")):
@@ -129,68 +146,99 @@ def _begins_like(header: str, value: Any) -> bool:
     return beginning is None or header[1] in beginning or header.startswith(", ...", 1)
 
 
-def _read_outside_texts(header: str) -> tuple[Reading | None, bool]:
-    """The reading by the dots outside quotes, ``None`` if that is unclear; whether only texts may be cut."""
-    texts, bare = "", header
+def _read_outside_texts(header: str, *, sure: bool = False) -> tuple[Reading | None, list[str]]:
+    """The reading by all dots that may be cuts, ``None`` if quotes cannot be paired; and the texts that end in dots.
+
+    *sure*: a quote after a backslash is part of a text.
+    """
+    texts: list[str] = []
+    bare = header
     if "'" in header:
-        if ("b'" in header or "\\'" in header) and _UNPAIRED.search(header) is not None:
-            return None, False
-        pieces = (header.replace("\\'", "") if "\\" in header else header).split("'")
+        if not sure and ("b'" in header or "\\'" in header) and _UNPAIRED.search(header) is not None:
+            return None, texts
+        pieces = header.replace("\\'", _APOSTROPHE).split("'")
         if not len(pieces) % 2:
-            return None, False
-        bare, texts = "'".join(pieces[::2]), "'".join(pieces[1::2]) + "'"
+            return None, texts
+        bare = "'".join(pieces[::2])
+        texts = [piece for piece in pieces[1::2] if piece.endswith("...")]
     limit = _limit(header)
-    size, levels = limit > 0, 0
+    size, levels = limit > 0 or bool(texts), 0
     at = bare.find("...")
+    if at >= 0 and _CALL.search(bare) is not None:
+        bare = _without_calls(bare)
+        at = bare.find("...")
     while at >= 0 and not (size and levels):
         if _DEEP.match(bare, at - 1) is None:
             size = True
         elif not levels:
             shown = bare[: at - 1]
-            if size and "..." in shown and _CALL.search(shown) is not None:
-                return None, False  # the bracket of an object that was cut may be open
             levels = sum(map(shown.count, "([{")) - sum(map(shown.count, ")]}"))
         at = bare.find("...", at + 3)
     if size:
-        return Reading("both" if levels else "size", levels, limit), False
-    if "...'" in texts:
-        return None, not levels
-    return Reading("depth", levels) if levels else _INTACT, False
+        return Reading("both" if levels else "size", levels, limit), texts
+    return (Reading("depth", levels) if levels else _INTACT), texts
 
 
-def _side_by_side(header: str, value: object) -> Reading:
-    walk = HeaderWalk(header)
-    walk.run(value)
-    if walk.mismatched and not walk.matched:
-        return _CUSTOM
-    if not walk.size:
-        return Reading("depth", walk.depth) if walk.depth else _INTACT
-    return Reading("both" if walk.depth else "size", walk.depth, _limit(header))
+def _without_calls(bare: str) -> str:
+    """*bare* without the brackets of objects: whole ones, then the open ones of an object that was cut."""
+    for pattern, instead in ((_WHOLE_CALL, "x"), (_CUT_CALL, "x...")):
+        count = 1
+        while count:
+            bare, count = pattern.subn(instead, bare)
+    return bare
 
 
-def _is_as_long_as_whole(header: str, value: object) -> bool:
-    """Whether *header* is as long as the whole repr, so that no text in it was cut.
+class _Texts:
+    """The texts of a value that may be shown in a header of *length* characters."""
 
-    A cut makes the header shorter, unless the last text lost just as much as the
-    dots take. Then only brackets follow it.
-    """
-    if header.rstrip(")]},").endswith("...'"):
-        return False
-    _, shape = measure_shape(value, header) or (None, None)
-    return shape is not None and shape.need == len(header)
+    def __init__(self, value: object, length: int, levels: int = MAX_LEVELS) -> None:
+        members = [*_members(value, 4 * length + 1000, levels)]
+        self._texts = [member for member in members if isinstance(member, str)]
+        self._odd = Counter(filter(None, map(_quoted, members)))
+
+    def taken_out_of(self, header: str) -> str:
+        """*header* with an empty text in place of each text that has dots or odd quotes."""
+        for quoted in sorted(self._odd, key=len, reverse=True)[:MOST_TEXTS]:
+            header = re.sub(re.escape(quoted) + _TEXT_END, "''", header, count=self._odd[quoted])
+        return header
+
+    def may_begin(self, cut: str) -> bool:
+        """Whether a text begins as *cut* does, which ends in dots."""
+        shown = cut[:-3].replace(_APOSTROPHE, "'")
+        return any(text.startswith(shown) for text in self._texts)
 
 
-def levels_of(value: Any) -> int:
-    """Levels of nested containers in *value*; 0 if it has too many members to count."""
-    levels, layer, count = 0, [value], 0
-    while layer:
-        levels += 1
-        count += sum(map(len, layer))
-        if count > MAX_MEMBERS:
-            return 0
-        members = chain.from_iterable(outer.values() if type(outer) is dict else outer for outer in layer)
-        layer = [member for member in members if type(member) in _CONTAINERS]
-    return levels
+def _quoted(member: Any) -> str | None:
+    """*member* as saferepr shows it, if it is a text that has dots or odd quotes."""
+    if isinstance(member, bytes):
+        try:
+            return f"b'{member.decode()}'"
+        except UnicodeDecodeError:
+            return f"b'{member.hex()}'"
+    if isinstance(member, str) and ("..." in member or "'" in member or "\\" in member):
+        return "'" + member.replace("'", "\\'") + "'"
+    return None
+
+
+def _members(value: object, most: int, levels: int) -> Iterator[Any]:
+    """Up to *most* members of *value*, of its members, and so on down to *levels*, in the order of the repr."""
+    todo: list[Any] = [iter((value,))]
+    while todo and most > 0:
+        most -= 1
+        try:
+            member = next(todo[-1])
+        except StopIteration:
+            todo.pop()
+            continue
+        yield member
+        kind = type(member)
+        if len(todo) > levels:
+            continue
+        if issubclass(kind, dict):
+            todo.append(chain.from_iterable(zip(dict.__iter__(member), dict.values(member), strict=False)))
+        elif issubclass(kind, _CONTAINERS):
+            base: Any = next(base for base in _CONTAINERS if issubclass(kind, base))
+            todo.append(base.__iter__(member))
 
 
 def _limit(header: str) -> int:

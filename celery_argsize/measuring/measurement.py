@@ -1,4 +1,4 @@
-"""The measurement of one task run, as named tuples and, for speed, as plain ones. Also shortens names.
+"""The measurement of one task run, and how its parts are measured. Also shortens names.
 
 ``worker.recorder`` makes measurements, ``figures`` adds them up.
 """
@@ -6,27 +6,20 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from celery_argsize.measuring.cuts import CUTS
-from celery_argsize.measuring.json_size import Size
-from celery_argsize.measuring.repr_shape import Shape
+from celery_argsize.measuring.cuts import CUTS, MAX_HEADER, begins_like, read_header
+from celery_argsize.measuring.json_size import Size, Walked
+from celery_argsize.measuring.pure import flat_size
+from celery_argsize.measuring.repr_shape import Shape, is_tuple_of_one, measure_shape
 from celery_argsize.words import printable
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from celery_argsize.measuring.cuts import Verdict
-
-    #: A ``Part`` and a ``Measurement`` as plain tuples. Making named ones takes
-    #: longer than measuring does.
-    PlainPart: TypeAlias = tuple[tuple[int, int] | None, Verdict, int, int, int, tuple[int, ...] | None]
-    Plain: TypeAlias = tuple[str, str, PlainPart, PlainPart, float, str]
 
 PARTS: Final = ("args", "kwargs")
 
-#: Most UTF-8 bytes of a task name, a task id and a host, so that a message to the
-#: main process stays under PIPE_BUF.
+#: Most UTF-8 bytes of a task name, a task id and a host.
 NAME_BYTES: Final = 160
 ID_BYTES: Final = 64
 ORIGIN_BYTES: Final = 64
@@ -42,8 +35,7 @@ class Part(NamedTuple):
     header: int = 0
     """Characters of its repr; 0 if none came."""
     levels: int = 0
-    """Levels in its repr, if it was cut by depth, and in a
-    sample of uncut ones. Else 0."""
+    """Levels in its repr, if it was cut by depth or is whole. Else 0."""
     limit: int = 0
     """Upper bound of the sender's limit in characters, if its repr
     was cut by size. 0: not known."""
@@ -70,21 +62,50 @@ class Measurement(NamedTuple):
     """The host that sent the message; empty where that is not known."""
 
 
-def is_large(measurement: Plain, limit: int) -> bool:
-    """Whether either part of *measurement* is over *limit* characters."""
-    args, kwargs = measurement[2][0], measurement[3][0]
-    return (args is not None and args[0] > limit) or (kwargs is not None and kwargs[0] > limit)
+#: Reprs of an empty part, by its type. Most runs have one.
+_EMPTY_REPRS: Final[dict[type, tuple[str, ...]]] = {tuple: ("()", "[]"), list: ("()", "[]"), dict: ("{}",)}
+_NO_SIZE: Final = Size(0, 0)
+_EMPTY: Final = Part(_NO_SIZE, "intact", 2)
 
 
-def named(measurement: Plain) -> Measurement:
-    """*measurement* with named fields."""
+def measure_part(value: Any, header: object) -> Part:
+    """The measurement of args or kwargs. *header*: their repr in the message.
 
-    def part(plain: PlainPart) -> Part:
-        size, verdict, header, levels, limit, shape = plain
-        return Part(size and Size(*size), verdict, header, levels, limit, None if shape is None else Shape(*shape))
+    An empty or absent part counts as nothing. Never raises.
+    """
+    kind = type(value)
+    if kind in _EMPTY_REPRS and not value and header in _EMPTY_REPRS[kind]:
+        return _EMPTY
+    walked = Walked(value)
+    size = _NO_SIZE if value is None or (kind in _EMPTY_REPRS and not value) else walked.size
+    length, figures = len(header) if isinstance(header, str) else 0, walked.figures
+    verdict, levels, limit = read_header(header, value)
+    if verdict == "intact" and figures is not None:
+        levels = figures.levels
+    shape = measure_shape(walked, header) if verdict in CUTS and type(header) is str else None
+    return Part(size, verdict, length, levels, limit, shape)
 
-    task, task_id, args, kwargs, when, origin = measurement
-    return Measurement(task, task_id, part(args), part(kwargs), when, origin)
+
+def measure_whole(value: Any, header: object) -> tuple[int, int, int, int] | None:
+    """Characters, bytes, length of the header, and levels of a part with plain leaves, whose header is its whole repr.
+
+    ``None`` for other parts, as far as the header's length, its dots and its beginning tell.
+    """
+    kind = type(value)
+    if type(header) is not str or kind not in _EMPTY_REPRS:
+        return None
+    if not value:
+        return (0, 0, 2, 1) if header in _EMPTY_REPRS[kind] else None
+    if "..." in header or len(header) > MAX_HEADER or not begins_like(header, value):
+        return None
+    chars, need = flat_size(value) or (0, 0)
+    size, levels = chars, 1
+    if not chars:
+        walked = Walked(value)
+        if walked.figures is None or walked.aside:
+            return None
+        chars, size, need, _, levels, *_ = walked.figures
+    return (chars, size, len(header), levels) if len(header) == need + is_tuple_of_one(value, header) else None
 
 
 def clean(name: object, limit: int) -> str:
