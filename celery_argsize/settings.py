@@ -31,9 +31,9 @@ NO_MASTER_NAME: Final = "the name of the sentinels' primary is missing: end it i
 ENV_PREFIX: Final = "CELERY_ARGSIZE_"
 CONF_PREFIX: Final = "argsize_"
 
-#: Environment variables of command options, without
-#: ``ENV_PREFIX``. click reads them.
-_COMMAND_ENV: Final = re.compile("(CHECK|DIFF|DOCTOR|EXPORTER|RECOMMEND|REPORT|RESET|VERIFY|WATCH)_")
+#: Environment variables that are no settings, without ``ENV_PREFIX``: command options,
+#: which click reads, and ``PURE`` (``measuring.walk``).
+_OTHER_ENV: Final = re.compile("(CHECK|DIFF|DOCTOR|EXPORTER|RECOMMEND|REPORT|RESET|VERIFY|WATCH)_|PURE$")
 
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("0", "false", "no", "off")
@@ -116,6 +116,7 @@ class Settings:
     shutdown_timeout: float = _setting(5.0, _number(0, 600), "seconds from 0 to 600")
     wait_replicas: int = _setting(0, _whole(0), "a whole number of replicas, 0 or more")
     large_task_chars: int = _setting(1024, _whole(0), "a whole number of characters, 0 or more")
+    write_at_once_bytes: int = _setting(1 << 20, _whole(0), "a whole number of bytes, 0 or more")
     log_large_tasks: bool = _switch(True)
     max_task_names: int = _setting(1000, _whole(1), "a whole number, 1 or more")
     histogram_buckets: tuple[int, ...] = _setting(
@@ -189,7 +190,7 @@ def _app_name(app: Any) -> str:
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     given = {name.removeprefix(ENV_PREFIX): value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
     # Compose files pass on unset variables as empty ones.
-    ours = {name.lower(): value for name, value in given.items() if value and not _COMMAND_ENV.match(name)}
+    ours = {name.lower(): value for name, value in given.items() if value and not _OTHER_ENV.match(name)}
     return check(ours, lambda name: ENV_PREFIX + name.upper())
 
 

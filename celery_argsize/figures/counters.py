@@ -12,22 +12,18 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from celery_argsize.figures.layout import Layout
 from celery_argsize.figures.origins import Origins
-from celery_argsize.measuring.cuts import CUTS, DEFAULT_LEVELS, VERDICTS
-from celery_argsize.measuring.measurement import PARTS, is_large
-from celery_argsize.measuring.repr_shape import Shape
+from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from celery_argsize.measuring.measurement import Plain, PlainPart
+    from celery_argsize.measuring.measurement import Measurement
     from celery_argsize.settings import Settings
 
 #: The name that stands for all task names beyond ``max_task_names``.
 OTHER: Final = "__other__"
-
-#: Fields of ``Shape`` that are summed over truncated parts. Not need and levels.
-CUT_SUMS: Final = Shape._fields[2:]
 
 #: Longest task id of an exemplar. Redis stores a hash compactly only while its
 #: values (here size, id and time) are at most 64 bytes
@@ -52,36 +48,6 @@ class Exemplar(NamedTuple):
     time: float
 
 
-class _Fields:
-    """Field names of one part. A histogram has one for each bucket."""
-
-    def __init__(self, part: str, buckets: tuple[str, ...]) -> None:
-        def histogram(name: str) -> tuple[str, ...]:
-            return tuple(f"{part}.{name}.{bucket}" for bucket in buckets)
-
-        self.count = f"{part}.count"
-        self.chars = f"{part}.chars"
-        self.bytes = f"{part}.bytes"
-        self.need = f"{part}.need"
-        self.large = f"{part}.large"
-        self.unmeasurable = f"{part}.unmeasurable"
-        self.verdicts = {name: f"{part}.by_{name}" if name in CUTS else f"{part}.{name}" for name in VERDICTS}
-        self.cut_sums = tuple(f"{part}.cut_{name}" for name in CUT_SUMS)
-        self.max_chars = f"{part}.max_chars"
-        self.max_bytes = f"{part}.max_bytes"
-        self.max_density = f"{part}.max_density"
-        self.max_need = f"{part}.max_need"
-        self.max_levels = f"{part}.max_levels"
-        self.chars_le = histogram("chars_le")
-        self.bytes_le = histogram("bytes_le")
-        self.last_le = histogram("last_le")
-        self.need_le = histogram("need_le")
-        #: Truncated parts, and their needs. True: of more
-        #: than ``DEFAULT_LEVELS`` levels.
-        self.cuts_le = {False: histogram("flat_le"), True: histogram("deep_le")}
-        self.cuts_need_le = {False: histogram("flat_need_le"), True: histogram("deep_need_le")}
-
-
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How measurements become counters."""
@@ -90,17 +56,35 @@ class Rules:
     """A part with more characters is large."""
     bounds: tuple[int, ...]
     """Inclusive upper bounds of histogram buckets, ascending."""
-    fields: tuple[_Fields, ...] = field(init=False, repr=False, compare=False)
-    """Field names of args, and of kwargs."""
+    write_at_once_bytes: int = 1 << 20
+    """A part with more bytes is written at once."""
+    layout: Layout = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        buckets = (*map(str, self.bounds), "+Inf")
-        object.__setattr__(self, "fields", tuple(_Fields(part, buckets) for part in PARTS))
+        object.__setattr__(self, "layout", Layout(self.bounds, self.large_task_chars, self.write_at_once_bytes))
 
 
 def rules_of(settings: Settings) -> Rules:
     """The rules in *settings*."""
-    return Rules(settings.large_task_chars, settings.histogram_buckets)
+    return Rules(settings.large_task_chars, settings.histogram_buckets, settings.write_at_once_bytes)
+
+
+def exemplars(measurement: Measurement, rules: Rules) -> dict[str, Exemplar]:
+    """An exemplar of each large part, by the field of its bucket."""
+    task_id, time = measurement.task_id, measurement.time
+    if not 0 < len(task_id) <= MAX_EXEMPLAR_ID or not task_id.isascii():
+        return {}
+    return {
+        f"{name}.last_le.{bucket_label(rules.bounds, part.size.bytes)}": Exemplar(part.size.bytes, task_id, time)
+        for name, part in zip(PARTS, (measurement.args, measurement.kwargs), strict=True)
+        if part.size is not None and part.size.chars > rules.large_task_chars
+    }
+
+
+def bucket_label(bounds: tuple[int, ...], value: int) -> str:
+    """The label of the bucket of *value*."""
+    place = bisect_left(bounds, value)
+    return str(bounds[place]) if place < len(bounds) else "+Inf"
 
 
 @dataclass(slots=True)
@@ -118,7 +102,7 @@ class TaskStats:
 
     def _keep_maximum(self, name: str, value: int, task_id: str = "", time: float = 0.0) -> None:
         largest = self.maxima.get(name)
-        if largest is None or value > largest.value:
+        if largest is None or value > largest.value or (value == largest.value and not largest.task_id):
             self.maxima[name] = Extreme(value, task_id, time)
 
     def _keep_exemplar(self, name: str, exemplar: Exemplar) -> None:
@@ -126,66 +110,16 @@ class TaskStats:
         if latest is None or exemplar.time >= latest.time:
             self.exemplars[name] = exemplar
 
-    def add(self, measurement: Plain, rules: Rules) -> None:
-        """Add one measurement. If this fails, it is not in ``count``, which comes last."""
-        _, task_id, args, kwargs, time, _ = measurement
-        counts = self.counts
-        if is_large(measurement, rules.large_task_chars):
-            counts["large"] += 1
-        if args[1] in CUTS or kwargs[1] in CUTS:
-            counts["truncated"] += 1
-        if args[0] is None or kwargs[0] is None:
-            counts["unmeasurable"] += 1
-        self._add_part(args, rules.fields[0], rules, task_id, time)
-        self._add_part(kwargs, rules.fields[1], rules, task_id, time)
-        counts["count"] += 1
-
-    def _add_part(self, part: PlainPart, fields: _Fields, rules: Rules, task_id: str, time: float) -> None:
-        counts = self.counts
-        size, verdict, header, _, _, shape = part
-        if verdict == "intact":
-            self._add_need(header, fields, rules)
-        else:
-            counts[fields.verdicts[verdict]] += 1
-            if shape is not None:
-                self._add_shape(Shape(*shape), fields, rules)
-        if size is None:
-            counts[fields.unmeasurable] += 1
-            return
-        chars, in_bytes = size
-        counts[fields.count] += 1
-        counts[fields.chars] += chars
-        counts[fields.bytes] += in_bytes
-        bucket = bisect_left(rules.bounds, chars)
-        counts[fields.chars_le[bucket]] += 1
-        if in_bytes != chars:  # not ASCII
-            bucket = bisect_left(rules.bounds, in_bytes)
-        counts[fields.bytes_le[bucket]] += 1
-        if chars > rules.large_task_chars:
-            counts[fields.large] += 1
-            if 0 < len(task_id) <= MAX_EXEMPLAR_ID and task_id.isascii():
-                self._keep_exemplar(fields.last_le[bucket], Exemplar(in_bytes, task_id, time))
-        self._keep_maximum(fields.max_chars, chars, task_id, time)
-        self._keep_maximum(fields.max_bytes, in_bytes)
-        if chars:
-            self._keep_maximum(fields.max_density, -(-in_bytes * 1000 // chars))  # rounded up
-
-    def _add_need(self, need: int, fields: _Fields, rules: Rules) -> int:
-        """Add the length of a whole repr. Returns the index of its bucket."""
-        bucket = bisect_left(rules.bounds, need)
-        self.counts[fields.need] += need
-        self.counts[fields.need_le[bucket]] += 1
-        self._keep_maximum(fields.max_need, need)
-        return bucket
-
-    def _add_shape(self, shape: Shape, fields: _Fields, rules: Rules) -> None:
-        bucket = self._add_need(shape.need, fields, rules)
-        deep = shape.levels > DEFAULT_LEVELS
-        self.counts[fields.cuts_le[deep][bucket]] += 1
-        self.counts[fields.cuts_need_le[deep][bucket]] += shape.need
-        for name, number in zip(fields.cut_sums, shape[2:], strict=True):
+    def add(self, measurement: Measurement, rules: Rules) -> None:
+        """Add one measurement. If this fails, nothing is added."""
+        counts, maxima = rules.layout.named(*rules.layout.changes(measurement))
+        for name, number in counts.items():
             self.counts[name] += number
-        self._keep_maximum(fields.max_levels, shape.levels)
+        for name, value in maxima.items():
+            run = (measurement.task_id, measurement.time) if name.endswith(".max_chars") else ("", 0.0)
+            self._keep_maximum(name, value, *run)
+        for name, exemplar in exemplars(measurement, rules).items():
+            self._keep_exemplar(name, exemplar)
 
     def merge(self, other: TaskStats) -> None:
         """Add the figures of *other*."""
@@ -224,10 +158,10 @@ class Tally:
             task = OTHER
         return self.tasks.get(task) or self.tasks.setdefault(task, TaskStats())
 
-    def add(self, measurement: Plain, rules: Rules) -> None:
+    def add(self, measurement: Measurement, rules: Rules) -> None:
         """Add one measurement."""
         self.origins.add(measurement)
-        self._stats(measurement[0]).add(measurement, rules)
+        self._stats(measurement.task).add(measurement, rules)
 
     def merge(self, tasks: Iterable[tuple[str, TaskStats]]) -> None:
         """Add *tasks*."""

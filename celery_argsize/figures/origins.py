@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from celery_argsize.measuring.cuts import DEFAULT_LEVELS, DEFAULT_LIMIT
+from celery_argsize.measuring.measurement import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from celery_argsize.measuring.measurement import Plain, PlainPart
+    from celery_argsize.measuring.measurement import Measurement
 
 #: Field of the sighting that shows only when a host's newest message came.
 SEEN: Final = "seen"
@@ -30,6 +31,25 @@ class Sighting(NamedTuple):
     """When a worker saw it, in seconds since the epoch."""
 
 
+def sightings_of(measurement: Measurement) -> dict[str, Sighting]:
+    """What *measurement* shows of the host that sent the message, by ``seen`` and ``kind:part:task``."""
+    if not measurement.origin:
+        return {}
+    time, shown = measurement.time, {SEEN: Sighting(0, measurement.time)}
+    for name, part in zip(PARTS, (measurement.args, measurement.kwargs), strict=True):
+        if part.verdict != "intact":
+            values = {"size": part.limit, "depth": part.levels}
+        else:  # a whole header within Celery's defaults shows nothing
+            values = {
+                "whole": part.header if part.header > DEFAULT_LIMIT else 0,
+                "deep": part.levels if part.levels > DEFAULT_LEVELS else 0,
+            }
+        for kind, value in values.items():
+            if value:
+                shown[f"{kind}:{name}:{measurement.task}"] = Sighting(value, time)
+    return shown
+
+
 class Origins:
     """The latest sightings by host, then by ``kind:part:task``."""
 
@@ -40,23 +60,10 @@ class Origins:
     def __init__(self) -> None:
         self.hosts: dict[str, dict[str, Sighting]] = {}
 
-    def add(self, measurement: Plain) -> None:
+    def add(self, measurement: Measurement) -> None:
         """Note what *measurement* shows of the host that sent the message."""
-        task, _, args, kwargs, time, host = measurement
-        if host:
-            self._note(host, SEEN, Sighting(0, time))
-            self._add_part(host, "args", args, task, time)
-            self._add_part(host, "kwargs", kwargs, task, time)
-
-    def _add_part(self, host: str, name: str, part: PlainPart, task: str, time: float) -> None:
-        _, verdict, header, levels, limit, _ = part
-        if verdict != "intact":
-            shown = (("size", limit, 0), ("depth", levels, 0))
-        else:  # a whole header within Celery's defaults shows nothing
-            shown = (("whole", header, DEFAULT_LIMIT), ("deep", levels, DEFAULT_LEVELS))
-        for kind, value, floor in shown:
-            if value > floor:
-                self._note(host, f"{kind}:{name}:{task}", Sighting(value, time))
+        for field, sighting in sightings_of(measurement).items():
+            self._note(measurement.origin, field, sighting)
 
     def _note(self, host: str, field: str, sighting: Sighting) -> None:
         """Keep *sighting*, unless there is a later one, or no room."""

@@ -9,7 +9,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.figures.counters import CUT_SUMS, OTHER, Extreme, Figures, TaskStats, buckets, label, quantile
+from celery_argsize.figures.counters import OTHER, Extreme, Figures, TaskStats, buckets, label, quantile
+from celery_argsize.figures.layout import CUT_SUMS
 from celery_argsize.measuring.cuts import CUTS
 from celery_argsize.measuring.measurement import PARTS
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from celery_argsize.errors import ConfigError
 from celery_argsize.failure_log import FailureLog
@@ -18,8 +19,9 @@ from celery_argsize.figures.counters import rules_of
 from celery_argsize.stores.base import Store, writer_name
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.worker.flusher import Flusher
-from celery_argsize.worker.handoff import Handoff, LocalHandoff, PipeHandoff, PipeWriter
+from celery_argsize.worker.notes import LocalNotes, NoteWriter, PipeNotes
 from celery_argsize.worker.recorder import Recorder
+from celery_argsize.worker.shared_counters import SharedCounters
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -28,33 +30,42 @@ if TYPE_CHECKING:
     from celery_argsize.settings import Settings
 
 
+_COUNTERS: Final = "counters"
+_NOTES: Final = "notes"
+
+
 @dataclass(frozen=True, slots=True)
 class Assembly:
     """The parts in the main process of a worker."""
 
     settings: Settings
     store: Store
-    handoff: Handoff
+    counters: SharedCounters
+    folder: str | None  # with files for spawned children
     recorder: Recorder
     flusher: Flusher
     server: MetricsServer | None  # serves only this worker's figures
 
 
-def build(app: Celery, settings: Settings, hostname: str, *, in_process: bool, spawns: bool) -> Assembly:
-    """Build the parts. Tasks run *in_process*, or in children. *spawns*: some children may not be forked."""
-    rules, max_names = rules_of(settings), settings.max_task_names
+def build(app: Celery, settings: Settings, hostname: str, *, children: int, spawns: bool) -> Assembly:
+    """Build the parts. *children*: most processes of the pool; 0: tasks run in this one. *spawns*: not all fork."""
+    rules = rules_of(settings)
     store = _worker_store(settings)
-    handoff = LocalHandoff(rules, max_names) if in_process else PipeHandoff(rules, max_names, named=spawns)
-    recorder = Recorder(app, settings, handoff)
-    flusher = Flusher(handoff, store, settings, writer_name(hostname))
+    folder = tempfile.mkdtemp(prefix="celery-argsize-") if spawns and children else None
+    counters = SharedCounters(rules, settings.max_task_names, children, path=folder and f"{folder}/{_COUNTERS}")
+    notes = PipeNotes(folder and f"{folder}/{_NOTES}") if children else LocalNotes()
+    recorder = Recorder(app, settings, rules, counters, notes)
+    flusher = Flusher(counters, notes, store, settings, writer_name(hostname))
     server = _metrics_server(app, settings, flusher) if hostname and settings.prometheus_port else None
-    return Assembly(settings, store, handoff, recorder, flusher, server)
+    return Assembly(settings, store, counters, folder, recorder, flusher, server)
 
 
-def build_for_child(app: Celery, settings: Settings, path: str) -> Recorder:
-    """The recorder of a spawned child, for the pipe at *path*. Forked children inherit theirs."""
-    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    return Recorder(app, settings, PipeWriter(fd, rules_of(settings), settings.max_task_names))
+def build_for_child(app: Celery, settings: Settings, folder: str, children: int) -> Recorder:
+    """The recorder of a spawned child, for the files in *folder*. Forked children inherit theirs."""
+    rules = rules_of(settings)
+    counters = SharedCounters(rules, settings.max_task_names, children, path=f"{folder}/{_COUNTERS}")
+    notes = NoteWriter(os.open(f"{folder}/{_NOTES}", os.O_WRONLY | os.O_NONBLOCK))
+    return Recorder(app, settings, rules, counters, notes)
 
 
 def _worker_store(settings: Settings) -> Store:

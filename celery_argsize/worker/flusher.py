@@ -1,7 +1,7 @@
-"""Two threads of a worker's main process: one empties the handoff, one writes to the store.
+"""A thread of a worker's main process. It reads what tasks counted, once an interval, and writes it to the store.
 
-So a slow write does not fill the pipe. Other threads ask the writing one to flush
-or to release. A store adds each batch once, however often it is sent.
+Other threads ask it to flush or to release. A store adds each batch once, however
+often it is sent.
 """
 
 from __future__ import annotations
@@ -17,21 +17,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from celery_argsize.failure_log import FailureLog
-from celery_argsize.figures.counters import Figures, Tally, TaskStats
+from celery_argsize.figures.counters import Exemplar, Extreme, Figures, Tally, TaskStats
+from celery_argsize.figures.origins import Sighting
 from celery_argsize.stores.base import Batch, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from celery_argsize.settings import Settings
-    from celery_argsize.worker.handoff import Handoff
+    from celery_argsize.worker.notes import Note, Notes
+    from celery_argsize.worker.shared_counters import SharedCounters
 
 
 class Flusher:
-    """Moves measurements from a handoff to a store."""
+    """Moves figures from a worker's shared counters to a store."""
 
-    #: Seconds in which measurements pile up before they are read.
-    GATHER: Final = 0.05
+    #: Seconds after a note that asks to write at once; and between two such writes.
+    AT_ONCE: Final = 0.02
+    AT_ONCE_AGAIN: Final = 0.1
+    #: Seconds to wait for the note about a new maximum that was read.
+    NOTE_LATE: Final = 0.002
     #: Most tasks and most sending hosts in a batch. This
     #: keeps the Lua call short.
     BATCH_TASKS: Final = 100
@@ -44,8 +49,9 @@ class Flusher:
     #: Least seconds between two exemplars of the same task and bucket.
     EXEMPLARS_EVERY: Final = 10.0
 
-    def __init__(self, handoff: Handoff, store: Store, settings: Settings, writer: str) -> None:
-        self._handoff = handoff
+    def __init__(self, counters: SharedCounters, notes: Notes, store: Store, settings: Settings, writer: str) -> None:
+        self._counters = counters
+        self._notes = notes
         self._store = store
         self._writer = writer
         self._interval = settings.flush_interval
@@ -62,19 +68,17 @@ class Flusher:
         self._next_flush = self._may_try_from = self._held_until = self._deadline = 0.0  # monotonic seconds
         self._failure_log = FailureLog("figures are not being written, they are kept and tried again")
         self._requests: deque[tuple[Callable[[], bool], Future[bool]]] = deque()
-        self._attention = threading.Event()
+        self._at_once_from = 0.0  # monotonic seconds
         self._stopping = threading.Event()
-        #: Guards the tallies and the handoff's reading end.
+        #: Guards the tallies and the reading of counters and notes.
         #: Never held while waiting.
         self._lock = threading.Lock()
         self._closed = False
-        self._writer_thread = threading.Thread(target=self._write_on, name="celery-argsize", daemon=True)
-        self._reader_thread = threading.Thread(target=self._read_on, name="celery-argsize-intake", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="celery-argsize", daemon=True)
 
     def start(self) -> None:
-        """Start the threads."""
-        self._writer_thread.start()
-        self._reader_thread.start()
+        """Start the thread."""
+        self._thread.start()
 
     def flush(self, timeout: float, *, hold: float = 0.0) -> bool:
         """Write all that was measured, then nothing for *hold* seconds. Whether done in *timeout* seconds."""
@@ -86,24 +90,26 @@ class Flusher:
 
     def read(self, _fields: tuple[str, ...] = ()) -> Figures:
         """What this worker measured, written or not; all fields. ``updated``: its last write."""
+        with self._failure_log.caught():
+            self._collect()
         with self._lock:
             tally, unwritten = self._own.copy(), self._unwritten
             tally.merge(self._pending.tasks.items())
         return Figures(self._app_name, tally.tasks, self._since, self._last_flush, self._all_failures, unwritten)
 
     def stop(self, timeout: float) -> int:
-        """Write the rest and end the threads within *timeout* seconds. Return the runs not written."""
+        """Write the rest and end the thread within *timeout* seconds. Return the runs not written."""
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
-        self._attention.set()
-        self._handoff.wake()
-        self._writer_thread.join(timeout + 0.5)
-        self._reader_thread.join(0.5)
+        self._notes.wake()
+        self._thread.join(timeout + 0.5)
         with self._failure_log.caught():
-            self._drain()
+            self._collect()
         with self._lock:
-            self._closed = True  # another file may get its descriptors
-            self._handoff.close(in_use=self._writer_thread.is_alive() or self._reader_thread.is_alive())
+            if not self._thread.is_alive():
+                self._closed = True  # another file may get its descriptors
+                self._notes.close()
+                self._counters.close()
             return self._unwritten
 
     @property
@@ -113,40 +119,61 @@ class Flusher:
 
     def _request(self, act: Callable[[], bool], timeout: float) -> bool:
         """The result of *act* in the writing thread; ``False``: none in *timeout* seconds."""
-        if not self._writer_thread.is_alive():
+        if not self._thread.is_alive():
             return False
         answer: Future[bool] = Future()
         self._requests.append((act, answer))
-        self._attention.set()
+        self._notes.wake()
         wait([answer], timeout)
         return answer.done() and answer.result()
 
-    # -- the reading thread
+    # -- reading
 
-    def _read_on(self) -> None:
-        while not self._stopping.is_set():
-            with self._failure_log.caught():
-                self._handoff.wait()
-            self._stopping.wait(self.GATHER)
-            with self._failure_log.caught():
-                self._drain()
-            if self._has_pending:
-                self._attention.set()
-
-    def _drain(self) -> None:
+    def _collect(self) -> None:
+        """Add what was counted since the last time to the pending figures."""
+        has_maxima = False
         with self._lock:
-            if not self._closed:
-                self._handoff.drain(self._pending)
+            if self._closed:
+                return
+            for task, stats in self._counters.differences():  # the same task may be in several regions
+                self._pending.merge([(task, stats)])
+                has_maxima = has_maxima or bool(stats.maxima)
+            with self._failure_log.caught():
+                self._counters.begin_epoch()
+                self._take_notes()
+                if has_maxima:
+                    time.sleep(self.NOTE_LATE)
+                    self._take_notes()
+
+    def _take_notes(self) -> None:
+        for note in self._notes.read():
+            try:
+                self._add_note(note)
+            except Exception as exc:  # noqa: BLE001 - the others still count
+                self._failure_log.report(exc)
+
+    def _add_note(self, note: Note) -> None:
+        if note.get("at_once") and not self._failures:
+            self._next_flush = min(self._next_flush, max(time.monotonic() + self.AT_ONCE, self._at_once_from))
+        if sightings := note.get("sightings"):
+            shown = {field: Sighting(*sighting) for field, sighting in sightings.items()}
+            self._pending.origins.merge({note["host"]: shown})
+        counts, exemplars = note.get("counts", {}), note.get("exemplars", {})
+        if counts or exemplars or note.get("maxima"):
+            maxima = {field: Extreme(value, note["id"], note["time"]) for field, value in note["maxima"].items()}
+            latest = {field: Exemplar(*exemplar) for field, exemplar in exemplars.items()}
+            self._pending.merge([(note["task"], TaskStats(counts, maxima, latest))])
 
     @property
     def _has_pending(self) -> bool:
-        return bool(self._pending or self._pending.origins.hosts)
+        return bool(self._pending.tasks or self._pending.origins.hosts)
 
-    # -- the writing thread
+    # -- writing
 
-    def _write_on(self) -> None:
+    def _run(self) -> None:
         while not self._stopping.is_set():
             try:
+                self._notes.wait(self._pause())
                 self._turn()
             except Exception as exc:  # noqa: BLE001 - the thread must live on
                 self._failure_log.report(exc)
@@ -154,27 +181,32 @@ class Flusher:
         self._finish()
 
     def _turn(self) -> None:
-        self._attention.wait(self._pause())
-        self._attention.clear()
-        if time.monotonic() >= self._next_flush:
-            self._deliver()
+        with self._lock, self._failure_log.caught():
+            self._take_notes()
+        now = time.monotonic()
+        if now >= max(self._next_flush, self._held_until):
+            self._at_once_from = now + self.AT_ONCE_AGAIN
+            self._collect()
+            # Without figures, nothing is written, and the first ones after a pause need not wait.
+            if self._has_pending or self._batch is not None:
+                self._deliver()
         while self._requests and time.monotonic() >= self._may_try_from:
             act, answer = self._requests.popleft()
-            answer.set_result(act())
+            done = False
+            try:
+                done = act()
+            finally:
+                answer.set_result(done)
 
-    def _pause(self) -> float | None:
-        """Seconds until a write or request is due. ``None``: none is."""
-        if self._requests:
-            due = self._may_try_from
-        elif self._has_pending or self._batch is not None:
-            due = max(self._next_flush, self._held_until)
-        else:
-            return None
-        return max(0.0, due - time.monotonic())
+    def _pause(self) -> float:
+        """Seconds until a write or request is due. A note comes with the first run after a pause."""
+        due = self._may_try_from if self._requests else max(self._next_flush, self._held_until)
+        pause = due - time.monotonic()
+        return max(0.0, pause) if pause > 0 or self._requests else self._interval
 
     def _write_and_hold(self, seconds: float) -> bool:
         self._held_until = 0.0
-        self._drain()
+        self._collect()
         written = self._deliver()
         self._held_until = time.monotonic() + seconds
         return written
@@ -245,11 +277,10 @@ class Flusher:
         """Write the rest by the deadline. A hold ends a second before it."""
         self._held_until = min(self._held_until, self._deadline - 1.0)
         while True:
-            self._attention.clear()
             due = min(max(self._may_try_from, self._held_until), self._deadline)
-            self._attention.wait(max(0.0, due - time.monotonic()))
+            time.sleep(max(0.0, due - time.monotonic()))
             try:
-                self._drain()
+                self._collect()
                 if self._deliver():
                     break
             except Exception as exc:  # noqa: BLE001 - try again until the deadline

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import shutil
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from celery_argsize.settings import Settings
     from celery_argsize.worker.recorder import Recorder
 
-#: Environment variable with the path of the pipe, for spawned children.
-_HANDOFF_ENV: Final = "_CELERY_ARGSIZE_HANDOFF"
+#: Environment variable for spawned children: how many regions there are for them, and
+#: the folder with the files that they open.
+_CHILDREN_ENV: Final = "_CELERY_ARGSIZE_CHILDREN"
 
 #: Modules of the pools whose tasks run in the worker's main process.
 _POOLS_WITHOUT_CHILDREN: Final = [f"celery.concurrency.{name}" for name in ("solo", "thread", "gevent", "eventlet")]
@@ -74,6 +76,7 @@ class InstalledMonitor(Monitor):
     def __init__(self, app: Celery) -> None:
         super().__init__(app)
         self._uid = f"celery_argsize.{id(app)}"
+        self._has_children = False
         self._starting = threading.Lock()
         self._listen(signals.worker_init, self._on_worker_init)
         self._listen(signals.worker_process_init, self._on_child_init)
@@ -102,31 +105,35 @@ class InstalledMonitor(Monitor):
                 pools = get_implementation(sender.pool_cls).__mro__
                 in_process = any(pool.__module__ in _POOLS_WITHOUT_CHILDREN for pool in pools)
                 start_methods = {getattr(sender, "pool_start_method", "fork"), get_start_method()}
-                self.start(settings, sender.hostname, in_process=in_process, spawns=start_methods != {"fork"})
+                children = 0 if in_process else _most_children(sender)
+                self.start(settings, sender.hostname, children=children, spawns=start_methods != {"fork"})
         except ArgsizeError as exc:
             self._log(logger.error, "celery_argsize is off, and the worker runs without it: %s", exc)
         except Exception as exc:  # noqa: BLE001 - the worker must start
             self._log(FailureLog("could not start, and the worker runs without it").report, exc, logging.ERROR)
 
-    def start(self, settings: Settings, hostname: str, *, in_process: bool, spawns: bool = False) -> None:
+    def start(self, settings: Settings, hostname: str, *, children: int, spawns: bool = False) -> None:
         """Build and start the parts: see ``assembly.build``. A process without *hostname* is no worker."""
         if self.flusher is not None:
             return
         # Imported before the first fork, and never in producers.
+        from celery_argsize.measuring.walk import NAME  # noqa: PLC0415
         from celery_argsize.worker import assembly  # noqa: PLC0415
 
-        parts = assembly.build(self.app, settings, hostname, in_process=in_process, spawns=spawns)
+        parts = assembly.build(self.app, settings, hostname, children=children, spawns=spawns)
         if not parts.store.shared:
             self._log(logger.warning, _NO_REDIS)
         if hostname:
             from celery_argsize.worker import remote_control  # noqa: F401, PLC0415 - registers its commands
+        self._log(logger.debug, "celery_argsize measures by the %s walk", NAME)
         parts.flusher.start()
         if parts.server is not None:
             parts.server.start()
         self._pid, self.hostname, self.store, self._assembly = os.getpid(), hostname, parts.store, parts
+        self._has_children = children > 0
         self._connect_recorder(parts.recorder)
-        if parts.handoff.path is not None:
-            os.environ[_HANDOFF_ENV] = parts.handoff.path
+        if parts.folder is not None:
+            os.environ[_CHILDREN_ENV] = f"{children}:{parts.folder}"
         self._listen(signals.worker_shutdown, self._on_worker_shutdown)
         atexit.register(self.stop)
 
@@ -134,26 +141,29 @@ class InstalledMonitor(Monitor):
         self._recorder = recorder
         self._ignore(signals.task_prerun)  # of _on_eager_run
         self._listen(signals.task_prerun, recorder.on_task_prerun)
-        self._listen(signals.worker_process_shutdown, recorder.on_child_exit)
 
     def _log(self, write: Callable[..., None], *arguments: Any) -> None:
         """Call *write* once the worker's log is set up."""
+        uid = f"{self._uid}.{arguments[0]}"
 
         def write_once(**_: Any) -> None:
-            self._ignore(signals.celeryd_after_setup)
+            signals.celeryd_after_setup.disconnect(dispatch_uid=uid)
             write(*arguments)
 
         if logger.hasHandlers():
             write(*arguments)
         else:
-            self._listen(signals.celeryd_after_setup, write_once)
+            signals.celeryd_after_setup.connect(write_once, weak=False, dispatch_uid=uid)
 
     def after_fork(self) -> None:
         """In a forked child: drop the parent's parts. Measure on if the parent gets the figures."""
         self._starting = threading.Lock()
         if self._assembly is not None and self._assembly.server is not None:
             self._assembly.server.abandon()
-        if self._recorder is None or self._recorder.handoff.after_fork():
+        if self._recorder is None:
+            return
+        if self._has_children:
+            self._recorder.after_fork()
             return
         self._assembly = self.store = self._recorder = None
         self._ignore(signals.task_prerun)
@@ -161,15 +171,15 @@ class InstalledMonitor(Monitor):
             self._listen(signals.task_prerun, self._on_eager_run)
 
     def _on_child_init(self, **_: Any) -> None:
-        """In a spawned child: open the pipe and measure."""
-        path = os.environ.get(_HANDOFF_ENV)
+        """In a spawned child: open the files and measure."""
+        children, folder = os.environ.get(_CHILDREN_ENV, "0:").split(":", 1)
         app = bare(current_app)  # a pickled copy of ours, in which the tasks run
-        if path is None or self._recorder is not None or app.main != self.app.main:
+        if not folder or self._recorder is not None or app.main != self.app.main:
             return
         with FailureLog("cannot measure in this process, which runs without it").caught(logging.ERROR):
             from celery_argsize.worker import assembly  # noqa: PLC0415 - not for producers
 
-            self._connect_recorder(assembly.build_for_child(app, self.settings, path))
+            self._connect_recorder(assembly.build_for_child(app, self.settings, folder, int(children)))
 
     def _on_worker_shutdown(self, sender: Any = None, **_: Any) -> None:
         if bare(sender.app) is self.app:
@@ -182,7 +192,7 @@ class InstalledMonitor(Monitor):
             return
         self._assembly = self._recorder = None
         atexit.unregister(self.stop)
-        self._ignore(signals.worker_shutdown, signals.task_prerun, signals.worker_process_shutdown)
+        self._ignore(signals.worker_shutdown, signals.task_prerun)
         unwritten, timeout = 0, parts.settings.shutdown_timeout
         failures = FailureLog("could not stop as it should, and some figures may be lost")
         with failures.caught(logging.ERROR):
@@ -201,7 +211,9 @@ class InstalledMonitor(Monitor):
         if unwritten:
             text = "celery_argsize: the figures of %d task runs could not be written within %g s and are lost"
             logger.error(text, unwritten, timeout)
-        os.environ.pop(_HANDOFF_ENV, None)
+        if parts.folder is not None:
+            os.environ.pop(_CHILDREN_ENV, None)
+            shutil.rmtree(parts.folder, ignore_errors=True)
 
     # -- eager runs in a process that is no worker
 
@@ -213,11 +225,18 @@ class InstalledMonitor(Monitor):
         with self._starting, failures.caught(logging.ERROR):  # other threads wait here
             settings = self.settings
             if self._recorder is None and settings.enabled and settings.include_eager:
-                self.start(settings, "", in_process=True)
+                self.start(settings, "", children=0)
         if self._recorder is None:
             self._ignore(signals.task_prerun)
         else:
             self._recorder.on_task_prerun(task=task, **arguments)
+
+
+def _most_children(worker: Any) -> int:
+    """The most processes that the pool of *worker* is set up for."""
+    autoscale = str(worker.options.get("autoscale") or "").partition(",")[0]
+    numbers = [int(number) for number in (str(worker.concurrency), autoscale) if number.isdecimal()]
+    return max(numbers, default=os.cpu_count() or 1)
 
 
 def _after_fork() -> None:

@@ -35,6 +35,16 @@ class LargeTaskLog:
 
     def __init__(self) -> None:
         self._buckets = mmap.mmap(-1, self.BUCKETS * _BUCKET.size)
+        #: By task: until when there is no token, and the runs left out meanwhile.
+        self._empty: dict[str, list[float]] = {}
+
+    def has_token(self, task: str) -> bool:
+        """Whether *task* may have a token. This process remembers when it has none, which takes less time."""
+        empty = self._empty.get(task)
+        if empty is None or time.monotonic() >= empty[0]:
+            return True
+        empty[1] += 1
+        return False
 
     def write(self, measurement: Measurement, limits: tuple[int, int]) -> None:
         """Log *measurement*, unless its task has no token. *limits*: of args and kwargs, in characters."""
@@ -49,8 +59,11 @@ class LargeTaskLog:
         at = zlib.crc32(task.encode()) % self.BUCKETS * _BUCKET.size
         tokens, since, hidden = _BUCKET.unpack_from(self._buckets, at)
         tokens = min(self.BURST, tokens + (now - since) * self.A_MINUTE / 60) if since else self.BURST
+        hidden += int(self._empty.pop(task, (0, 0))[1])
         if tokens < 1:
             _BUCKET.pack_into(self._buckets, at, tokens, now, hidden + 1)
+            if len(self._empty) < self.BUCKETS:
+                self._empty[task] = [now + (1 - tokens) / self.A_MINUTE * 60, 0]
             return None
         _BUCKET.pack_into(self._buckets, at, tokens - 1, now, 0)
         return int(hidden)

@@ -77,5 +77,5 @@ class Monitor:
         """Count *measurement* as a run in this process. ``False``: it does not measure."""
         if self._recorder is None:
             return False
-        self._recorder.handoff.put(measurement)
+        self._recorder.add(measurement)
         return True

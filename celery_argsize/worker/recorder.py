@@ -1,4 +1,4 @@
-"""Measures the arguments of a task where it runs, hands the result over, and logs a large one.
+"""Measures the arguments of a task where it runs, counts them in shared memory, and logs a large one.
 
 The task waits for it. So: no network, no lock, bounded
 work, and no exception gets out.
@@ -8,31 +8,49 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from functools import lru_cache
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from celery_argsize.failure_log import FailureLog, logger
-from celery_argsize.figures.counters import OTHER, TaskStats
-from celery_argsize.measuring.cuts import CUTS, levels_of, read_header
-from celery_argsize.measuring.json_size import EMPTY, measure_part, measure_small
-from celery_argsize.measuring.measurement import ID_BYTES, NAME_BYTES, ORIGIN_BYTES, clean, is_large, named
-from celery_argsize.measuring.repr_shape import measure_shape
+from celery_argsize.errors import ArgsizeError
+from celery_argsize.failure_log import FailureLog
+from celery_argsize.figures.counters import OTHER, exemplars
+from celery_argsize.figures.layout import ERRORS
+from celery_argsize.figures.origins import SEEN, sightings_of
+from celery_argsize.measuring.measurement import (
+    ID_BYTES,
+    NAME_BYTES,
+    ORIGIN_BYTES,
+    PARTS,
+    Measurement,
+    clean,
+    measure_part,
+)
 from celery_argsize.worker.large_task_log import LargeTaskLog
+from celery_argsize.worker.shared_counters import AT_ONCE, LARGE_PART, NEW_MAXIMUM, SHOWS_LIMIT, UNSETTLED
 from celery_argsize.worker.soft_limit import SoftLimit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery import Celery
 
-    from celery_argsize.measuring.measurement import Measurement, Plain, PlainPart
+    from celery_argsize.figures.counters import Rules
     from celery_argsize.settings import Settings
-    from celery_argsize.worker.handoff import LocalHandoff, PipeWriter
+    from celery_argsize.worker.notes import LocalNotes, NoteWriter
+    from celery_argsize.worker.shared_counters import Region, SharedCounters
 
-#: The levels of uncut reprs are sampled, for ``argsize verify``: those of one
-#: part in ``8 + len(repr) // 256``.
-SAMPLED: Final = 8
-SAMPLED_CHARS: Final = 256
-_runs: Final = count()
+_LARGE: Final = LARGE_PART | LARGE_PART << 4
+_AT_ONCE: Final = AT_ONCE | AT_ONCE << 4
+_NEW_MAXIMA: Final = NEW_MAXIMUM | NEW_MAXIMUM << 4
+
+#: Seconds between two runs of a task that are told of, if nothing is new about the second.
+AGAIN: Final = 1.0
+#: Most things of one kind that a process remembers having told.
+_MOST: Final = 4096
+
+_NO_REGION: Final = (
+    "no room is left in the shared memory of the worker, as its pool has many more processes than it was started "
+    "with; restart it with a higher --concurrency"
+)
 
 
 def measure_celery_task_size(
@@ -43,98 +61,174 @@ def measure_celery_task_size(
     What is not given comes from ``task.request``. A part
     without JSON form has no size.
     """
-    return named(_measure(task, task.request, task_id, args, kwargs))
-
-
-def _measure(task: Any, request: Any, task_id: str | None, args: Any, kwargs: Any) -> Plain:
-    name, origin = task.name, request.origin
-    clean_name = _cached_clean if type(name) is str and len(name) <= NAME_BYTES else clean
-    clean_host = _cached_host if type(origin) is str and len(origin) <= NAME_BYTES else _host
-    # Eager runs, protocol 1 and other languages send no reprs.
-    return (
-        clean_name(name, NAME_BYTES),
+    request = task.request
+    return Measurement(
+        clean(task.name, NAME_BYTES),
         clean(task_id or request.id or "", ID_BYTES),
-        _part(request.args if args is None else args, getattr(request, "argsrepr", None)),
-        _part(request.kwargs if kwargs is None else kwargs, getattr(request, "kwargsrepr", None)),
+        measure_part(request.args if args is None else args, getattr(request, "argsrepr", None)),
+        measure_part(request.kwargs if kwargs is None else kwargs, getattr(request, "kwargsrepr", None)),
         time.time(),
-        clean_host(origin),
+        _host(request.origin),
     )
-
-
-#: Reprs of an empty part, by its type. Most runs have an empty part.
-_EMPTY_REPRS: Final[dict[type, tuple[str, ...]]] = {tuple: ("()", "[]"), list: ("()", "[]"), dict: ("{}",)}
-_EMPTY: Final[PlainPart] = (EMPTY, "intact", 2, 0, 0, None)
-
-
-def _part(value: Any, header: Any) -> PlainPart:
-    """The measurement of args or kwargs. *header* is their repr in the message."""
-    if header in _EMPTY_REPRS.get(type(value), ()) and not value:
-        return _EMPTY
-    verdict, shown, limit = read_header(header, value)
-    if verdict == "intact" and type(value) in _EMPTY_REPRS:  # no bigger than its repr
-        levels = 0 if next(_runs) % (SAMPLED + len(header) // SAMPLED_CHARS) else levels_of(value)
-        return measure_small(value), verdict, len(header), levels, 0, None
-    chars = len(header) if isinstance(header, str) else 0
-    if verdict not in CUTS:
-        return measure_part(value), verdict, chars, 0, 0, None
-    size, shape = measure_shape(value, header) or (None, None)
-    return size and (*size,), verdict, chars, shown, limit, shape and (*shape,)  # marshal takes no named tuples
 
 
 def _host(origin: object) -> str:
     return clean(str(origin or "").rpartition("@")[2], ORIGIN_BYTES)
 
 
-#: Only short texts are cached, which bounds the memory.
-_cached_clean: Final = lru_cache(maxsize=256)(clean)
-_cached_host: Final = lru_cache(maxsize=256)(_host)
-
-
 class Recorder:
     """The ``task_prerun`` receiver of one app."""
 
-    def __init__(self, app: Celery, settings: Settings, handoff: LocalHandoff | PipeWriter) -> None:
+    def __init__(
+        self, app: Celery, settings: Settings, rules: Rules, counters: SharedCounters, notes: LocalNotes | NoteWriter
+    ) -> None:
         self._app = app
+        self._tasks = app.tasks
         self._include_eager = settings.include_eager
-        self._large_chars = settings.large_task_chars
+        self._rules = rules
         self._log = LargeTaskLog() if settings.log_large_tasks else None
-        self.handoff = handoff
+        self._counters = counters
+        self._told = _Told(notes, rules)
         self._soft_limit = SoftLimit(Recorder.on_task_prerun.__code__)
         self._failures = FailureLog("a task could not be measured (it ran all the same)")
+        self._no_region = FailureLog("runs of this process are sent as notes, which may be lost")
 
     def on_task_prerun(
         self, task: Any = None, task_id: str | None = None, args: Any = None, kwargs: Any = None, **_: Any
     ) -> None:
-        """Measure and hand over one task run. Receives ``celery.signals.task_prerun``."""
+        """Measure and count one task run. Receives ``celery.signals.task_prerun``."""
         counted = False
         try:
-            request = task.request
-            if task.app is not self._app or (request.is_eager and not self._include_eager):
+            name, request = task.name, task.request
+            # Looking it up takes less time than asking for task.app.
+            if self._tasks.get(name) is not task and task.app is not self._app:
+                return
+            if request.is_eager and not self._include_eager:
                 return
             if not self._soft_limit.watched:
                 self._soft_limit.watch()
-            measurement = _measure(task, request, task_id, args, kwargs)
-            self.handoff.put(measurement)
-            counted = True
-            if self._log is not None and is_large(measurement, self._large_chars):
-                amqp = self._app.amqp
-                self._log.write(named(measurement), (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
+            region = self._counters.own or self._counters.region()
+            # Eager runs, protocol 1 and other languages send no reprs.
+            argsrepr, kwargsrepr = getattr(request, "argsrepr", None), getattr(request, "kwargsrepr", None)
+            tell = UNSETTLED if region is None else region.count(name, args, argsrepr, kwargs, kwargsrepr)
+            counted = tell != UNSETTLED
+            if not tell:
+                if self._told.tell_host(request.origin):
+                    self._counters.check()
+            elif counted:
+                self._tell(name, tell, lambda: measure_celery_task_size(task, task_id, args, kwargs))
+            else:
+                measurement = measure_celery_task_size(task, task_id, args, kwargs)
+                tell = self._count(measurement, region)
+                counted = True
+                self._tell(measurement.task, tell, lambda: measurement)
         except Exception as exc:  # noqa: BLE001 - none may reach the task
             if not counted:
                 self._count_error(task)
             with suppress(Exception):
                 self._failures.report(exc)
 
+    def _tell(self, name: str, tell: int, measurement: Callable[[], Measurement]) -> None:
+        """Send a note about a counted run and log it, as far as *tell* and what was told before ask for it."""
+        if len(name) > NAME_BYTES:
+            name = clean(name, NAME_BYTES)
+        is_due = self._told.is_due(name, tell)
+        log = self._log if tell & _LARGE and self._log is not None and self._log.has_token(name) else None
+        if is_due:
+            self._told.tell(measurement(), tell)
+        if log is not None:
+            amqp = self._app.amqp
+            log.write(measurement(), (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
+
+    def after_fork(self) -> None:
+        """In a forked child: count in a region of its own."""
+        self._counters.after_fork()
+
+    def add(self, measurement: Measurement) -> None:
+        """Count *measurement*, which a caller made, as a run in this process."""
+        self._tell(measurement.task, self._count(measurement, self._counters.region()), lambda: measurement)
+
+    def _count(self, measurement: Measurement, region: Region | None) -> int:
+        """Count *measurement*. Returns what there is to tell about it."""
+        changes = self._rules.layout.changes(measurement)
+        if region is None:
+            self._no_region.report(ArgsizeError(_NO_REGION))
+            self._told.send_counts(measurement, *self._rules.layout.named(*changes))
+            return 0
+        largest, tell = region.largest(measurement.task), 0
+        region.update(measurement.task, *changes)
+        for place, part in enumerate((measurement.args, measurement.kwargs)):
+            chars, size = part.size or (0, 0)
+            kinds = NEW_MAXIMUM * (chars > largest[place]) | LARGE_PART * (chars > self._rules.large_task_chars)
+            kinds |= AT_ONCE * (size > self._rules.write_at_once_bytes)
+            tell |= (kinds | SHOWS_LIMIT * (part.verdict != "custom")) << 4 * place
+        return tell
+
     def _count_error(self, task: Any) -> None:
         name = OTHER
         with suppress(Exception):
             name = clean(task.name, NAME_BYTES)
         with suppress(Exception):
-            self.handoff.add(name, TaskStats({"errors": 1}))
+            region = self._counters.region()
+            if region is not None:
+                region.update(name, {ERRORS: 1}, {})
 
-    def on_child_exit(self, **_: Any) -> None:
-        """Hand over what is left. Receives ``celery.signals.worker_process_shutdown``."""
-        text = "celery_argsize: the main process took nothing for a second; the figures of %d task runs are lost"
-        with self._failures.caught():
-            if lost := self.handoff.linger(1.0):
-                logger.error(text, lost)
+
+class _Told:
+    """Sends notes, and remembers when, so that it does not with each run."""
+
+    def __init__(self, notes: LocalNotes | NoteWriter, rules: Rules) -> None:
+        self._notes = notes
+        self._rules = rules
+        #: By task: what was told last, and when to tell it again. By origin: when.
+        self._tasks: dict[str, tuple[int, float]] = {}
+        self._hosts: dict[str, float] = {}
+
+    def is_due(self, task: str, tell: int) -> bool:
+        """Whether to tell about a run of *task*: a new maximum, another kind of run, or none told for a while."""
+        now = time.monotonic()
+        last, until = self._tasks.get(task, (0, 0.0))
+        if tell == last and now < until and not tell & _AT_ONCE:
+            return False
+        _remember(self._tasks, task, (tell & ~_NEW_MAXIMA, now + AGAIN))
+        return True
+
+    def tell_host(self, origin: object) -> bool:
+        """Tell that a message came from the host of *origin*. ``False``: that was told a moment ago."""
+        if type(origin) is not str or len(origin) > NAME_BYTES:
+            origin = _host(origin)
+        now = time.monotonic()
+        if now < self._hosts.get(origin, 0.0) or not origin:
+            return False
+        _remember(self._hosts, origin, now + AGAIN)
+        self._notes.send({"host": _host(origin), "sightings": {SEEN: (0, time.time())}})
+        return True
+
+    def send_counts(self, measurement: Measurement, counts: dict[str, int], maxima: dict[str, int]) -> None:
+        """Send the figures of one run, of a process that has no room in shared memory."""
+        run = {"task": measurement.task, "id": measurement.task_id, "time": measurement.time}
+        self._notes.send(run | {"counts": counts, "maxima": maxima})
+
+    def tell(self, measurement: Measurement, tell: int) -> None:
+        """Tell about a run that was counted."""
+        sizes = zip(PARTS, (measurement.args.size, measurement.kwargs.size), (0, 4), strict=True)
+        self._notes.send(
+            {
+                "task": measurement.task,
+                "id": measurement.task_id,
+                "time": measurement.time,
+                "host": measurement.origin,
+                "maxima": {
+                    f"{name}.max_chars": size[0] for name, size, at in sizes if size and tell >> at & NEW_MAXIMUM
+                },
+                "exemplars": exemplars(measurement, self._rules),
+                "sightings": sightings_of(measurement),
+                "at_once": bool(tell & _AT_ONCE),
+            }
+        )
+
+
+def _remember(told: dict[str, Any], key: str, value: object) -> None:
+    if len(told) >= _MOST:
+        told.clear()
+    told[key] = value

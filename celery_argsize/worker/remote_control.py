@@ -61,6 +61,8 @@ def argsize(state: Any, **_: Any) -> dict[str, Any]:
     monitor = installed(state.app)
     if monitor is None or monitor.flusher is None:
         return {"error": NOT_MEASURING}
+    from celery_argsize.measuring.walk import NAME  # noqa: PLC0415 - not for Celery's command line
+
     figures = monitor.flusher.read()
     tasks = {name: _task(stats) for name, stats in sorted(figures.tasks.items())}
 
@@ -76,6 +78,7 @@ def argsize(state: Any, **_: Any) -> dict[str, Any]:
         "last_flush": figures.updated,
         "flush_failures": figures.flush_failures,
         "waiting": figures.waiting,
+        "walk": NAME,
         "tasks": tasks,
     }
 

@@ -53,6 +53,8 @@ def _measuring(facts: Facts) -> Iterator[Outcome]:
     for node in facts.workers.get().live():
         if answer := answers.get(node.name):
             figure = f"{counted(answer['total_tasks'], 'run')} since its start or reset"
+            if walk := answer.get("walk"):  # older workers do not say
+                figure += f", by the {walk} walk"
             yield ok("it measures", figure, subject=node.name)
         else:
             reason = "install was not called when it began, or argsize_enabled is false"
