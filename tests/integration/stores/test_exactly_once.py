@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from support.counting import Counting
 from support.proxy import FATES, Proxy
 
 from celery_argsize import StoreError
@@ -18,7 +19,6 @@ from celery_argsize.settings import DEFAULT_BUCKETS, Settings
 from celery_argsize.stores.base import Batch
 from celery_argsize.stores.redis import RedisStore
 from celery_argsize.worker.flusher import Flusher
-from celery_argsize.worker.handoff import PipeHandoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,15 +59,15 @@ def test_a_thousand_flushes_over_a_bad_line_count_every_task_once(
     monkeypatch.setattr(Flusher, "MIN_BACKOFF", 0.001)
     monkeypatch.setattr(Flusher, "MAX_BACKOFF", 0.001)
     settings = through(proxy, redis_url, redis_server, flush_interval=0.05, max_task_names=7)
-    handoff = PipeHandoff(RULES, 7)
-    flusher = Flusher(handoff, RedisStore(settings), settings, "writer")
+    counting = Counting(settings)
+    flusher = Flusher(counting.counters, counting.notes, RedisStore(settings), settings, "writer")
     flusher.start()
     runs: Counter[str] = Counter()
     chars: Counter[str] = Counter()
     for _ in range(FLUSHES):
         for _ in range(rng.randrange(1, 6)):
             name, size = f"task {rng.randrange(7)}", rng.randrange(5000)
-            handoff.put(measurement(name, size))
+            counting.put(measurement(name, size))
             runs[name] += 1
             chars[name] += size
         while not flusher.flush(5):  # what was cut is tried again

@@ -501,20 +501,25 @@ def test_the_flushers_thread_imports_nothing(redis_url: str) -> None:
 import logging, sys, time
 from celery_argsize.settings import Settings, resolve
 from celery_argsize.worker.flusher import Flusher
-from celery_argsize.worker.handoff import PipeHandoff
 from celery_argsize.measuring.measurement import Measurement, Part
+from celery_argsize.measuring.json_size import Size
 from celery_argsize.figures.counters import Rules
 from celery_argsize.stores.redis import RedisStore
+from celery_argsize.worker.notes import PipeNotes
+from celery_argsize.worker.shared_counters import SharedCounters
 logging.basicConfig()
 for url in ({redis_url!r}, "redis://localhost:1/0"):
     settings = Settings(redis_url=url, flush_interval=0.05)
-    handoff = PipeHandoff(Rules(1, (1,)), 10)
+    rules = Rules(1, (1,))
+    counters, notes = SharedCounters(rules, 10, 1), PipeNotes()
     store = RedisStore(settings)
     store.prepare()
-    flusher = Flusher(handoff, store, settings, "w")
+    flusher = Flusher(counters, notes, store, settings, "w")
     before = set(sys.modules)
     flusher.start()
-    handoff.put(Measurement("scan", "id", Part((1, 1)), Part(None), 1.0))
+    run = Measurement("scan", "id", Part(Size(1, 1)), Part(None), 1.0)
+    counters.region().update("scan", *rules.layout.changes(run))
+    notes.send({{"host": "web-1", "sightings": {{"seen": (0, 1.0)}}}})
     flusher.flush(5)
     flusher.stop(0)
     print(sorted(set(sys.modules) - before))

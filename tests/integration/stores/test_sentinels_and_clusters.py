@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import exceptions
+from support.counting import Counting
 from support.redis_kinds import (
     Authority,
     Cluster,
@@ -26,14 +27,12 @@ from support.redis_kinds import (
 from support.servers import RedisServer, free_port, redis_binary, stop, wait_until
 
 from celery_argsize import StoreError
-from celery_argsize.figures.counters import Rules
 from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import Measurement, Part
 from celery_argsize.settings import Settings
 from celery_argsize.stores import connection
 from celery_argsize.stores.redis import RedisStore, apps_in
 from celery_argsize.worker.flusher import Flusher
-from celery_argsize.worker.handoff import LocalHandoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,12 +45,13 @@ if TYPE_CHECKING:
 def added_up_through(servers: Sentinels, disturb: Callable[[], None]) -> tuple[int, int]:
     """Runs that were measured while *disturb* happened, and runs that Redis counts in the end."""
     settings = Settings(redis_url=servers.url, flush_interval=0.05, wait_replicas=1, app_name=str(time.monotonic_ns()))
-    handoff, store = LocalHandoff(Rules(1, (1,)), 10), RedisStore(settings)
-    flusher, going, sent = Flusher(handoff, store, settings, "w"), threading.Event(), [0]
+    counting, store = Counting(settings, children=0), RedisStore(settings)
+    flusher = Flusher(counting.counters, counting.notes, store, settings, "w")
+    going, sent = threading.Event(), [0]
 
     def work() -> None:
         while not going.wait(0.002):
-            handoff.put(Measurement("scan", "id", Part(Size(1, 1)), Part(None), time.time()))
+            counting.put(Measurement("scan", "id", Part(Size(1, 1)), Part(None), time.time()))
             sent[0] += 1
 
     flusher.start()

@@ -1,4 +1,4 @@
-"""The flusher between a real handoff and a real Redis: it writes, waits out failures, and answers requests."""
+"""The flusher between real shared counters and a real Redis: it writes, waits out failures, and answers requests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from support.counting import Counting
 from support.servers import RedisServer, wait_until
 
 from celery_argsize.figures.counters import OTHER, Rules
@@ -17,13 +18,11 @@ from celery_argsize.settings import DEFAULT_BUCKETS, Settings
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.stores.redis import RedisStore
 from celery_argsize.worker.flusher import Flusher
-from celery_argsize.worker.handoff import LocalHandoff, PipeHandoff
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from celery_argsize.stores.base import Batch, Store
-    from celery_argsize.worker.handoff import Handoff
 
 RULES = Rules(1024, DEFAULT_BUCKETS)
 
@@ -32,11 +31,11 @@ def measurement(name: str = "scan") -> Measurement:
     return Measurement(name, "id", Part(Size(10, 10)), Part(Size(0, 0)), time.time())
 
 
-def start(store: Store, settings: Settings, handoff: Handoff | None = None) -> tuple[Flusher, Handoff]:
-    handoff = handoff or PipeHandoff(RULES, 100)
-    flusher = Flusher(handoff, store, settings, "writer")
+def start(store: Store, settings: Settings, *, children: int = 2) -> tuple[Flusher, Counting]:
+    counting = Counting(settings, children=children)
+    flusher = Flusher(counting.counters, counting.notes, store, settings, "writer")
     flusher.start()
-    return flusher, handoff
+    return flusher, counting
 
 
 def counted(store: Store) -> int:
@@ -46,12 +45,12 @@ def counted(store: Store) -> int:
 def test_exemplars_are_written_rarely_and_rare_ones_always(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, flush_interval=3600)
     store = RedisStore(settings)
-    flusher, handoff = start(store, settings, PipeHandoff(RULES, 100))
+    flusher, counting = start(store, settings)
 
     def run(task_id: str, size: int, when: float) -> dict[str, str]:
         """The exemplars in Redis after a run."""
         part = Part(Size(size, size), "intact", size)
-        handoff.put(Measurement("scan", task_id, part, Part(Size(0, 0), "intact", 2), when))
+        counting.put(Measurement("scan", task_id, part, Part(Size(0, 0), "intact", 2), when))
         assert flusher.flush(30)
         return {field: seen.task_id for field, seen in store.read().tasks["scan"].exemplars.items()}
 
@@ -71,14 +70,14 @@ def test_exemplars_are_written_rarely_and_rare_ones_always(redis_url: str) -> No
 
 def test_a_worker_s_own_figures_have_no_more_names_than_is_allowed_written_or_not(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, flush_interval=3600, max_task_names=3)
-    flusher, handoff = start(RedisStore(settings), settings, PipeHandoff(RULES, 3))
+    flusher, counting = start(RedisStore(settings), settings)
     names = [f"task {number}" for number in range(5)]
 
     def found() -> dict[str, int]:
         return {name: stats.counts["count"] for name, stats in flusher.read().tasks.items()}
 
     for put, name in enumerate([*names, *names], 1):
-        handoff.put(measurement(name))
+        counting.put(measurement(name))
         wait_until(lambda put=put: sum(found().values()) == put, what="it")  # type: ignore[misc]
         if put == 1:
             flusher.flush(30)
@@ -91,17 +90,15 @@ def test_a_worker_s_own_figures_have_no_more_names_than_is_allowed_written_or_no
     flusher.stop(30)
 
 
-@pytest.mark.parametrize("kind", [PipeHandoff, LocalHandoff])
+@pytest.mark.parametrize("children", [2, 0])
 @pytest.mark.smoke
-def test_figures_arrive_by_themselves_and_what_is_left_at_the_stop(
-    kind: type[PipeHandoff | LocalHandoff], redis_url: str
-) -> None:
+def test_figures_arrive_by_themselves_and_what_is_left_at_the_stop(children: int, redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, flush_interval=0.1)
-    flusher, handoff = start(RedisStore(settings), settings, kind(RULES, 100))
-    handoff.put(measurement())
+    flusher, counting = start(RedisStore(settings), settings, children=children)
+    counting.put(measurement())
     wait_until(lambda: counted(RedisStore(settings)) == 1, what="the first flush")
     for _ in range(500):
-        handoff.put(measurement())
+        counting.put(measurement())
     assert flusher.stop(30) == 0
     assert counted(RedisStore(settings)) == 501
     assert flusher.read().tasks["scan"].counts["count"] == 501
@@ -111,12 +108,12 @@ def test_figures_arrive_by_themselves_and_what_is_left_at_the_stop(
 def test_a_redis_that_arrives_later_gets_everything_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     server = RedisServer(tmp_path)
     settings = Settings(redis_url=server.url, flush_interval=0.05)
-    flusher, handoff = start(RedisStore(settings), settings)
+    flusher, counting = start(RedisStore(settings), settings)
     for number in range(1000):
-        handoff.put(measurement(f"task {number % 7}"))
+        counting.put(measurement(f"task {number % 7}"))
     wait_until(lambda: "figures are not being written" in caplog.text, what="the one line")
     for _ in range(1000):
-        handoff.put(measurement())
+        counting.put(measurement())
     server.start()
     try:
         assert flusher.flush(30)
@@ -130,9 +127,9 @@ def test_a_redis_that_arrives_later_gets_everything_once(tmp_path: Path, caplog:
 
 def test_a_stop_without_redis_ends_in_time_and_counts_what_is_lost(tmp_path: Path) -> None:
     settings = Settings(redis_url=RedisServer(tmp_path).url, flush_interval=0.05)
-    flusher, handoff = start(RedisStore(settings), settings)
+    flusher, counting = start(RedisStore(settings), settings)
     for _ in range(30):
-        handoff.put(measurement())
+        counting.put(measurement())
     begun = time.monotonic()
     assert flusher.stop(1) == 30
     assert time.monotonic() - begun < 5
@@ -142,20 +139,20 @@ def test_a_stop_without_redis_ends_in_time_and_counts_what_is_lost(tmp_path: Pat
 def test_a_stop_while_a_write_hangs_counts_what_came_in_meanwhile() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = Settings(redis_url=f"redis://127.0.0.1:{silent.getsockname()[1]}/0", flush_interval=0.05)
-        flusher, handoff = start(RedisStore(settings), settings)
-        handoff.put(measurement())
+        flusher, counting = start(RedisStore(settings), settings)
+        counting.put(measurement())
         connection, _ = silent.accept()
         with connection:
             for _ in range(20):
-                handoff.put(measurement())
+                counting.put(measurement())
             assert flusher.stop(0.2) == 21
 
 
 def test_after_a_stop_nothing_reads_from_a_descriptor_that_is_anothers_by_then(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, flush_interval=0.05)
     for _ in range(5):
-        flusher, handoff = start(RedisStore(settings), settings)
-        handoff.put(measurement())
+        flusher, counting = start(RedisStore(settings), settings)
+        counting.put(measurement())
         assert flusher.stop(30) == 0
         ends = [end for _ in range(5) for end in socket.socketpair()]
         for end in ends:
@@ -169,9 +166,9 @@ def test_after_a_stop_nothing_reads_from_a_descriptor_that_is_anothers_by_then(r
 
 def test_many_hosts_go_in_small_portions_until_all_are_written(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, flush_interval=0.05)
-    flusher, handoff = start(RedisStore(settings), settings)
+    flusher, counting = start(RedisStore(settings), settings)
     for number in range(3 * Flusher.BATCH_HOSTS):
-        handoff.put(measurement()._replace(origin=f"web-{number}"))
+        counting.put(measurement()._replace(origin=f"web-{number}"))
     wait_until(lambda: len(RedisStore(settings).read_origins()) == 3 * Flusher.BATCH_HOSTS, what="all hosts")
     assert flusher.stop(30) == 0
     assert counted(RedisStore(settings)) == 3 * Flusher.BATCH_HOSTS
@@ -179,11 +176,11 @@ def test_many_hosts_go_in_small_portions_until_all_are_written(redis_url: str) -
 
 def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, flush_interval=0.05)
-    flusher, handoff = start(RedisStore(settings), settings)
-    handoff.put(measurement("before"))
+    flusher, counting = start(RedisStore(settings), settings)
+    counting.put(measurement("before"))
     assert flusher.flush(30, hold=60)
     assert set(RedisStore(settings).read().tasks) == {"before"}
-    handoff.put(measurement("after"))
+    counting.put(measurement("after"))
     time.sleep(0.3)  # several intervals, in which it must not come
     assert set(RedisStore(settings).read().tasks) == {"before"}
     assert flusher.release(30)
@@ -193,21 +190,21 @@ def test_a_hold_keeps_back_what_comes_after_it(redis_url: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_flush_writes_what_was_handed_over_before_it_also_in_the_middle_of_a_turn() -> None:
-    """Else what is in the pipe at a reset would be written after it."""
+def test_a_flush_writes_what_was_counted_before_it_also_in_the_middle_of_a_turn() -> None:
+    """Else what was counted before a reset would be written after it."""
     settings, asked = Settings(flush_interval=0.05), threading.Event()
 
     class Store(MemoryStore):
         def apply(self, batch: Batch, failed: int = 0) -> None:
             if batch.sequence == 1:
-                handoff.put(measurement("second"))
+                counting.put(measurement("second"))
                 asked.set()
                 wait_until(lambda: flusher._requests, what="the request")
             super().apply(batch, failed)
 
     store = Store(settings)
-    flusher, handoff = start(store, settings)
-    handoff.put(measurement("first"))
+    flusher, counting = start(store, settings)
+    counting.put(measurement("first"))
     assert asked.wait(30)
     assert flusher.flush(30, hold=60)
     assert set(store.read().tasks) == {"first", "second"}
@@ -216,9 +213,9 @@ def test_a_flush_writes_what_was_handed_over_before_it_also_in_the_middle_of_a_t
 
 def test_a_hold_that_nobody_releases_ends_by_itself(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, flush_interval=0.05)
-    flusher, handoff = start(RedisStore(settings), settings)
+    flusher, counting = start(RedisStore(settings), settings)
     assert flusher.flush(30, hold=0.2)
-    handoff.put(measurement())
+    counting.put(measurement())
     wait_until(lambda: counted(RedisStore(settings)) == 1, what="the end of the hold")
     flusher.stop(30)
 
@@ -226,8 +223,8 @@ def test_a_hold_that_nobody_releases_ends_by_itself(redis_url: str) -> None:
 def test_releasing_with_a_store_that_nobody_else_sees_clears_it() -> None:
     settings = Settings()
     store = MemoryStore(settings)
-    flusher, handoff = start(store, settings, LocalHandoff(RULES, 100))
-    handoff.put(measurement())
+    flusher, counting = start(store, settings, children=0)
+    counting.put(measurement())
     assert flusher.flush(30, hold=60)
     assert flusher.release(30)
     assert counted(store) == 0
@@ -236,9 +233,9 @@ def test_releasing_with_a_store_that_nobody_else_sees_clears_it() -> None:
 
 def test_a_stop_during_a_hold_writes_all_the_same_and_does_not_spin(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url)
-    flusher, handoff = start(RedisStore(settings), settings)
+    flusher, counting = start(RedisStore(settings), settings)
     assert flusher.flush(30, hold=60)
-    handoff.put(measurement())
+    counting.put(measurement())
     before = time.process_time()
     assert flusher.stop(3) == 0
     assert time.process_time() - before < 1, "seconds of CPU, in two of waiting"

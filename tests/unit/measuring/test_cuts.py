@@ -13,7 +13,7 @@ from celery.utils.saferepr import saferepr
 from hypothesis import example, given, settings, strategies as st
 from kombu.utils.json import dumps, loads
 
-from celery_argsize.measuring.cuts import CUTS, levels_of, read_header
+from celery_argsize.measuring.cuts import CUTS, read_header
 
 tricky = st.sampled_from(
     [
@@ -114,26 +114,6 @@ def test_the_verdict_is_what_celery_did(part: Any, limit: int, levels: int) -> N
 def test_a_cut_by_depth_tells_the_levels_in_force(part: Any, limit: int, levels: int) -> None:
     reading = read_header(saferepr(part, limit, levels), loads(dumps(part)))
     assert reading.levels == (levels if reading.verdict in {"depth", "both"} else 0)
-
-
-@given(args | kwargs)
-def test_the_levels_of_a_value(part: Any) -> None:
-    def depth(value: Any) -> int:
-        inner = value.values() if isinstance(value, dict) else value
-        return 1 + max(map(depth, inner), default=0) if isinstance(value, (dict, list, tuple)) else 0
-
-    assert levels_of(part) == depth(part)
-
-
-def test_what_would_take_long_to_look_through_has_no_levels() -> None:
-    many: list[Any] = [[1]] * 10_000
-    endless: list[Any] = []
-    endless.append(endless)
-    doubled: list[Any] = [1]
-    for _ in range(60):
-        doubled = [doubled, doubled]
-    for value in (many, endless, doubled):
-        assert levels_of(value) == 0
 
 
 def test_a_repr_that_begins_like_the_value_but_is_shorter_than_a_member_is_custom() -> None:

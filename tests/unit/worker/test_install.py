@@ -66,7 +66,7 @@ def test_importing_the_package_imports_next_to_nothing() -> None:
         import sys
         before = set(sys.modules)
         import celery_argsize
-        heavy = {"celery", "redis", "orjson", "kombu", "click", "logging"} & (set(sys.modules) - before)
+        heavy = {"celery", "redis", "kombu", "click", "logging"} & (set(sys.modules) - before)
         print(sorted(heavy))
     """)
     assert printed == "[]\n"
@@ -139,7 +139,7 @@ def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
         app = Celery("music", broker="memory://", set_as_current=False)
         monitor = celery_argsize.install(app, redis_url={redis_url!r}, large_task_chars=2_000)
         app.amqp  # workers have it before they have children
-        monitor.start(monitor.settings, "tested@host", in_process=False)
+        monitor.start(monitor.settings, "tested@host", children=1)
         before = set(sys.modules)
         print("wcwidth" in before)
 
@@ -152,8 +152,8 @@ def test_once_a_worker_has_started_nothing_is_imported(redis_url: str) -> None:
         if not os.fork():
             run("x")
             run([{{"deep": [{{"deeper": [1]}}]}}] * 3)  # cut by depth
-            run(["♫" * 50] * 9_000)  # by size, large, and measured in slices
-            run([2**70, {{datetime.datetime.now()}}, chr(0xD800)] * 900)  # orjson takes none of these
+            run(["♫" * 50] * 9_000)  # by size, and large
+            run([2**70, {{datetime.datetime.now()}}, chr(0xD800)] * 900)  # JSON lacks some of these
             run("x", "<a custom repr>")
             run("x", 7)
             signals.task_prerun.send(sender=None, task=Some(app=app, name="broken"))
@@ -299,7 +299,7 @@ def test_a_start_that_fails_leaves_nothing_behind(app: Celery, tmp_path: Path) -
     before = descriptors()
     signals.worker_init.send(sender=worker)
     assert descriptors() == before
-    assert "_CELERY_ARGSIZE_HANDOFF" not in os.environ
+    assert "_CELERY_ARGSIZE_CHILDREN" not in os.environ
 
 
 def test_a_measurement_of_the_callers_own_is_made_to_fit(app: Celery) -> None:
@@ -328,8 +328,9 @@ def test_a_receiver_that_fails_does_not_reach_the_task(app: Celery, monkeypatch:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("celery_argsize.worker.recorder._measure", fail)
+    monkeypatch.setattr("celery_argsize.worker.shared_counters.Region.count", fail)
     assert task.apply(("x",)).get() == 42
+    assert [(task.count, task.errors) for task in celery_argsize.get_size_summary(app).tasks] == [(0, 1)]
 
 
 def test_public_functions_on_an_app_without_redis(app: Celery) -> None:
