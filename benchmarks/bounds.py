@@ -177,7 +177,7 @@ def _start(url: str) -> tuple[Celery, Any]:
     logging.getLogger("celery_argsize").setLevel(logging.ERROR)
     app = Celery("bounds", broker="memory://", set_as_current=False)
     monitor: Any = celery_argsize.install(app, redis_url=url, flush_interval=1)
-    monitor.start(monitor.settings, "bounds@host", in_process=False)
+    monitor.start(monitor.settings, "bounds@host", children=1)
     return app, monitor
 
 

@@ -34,6 +34,7 @@ import redis_server  # noqa: E402
 from harness import Answer, Chart, Claim, run  # noqa: E402
 
 from celery_argsize.figures.counters import Rules, Tally, TaskStats  # noqa: E402
+from celery_argsize.figures.layout import ERRORS  # noqa: E402
 from celery_argsize.measuring.json_size import Size  # noqa: E402
 from celery_argsize.measuring.measurement import Measurement, Part  # noqa: E402
 from celery_argsize.measuring.repr_shape import Shape  # noqa: E402
@@ -41,7 +42,8 @@ from celery_argsize.settings import DEFAULT_BUCKETS, Settings  # noqa: E402
 from celery_argsize.stores.base import Batch  # noqa: E402
 from celery_argsize.stores.redis import RedisStore  # noqa: E402
 from celery_argsize.worker.flusher import Flusher  # noqa: E402
-from celery_argsize.worker.handoff import LocalHandoff  # noqa: E402
+from celery_argsize.worker.notes import LocalNotes  # noqa: E402
+from celery_argsize.worker.shared_counters import SharedCounters  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -201,44 +203,53 @@ def write_alone(url: str, tasks: int) -> Traffic:
         return traffic(admin, work)
 
 
-def pieces(tasks: int, names: int, plan: Plan) -> list[dict[str, TaskStats]]:
-    """The figures of *tasks* tasks, in pieces of equal size. To save time, five different pieces are repeated."""
+#: A run: its task, and what it changes (``Layout.changes``).
+Run = tuple[str, dict[int, int], dict[int, int]]
+
+
+def pieces(tasks: int, names: int, plan: Plan) -> list[list[Run]]:
+    """The runs of *tasks* tasks, in pieces of equal size. To save time, five different pieces are repeated."""
     number = round(plan.intervals * plan.interval / PIECE)
     rng = random.Random(tasks)
-    books = [Tally(names) for _ in range(5)]
-    for tally in books:
-        for _ in range(max(1, tasks // number)):
-            tally.add(make_run(rng, f"music.tasks.task_{rng.randrange(names)}", cut=True), RULES)
-    return [books[at % len(books)].tasks for at in range(number)]
+
+    def run() -> Run:
+        measurement = make_run(rng, f"music.tasks.task_{rng.randrange(names)}", cut=True)
+        return measurement.task, *RULES.layout.changes(measurement)
+
+    different = [[run() for _ in range(max(1, tasks // number))] for _ in range(5)]
+    return [different[at % len(different)] for at in range(number)]
 
 
 def write_ours(url: str, tasks: int, names: int, plan: Plan) -> tuple[Traffic, int]:
     """The traffic of one worker with celery_argsize, and the number of flush intervals. The last one is shorter."""
     settings = Settings(redis_url=url, app_name=f"{tasks} of {names}", flush_interval=plan.interval)
-    handoff = LocalHandoff(RULES, MANY)
-    flusher = Flusher(handoff, RedisStore(settings), settings, "worker")
+    counters = SharedCounters(RULES, MANY)
+    region = counters.region()
+    if region is None:
+        message = "there is no region to count in"
+        raise RuntimeError(message)
+    flusher = Flusher(counters, LocalNotes(), RedisStore(settings), settings, "worker")
     to_add = pieces(tasks, names, plan)
 
     def work() -> None:
         began = time.monotonic()
         for at, piece in enumerate(to_add):
             time.sleep(max(0.0, began + at * PIECE - time.monotonic()))
-            for name, stats in piece.items():
-                handoff.add(name, stats)
-            handoff.wake()
+            for counted in piece:
+                region.update(*counted)
         flusher.stop(10.0)
         took.append(time.monotonic() - began)
 
     took: list[float] = []
     flusher.start()
-    handoff.add("music.tasks.task_0", TaskStats({"errors": 1}))
+    region.update("music.tasks.task_0", {ERRORS: 1}, {})
     flusher.flush(10.0)  # connects, which a worker does only once
     with redis.Redis.from_url(url) as admin:
         measured = traffic(admin, work)
     read = RedisStore(settings).read().tasks
-    sent = sum(Tally.count_of(piece) for piece in to_add)
+    sent = sum(map(len, to_add))
     if Tally.count_of(read) != sent:
-        message = f"{sent:,} runs were handed over, and {Tally.count_of(read):,} are in Redis"
+        message = f"{sent:,} runs were counted, and {Tally.count_of(read):,} are in Redis"
         raise RuntimeError(message)
     return measured, math.floor(took[0] / plan.interval) + 1
 
