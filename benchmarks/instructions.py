@@ -159,6 +159,8 @@ def count(name: str, url: str, folder: str, runs: Iterable[Run]) -> list[tuple[l
     """
     for module in COUNTED[name].modules:
         importlib.import_module(module)
+    if COUNTED[name].monitor == OURS:  # what is told once a second would be told with many more of these slow tasks
+        sys.modules["celery_argsize.worker.recorder"].AGAIN = 3600.0  # type: ignore[attr-defined]
     results = []
     for todo in runs:
         nothing = in_child(os.getpid)
