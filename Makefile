@@ -34,7 +34,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit("celery_argsize needs Python 3
 help:
 	@echo "make demo               see it work: a Redis, a worker, a few hundred tasks, the report"
 	@echo "make example NAME=...   run an example with its Redis, workers and Beat until Ctrl-C: $(notdir $(wildcard examples/*))"
-	@echo "make test               run the tests: about three minutes (some of them: ARGS=\"-k name -x\")"
+	@echo "make test               run the tests: about four minutes (some of them: ARGS=\"-k name -x\")"
 	@echo "make test-all           run all tests, with the long ones: about ten minutes"
 	@echo "make test-matrix        run the smoke tests on each Celery from 5.3 on (some of them: CELERY=\"5.3 newest\")"
 	@echo "make test-pure          run the tests of what measures and counts without the compiled module: a minute"

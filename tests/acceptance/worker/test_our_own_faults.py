@@ -119,7 +119,7 @@ def patient(tmp_path: Path, redis_server: RedisServer) -> Patient:
 
 #: What breaks while a task is measured, by the task's name; and how its runs are counted: as measured, or as errors.
 WHERE_A_TASK_RUNS: Final = {
-    "task_0": ("worker.shared_counters:Region.count", "errors"),
+    "task_0": ("worker.region:Region.count", "errors"),
     "task_1": ("measuring.measurement:clean", "errors"),
     "task_2": ("measuring.measurement:measure_part", "errors"),
     "task_3": ("measuring.walk:walk", "errors"),
@@ -188,8 +188,8 @@ ANYWHERE: Final = [
     "figures.summary:summarize",
     "settings:resolve",
     "worker.soft_limit:SoftLimit.watch",
-    "worker.shared_counters:Region.count,failure_log:FailureLog.report",
-    "worker.shared_counters:Region.count,worker.shared_counters:Region.update",
+    "worker.region:Region.count,failure_log:FailureLog.report",
+    "worker.region:Region.count,worker.region:Region.update",
 ]
 #: Where these break, nothing is measured or nothing can be written.
 NOTHING_ARRIVES: Final = {
@@ -209,7 +209,7 @@ NOTHING_ARRIVES: Final = {
     "worker.notes:PipeNotes.__init__",
     "worker.flusher:Flusher.start",
     "settings:resolve",
-    "worker.shared_counters:Region.count,worker.shared_counters:Region.update",
+    "worker.region:Region.count,worker.region:Region.update",
 }
 
 
@@ -247,7 +247,7 @@ def test_a_fault_that_stays_harms_no_task_and_no_worker(tmp_path: Path, redis_se
 #: What breaks twice and then works again, all at the same time.
 PASSING: Final = (
     *WAY,
-    "worker.shared_counters:Region.count",
+    "worker.region:Region.count",
     "figures.counters:Tally.merge",
 )
 
@@ -268,7 +268,7 @@ def test_after_faults_that_pass_each_run_was_measured_or_is_counted_as_an_error(
 
 @pytest.mark.slow
 def test_threads_of_the_worker_itself(patient: Patient) -> None:
-    names = "worker.shared_counters:Region.count,worker.notes:LocalNotes.send,worker.notes:LocalNotes.read,"
+    names = "worker.region:Region.count,worker.notes:LocalNotes.send,worker.notes:LocalNotes.read,"
     names += "figures.counters:Tally.merge"
     names = ",".join(f"celery_argsize.{target}" for target in names.split(","))
     with running(patient.start("-P", "threads", broken=names, times=2)):

@@ -25,6 +25,7 @@ from celery.utils.saferepr import saferepr
 from hypothesis import example, given, settings, strategies as st
 from kombu.utils.json import dumps, loads
 from support.servers import compact
+from support.tricky_texts import TRICKY
 
 from celery_argsize import measure_json_size
 from celery_argsize.figures.counters import Rules, Tally, TaskStats
@@ -34,12 +35,13 @@ from celery_argsize.measuring.foreign import add_reprs, json_size
 from celery_argsize.measuring.measurement import Measurement, measure_part
 from celery_argsize.measuring.walk import Figures, compiled
 from celery_argsize.settings import DEFAULT_BUCKETS
-from celery_argsize.worker.shared_counters import LARGE_PART, NEW_MAXIMUM, SHOWS_LIMIT, UNSETTLED, SharedCounters
+from celery_argsize.worker.region import LARGE_PART, NEW_MAXIMUM, SHOWS_LIMIT, UNSETTLED
+from celery_argsize.worker.shared_counters import SharedCounters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from celery_argsize.worker.shared_counters import Region
+    from celery_argsize.worker.region import Region
 
     Walk = Callable[[Any, list[Any]], tuple[int, ...] | None]
 
@@ -321,24 +323,7 @@ TASK = "music.scan"
 scripts = st.sampled_from(["...", "'", "\\", "\\'", ", ", "[", "]", "(", ")", "{", "}", ", ...", "'...", "...'"]) | (
     st.sampled_from(["'...'", "[...]", "<", ">", ",)", "x", "N", "T", "F", "1", "-", "b'", ",", "\0", "é", "🎵", ": "])
 )
-tricky = st.sampled_from(
-    [
-        "...",
-        "Loading...",
-        "a...b",
-        "[...]",
-        "{...}",
-        "', ...",
-        "it's",
-        "'...'",
-        "\\",
-        ", ...]",
-        "....",
-        "<a>",
-        "b)",
-        ",)",
-    ]
-)
+tricky = st.sampled_from([*TRICKY, "<a>", "b)", ",)"])
 long_texts = st.builds(lambda word, length: f"{word} {'x' * length}", tricky, st.integers(0, 300) | st.just(3000))
 members = st.recursive(
     st.none() | st.booleans() | ints | st.floats() | tricky | texts | long_texts,

@@ -328,7 +328,7 @@ def test_a_receiver_that_fails_does_not_reach_the_task(app: Celery, monkeypatch:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("celery_argsize.worker.shared_counters.Region.count", fail)
+    monkeypatch.setattr("celery_argsize.worker.region.Region.count", fail)
     assert task.apply(("x",)).get() == 42
     assert [(task.count, task.errors) for task in celery_argsize.get_size_summary(app).tasks] == [(0, 1)]
 

@@ -21,8 +21,9 @@ from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import NAME_BYTES, Measurement, Part
 from celery_argsize.measuring.walk import compiled
 from celery_argsize.settings import DEFAULT_BUCKETS
-from celery_argsize.worker import shared_counters
-from celery_argsize.worker.shared_counters import OWNER, PENDING, Region, SharedCounters
+from celery_argsize.worker import region as region_module
+from celery_argsize.worker.region import OWNER, PENDING, Region
+from celery_argsize.worker.shared_counters import SharedCounters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +65,7 @@ def count_all(counters: SharedCounters, number: int) -> None:
 def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each test runs in both builds."""
     if request.param == "pure":
-        monkeypatch.setattr(shared_counters, "compiled", None)
+        monkeypatch.setattr(region_module, "compiled", None)
     elif compiled is None:
         pytest.skip("the compiled module is not there, or not wanted")
     name: str = request.param
@@ -500,7 +501,7 @@ def test_what_a_dead_child_left_half_made_is_read_once_and_is_then_nothing_new(c
     def child(own: Region | None) -> None:
         assert own is not None
         count(counters, RULES, measurement(5))
-        vars(shared_counters)["compiled"] = None
+        vars(region_module)["compiled"] = None
         vars(own)["_make"] = lambda _: None
         own.update("scan", *RULES.layout.changes(measurement(8)))
         assert own.words[PENDING]

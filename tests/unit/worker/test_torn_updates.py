@@ -25,8 +25,9 @@ from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import Measurement, Part
 from celery_argsize.measuring.repr_shape import Shape
 from celery_argsize.measuring.walk import compiled
-from celery_argsize.worker import shared_counters
-from celery_argsize.worker.shared_counters import REDO, UNSETTLED, UPDATES, Reader, Region, SharedCounters
+from celery_argsize.worker import region as region_module
+from celery_argsize.worker.region import REDO, UNSETTLED, UPDATES, Region
+from celery_argsize.worker.shared_counters import Reader, SharedCounters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +90,7 @@ def recovered(memory: bytes) -> State:
     assert read == again, "the main process and the next owner see the same"
     words = region.words.tolist()
     assert words[UPDATES + 1] == 0
-    return State(read, words[REDO + 2 * shared_counters.MAX_CHANGES :])
+    return State(read, words[REDO + 2 * region_module.MAX_CHANGES :])
 
 
 class Watch:
@@ -256,10 +257,10 @@ def codes_of(module: Any) -> set[CodeType]:
 def test_an_exception_at_any_opcode_of_the_pure_build_has_counted_all_of_a_run_or_nothing(
     counters: SharedCounters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_counters, "compiled", None)
+    monkeypatch.setattr(region_module, "compiled", None)
     region = counters.region()
     assert region is not None
-    watch, codes, before = Watch(region), codes_of(shared_counters), sys.gettrace()
+    watch, codes, before = Watch(region), codes_of(region_module), sys.gettrace()
 
     def look(frame: FrameType, _event: str, _argument: object) -> Any:
         if frame.f_code not in codes:
