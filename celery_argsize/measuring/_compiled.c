@@ -104,7 +104,11 @@ INLINE int is_special(const uint8_t *p, Py_ssize_t n) {
 #else
 #define CLONES
 #endif
-CLONES SCAN(scan1, uint8_t, 224) CLONES SCAN(scan2, uint16_t, 4096) CLONES SCAN(scan4, int32_t, 4096)
+/* clang-format off */
+CLONES SCAN(scan1, uint8_t, 224)
+CLONES SCAN(scan2, uint16_t, 4096)
+CLONES SCAN(scan4, int32_t, 4096)
+/* clang-format on */
 
 /* is_special() for a multiple of 64 characters, in vectors of *size* characters. */
 #define SPECIAL_BLOCKS(name, size)                                                                            \
@@ -124,11 +128,13 @@ CLONES SCAN(scan1, uint8_t, 224) CLONES SCAN(scan2, uint16_t, 4096) CLONES SCAN(
             any |= ~usual[i] | quotes[i];                                                                     \
         return any != 0;                                                                                      \
     }
+/* clang-format off */
 #ifdef __x86_64__
-    __attribute__((target("avx2"))) SPECIAL_BLOCKS(special_blocks_avx2, 32)
+__attribute__((target("avx2"))) SPECIAL_BLOCKS(special_blocks_avx2, 32)
 #endif
-        SPECIAL_BLOCKS(special_blocks_any, 16) static int (*special_blocks)(const uint8_t *,
-                                                                            Py_ssize_t) = special_blocks_any;
+SPECIAL_BLOCKS(special_blocks_any, 16)
+static int (*special_blocks)(const uint8_t *, Py_ssize_t) = special_blocks_any;
+/* clang-format on */
 
 static inline Text read_text(PyObject *text) {
     Py_ssize_t n = PyUnicode_GET_LENGTH(text);
@@ -179,28 +185,14 @@ INLINE void add_plain(Walk *w, i64 length, i64 more) {
 }
 
 static inline int digits(uint64_t n) {
+    /* clang-format off */
     static const uint64_t powers[] = {
-        0,
-        10ULL,
-        100ULL,
-        1000ULL,
-        10000ULL,
-        100000ULL,
-        1000000ULL,
-        10000000ULL,
-        100000000ULL,
-        1000000000ULL,
-        10000000000ULL,
-        100000000000ULL,
-        1000000000000ULL,
-        10000000000000ULL,
-        100000000000000ULL,
-        1000000000000000ULL,
-        10000000000000000ULL,
-        100000000000000000ULL,
-        1000000000000000000ULL,
+        0, 10ULL, 100ULL, 1000ULL, 10000ULL, 100000ULL, 1000000ULL, 10000000ULL, 100000000ULL, 1000000000ULL,
+        10000000000ULL, 100000000000ULL, 1000000000000ULL, 10000000000000ULL, 100000000000000ULL,
+        1000000000000000ULL, 10000000000000000ULL, 100000000000000000ULL, 1000000000000000000ULL,
         10000000000000000000ULL,
     };
+    /* clang-format on */
     int guess = (64 - __builtin_clzll(n | 1)) * 1233 >> 12; /* 1233 / 4096 is about log10(2) */
     return guess + (n >= powers[guess]);
 }
