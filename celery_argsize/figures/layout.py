@@ -56,9 +56,7 @@ class PartWords:
         self.end = at + _FIXED + len(_HISTOGRAMS) * size
         self.word = {name: at + place for place, name in enumerate((*_SUMS, *_MAXIMA))}
         self.first = {name: at + _FIXED + place * size for place, name in enumerate(_HISTOGRAMS)}
-        self.verdict = {
-            name: self.word[f"by_{name}" if name in CUTS else name] for name in VERDICTS if name != "intact"
-        }
+        self.verdict = {name: self.word[field] for name, field in _VERDICTS.items()}
         self.maxima = [self.word[name] for name in _MAXIMA]
         #: For a part whose repr is whole.
         self.empty, self.chars, self.bytes, self.need, self.large = (self.word[name] for name in _SUMS[:5])
@@ -89,7 +87,7 @@ class Layout:
             frozenset(word + bank * BANK for part in self.parts for word in part.maxima) for bank in range(2)
         )
         #: Words with the largest size of args, and of kwargs.
-        self.largest = tuple(part.word["max_chars"] for part in self.parts)
+        self.largest = tuple(part.max_chars for part in self.parts)
 
     def changes(self, measurement: Measurement) -> tuple[dict[int, int], dict[int, int]]:
         """What a run changes: by word, numbers to add, and values for maxima."""
@@ -126,9 +124,9 @@ class Layout:
 
     def _add_need(self, need: int, words: PartWords, adds: dict[int, int], maxima: dict[int, int]) -> None:
         """Add the length of a whole repr."""
-        adds[words.word["need"]] = need
-        adds[words.first["need_le"] + bisect_left(self.bounds, need)] = 1
-        maxima[words.word["max_need"]] = need
+        adds[words.need] = need
+        adds[words.need_le + bisect_left(self.bounds, need)] = 1
+        maxima[words.max_need] = need
 
     def _add_shape(self, shape: Shape, words: PartWords, adds: dict[int, int], maxima: dict[int, int]) -> None:
         self._add_need(shape.need, words, adds, maxima)

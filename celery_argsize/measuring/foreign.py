@@ -12,7 +12,6 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
-from json import JSONEncoder as PlainEncoder
 from json.encoder import encode_basestring_ascii
 from numbers import Number
 from operator import attrgetter
@@ -21,6 +20,7 @@ from uuid import UUID
 
 from kombu.utils.json import JSONEncoder
 
+from celery_argsize.measuring.pure import encode
 from celery_argsize.measuring.walk import Figures, walk
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ _KOMBU_TYPES: Final = frozenset({bytes, datetime, date, time, Decimal, UUID})
 _BUILT_IN: Final = (dict.items, OrderedDict.items, list.__iter__, tuple.__iter__)
 _BASES: Final = (dict, list, tuple, set, frozenset)
 _kombu: Final = JSONEncoder()
-_encode: Final = PlainEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class ForeignError(Exception):
@@ -65,7 +64,7 @@ def json_size(aside: list[Any]) -> tuple[int, int]:
 
 def _size(value: Any, frame: int = 0) -> tuple[int, int]:
     """Characters and bytes of *value*, less *frame*."""
-    text = _encode(value)
+    text = encode(value)
     chars = len(text) - frame
     return chars, chars if text.isascii() else len(text.encode("utf-8", "surrogatepass")) - frame
 
@@ -75,7 +74,7 @@ _TEXTS: Final[dict[type, tuple[Callable[[Any], str], int]]] = {}
 
 
 def _prepare(text: Callable[[Any], str], sample: Any) -> None:
-    form = _encode(_kombu.default(sample))
+    form = encode(_kombu.default(sample))
     if text(sample) in form:
         _TEXTS[type(sample)] = text, len(form) - len(text(sample))
 
@@ -85,6 +84,12 @@ _prepare(date.isoformat, date(2000, 1, 1))
 _prepare(time.isoformat, time(12))
 _prepare(str, Decimal(1))
 _prepare(attrgetter("hex"), UUID(int=1))
+
+
+def _usual_size(leaf: Any) -> int | None:
+    """Characters, and bytes, of a leaf of a usual type as kombu sends it; ``None`` for other types."""
+    text, around = _TEXTS.get(type(leaf), (None, 0))
+    return None if text is None else len(text(leaf)) + around
 
 
 def sizes_of_leaves(args: Any, kwargs: Any) -> tuple[int, ...] | None:
@@ -99,11 +104,11 @@ def sizes_of_leaves(args: Any, kwargs: Any) -> tuple[int, ...] | None:
             return None
         chars = need = 0
         for leaf, level in pairs(leaves):
-            text, around = _TEXTS.get(type(leaf), (None, 0))
-            if text is None or not level:
-                return None
             try:
-                chars += len(text(leaf)) + around
+                size = _usual_size(leaf)
+                if size is None or not level:
+                    return None
+                chars += size
                 need += len(repr(leaf))
             except Exception:  # noqa: BLE001 - a time zone's own code may raise anything
                 return None
@@ -123,11 +128,8 @@ class _Converter:
     def size(self, leaf: Any) -> tuple[int, int]:
         if type(leaf) is bytes:
             return _size_of_bytes(leaf)
-        if type(leaf) in _KOMBU_TYPES:
-            figures = walk(_kombu.default(leaf), [])
-            if figures is not None:
-                return figures.chars, figures.bytes
-        return _size(self.convert(leaf))
+        size = _usual_size(leaf)
+        return _size(self.convert(leaf)) if size is None else (size, size)
 
     def convert(self, obj: Any) -> Any:
         kind = type(obj)  # an object's __class__ may lie

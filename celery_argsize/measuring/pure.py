@@ -28,7 +28,8 @@ SMALL: Final = 300
 
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _CONTAINERS: Final = frozenset({list, tuple, dict})
-_encode: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+#: Writes compact JSON.
+encode: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class _GivenUpError(Exception):
@@ -249,7 +250,7 @@ def _guess(value: Any, depth: int = 8) -> int:
 def _from_text(value: Any) -> tuple[int, ...] | None:
     """The figures of a large *value*, from its JSON; ``None`` if that does not tell them."""
     try:
-        text = _encode(value)  # first, as marshal does not see a value that holds itself
+        text = encode(value)  # first, as marshal does not see a value that holds itself
         data = marshal.dumps(value, 2)  # ValueError: other types
         ones, lists = data.count(_TUPLE_OF_ONE), data.count(_LIST_OF_ONE)
     except (ValueError, TypeError):

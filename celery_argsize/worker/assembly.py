@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from celery_argsize.errors import ConfigError
+from celery_argsize.errors import ArgsizeError, ConfigError
 from celery_argsize.failure_log import FailureLog
 from celery_argsize.figures.counters import rules_of
 from celery_argsize.stores.base import Store, writer_name
@@ -48,11 +48,19 @@ class Assembly:
 
 
 def build(app: Celery, settings: Settings, hostname: str, *, children: int, spawns: bool) -> Assembly:
-    """Build the parts. *children*: most processes of the pool; 0: tasks run in this one. *spawns*: not all fork."""
+    """Build the parts. *children*: most processes of the pool; 0: tasks run in this one. *spawns*: not all fork.
+
+    Raises:
+        ArgsizeError: the system does not give the memory for the counters.
+    """
     rules = rules_of(settings)
     store = _worker_store(settings)
     folder = tempfile.mkdtemp(prefix="celery-argsize-") if spawns and children else None
-    counters = SharedCounters(rules, settings.max_task_names, children, path=folder and f"{folder}/{_COUNTERS}")
+    try:
+        counters = SharedCounters(rules, settings.max_task_names, children, path=folder and f"{folder}/{_COUNTERS}")
+    except (OSError, OverflowError) as exc:
+        message = f"no memory to share with {children} pool processes ({exc}); lower argsize_max_task_names"
+        raise ArgsizeError(message) from exc
     notes = PipeNotes(folder and f"{folder}/{_NOTES}") if children else LocalNotes()
     recorder = Recorder(app, settings, rules, counters, notes)
     flusher = Flusher(counters, notes, store, settings, writer_name(hostname))

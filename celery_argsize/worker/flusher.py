@@ -70,8 +70,8 @@ class Flusher:
         self._requests: deque[tuple[Callable[[], bool], Future[bool]]] = deque()
         self._at_once_from = 0.0  # monotonic seconds
         self._stopping = threading.Event()
-        #: Guards the tallies and the reading of counters and notes.
-        #: Never held while waiting.
+        #: Guards the tallies and the reading of counters and notes. Never
+        #: held for more than milliseconds.
         self._lock = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="celery-argsize", daemon=True)
@@ -131,15 +131,16 @@ class Flusher:
 
     def _collect(self) -> None:
         """Add what was counted since the last time to the pending figures."""
-        has_maxima = False
+        has_read = has_maxima = False
         with self._lock:
             if self._closed:
                 return
             for task, stats in self._counters.differences():  # the same task may be in several regions
                 self._pending.merge([(task, stats)])
-                has_maxima = has_maxima or bool(stats.maxima)
+                has_read, has_maxima = True, has_maxima or bool(stats.maxima)
             with self._failure_log.caught():
-                self._counters.begin_epoch()
+                if has_read:
+                    self._counters.begin_epoch()
                 self._take_notes()
                 if has_maxima:
                     time.sleep(self.NOTE_LATE)

@@ -25,7 +25,7 @@ from celery_argsize.measuring.measurement import (
     measure_part,
 )
 from celery_argsize.worker.large_task_log import LargeTaskLog
-from celery_argsize.worker.shared_counters import AT_ONCE, LARGE_PART, NEW_MAXIMUM, SHOWS_LIMIT, UNSETTLED
+from celery_argsize.worker.region import AT_ONCE, LARGE_PART, NEW_MAXIMUM, SHOWS_LIMIT, UNSETTLED
 from celery_argsize.worker.soft_limit import SoftLimit
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from celery_argsize.figures.counters import Rules
     from celery_argsize.settings import Settings
     from celery_argsize.worker.notes import LocalNotes, NoteWriter
-    from celery_argsize.worker.shared_counters import Region, SharedCounters
+    from celery_argsize.worker.region import Region
+    from celery_argsize.worker.shared_counters import SharedCounters
 
 _LARGE: Final = LARGE_PART | LARGE_PART << 4
 _AT_ONCE: Final = AT_ONCE | AT_ONCE << 4
@@ -134,11 +135,14 @@ class Recorder:
             name = clean(name, NAME_BYTES)
         is_due = self._told.is_due(name, tell)
         log = self._log if tell & _LARGE and self._log is not None and self._log.has_token(name) else None
+        if not is_due and log is None:
+            return
+        run = measurement()
         if is_due:
-            self._told.tell(measurement(), tell)
+            self._told.tell(run, tell)
         if log is not None:
             amqp = self._app.amqp
-            log.write(measurement(), (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
+            log.write(run, (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
 
     def after_fork(self) -> None:
         """In a forked child: count in a region of its own."""
