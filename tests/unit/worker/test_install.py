@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -296,6 +297,7 @@ def test_a_start_that_fails_leaves_nothing_behind(app: Celery, tmp_path: Path) -
     celery_argsize.install(app, redis_url="rediss://127.0.0.1/0", redis_ssl_ca_certs=str(tmp_path / "none.pem"))
     worker = FakeWorker(app)
     worker.pool_cls, worker.pool_start_method = "prefork", "spawn"
+    gc.collect()  # what earlier tests left open is not to be closed in between
     before = descriptors()
     signals.worker_init.send(sender=worker)
     assert descriptors() == before
