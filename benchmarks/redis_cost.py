@@ -34,7 +34,7 @@ import redis_server  # noqa: E402
 from harness import Answer, Chart, Claim, run  # noqa: E402
 
 from celery_argsize.figures.counters import Rules, Tally, TaskStats  # noqa: E402
-from celery_argsize.figures.layout import ERRORS  # noqa: E402
+from celery_argsize.figures.layout import ERRORS, Changes  # noqa: E402
 from celery_argsize.measuring.json_size import Size  # noqa: E402
 from celery_argsize.measuring.measurement import Measurement, Part  # noqa: E402
 from celery_argsize.measuring.repr_shape import Shape  # noqa: E402
@@ -204,7 +204,7 @@ def write_alone(url: str, tasks: int) -> Traffic:
 
 
 #: A run: its task, and what it changes (``Layout.changes``).
-Run = tuple[str, dict[int, int], dict[int, int]]
+Run = tuple[str, Changes]
 
 
 def pieces(tasks: int, names: int, plan: Plan) -> list[list[Run]]:
@@ -214,7 +214,7 @@ def pieces(tasks: int, names: int, plan: Plan) -> list[list[Run]]:
 
     def run() -> Run:
         measurement = make_run(rng, f"music.tasks.task_{rng.randrange(names)}", cut=True)
-        return measurement.task, *RULES.layout.changes(measurement)
+        return measurement.task, RULES.layout.changes(measurement.args, measurement.kwargs)
 
     different = [[run() for _ in range(max(1, tasks // number))] for _ in range(5)]
     return [different[at % len(different)] for at in range(number)]
@@ -242,7 +242,7 @@ def write_ours(url: str, tasks: int, names: int, plan: Plan) -> tuple[Traffic, i
 
     took: list[float] = []
     flusher.start()
-    region.update("music.tasks.task_0", {ERRORS: 1}, {})
+    region.update("music.tasks.task_0", Changes({ERRORS: 1}, {}))
     flusher.flush(10.0)  # connects, which a worker does only once
     with redis.Redis.from_url(url) as admin:
         measured = traffic(admin, work)

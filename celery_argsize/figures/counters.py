@@ -112,7 +112,7 @@ class TaskStats:
 
     def add(self, measurement: Measurement, rules: Rules) -> None:
         """Add one measurement. If this fails, nothing is added."""
-        counts, maxima = rules.layout.named(*rules.layout.changes(measurement))
+        counts, maxima = rules.layout.named(rules.layout.changes(measurement.args, measurement.kwargs))
         for name, number in counts.items():
             self.counts[name] += number
         for name, value in maxima.items():

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from celery_argsize.measuring.cuts import CUTS, DEFAULT_LEVELS, VERDICTS
-from celery_argsize.measuring.measurement import PARTS
+from celery_argsize.measuring.cuts import CUTS, DEFAULT_LEVELS, DEFAULT_LIMIT, VERDICTS
+from celery_argsize.measuring.measurement import EMPTY, PARTS
 from celery_argsize.measuring.repr_shape import Shape
 
 if TYPE_CHECKING:
-    from celery_argsize.measuring.measurement import Measurement
+    from celery_argsize.measuring.measurement import Part
 
 #: Rises whenever a word gets another meaning.
 VERSION: Final = 1
@@ -47,6 +47,10 @@ _FIXED: Final = len(_SUMS) + 2 * len(_MAXIMA)
 #: Words from a maximum in the first bank to the same in the second.
 BANK: Final = len(_MAXIMA)
 
+#: What there is to tell of the args of a run, and 4 bits higher of its kwargs: a new maximum, a large part, one that is
+#: to be written at once, a repr that shows something of the sender's limits.
+NEW_MAXIMUM, LARGE_PART, AT_ONCE, SHOWS_LIMIT = 1, 2, 4, 8
+
 
 class PartWords:
     """The words of one part."""
@@ -64,6 +68,17 @@ class PartWords:
         self.chars_le, self.bytes_le, self.need_le, *_ = self.first.values()
 
 
+class Changes(NamedTuple):
+    """What a run changes."""
+
+    adds: dict[int, int]
+    """By word, the number to add."""
+    maxima: dict[int, int]
+    """By word in the first bank, a value that may be a new maximum."""
+    tell: int = 0
+    """What there is to tell: ``LARGE_PART`` …"""
+
+
 class Layout:
     """The words of one task's counters, for histograms with these *bounds*."""
 
@@ -71,6 +86,8 @@ class Layout:
         self.bounds = bounds
         self.large_chars = large_chars
         self.at_once_bytes = at_once_bytes
+        #: About more characters of a part there is something to tell.
+        self.plain_chars = min(large_chars, at_once_bytes)
         #: All of these, as the compiled module takes them.
         self.plan = struct.pack(f"={len(bounds) + 2}q", large_chars, at_once_bytes, *bounds)
         args = PartWords(len(_RUN), bounds)
@@ -86,32 +103,43 @@ class Layout:
         self.maxima = tuple(
             frozenset(word + bank * BANK for part in self.parts for word in part.maxima) for bank in range(2)
         )
-        #: Words with the largest size of args, and of kwargs.
-        self.largest = tuple(part.max_chars for part in self.parts)
+        #: The words with the largest size of args and of kwargs, and what a new maximum there tells.
+        self.tells = {part.max_chars: NEW_MAXIMUM << 4 * place for place, part in enumerate(self.parts)}
 
-    def changes(self, measurement: Measurement) -> tuple[dict[int, int], dict[int, int]]:
-        """What a run changes: by word, numbers to add, and values for maxima."""
+    def changes(self, args: Part, kwargs: Part) -> Changes:
+        """What a run changes."""
         adds: dict[int, int] = {}
         maxima: dict[int, int] = {}
-        for part, words in zip((measurement.args, measurement.kwargs), self.parts, strict=True):
-            if part.verdict == "intact":
-                self._add_need(part.header, words, adds, maxima)
+        tell = 0
+        for place, part in enumerate((args, kwargs)):
+            words = self.parts[place]
+            if part is EMPTY:
+                adds[words.empty] = 1
+                continue
+            size, verdict, header, levels, _, shape = part
+            if verdict == "intact":
+                self._add_need(header, words, adds, maxima)
+                shows_limit = header > DEFAULT_LIMIT or levels > DEFAULT_LEVELS
             else:
-                adds[words.verdict[part.verdict]] = 1
-                if part.shape is not None:
-                    self._add_shape(part.shape, words, adds, maxima)
-            if part.verdict in CUTS:
-                adds[TRUNCATED] = 1
-            if part.size is None:
+                adds[words.verdict[verdict]] = 1
+                shows_limit = verdict in CUTS
+                if shows_limit:
+                    adds[TRUNCATED] = 1
+                if shape is not None:
+                    self._add_shape(shape, words, adds, maxima)
+            if shows_limit:
+                tell |= SHOWS_LIMIT << 4 * place
+            if size is None:
                 adds[UNMEASURABLE] = adds[words.word["unmeasurable"]] = 1
             else:
-                self._add_size(*part.size, words, adds, maxima)
-        return adds, maxima
+                tell |= self._add_size(*size, words, adds, maxima) << 4 * place
+        return Changes(adds, maxima, tell)
 
-    def _add_size(self, chars: int, size: int, words: PartWords, adds: dict[int, int], maxima: dict[int, int]) -> None:
-        bucket = bisect_left(self.bounds, chars)
+    def _add_size(self, chars: int, size: int, words: PartWords, adds: dict[int, int], maxima: dict[int, int]) -> int:
+        bucket, tell = bisect_left(self.bounds, chars), 0
         adds[words.chars] = chars
         adds[words.chars_le + bucket] = 1
+        maxima[words.max_chars] = chars
         if size != chars:  # not ASCII
             adds[words.bytes] = size - chars
             of_bytes = bisect_left(self.bounds, size)
@@ -120,7 +148,8 @@ class Layout:
             maxima |= {words.max_bytes: size, words.max_density: -(-size * 1000 // max(1, chars))}  # rounded up
         if chars > self.large_chars:
             adds[LARGE] = adds[words.large] = 1
-        maxima[words.max_chars] = chars
+            tell = LARGE_PART
+        return tell | AT_ONCE if size > self.at_once_bytes else tell
 
     def _add_need(self, need: int, words: PartWords, adds: dict[int, int], maxima: dict[int, int]) -> None:
         """Add the length of a whole repr."""
@@ -136,13 +165,13 @@ class Layout:
         adds.update(enumerate(shape[2:], start=words.word[_FIRST_CUT_SUM]))
         maxima[words.word["max_levels"]] = shape.levels
 
-    def named(self, adds: dict[int, int], maxima: dict[int, int]) -> tuple[dict[str, int], dict[str, int]]:
-        """*adds* and *maxima* by the names of fields.
+    def named(self, changes: Changes) -> tuple[dict[str, int], dict[str, int]]:
+        """Numbers to add, and maxima, by the names of fields.
 
         To save time, some figures are not counted but follow from others. An empty part whose repr is whole only counts
         as ``empty``. The words of bytes hold what they are more than characters: nothing for ASCII.
         """
-        adds, largest = {**adds}, {self.names[word]: value for word, value in maxima.items()}
+        adds, largest = {**changes.adds}, {self.names[word]: value for word, value in changes.maxima.items()}
         sizes = [self._name_part(*part, adds, largest) for part in zip(PARTS, self.parts, strict=True)]
         # The args of each run either have a size or are unmeasurable.
         runs = sizes[0] + adds.get(self.parts[0].word["unmeasurable"], 0)

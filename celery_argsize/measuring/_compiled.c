@@ -698,12 +698,14 @@ static PyObject *count_py(PyObject *Py_UNUSED(module), PyObject *const *args, Py
     return PyLong_FromLong(tell);
 }
 
-/* update(region, base, mark, plan, adds, maxima): counts what Python measured: {word: number}, relative to base. */
+/* update(region, base, mark, plan, adds, maxima): counts what Python measured: {word: number}, relative to base. Returns
+   which sizes are new maxima, as count() does. */
 static PyObject *update_py(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs) {
     Py_buffer view;
     Update u;
     Plan plan;
     i64 base;
+    int tell = 0;
     if (nargs != 6 || !PyBytes_CheckExact(args[3]) || !PyDict_CheckExact(args[4]) || !PyDict_CheckExact(args[5]) ||
         PyDict_GET_SIZE(args[4]) + PyDict_GET_SIZE(args[5]) > MAX_CHANGES - 2 - 2 * MAXIMA)
         return PyErr_Format(PyExc_TypeError, "update() takes six arguments");
@@ -716,14 +718,15 @@ static PyObject *update_py(PyObject *Py_UNUSED(module), PyObject *const *args, P
             i64 index = base + PyLong_AsLongLong(word), value = PyLong_AsLongLong(number);
             if (i == 4)
                 add(&u, index, value);
-            else
-                raise_to(&u, index, value);
+            else if (raise_to(&u, index, value))
+                tell |= index == part_at(base, 0, &plan) + P_MAX_CHARS ? 1 :
+                        index == part_at(base, 1, &plan) + P_MAX_CHARS ? 16 : 0;
         }
     }
     if (!PyErr_Occurred())
         commit(&u);
     PyBuffer_Release(&view);
-    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    return PyErr_Occurred() ? NULL : PyLong_FromLong(tell);
 }
 
 static PyMethodDef methods[] = {

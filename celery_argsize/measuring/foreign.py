@@ -255,9 +255,10 @@ def _add_container(figures: Figures, leaf: Any, level: int) -> Figures:
 def _add_value(figures: Figures, value: Any, level: int) -> Figures:
     """Add *value*, whose containers begin at *level*."""
     aside: list[Any] = []
-    inner = walk(value, aside)
-    if inner is None:
+    found = walk(value, aside)
+    if found is None:
         raise ForeignError
+    inner = Figures(*found)
     added = Figures(*map(sum, zip(figures, inner, strict=True)))._replace(
         levels=max(figures.levels, level + inner.levels - 1 if inner.levels else 0),
         # each container is a step further from the ones opened before

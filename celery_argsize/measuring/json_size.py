@@ -6,14 +6,11 @@ JSON lacks, such as a datetime or a UUID, has the form that kombu's encoder send
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from celery_argsize.measuring.foreign import json_size
 from celery_argsize.measuring.pure import MAX_CHARS
 from celery_argsize.measuring.walk import walk
-
-if TYPE_CHECKING:
-    from celery_argsize.measuring.walk import Figures
 
 #: What ``measure_json_size`` gives for a value that has no JSON form.
 UNMEASURABLE: Final = -1
@@ -41,30 +38,34 @@ def measure_json_size(obj: object) -> int:
 
 def measure(obj: object) -> Size | None:
     """Size of *obj*; ``None`` if it has no JSON form."""
-    return Walked(obj).size
+    aside: list[Any] = []
+    return _size(walk(obj, aside), aside)
+
+
+def _size(figures: tuple[int, ...] | None, aside: list[Any]) -> Size | None:
+    if figures is None:
+        return None
+    chars, size, *_ = figures
+    if aside:
+        try:
+            more_chars, more_bytes = json_size(aside)
+        except Exception:  # noqa: BLE001 - objects' own code may raise anything
+            return None
+        chars += more_chars
+        size += more_bytes
+    return Size(chars, size) if chars <= MAX_CHARS else None
 
 
 class Walked:
-    """A value, and what one walk through it counted."""
+    """A value, and what one walk through it found."""
+
+    __slots__ = ("aside", "figures", "size", "value")
 
     def __init__(self, value: Any) -> None:
         self.value = value
         #: Leaves that JSON lacks, each followed by its level.
         self.aside: list[Any] = []
-        #: Without what is in ``aside``. ``None``: too deep or too large.
-        self.figures: Figures | None = walk(value, self.aside)
-        self.size = self._size()
-        """As compact JSON; ``None`` if it has no JSON form."""
-
-    def _size(self) -> Size | None:
-        figures = self.figures
-        if figures is None:
-            return None
-        if not self.aside:
-            return Size(figures.chars, figures.bytes)
-        try:
-            chars, size = json_size(self.aside)
-        except Exception:  # noqa: BLE001 - objects' own code may raise anything
-            return None
-        size_of_all = Size(figures.chars + chars, figures.bytes + size)
-        return size_of_all if size_of_all.chars <= MAX_CHARS else None
+        #: ``walk.Figures``, without what is in ``aside``. ``None``: too deep or too large.
+        self.figures = walk(value, self.aside)
+        #: As compact JSON; ``None`` if it has no JSON form.
+        self.size = _size(self.figures, self.aside)

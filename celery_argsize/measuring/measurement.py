@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from celery_argsize.measuring.cuts import CUTS, MAX_HEADER, begins_like, read_header
+from celery_argsize.measuring.cuts import CUTS, DEFAULT_LIMIT, begins_like, read_header
 from celery_argsize.measuring.json_size import Size, Walked
-from celery_argsize.measuring.pure import flat_size
+from celery_argsize.measuring.pure import SMALL, shallow
 from celery_argsize.measuring.repr_shape import Shape, is_tuple_of_one, measure_shape
+from celery_argsize.measuring.walk import LEVELS
 from celery_argsize.words import printable
 
 if TYPE_CHECKING:
@@ -62,10 +63,11 @@ class Measurement(NamedTuple):
     """The host that sent the message; empty where that is not known."""
 
 
-#: Reprs of an empty part, by its type. Most runs have one.
+#: Reprs of an empty part, by its type.
 _EMPTY_REPRS: Final[dict[type, tuple[str, ...]]] = {tuple: ("()", "[]"), list: ("()", "[]"), dict: ("{}",)}
 _NO_SIZE: Final = Size(0, 0)
-_EMPTY: Final = Part(_NO_SIZE, "intact", 2)
+#: An empty part whose repr is whole. Most runs have one.
+EMPTY: Final = Part(_NO_SIZE, "intact", 2, 1)
 
 
 def measure_part(value: Any, header: object) -> Part:
@@ -73,39 +75,35 @@ def measure_part(value: Any, header: object) -> Part:
 
     An empty or absent part counts as nothing. Never raises.
     """
-    kind = type(value)
-    if kind in _EMPTY_REPRS and not value and header in _EMPTY_REPRS[kind]:
-        return _EMPTY
+    is_empty = type(value) in _EMPTY_REPRS and not value
+    if is_empty and header in _EMPTY_REPRS[type(value)]:
+        return EMPTY
     walked = Walked(value)
-    size = _NO_SIZE if value is None or (kind in _EMPTY_REPRS and not value) else walked.size
-    length, figures = len(header) if isinstance(header, str) else 0, walked.figures
+    figures = walked.figures
     verdict, levels, limit = read_header(header, value)
     if verdict == "intact" and figures is not None:
-        levels = figures.levels
+        levels = figures[LEVELS]
     shape = measure_shape(walked, header) if verdict in CUTS and type(header) is str else None
-    return Part(size, verdict, length, levels, limit, shape)
+    size = _NO_SIZE if value is None or is_empty else walked.size
+    return Part(size, verdict, len(header) if isinstance(header, str) else 0, levels, limit, shape)
 
 
-def measure_whole(value: Any, header: object) -> tuple[int, int, int, int] | None:
-    """Characters, bytes, length of the header, and levels of a part with plain leaves, whose header is its whole repr.
+def measure_plain(value: Any, header: object) -> tuple[int, int] | None:
+    """Characters as JSON and as a repr of a small part that is all ASCII and holds no container, if its repr is whole.
 
-    ``None`` for other parts, as far as the header's length, its dots and its beginning tell.
+    ``None`` for other parts. For an empty one: 0 and 2.
     """
     kind = type(value)
-    if type(header) is not str or kind not in _EMPTY_REPRS:
+    if kind not in _EMPTY_REPRS or type(header) is not str:
         return None
     if not value:
-        return (0, 0, 2, 1) if header in _EMPTY_REPRS[kind] else None
-    if "..." in header or len(header) > MAX_HEADER or not begins_like(header, value):
+        return (0, 2) if header in _EMPTY_REPRS[kind] else None
+    if len(value) > SMALL or len(header) > DEFAULT_LIMIT or "..." in header or not begins_like(header, value):
         return None
-    chars, need = flat_size(value) or (0, 0)
-    size, levels = chars, 1
-    if not chars:
-        walked = Walked(value)
-        if walked.figures is None or walked.aside:
-            return None
-        chars, size, need, _, levels, *_ = walked.figures
-    return (chars, size, len(header), levels) if len(header) == need + is_tuple_of_one(value, header) else None
+    need, more, _, keys, rest = shallow(value, kind)
+    if keys or rest or len(header) != need + is_tuple_of_one(value, header):
+        return None
+    return need + more, len(header)
 
 
 def clean(name: object, limit: int) -> str:

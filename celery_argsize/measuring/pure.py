@@ -51,7 +51,7 @@ def walk(value: Any, aside: list[Any]) -> tuple[int, ...] | None:
     key has level 0. For a large value, ``need`` and ``escaped`` are bounds: never under, at most 10 % over.
     """
     try:
-        return _Walk(aside, SMALL).figures(value)
+        return _flat(value) or _Walk(aside, SMALL).figures(value)
     except _LargeError:
         aside.clear()
     except _NO_SIZE:
@@ -61,6 +61,19 @@ def walk(value: Any, aside: list[Any]) -> tuple[int, ...] | None:
         return figures or _Walk(aside, math.inf).figures(value)
     except _NO_SIZE:
         return None
+
+
+def _flat(value: Any) -> tuple[int, ...] | None:
+    """The figures of a small container whose members are all simple, as most args are; ``None`` for other values."""
+    kind = type(value)
+    if kind not in _CONTAINERS or len(value) > SMALL:
+        return None
+    plain, more, count, keys, rest = shallow(value, kind)
+    chars = plain + more
+    if keys or rest or chars > MAX_CHARS:
+        return None
+    commas = count - 1 if count else 0
+    return (chars, chars, plain, plain, 1, commas, count * (kind is dict), 1, 1, int(count == 1 and kind is list))
 
 
 class _Walk:
@@ -73,7 +86,9 @@ class _Walk:
         self._heights: list[int] = []
 
     def figures(self, value: Any) -> tuple[int, ...]:
-        self._members((value,), 1)
+        rest: list[Any] = []
+        self._plain, self._json = _simple((value,), 0, rest)
+        self._add(rest, 1)
         plain, chars = self._plain, self._plain + self._json
         if chars > MAX_CHARS:
             raise _GivenUpError
@@ -90,59 +105,45 @@ class _Walk:
             self._singles,
         )
 
-    def _container(self, value: Any, level: int) -> int:
-        """Add a container. Its height: 1 if it holds no container, 2 if it holds these, and so on."""
-        kind = type(value)
-        members = [*value.items()] if kind is dict else [*value]  # another thread may change it meanwhile
-        count = len(members)
-        self._left -= count
+    def _add(self, rest: list[Any], level: int) -> int:
+        """Add members that are not simple, or such keys (*level* 0). Their greatest height; 0: no container."""
+        height = 0
+        for member in rest:
+            kind = type(member)
+            if kind is str:
+                self._add_text(member)
+            elif kind in _CONTAINERS and level:
+                height = max(height, self._add_container(member, kind, level))
+            else:
+                self._aside += (member, level)
+            if self._plain > MAX_CHARS:
+                raise _GivenUpError
+        return height
+
+    def _add_container(self, value: Any, kind: type, level: int) -> int:
+        """Its height: 1 if it holds no container, 2 if it holds these, and so on."""
+        self._left -= len(value)
         if self._left < 0:
             raise _LargeError
-        if level > MAX_LEVELS or self._plain > MAX_CHARS:
+        if level > MAX_LEVELS:
             raise _GivenUpError
+        plain, more, count, keys, rest = shallow(value, kind)
+        self._plain += plain
+        self._json += more
         self._levels = max(self._levels, level)
+        self._commas += count - 1 if count else 0
         if kind is dict:
-            self._members([key for key, _ in members], 0)
-            height = self._members([member for _, member in members], level + 1)
             self._keys += count
-            self._plain += 2 * count  # colons, followed by a blank in a repr
-            self._json -= count
-        else:
-            height = self._members(members, level + 1)
-        commas = count - 1 if count else 0
-        self._commas += commas
-        self._plain += 2 + 2 * commas
-        self._json -= commas
-        if count == 1 and kind is tuple:
-            self._plain += 1  # (1,)
-            self._json -= 1
         elif count == 1 and kind is list:
             self._singles += 1
+        self._add(keys, 0)
+        height = self._add(rest, level + 1)
         if height == len(self._heights):
             self._heights.append(0)
         self._heights[height] += 1
         return height + 1
 
-    def _members(self, members: Iterable[Any], level: int) -> int:
-        """Add members, or the keys of a dict (*level* 0). The greatest height among them; 0: no container."""
-        rest: list[Any] = []
-        plain, json = _simple(members, 0 if level else 2, rest)
-        self._plain += plain
-        self._json += json
-        height = 0
-        for member in rest:
-            kind = type(member)
-            if kind is str:
-                self._add_special(member)
-                if self._plain > MAX_CHARS:
-                    raise _GivenUpError
-            elif kind in _CONTAINERS and level:
-                height = max(height, self._container(member, level))
-            else:
-                self._aside += (member, level)
-        return height
-
-    def _add_special(self, text: str) -> None:
+    def _add_text(self, text: str) -> None:
         """Add a text with special characters."""
         size, apostrophes = len(text), text.count("'")  # saferepr escapes only apostrophes
         self._plain += size + 2
@@ -150,6 +151,32 @@ class _Walk:
         self._utf8 += 0 if text.isascii() else len(text.encode("utf-8", "surrogatepass")) - size
         self._repr += apostrophes
         self._escaped += len(encode_basestring_ascii(text)) - 2 - size + 2 * apostrophes
+
+
+def shallow(value: Any, kind: type) -> tuple[int, int, int, list[Any], list[Any]]:
+    """A container without what is in its members that are not simple.
+
+    Its characters in a repr, what JSON has more, the number of its members, and its keys and members that are not
+    simple.
+    """
+    keys: list[Any] = []
+    rest: list[Any] = []
+    if kind is dict:
+        items = [*value.items()]  # another thread may change it meanwhile
+        count = len(items)
+        plain, more = _simple([key for key, _ in items], 2, keys)
+        plain_members, more_in_members = _simple([member for _, member in items], 0, rest)
+        plain += plain_members + 2 * count  # colons, followed by a blank in a repr
+        more += more_in_members - count
+    else:
+        members = [*value]
+        count = len(members)
+        plain, more = _simple(members, 0, rest)
+        if count == 1 and kind is tuple:
+            plain += 1  # (1,)
+            more -= 1
+    commas = count - 1 if count else 0
+    return plain + 2 + 2 * commas, more - commas, count, keys, rest
 
 
 def _simple(members: Iterable[Any], quotes: int, rest: list[Any]) -> tuple[int, int]:
@@ -184,30 +211,6 @@ def _simple(members: Iterable[Any], quotes: int, rest: list[Any]) -> tuple[int, 
         else:
             rest.append(member)
     return plain, more
-
-
-def flat_size(value: Any) -> tuple[int, int] | None:
-    """Characters as JSON and as a repr of a small part whose members are all simple; ``None`` for others."""
-    kind = type(value)
-    if len(value) > SMALL:
-        return None
-    rest: list[Any] = []
-    if kind is dict:
-        items = [*value.items()]
-        count = len(items)
-        plain, more = _simple([key for key, _ in items], 2, rest)
-        plain_values, more_values = _simple([member for _, member in items], 0, rest)
-        plain += plain_values + 2 * count
-        more += more_values - count
-    else:
-        members = [*value]
-        count = len(members)
-        plain, more = _simple(members, 0, rest)
-        if count == 1 and kind is tuple:
-            plain += 1
-            more -= 1
-    plain += 2 * count
-    return None if rest else (plain + more - count + 1, plain)
 
 
 def chain_steps(heights: list[int]) -> int:

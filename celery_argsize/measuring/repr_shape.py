@@ -13,6 +13,7 @@ from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from celery_argsize.measuring.foreign import add_reprs
+from celery_argsize.measuring.walk import Figures
 
 if TYPE_CHECKING:
     from celery_argsize.measuring.json_size import Walked
@@ -58,7 +59,7 @@ def measure_shape(walked: Walked, header: str) -> Shape | None:
     if walked.figures is None or walked.size is None:
         return None
     try:
-        figures = add_reprs(walked.figures, walked.aside)
+        figures = add_reprs(Figures(*walked.figures), walked.aside)
     except Exception:  # noqa: BLE001 - objects' own code may raise anything
         return None
     more = figures.singles if _is_odd(header) else is_tuple_of_one(walked.value, header)

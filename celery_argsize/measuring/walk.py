@@ -27,11 +27,16 @@ def _compiled() -> Any:
 
 
 compiled: Final = _compiled()
-_walk: Final[Callable[[Any, list[Any]], tuple[int, ...] | None]] = pure.walk if compiled is None else compiled.walk
 
+#: ``walk(value, aside)``: the ``Figures`` of *value*, as a plain tuple. Other leaves go into *aside*, each followed by
+#: its level (0: a key). ``None`` if *value* is too deep or too large to have a size.
+walk: Final[Callable[[Any, list[Any]], tuple[int, ...] | None]] = pure.walk if compiled is None else compiled.walk
 
 #: Which walk runs, for people.
 NAME: Final = "pure-Python" if compiled is None else "compiled"
+
+#: The place of ``Figures.levels``.
+LEVELS: Final = 4
 
 
 class Figures(NamedTuple):
@@ -58,12 +63,3 @@ class Figures(NamedTuple):
     singles: int
     """Lists of one member. A tuple of one, which came as such a list,
     has a comma more in its repr."""
-
-
-def walk(value: Any, aside: list[Any]) -> Figures | None:
-    """Walk through *value*, and put other leaves *aside*, each followed by its level (0: a key).
-
-    ``None`` if it is too deep or too large to have a size.
-    """
-    figures = _walk(value, aside)
-    return None if figures is None else Figures(*figures)

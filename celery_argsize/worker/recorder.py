@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery_argsize.errors import ArgsizeError
 from celery_argsize.failure_log import FailureLog
 from celery_argsize.figures.counters import OTHER, exemplars
-from celery_argsize.figures.layout import ERRORS
+from celery_argsize.figures.layout import AT_ONCE, ERRORS, LARGE_PART, NEW_MAXIMUM, Changes
 from celery_argsize.figures.origins import SEEN, sightings_of
 from celery_argsize.measuring.measurement import (
     ID_BYTES,
@@ -25,7 +25,7 @@ from celery_argsize.measuring.measurement import (
     measure_part,
 )
 from celery_argsize.worker.large_task_log import LargeTaskLog
-from celery_argsize.worker.region import AT_ONCE, LARGE_PART, NEW_MAXIMUM, SHOWS_LIMIT, UNSETTLED
+from celery_argsize.worker.region import UNSETTLED
 from celery_argsize.worker.soft_limit import SoftLimit
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from celery_argsize.figures.counters import Rules
+    from celery_argsize.measuring.measurement import Part
     from celery_argsize.settings import Settings
     from celery_argsize.worker.notes import LocalNotes, NoteWriter
     from celery_argsize.worker.region import Region
@@ -63,14 +64,23 @@ def measure_celery_task_size(
     without JSON form has no size.
     """
     request = task.request
-    return Measurement(
-        clean(task.name, NAME_BYTES),
-        clean(task_id or request.id or "", ID_BYTES),
-        measure_part(request.args if args is None else args, getattr(request, "argsrepr", None)),
-        measure_part(request.kwargs if kwargs is None else kwargs, getattr(request, "kwargsrepr", None)),
-        time.time(),
-        _host(request.origin),
+    args = request.args if args is None else args
+    kwargs = request.kwargs if kwargs is None else kwargs
+    return _run(task, task_id, *_measured(request, args, kwargs))
+
+
+def _measured(request: Any, args: Any, kwargs: Any) -> tuple[Part, Part]:
+    # Eager runs, protocol 1 and other languages send no reprs.
+    return (
+        measure_part(args, getattr(request, "argsrepr", None)),
+        measure_part(kwargs, getattr(request, "kwargsrepr", None)),
     )
+
+
+def _run(task: Any, task_id: str | None, args: Part, kwargs: Part) -> Measurement:
+    request = task.request
+    name, task_id = clean(task.name, NAME_BYTES), clean(task_id or request.id or "", ID_BYTES)
+    return Measurement(name, task_id, args, kwargs, time.time(), _host(request.origin))
 
 
 def _host(origin: object) -> str:
@@ -109,20 +119,19 @@ class Recorder:
             if not self._soft_limit.watched:
                 self._soft_limit.watch()
             region = self._counters.own or self._counters.region()
-            # Eager runs, protocol 1 and other languages send no reprs.
+            if region is None:
+                self._send(measure_celery_task_size(task, task_id, args, kwargs))
+                return
             argsrepr, kwargsrepr = getattr(request, "argsrepr", None), getattr(request, "kwargsrepr", None)
-            tell = UNSETTLED if region is None else region.count(name, args, argsrepr, kwargs, kwargsrepr)
-            counted = tell != UNSETTLED
-            if not tell:
-                if self._told.tell_host(request.origin):
-                    self._counters.check()
-            elif counted:
-                self._tell(name, tell, lambda: measure_celery_task_size(task, task_id, args, kwargs))
-            else:
-                measurement = measure_celery_task_size(task, task_id, args, kwargs)
-                tell = self._count(measurement, region)
-                counted = True
-                self._tell(measurement.task, tell, lambda: measurement)
+            tell, parts = region.count(name, args, argsrepr, kwargs, kwargsrepr), None
+            if tell == UNSETTLED:
+                parts = measure_part(args, argsrepr), measure_part(kwargs, kwargsrepr)
+                tell = self._count(region, name, *parts)
+            counted = True
+            if tell:
+                self._tell(name, tell, lambda: _run(task, task_id, *(parts or _measured(request, args, kwargs))))
+            elif self._told.tell_host(request.origin):
+                self._counters.check()
         except Exception as exc:  # noqa: BLE001 - none may reach the task
             if not counted:
                 self._count_error(task)
@@ -150,23 +159,22 @@ class Recorder:
 
     def add(self, measurement: Measurement) -> None:
         """Count *measurement*, which a caller made, as a run in this process."""
-        self._tell(measurement.task, self._count(measurement, self._counters.region()), lambda: measurement)
-
-    def _count(self, measurement: Measurement, region: Region | None) -> int:
-        """Count *measurement*. Returns what there is to tell about it."""
-        changes = self._rules.layout.changes(measurement)
+        region = self._counters.region()
         if region is None:
-            self._no_region.report(ArgsizeError(_NO_REGION))
-            self._told.send_counts(measurement, *self._rules.layout.named(*changes))
-            return 0
-        largest, tell = region.largest(measurement.task), 0
-        region.update(measurement.task, *changes)
-        for place, part in enumerate((measurement.args, measurement.kwargs)):
-            chars, size = part.size or (0, 0)
-            kinds = NEW_MAXIMUM * (chars > largest[place]) | LARGE_PART * (chars > self._rules.large_task_chars)
-            kinds |= AT_ONCE * (size > self._rules.write_at_once_bytes)
-            tell |= (kinds | SHOWS_LIMIT * (part.verdict != "custom")) << 4 * place
-        return tell
+            self._send(measurement)
+        else:
+            task, _, args, kwargs, *_ = measurement
+            self._tell(task, self._count(region, task, args, kwargs), lambda: measurement)
+
+    def _count(self, region: Region, name: str, args: Part, kwargs: Part) -> int:
+        """Count a run. Returns what there is to tell about it."""
+        return region.update(name, self._rules.layout.changes(args, kwargs))
+
+    def _send(self, measurement: Measurement) -> None:
+        """Send the figures of a run, as this process has no room in shared memory."""
+        self._no_region.report(ArgsizeError(_NO_REGION))
+        layout = self._rules.layout
+        self._told.send_counts(measurement, *layout.named(layout.changes(measurement.args, measurement.kwargs)))
 
     def _count_error(self, task: Any) -> None:
         name = OTHER
@@ -175,7 +183,7 @@ class Recorder:
         with suppress(Exception):
             region = self._counters.region()
             if region is not None:
-                region.update(name, {ERRORS: 1}, {})
+                region.update(name, Changes({ERRORS: 1}, {}))
 
 
 class _Told:

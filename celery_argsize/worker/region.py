@@ -17,17 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.figures import layout as words_of
 from celery_argsize.figures.counters import OTHER
-from celery_argsize.figures.layout import BANK
-from celery_argsize.measuring.cuts import DEFAULT_LEVELS, DEFAULT_LIMIT
+from celery_argsize.figures.layout import BANK, Changes
 from celery_argsize.measuring.foreign import sizes_of_leaves
-from celery_argsize.measuring.measurement import NAME_BYTES, clean, measure_whole
+from celery_argsize.measuring.measurement import NAME_BYTES, clean, measure_plain
 from celery_argsize.measuring.walk import compiled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from celery_argsize.figures.counters import Rules
-    from celery_argsize.figures.layout import PartWords
 
 #: The first words of a region: updates made; changes of the one being made; epoch of the
 #: maxima, which the main process sets; task names in use; whether a process has claimed it.
@@ -42,11 +38,8 @@ _NAME_WORDS: Final = 1 + NAME_BYTES // 8
 WORD: Final = 8
 
 
-#: What there is to tell of the args of a run; see add_part in measuring/_compiled.c.
-NEW_MAXIMUM, LARGE_PART, AT_ONCE, SHOWS_LIMIT = 1, 2, 4, 8
+#: What ``Region.count`` returns if it has counted nothing.
 UNSETTLED: Final = -1
-#: ``measure_whole`` of no kwargs.
-_NOTHING: Final = (0, 0, 2, 1)
 
 
 @cache
@@ -70,7 +63,7 @@ class Region:
         self._made = 0
         self._slots: dict[str, int] = {}
         self._places: dict[str, tuple[int, int]] = {}
-        self._updates: deque[tuple[int, int, Mapping[int, int], Mapping[int, int]]] = deque()
+        self._updates: deque[tuple[int, int, Changes]] = deque()
         self._busy = threading.Lock()
         #: Held while a name is added. Other threads wait for that, but not for ever.
         self._naming = threading.Lock()
@@ -133,26 +126,15 @@ class Region:
         finally:
             self._naming.release()
 
-    def largest(self, name: str) -> tuple[int, ...]:
-        """The largest characters of args and of kwargs in this epoch."""
-        base, _ = self.place(name)
-        epoch = self.words[EPOCH]
-        if self.words[base + words_of.EPOCHS + (epoch & 1)] != epoch:
-            return (0, 0)
-        return tuple(self.words[base + word + (epoch & 1) * BANK] for word in self._layout.largest)
-
     # -- counting
 
     def count(self, name: str, args: Any, argsrepr: Any, kwargs: Any, kwargsrepr: Any) -> int:
-        """Measure and count a run, if what came with it settles how.
+        """Measure and count a run, if the compiled module can.
 
-        Returns what there is to tell about it (``NEW_MAXIMUM`` …), of kwargs 4 bits higher; or ``UNSETTLED``, having
-        counted nothing.
+        Returns what there is to tell about it (``layout.NEW_MAXIMUM`` …); or ``UNSETTLED``, having counted nothing.
         """
         if compiled is None:
-            if type(kwargs) is dict and not kwargs and type(kwargsrepr) is str and kwargsrepr == "{}":
-                return self._count_in_python(name, measure_whole(args, argsrepr), _NOTHING)  # most runs
-            return self._count_in_python(name, measure_whole(args, argsrepr), measure_whole(kwargs, kwargsrepr))
+            return self._count_plain(name, measure_plain(args, argsrepr), measure_plain(kwargs, kwargsrepr))
         base, mark = self._places.get(name) or self.place(name)
         aside: list[Any] = []
         tell: int = compiled.count(self.words, base, mark, self._plan, args, argsrepr, kwargs, kwargsrepr, aside, ())
@@ -160,22 +142,54 @@ class Region:
             tell = compiled.count(self.words, base, mark, self._plan, args, argsrepr, kwargs, kwargsrepr, [], leaves)
         return tell
 
-    def _count_in_python(self, name: str, *parts: tuple[int, int, int, int] | None) -> int:
-        """The pure twin of ``compiled.count``, for parts that were measured."""
-        if None in parts or not self._busy.acquire(False):  # noqa: FBT003 - a keyword takes time
+    def update(self, name: str, changes: Changes) -> int:
+        """Count a run that was measured in Python. Returns what there is to tell about it."""
+        base, mark = self._places.get(name) or self.place(name)
+        if compiled is not None:
+            tell: int = compiled.update(self.words, base, mark, self._plan, changes.adds, changes.maxima)
+            return tell | changes.tell
+        self._updates.append((base, mark, changes))
+        return self._work_off()
+
+    def _work_off(self) -> int:
+        """Make the updates that wait. If another thread is making one, that makes them all, so none waits."""
+        tell = 0
+        while self._updates and self._busy.acquire(False):  # noqa: FBT003 - a keyword takes time
+            try:
+                while self._updates:
+                    tell = self._make_update(*self._updates.popleft())
+            finally:
+                self._busy.release()
+        return tell
+
+    def _count_plain(self, name: str, *sizes: tuple[int, int] | None) -> int:
+        """Count a run if both parts are plain, as in most runs: the pure twin of ``compiled.count``."""
+        if not self._busy.acquire(False):  # noqa: FBT003 - a keyword takes time
             return UNSETTLED
         try:
             base, mark = self._places.get(name) or self.place(name)
-            words, layout, tell = self.words, self._layout, 0
+            words, bounds, tell = self.words, self._layout.bounds, 0
             changes, bank, is_fresh = self._begin(base, mark)
-            for place, figures in enumerate(parts):
-                of = layout.parts[place]
-                if figures and figures[0]:
-                    tell |= self._add_whole(figures, of, base, bank, changes, is_fresh=is_fresh) << 4 * place
-                else:
+            for place, size in enumerate(sizes):
+                if size is None or size[0] > self._layout.plain_chars:
+                    return UNSETTLED
+                of = self._layout.parts[place]
+                chars, need = size
+                if not chars:
                     changes += (base + of.empty, words[base + of.empty] + 1)
-            if tell & (LARGE_PART | LARGE_PART << 4):
-                changes += (base + words_of.LARGE, words[base + words_of.LARGE] + 1)
+                    continue
+                at, at_chars, at_need = base + of.chars, base + of.chars_le, base + of.need
+                at_chars += bisect_left(bounds, chars)
+                changes += (at, words[at] + chars, at_chars, words[at_chars] + 1, at_need, words[at_need] + need)
+                at = base + of.need_le + bisect_left(bounds, need)
+                changes += (at, words[at] + 1)
+                at = base + bank + of.max_need
+                if is_fresh or need > words[at]:
+                    changes += (at, need)
+                at = base + bank + of.max_chars
+                if is_fresh or chars > words[at]:
+                    changes += (at, chars)
+                    tell |= self._layout.tells[of.max_chars]
             self._commit(changes)
         finally:
             self._busy.release()
@@ -183,75 +197,18 @@ class Region:
             self._work_off()
         return tell
 
-    def _add_whole(  # noqa: PLR0913 - of one update
-        self,
-        figures: tuple[int, int, int, int],
-        of: PartWords,
-        base: int,
-        bank: int,
-        changes: list[int],
-        *,
-        is_fresh: bool,
-    ) -> int:
-        """Add a part whose repr is whole to *changes*. Returns what there is to tell."""
-        chars, size, header, levels = figures
-        words, layout = self.words, self._layout
-        bucket = bisect_left(layout.bounds, chars)
-        at, of_chars, of_need = base + of.chars, base + of.chars_le + bucket, base + of.need
-        changes += (at, words[at] + chars, of_chars, words[of_chars] + 1, of_need, words[of_need] + header)
-        at = base + of.need_le + bisect_left(layout.bounds, header)
-        changes += (at, words[at] + 1)
-        at, tell = base + bank + of.max_chars, 0
-        if is_fresh or chars > words[at]:
-            changes += (at, chars)
-            tell = NEW_MAXIMUM
-        at = base + bank + of.max_need
-        if is_fresh or header > words[at]:
-            changes += (at, header)
-        if chars > layout.large_chars:
-            changes += (base + of.large, words[base + of.large] + 1)
-            tell |= LARGE_PART
-        if size != chars:  # not ASCII
-            at, of_bytes = base + of.bytes_le, bisect_left(layout.bounds, size)
-            changes += (base + of.bytes, words[base + of.bytes] + size - chars)
-            if of_bytes != bucket:
-                changes += (at + bucket, words[at + bucket] - 1, at + of_bytes, words[at + of_bytes] + 1)
-            of_max = base + bank
-            for at, value in ((of_max + of.max_bytes, size), (of_max + of.max_density, -(-size * 1000 // chars))):
-                if is_fresh or value > words[at]:
-                    changes += (at, value)
-        if header > DEFAULT_LIMIT or levels > DEFAULT_LEVELS:
-            tell |= SHOWS_LIMIT
-        return tell | AT_ONCE if size > layout.at_once_bytes else tell
-
-    def update(self, name: str, adds: Mapping[int, int], maxima: Mapping[int, int]) -> None:
-        """Count what was measured in Python: see ``Layout.changes``."""
-        base, mark = self.place(name)
-        if compiled is not None:
-            compiled.update(self.words, base, mark, self._plan, adds, maxima)
-            return
-        self._updates.append((base, mark, adds, maxima))
-        self._work_off()
-
-    def _work_off(self) -> None:
-        """Make the updates that wait. If another thread is counting, that one makes them, so none waits."""
-        while self._updates and self._busy.acquire(blocking=False):
-            try:
-                while self._updates:
-                    self._apply(*self._updates.popleft())
-            finally:
-                self._busy.release()
-
-    def _apply(self, base: int, mark: int, adds: Mapping[int, int], maxima: Mapping[int, int]) -> None:
-        words = self.words
+    def _make_update(self, base: int, mark: int, new: Changes) -> int:
+        words, tell = self.words, new.tell
         changes, bank, is_fresh = self._begin(base, mark)
-        for word, number in adds.items():
+        for word, number in new.adds.items():
             changes += (base + word, words[base + word] + number)
-        for word, value in maxima.items():
+        for word, value in new.maxima.items():
             at = base + bank + word
             if value > (0 if is_fresh else words[at]):
                 changes += (at, value)
+                tell |= self._layout.tells.get(word, 0)
         self._commit(changes)
+        return tell
 
     def _begin(self, base: int, mark: int) -> tuple[list[int], int, bool]:
         """Begin an update.

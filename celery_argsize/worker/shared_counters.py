@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from celery_argsize.figures import layout as words_of
 from celery_argsize.figures.counters import Extreme, TaskStats
-from celery_argsize.figures.layout import BANK
+from celery_argsize.figures.layout import BANK, Changes
 from celery_argsize.worker.region import EPOCH, MARKS, NAMES, OWNER, PENDING, REDO, UPDATES, WORD, Region
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Reader:
                 if new[word] > maxima.get(first, 0):
                     maxima[first] = new[word]
             changed -= words | {at}
-        counts, largest = self._layout.named({word: new[word] - old[word] for word in changed}, maxima)
+        counts, largest = self._layout.named(Changes({word: new[word] - old[word] for word in changed}, maxima))
         return TaskStats(counts, {name: Extreme(value, "", 0.0) for name, value in largest.items()})
 
 

@@ -41,7 +41,7 @@ def count(counters: SharedCounters, rules: Rules, measurement: Measurement) -> N
     """Count *measurement* in the region of this process."""
     region = counters.region()
     assert region is not None
-    region.update(measurement.task, *rules.layout.changes(measurement))
+    region.update(measurement.task, rules.layout.changes(measurement.args, measurement.kwargs))
 
 
 def read(counters: SharedCounters, names: int = 1000) -> Tally:

@@ -225,7 +225,7 @@ for number in range(int(sys.argv[2])):
         part = Part(Size(number, number))
         run = Measurement(f"task {number % 7}", "id", part, part, time.time())
         counters.after_fork()
-        counters.region().update(run.task, *rules.layout.changes(run))
+        counters.region().update(run.task, rules.layout.changes(run.args, run.kwargs))
         notes.send({"host": "web-1", "sightings": {"seen": (0, run.time)}})
         os._exit(0)
     if os.waitpid(pid, 0)[1]:

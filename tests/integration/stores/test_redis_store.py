@@ -518,7 +518,7 @@ for url in ({redis_url!r}, "redis://localhost:1/0"):
     before = set(sys.modules)
     flusher.start()
     run = Measurement("scan", "id", Part(Size(1, 1)), Part(None), 1.0)
-    counters.region().update("scan", *rules.layout.changes(run))
+    counters.region().update("scan", rules.layout.changes(run.args, run.kwargs))
     notes.send({{"host": "web-1", "sightings": {{"seen": (0, 1.0)}}}})
     flusher.flush(5)
     flusher.stop(0)

@@ -29,13 +29,14 @@ from support.tricky_texts import TRICKY
 
 from celery_argsize import measure_json_size
 from celery_argsize.figures.counters import Rules, Tally, TaskStats
+from celery_argsize.figures.layout import LARGE_PART, NEW_MAXIMUM, SHOWS_LIMIT
 from celery_argsize.measuring import pure
 from celery_argsize.measuring.cuts import CUTS, read_header
 from celery_argsize.measuring.foreign import add_reprs, json_size
 from celery_argsize.measuring.measurement import Measurement, measure_part
 from celery_argsize.measuring.walk import Figures, compiled
 from celery_argsize.settings import DEFAULT_BUCKETS
-from celery_argsize.worker.region import LARGE_PART, NEW_MAXIMUM, SHOWS_LIMIT, UNSETTLED
+from celery_argsize.worker.region import UNSETTLED
 from celery_argsize.worker.shared_counters import SharedCounters
 
 if TYPE_CHECKING:
@@ -374,12 +375,16 @@ def runs(draw: st.DrawFn) -> tuple[Any, str, Any, str]:
     return (tuple(came[0]) if draw(st.booleans()) else came[0]), argsrepr, came[1], kwargsrepr
 
 
-def is_counted(region: Region, run: tuple[Any, str, Any, str]) -> bool:
-    """Count *run* as a worker does. Whether ``Region.count`` did it all."""
-    if region.count(TASK, *run) != UNSETTLED:
-        return True
-    region.update(TASK, *RULES.layout.changes(measurement_of(run)))
-    return False
+def count_run(region: Region, run: tuple[Any, str, Any, str]) -> int:
+    """Count *run* as a worker does. Returns what there is to tell about it."""
+    tell = region.count(TASK, *run)
+    return update(region, run) if tell == UNSETTLED else tell
+
+
+def update(region: Region, run: tuple[Any, str, Any, str]) -> int:
+    """Count *run* as Python measures it."""
+    measurement = measurement_of(run)
+    return region.update(TASK, RULES.layout.changes(measurement.args, measurement.kwargs))
 
 
 def measurement_of(run: tuple[Any, str, Any, str]) -> Measurement:
@@ -405,17 +410,18 @@ def region_of(counters: SharedCounters) -> Region:
 @example([[([], "[]", {"a": 1}, "{'a': 1}")], [((), "()", {}, "{}")] * 2])
 @example([[(("x" * 3000,), "('xxx...',)", {"a": [1] * 2000}, "{'a': [1, 1, 1, ...]}")]] * 2)
 def test_shared_counters_change_as_a_tally_does(epochs: list[list[tuple[Any, str, Any, str]]]) -> None:
-    counters = SharedCounters(RULES, 10)
-    region = region_of(counters)
+    counters, others = SharedCounters(RULES, 10), SharedCounters(RULES, 10)
+    region, other = region_of(counters), region_of(others)
     for epoch in epochs:
         tally = Tally(10)
         for run in epoch:
-            is_counted(region, run)
+            assert count_run(region, run) == update(other, run)
             tally.add(measurement_of(run), RULES)
         ((name, stats),) = counters.differences()
         assert name == TASK
         assert facts(stats) == facts(tally.tasks[TASK])
         counters.begin_epoch()
+        others.begin_epoch()
 
 
 @needs_compiled

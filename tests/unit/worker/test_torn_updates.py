@@ -42,14 +42,14 @@ CUT: Final = Part(Size(5000, 9000), "size", 1030, 0, 1030, SHAPE)
 #: The run that is being counted. Most of its figures differ from those of the run before it.
 RUN: Final = Measurement("scan", "id", CUT, CUT, 1.5)
 SMALL: Final = Measurement("scan", "id", Part(Size(9, 9), "intact", 9), Part(Size(0, 0), "intact", 2), 1.5)
-CHANGES: Final = RULES.layout.changes(RUN)
+CHANGES: Final = RULES.layout.changes(RUN.args, RUN.kwargs)
 WHOLE: Final = (["å" * 700, [1, 2]], "('" + "å" * 700 + "', [1, 2])", {"n": 1}, "{'n': 1}")
 LARGE_ARGS, LARGE_KWARGS = (["å" * 40] * 40, {"word": "x" * 1500, "others": [1, 2]})
 TRUNCATED: Final = (LARGE_ARGS, saferepr(tuple(LARGE_ARGS), 1024), LARGE_KWARGS, saferepr(LARGE_KWARGS, 1024))
 
 
 def update(region: Region) -> None:
-    region.update(RUN.task, *CHANGES)
+    region.update(RUN.task, CHANGES)
 
 
 def count_whole(region: Region) -> None:
