@@ -487,7 +487,7 @@ static int read_header(PyObject *header, Py_ssize_t n, PyObject *value, const Wa
 }
 
 /* Measures args or kwargs. *leaves*: what Python measured of those that go to *aside*: characters and bytes as JSON,
-   characters of the repr. Returns 0 for what Python must judge, such as an unusual header. */
+   characters of the repr; NULL: nothing yet. Returns 0 for what Python must judge, such as an unusual header. */
 static int measure_part(PyObject *value, PyObject *header, PyObject *aside, const i64 *leaves, Part *part) {
     int is_dict = PyDict_CheckExact(value);
     Py_ssize_t n = PyUnicode_CheckExact(header) && IS_READY(header) ? PyUnicode_GET_LENGTH(header) : 0;
@@ -503,9 +503,13 @@ static int measure_part(PyObject *value, PyObject *header, PyObject *aside, cons
     begin(&w, aside);
     if (walk(&w, value, 1) < 0)
         return 0;
-    w.plain += leaves[2];
-    w.json += leaves[0] - leaves[2];
-    w.utf8 += leaves[1] - leaves[0];
+    if (leaves) {
+        w.plain += leaves[2];
+        w.json += leaves[0] - leaves[2];
+        w.utf8 += leaves[1] - leaves[0];
+    } else if (PyList_GET_SIZE(aside)) {
+        return 1; /* to be measured again */
+    }
     part->chars = w.plain + w.json;
     part->bytes = part->chars + w.utf8;
     part->levels = w.levels;
@@ -645,20 +649,18 @@ static int add_part(Update *u, i64 at, const Plan *plan, const Part *part) {
            shows_limit << 3;
 }
 
-/* Begins an update: words[mark] tells the main process that there is something to read from words[base] on. */
+/* Begins an update of the words from *base* on. */
 static int open_region(PyObject *const *args, Py_buffer *view, Update *u, Plan *plan, i64 *base) {
-    i64 mark = PyLong_AsLongLong(args[2]);
     *base = PyLong_AsLongLong(args[1]);
     if (PyErr_Occurred() || PyObject_GetBuffer(args[0], view, PyBUF_WRITABLE) < 0)
         return -1;
-    const i64 *numbers_ = (const i64 *)PyBytes_AS_STRING(args[3]);
-    *plan = (Plan){numbers_[0], numbers_[1], numbers_ + 2, (int)(PyBytes_GET_SIZE(args[3]) / 8) - 2};
+    const i64 *numbers_ = (const i64 *)PyBytes_AS_STRING(args[2]);
+    *plan = (Plan){numbers_[0], numbers_[1], numbers_ + 2, (int)(PyBytes_GET_SIZE(args[2]) / 8) - 2};
     i64 *words = view->buf, epoch = words[EPOCH];
     int bank = (int)(epoch & 1);
     *u = (Update){words, 0, bank, words[*base + EPOCHS + bank] != epoch};
     if (words[PENDING])
         apply(words); /* a signal's exception ended an update of the pure twin */
-    add(u, mark, 1);
     if (u->fresh) {
         set(u, *base + EPOCHS + bank, epoch);
         for (int i = 0; i < 2 * MAXIMA; i++)
@@ -667,9 +669,9 @@ static int open_region(PyObject *const *args, Py_buffer *view, Update *u, Plan *
     return 0;
 }
 
-/* count(region, base, mark, plan, args, argsrepr, kwargs, kwargsrepr, aside, leaves): measures and counts a run.
+/* count(region, base, plan, args, argsrepr, aside, kwargs, kwargsrepr, aside, leaves): measures and counts a run.
    Returns what there is to tell about it (see add_part), that of kwargs 4 bits higher. Returns -1, having counted
-   nothing, if Python must do it; also if there are leaves in *aside* that *leaves* does not have. */
+   nothing, if Python must do it; also if there are leaves in an *aside*, and *leaves* is empty. */
 static PyObject *count_py(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs) {
     Py_buffer view;
     Update u;
@@ -677,16 +679,17 @@ static PyObject *count_py(PyObject *Py_UNUSED(module), PyObject *const *args, Py
     Part parts[2];
     i64 leaves[6] = {0}, base;
     int tell = 0;
-    if (nargs != 10 || !PyBytes_CheckExact(args[3]) || !PyList_CheckExact(args[8]) || !PyTuple_CheckExact(args[9]))
+    if (nargs != 10 || !PyBytes_CheckExact(args[2]) || !PyList_CheckExact(args[5]) || !PyList_CheckExact(args[8]) ||
+        !PyTuple_CheckExact(args[9]))
         return PyErr_Format(PyExc_TypeError, "count() takes ten arguments");
     Py_ssize_t known = PyTuple_GET_SIZE(args[9]);
     for (Py_ssize_t i = 0; i < known && i < 6; i++)
         leaves[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(args[9], i));
-    for (int i = 0; i < 2; i++) {
-        if (!measure_part(args[4 + 2 * i], args[5 + 2 * i], args[8], leaves + 3 * i, &parts[i]) ||
-            (!known && PyList_GET_SIZE(args[8])))
+    for (int i = 0; i < 2; i++)
+        if (!measure_part(args[3 + 3 * i], args[4 + 3 * i], args[5 + 3 * i], known ? leaves + 3 * i : NULL, &parts[i]))
             return PyErr_Occurred() ? NULL : PyLong_FromLong(-1);
-    }
+    if (!known && (PyList_GET_SIZE(args[5]) || PyList_GET_SIZE(args[8])))
+        return PyLong_FromLong(-1);
     if (PyErr_Occurred() || open_region(args, &view, &u, &plan, &base) < 0)
         return NULL;
     add(&u, base + LARGE, parts[0].chars > plan.large_chars || parts[1].chars > plan.large_chars);
@@ -698,7 +701,7 @@ static PyObject *count_py(PyObject *Py_UNUSED(module), PyObject *const *args, Py
     return PyLong_FromLong(tell);
 }
 
-/* update(region, base, mark, plan, adds, maxima): counts what Python measured: {word: number}, relative to base. Returns
+/* update(region, base, plan, adds, maxima): counts what Python measured: {word: number}, relative to base. Returns
    which sizes are new maxima, as count() does. */
 static PyObject *update_py(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs) {
     Py_buffer view;
@@ -706,21 +709,22 @@ static PyObject *update_py(PyObject *Py_UNUSED(module), PyObject *const *args, P
     Plan plan;
     i64 base;
     int tell = 0;
-    if (nargs != 6 || !PyBytes_CheckExact(args[3]) || !PyDict_CheckExact(args[4]) || !PyDict_CheckExact(args[5]) ||
-        PyDict_GET_SIZE(args[4]) + PyDict_GET_SIZE(args[5]) > MAX_CHANGES - 2 - 2 * MAXIMA)
-        return PyErr_Format(PyExc_TypeError, "update() takes six arguments");
+    if (nargs != 5 || !PyBytes_CheckExact(args[2]) || !PyDict_CheckExact(args[3]) || !PyDict_CheckExact(args[4]) ||
+        PyDict_GET_SIZE(args[3]) + PyDict_GET_SIZE(args[4]) > MAX_CHANGES - 1 - 2 * MAXIMA)
+        return PyErr_Format(PyExc_TypeError, "update() takes five arguments");
     if (open_region(args, &view, &u, &plan, &base) < 0)
         return NULL;
-    for (int i = 4; i < 6; i++) {
+    for (int i = 3; i < 5; i++) {
         PyObject *word, *number;
         Py_ssize_t position = 0;
         while (PyDict_Next(args[i], &position, &word, &number)) {
             i64 index = base + PyLong_AsLongLong(word), value = PyLong_AsLongLong(number);
-            if (i == 4)
+            if (i == 3)
                 add(&u, index, value);
             else if (raise_to(&u, index, value))
-                tell |= index == part_at(base, 0, &plan) + P_MAX_CHARS ? 1 :
-                        index == part_at(base, 1, &plan) + P_MAX_CHARS ? 16 : 0;
+                tell |= index == part_at(base, 0, &plan) + P_MAX_CHARS   ? 1
+                        : index == part_at(base, 1, &plan) + P_MAX_CHARS ? 16
+                                                                         : 0;
         }
     }
     if (!PyErr_Occurred())

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 #: Most objects and members that objects' own code may yield in one value.
 MAX_YIELDED: Final = 100_000
+
 #: Bytes that are decoded at once.
 _SLICE: Final = 16 * 1024
 
@@ -92,18 +93,12 @@ def _usual_size(leaf: Any) -> int | None:
     return None if text is None else len(text(leaf)) + around
 
 
-def sizes_of_leaves(args: Any, kwargs: Any) -> tuple[int, ...] | None:
-    """Characters and bytes as JSON, and characters of the reprs, of the leaves in *args*, and of those in *kwargs*.
-
-    ``None`` if some are not of usual types.
-    """
+def usual_sizes(*asides: list[Any]) -> tuple[int, ...] | None:
+    """For each aside: characters and bytes as JSON, and characters of the reprs. ``None``: some have unusual leaves."""
     sizes: list[int] = []
-    for part in (args, kwargs):
-        leaves: list[Any] = []
-        if walk(part, leaves) is None:
-            return None
+    for aside in asides:
         chars = need = 0
-        for leaf, level in pairs(leaves):
+        for leaf, level in pairs(aside):
             try:
                 size = _usual_size(leaf)
                 if size is None or not level:
@@ -153,7 +148,10 @@ class _Converter:
         items = self._yielded(obj, method) if dict.__len__(obj) else ()  # json calls no items() of an empty dict
         if not all(issubclass(type(item), tuple) for item in items):  # nor does json take others
             raise ForeignError
-        return _Items([(key, self.convert(value)) for key, value in items])
+        converted = {key: self.convert(value) for key, value in items}
+        if len(converted) < len(items):  # json would write a key twice
+            raise ForeignError
+        return converted
 
     def _yielded(self, obj: Any, method: Any) -> Any:
         """What *obj* yields by *method*. If that is foreign code, only a bounded number."""
@@ -167,17 +165,6 @@ class _Converter:
         self._budget -= count
         if self._budget < 0:
             raise ForeignError
-
-
-class _Items(dict):  # type: ignore[type-arg]
-    """A dict that json writes as just these items; a key may be among them twice."""
-
-    def __init__(self, items: list[tuple[Any, Any]]) -> None:
-        super().__init__(items=None)  # not empty
-        self._items = items
-
-    def items(self) -> Any:
-        return self._items
 
 
 def _size_of_bytes(data: bytes) -> tuple[int, int]:

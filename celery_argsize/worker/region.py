@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery_argsize.figures import layout as words_of
 from celery_argsize.figures.counters import OTHER
 from celery_argsize.figures.layout import BANK, Changes
-from celery_argsize.measuring.foreign import sizes_of_leaves
+from celery_argsize.measuring.foreign import usual_sizes
 from celery_argsize.measuring.measurement import NAME_BYTES, clean, measure_plain
 from celery_argsize.measuring.walk import compiled
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 UPDATES, PENDING, EPOCH, NAMES, OWNER, REDO = range(6)
 #: Changes in the redo record, of two words each: a word, and its new value.
 MAX_CHANGES: Final = 96
-#: Then come the marks, one for each task name, then the names, then the counters.
-MARKS: Final = REDO + 2 * MAX_CHANGES
+#: Then come the names, one for each task, and then the counters.
+_NAMES_FROM: Final = REDO + 2 * MAX_CHANGES
 #: Words of a task name: its length in bytes, then the bytes.
 _NAME_WORDS: Final = 1 + NAME_BYTES // 8
 #: Bytes of a word.
@@ -62,8 +62,8 @@ class Region:
         #: Updates that were made, as in the words.
         self._made = 0
         self._slots: dict[str, int] = {}
-        self._places: dict[str, tuple[int, int]] = {}
-        self._updates: deque[tuple[int, int, Changes]] = deque()
+        self._places: dict[str, int] = {}
+        self._updates: deque[tuple[int, Changes]] = deque()
         self._busy = threading.Lock()
         #: Held while a name is added. Other threads wait for that, but not for ever.
         self._naming = threading.Lock()
@@ -75,7 +75,7 @@ class Region:
     @staticmethod
     def bytes_for(rules: Rules, names: int) -> int:
         """The size of a region for as many *names*, in whole pages."""
-        words = MARKS + (names + 1) * (1 + _NAME_WORDS + len(rules.layout.names))
+        words = _NAMES_FROM + (names + 1) * (_NAME_WORDS + len(rules.layout.names))
         return -(-words * WORD // mmap.PAGESIZE) * mmap.PAGESIZE
 
     def claim(self) -> Region:
@@ -84,7 +84,7 @@ class Region:
         self._finish_update()
         self._pid = self.words[OWNER] = os.getpid()
         self._slots = {self.name(slot): slot for slot in range(self.words[NAMES])}
-        self._places = {OTHER: (self.base(0), MARKS)}
+        self._places = {OTHER: self.base(0)}
         if not self._slots:
             self._add_name(OTHER)
         return self
@@ -93,19 +93,18 @@ class Region:
 
     def base(self, slot: int) -> int:
         """The first word of the counters in *slot*."""
-        return MARKS + self._most * (1 + _NAME_WORDS) + slot * self._size
+        return _NAMES_FROM + self._most * _NAME_WORDS + slot * self._size
 
     def name(self, slot: int) -> str:
         """The task whose counters are in *slot*."""
-        at = MARKS + self._most + slot * _NAME_WORDS
+        at = _NAMES_FROM + slot * _NAME_WORDS
         return bytes(self.words[at + 1 : at + _NAME_WORDS])[: self.words[at]].decode()
 
-    def place(self, name: Any) -> tuple[int, int]:
-        """The first word of the counters of *name*, and its mark: those of ``OTHER`` if there is no more room."""
+    def place(self, name: Any) -> int:
+        """The first word of the counters of *name*: those of ``OTHER`` if there is no more room."""
         place = self._places.get(name)
         if place is None:
-            slot = self._add_name(clean(name, NAME_BYTES))
-            place = self.base(slot), MARKS + slot
+            place = self.base(self._add_name(clean(name, NAME_BYTES)))
             if len(self._places) <= self._most and len(name) <= NAME_BYTES:
                 self._places[name] = place
         return place
@@ -117,7 +116,7 @@ class Region:
             slot = self._slots.get(name, self.words[NAMES])
             if slot == self._most:
                 return 0  # OTHER came first
-            at, data = MARKS + self._most + slot * _NAME_WORDS, name.encode()
+            at, data = _NAMES_FROM + slot * _NAME_WORDS, name.encode()
             self.words[at + 1 : at + _NAME_WORDS] = memoryview(data.ljust(NAME_BYTES, b"\0")).cast("q")
             self.words[at] = len(data)
             self.words[NAMES] = max(slot + 1, self.words[NAMES])  # only now it is seen
@@ -135,20 +134,21 @@ class Region:
         """
         if compiled is None:
             return self._count_plain(name, measure_plain(args, argsrepr), measure_plain(kwargs, kwargsrepr))
-        base, mark = self._places.get(name) or self.place(name)
-        aside: list[Any] = []
-        tell: int = compiled.count(self.words, base, mark, self._plan, args, argsrepr, kwargs, kwargsrepr, aside, ())
-        if aside and (leaves := sizes_of_leaves(args, kwargs)):
-            tell = compiled.count(self.words, base, mark, self._plan, args, argsrepr, kwargs, kwargsrepr, [], leaves)
+        words, base, plan = self.words, self._places.get(name) or self.place(name), self._plan
+        a: list[Any] = []
+        b: list[Any] = []
+        tell: int = compiled.count(words, base, plan, args, argsrepr, a, kwargs, kwargsrepr, b, ())
+        if (a or b) and (leaves := usual_sizes(a, b)):
+            tell = compiled.count(words, base, plan, args, argsrepr, [], kwargs, kwargsrepr, [], leaves)
         return tell
 
     def update(self, name: str, changes: Changes) -> int:
         """Count a run that was measured in Python. Returns what there is to tell about it."""
-        base, mark = self._places.get(name) or self.place(name)
+        base = self._places.get(name) or self.place(name)
         if compiled is not None:
-            tell: int = compiled.update(self.words, base, mark, self._plan, changes.adds, changes.maxima)
+            tell: int = compiled.update(self.words, base, self._plan, changes.adds, changes.maxima)
             return tell | changes.tell
-        self._updates.append((base, mark, changes))
+        self._updates.append((base, changes))
         return self._work_off()
 
     def _work_off(self) -> int:
@@ -167,9 +167,9 @@ class Region:
         if not self._busy.acquire(False):  # noqa: FBT003 - a keyword takes time
             return UNSETTLED
         try:
-            base, mark = self._places.get(name) or self.place(name)
+            base = self._places.get(name) or self.place(name)
             words, bounds, tell = self.words, self._layout.bounds, 0
-            changes, bank, is_fresh = self._begin(base, mark)
+            changes, bank, is_fresh = self._begin(base)
             for place, size in enumerate(sizes):
                 if size is None or size[0] > self._layout.plain_chars:
                     return UNSETTLED
@@ -197,9 +197,9 @@ class Region:
             self._work_off()
         return tell
 
-    def _make_update(self, base: int, mark: int, new: Changes) -> int:
+    def _make_update(self, base: int, new: Changes) -> int:
         words, tell = self.words, new.tell
-        changes, bank, is_fresh = self._begin(base, mark)
+        changes, bank, is_fresh = self._begin(base)
         for word, number in new.adds.items():
             changes += (base + word, words[base + word] + number)
         for word, value in new.maxima.items():
@@ -210,7 +210,7 @@ class Region:
         self._commit(changes)
         return tell
 
-    def _begin(self, base: int, mark: int) -> tuple[list[int], int, bool]:
+    def _begin(self, base: int) -> tuple[list[int], int, bool]:
         """Begin an update.
 
         Returns its first changes (words, each followed by its new value), the place of the bank of maxima, and whether
@@ -221,7 +221,7 @@ class Region:
             self._finish_update()
         epoch = words[EPOCH]
         at = base + words_of.EPOCHS + (epoch & 1)
-        changes = [mark, words[mark] + 1]
+        changes: list[int] = []
         is_fresh = words[at] != epoch
         if is_fresh:
             changes += (at, epoch)

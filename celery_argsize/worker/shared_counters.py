@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from celery_argsize.figures import layout as words_of
 from celery_argsize.figures.counters import Extreme, TaskStats
 from celery_argsize.figures.layout import BANK, Changes
-from celery_argsize.worker.region import EPOCH, MARKS, NAMES, OWNER, PENDING, REDO, UPDATES, WORD, Region
+from celery_argsize.worker.region import EPOCH, NAMES, OWNER, PENDING, REDO, UPDATES, WORD, Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,34 +37,38 @@ class Reader:
         self._layout = rules.layout
         self._unpack = struct.Struct(f"={len(rules.layout.names)}q").unpack
         self._nothing = bytes(len(rules.layout.names) * WORD)
-        self._marks: list[int] = []
+        #: The words of each slot as they were read last; and what UPDATES and PENDING were when all of them were.
         self._read: list[bytes] = []
+        self._read_at = (0, 0)
 
     def differences(self) -> Iterator[tuple[str, TaskStats]]:
         """What was counted since the last call, by task name.
 
         What was given counts as read once the next is asked for.
         """
-        words = self._region.words
-        used = words[NAMES]
-        self._marks += [0] * (used - len(self._marks))
-        self._read += [self._nothing] * (used - len(self._read))
-        if words[MARKS : MARKS + used].tolist() == self._marks:
+        words, complete = self._region.words, True
+        begun = words[UPDATES], words[PENDING]
+        if begun == self._read_at:
             return
-        for slot in range(used):
-            if words[MARKS + slot] != self._marks[slot]:
-                mark, data = self._copy(slot) or (self._marks[slot], b"")
-                if mark != self._marks[slot]:
-                    yield self._region.name(slot), self._difference(self._read[slot], data)
-                    self._marks[slot], self._read[slot] = mark, data
+        for slot in range(words[NAMES]):
+            if slot == len(self._read):
+                self._read.append(self._nothing)
+            before, data = self._read[slot], self._copy(slot)
+            if data is None:
+                complete = False
+            elif data != before:
+                yield self._region.name(slot), self._difference(before, data)
+                self._read[slot] = data
+        if complete:
+            self._read_at = begun
 
-    def _copy(self, slot: int) -> tuple[int, bytes] | None:
-        """Mark and words of *slot*, as of one moment; ``None`` if updates come too fast for that."""
+    def _copy(self, slot: int) -> bytes | None:
+        """The words of *slot*, as of one moment; ``None`` if updates come too fast for that."""
         words, begin = self._region.words, self._region.base(slot)
         end = begin + len(self._nothing) // WORD
         for tried in range(10):
             before = words[UPDATES], words[PENDING]
-            mark, data = words[MARKS + slot], bytes(words[begin:end])
+            data = bytes(words[begin:end])
             redo = words[REDO : REDO + 2 * before[1]].tolist()
             if before[1]:  # being made; or its process was stopped or killed, and it stays so
                 time.sleep(0.001)
@@ -73,8 +77,8 @@ class Reader:
             if before[1]:
                 changed = dict(zip(redo[::2], redo[1::2], strict=True))
                 copy = [changed.get(begin + at, value) for at, value in enumerate(self._unpack(data))]
-                mark, data = changed.get(MARKS + slot, mark), struct.pack(f"={len(copy)}q", *copy)
-            return mark, data
+                data = struct.pack(f"={len(copy)}q", *copy)
+            return data
         return None
 
     def _difference(self, before: bytes, after: bytes) -> TaskStats:
