@@ -21,6 +21,7 @@ typedef int64_t i64;
 
 #define MAX_LEVELS 1000         /* deeper values have no size: json cannot write them either */
 #define MAX_CHARS (512LL << 20) /* nor have longer ones: no broker takes them */
+#define KEYS 64
 
 /* -- the walk -- */
 
@@ -28,10 +29,11 @@ typedef struct {
     i64 plain;                     /* characters that JSON and repr have in common; what each has more: */
     i64 json, utf8, repr, escaped; /* in JSON; in its UTF-8; in the repr; in the repr as ASCII JSON */
     i64 commas, keys, containers, singles;
+    PyObject *aside; /* a list: other leaves, each followed by its level; keys have level 0 */
     int levels;
     int heights;                   /* of the highest container so far */
+    PyObject *usual_keys[KEYS];    /* texts with nothing special: most dicts in a value have the same keys */
     i64 at_height[MAX_LEVELS + 1]; /* containers by height; 0: holds no container */
-    PyObject *aside;               /* a list: other leaves, each followed by its level; keys have level 0 */
 } Walk;
 
 /* What makes a text longer in JSON, in a repr, and in ASCII JSON. */
@@ -46,26 +48,6 @@ INLINE uint64_t special8(uint64_t x) {
     return (x | (x + each) | (x - each * 0x20) | ((x ^ each * '"') - each) | ((x ^ each * '\'') - each) |
             ((x ^ each * '\\') - each)) &
            each * 0x80;
-}
-
-INLINE int is_special(const uint8_t *p, Py_ssize_t n) {
-    uint64_t a, found = 0;
-    uint32_t first, last;
-    if (n >= 8) {
-        for (Py_ssize_t i = 0; i < n - 8; i += 8) {
-            memcpy(&a, p + i, 8);
-            found |= special8(a);
-        }
-        memcpy(&a, p + n - 8, 8);
-        return (found | special8(a)) != 0;
-    }
-    if (n >= 4) {
-        memcpy(&first, p, 4);
-        memcpy(&last, p + n - 4, 4);
-        return special8(first | (uint64_t)last << 32) != 0;
-    }
-    a = n ? p[0] | (uint64_t)p[n / 2] << 8 | (uint64_t)p[n - 1] << 16 : 0;
-    return special8(a | 0x6161616161000000ULL | (n ? 0 : 0x616161)) != 0;
 }
 
 /* Counts in one block of characters, short enough for the counters. The compiler makes vector code of it. */
@@ -110,31 +92,56 @@ CLONES SCAN(scan2, uint16_t, 4096)
 CLONES SCAN(scan4, int32_t, 4096)
 /* clang-format on */
 
-/* is_special() for a multiple of 64 characters, in vectors of *size* characters. */
-#define SPECIAL_BLOCKS(name, size)                                                                            \
-    static int name(const uint8_t *p, Py_ssize_t n) {                                                         \
-        typedef int8_t vector __attribute__((vector_size(size)));                                             \
-        typedef uint8_t characters __attribute__((vector_size(size)));                                        \
-        typedef uint64_t words __attribute__((vector_size(size)));                                            \
-        words usual = ~(words){0}, quotes = {0};                                                              \
-        uint64_t any = 0;                                                                                     \
-        for (Py_ssize_t i = 0; i < n; i += size) {                                                            \
-            characters v; /* v + 1 is over 0x20, as a signed byte, but for control characters and 0x7f ... */ \
-            memcpy(&v, p + i, size);                                                                          \
-            usual &= (words)((vector)(v + 1) > 0x20);                                                         \
-            quotes |= (words)(v == '"') | (words)(v == '\'') | (words)(v == '\\');                            \
-        }                                                                                                     \
-        for (int i = 0; i < size / 8; i++)                                                                    \
-            any |= ~usual[i] | quotes[i];                                                                     \
-        return any != 0;                                                                                      \
+/* Whether one of *n* characters, at least *size*, is special. Looks at *size* at once; the last ones may be seen twice.
+   v + 1 is over 0x20, as a signed byte, but for control characters and those from 0x7f on. */
+#define SPECIAL(name, size)                                                        \
+    name(const uint8_t *p, Py_ssize_t n) {                                         \
+        typedef int8_t vector __attribute__((vector_size(size)));                  \
+        typedef uint8_t characters __attribute__((vector_size(size)));             \
+        typedef uint64_t words __attribute__((vector_size(size)));                 \
+        words usual = ~(words){0}, quotes = {0};                                   \
+        uint64_t any = 0;                                                          \
+        for (Py_ssize_t i = 0, last = n - size;; i += size) {                      \
+            characters v;                                                          \
+            memcpy(&v, p + (i < last ? i : last), size);                           \
+            usual &= (words)((vector)(v + 1) > 0x20);                              \
+            quotes |= (words)(v == '"') | (words)(v == '\'') | (words)(v == '\\'); \
+            if (i >= last)                                                         \
+                break;                                                             \
+        }                                                                          \
+        for (int i = 0; i < size / 8; i++)                                         \
+            any |= ~usual[i] | quotes[i];                                          \
+        return any != 0;                                                           \
     }
 /* clang-format off */
+INLINE int SPECIAL(special16, 16)
+static int SPECIAL(special_any, 16)
 #ifdef __x86_64__
-__attribute__((target("avx2"))) SPECIAL_BLOCKS(special_blocks_avx2, 32)
+__attribute__((target("avx2"))) static int SPECIAL(special_avx2, 32)
 #endif
-SPECIAL_BLOCKS(special_blocks_any, 16)
-static int (*special_blocks)(const uint8_t *, Py_ssize_t) = special_blocks_any;
+static int (*special_long)(const uint8_t *, Py_ssize_t) = special_any;
 /* clang-format on */
+
+INLINE int is_special(const uint8_t *p, Py_ssize_t n) {
+    uint64_t a, b;
+    uint32_t first, last;
+    if (n >= 64)
+        return special_long(p, n);
+    if (n >= 16)
+        return special16(p, n);
+    if (n >= 8) {
+        memcpy(&a, p, 8);
+        memcpy(&b, p + n - 8, 8);
+        return (special8(a) | special8(b)) != 0;
+    }
+    if (n >= 4) {
+        memcpy(&first, p, 4);
+        memcpy(&last, p + n - 4, 4);
+        return special8(first | (uint64_t)last << 32) != 0;
+    }
+    a = n ? p[0] | (uint64_t)p[n / 2] << 8 | (uint64_t)p[n - 1] << 16 : 0;
+    return special8(a | 0x6161616161000000ULL | (n ? 0 : 0x616161)) != 0;
+}
 
 static inline Text read_text(PyObject *text) {
     Py_ssize_t n = PyUnicode_GET_LENGTH(text);
@@ -143,8 +150,8 @@ static inline Text read_text(PyObject *text) {
     case PyUnicode_1BYTE_KIND:
         for (Py_ssize_t i = 0, size; i < n; i += size) {
             const uint8_t *p = PyUnicode_1BYTE_DATA(text) + i;
-            size = n - i < 64 ? n - i : n - i < 4096 ? (n - i) & ~63 : 4096;
-            if (size < 64 ? is_special(p, size) : special_blocks(p, size))
+            size = n - i < 4096 ? n - i : 4096;
+            if (is_special(p, size))
                 scan1(p, size, &t);
         }
         break;
@@ -166,16 +173,18 @@ static inline i64 ascii(const Text *t) {
     return t->length + t->json + 5 * (t->deletes + t->wide1) + 6 * t->wide3;
 }
 
-INLINE void add_text(Walk *w, PyObject *text) {
+/* Adds a text. Returns 0 if nothing in it is special. */
+INLINE int add_text(Walk *w, PyObject *text) {
     Py_ssize_t n = PyUnicode_GET_LENGTH(text);
     w->plain += n + 2;
-    if (n < 64 && PyUnicode_IS_COMPACT_ASCII(text) && !is_special((uint8_t *)((PyASCIIObject *)text + 1), n))
-        return;
+    if (n < 4096 && PyUnicode_IS_COMPACT_ASCII(text) && !is_special((uint8_t *)((PyASCIIObject *)text + 1), n))
+        return 0;
     Text t = read_text(text);
     w->json += t.json;
     w->utf8 += utf8(&t) - n;
     w->repr += t.quotes; /* saferepr escapes apostrophes only */
     w->escaped += ascii(&t) - n + 2 * t.quotes;
+    return 1;
 }
 
 /* Adds ASCII text without quotes: *length* characters in a repr, *more* in JSON. */
@@ -185,7 +194,7 @@ INLINE void add_plain(Walk *w, i64 length, i64 more) {
 }
 
 static inline int digits(uint64_t n) {
-    /* clang-format off */
+/* clang-format off */
     static const uint64_t powers[] = {
         0, 10ULL, 100ULL, 1000ULL, 10000ULL, 100000ULL, 1000000ULL, 10000000ULL, 100000000ULL, 1000000000ULL,
         10000000000ULL, 100000000000ULL, 1000000000000ULL, 10000000000000ULL, 100000000000000ULL,
@@ -200,6 +209,10 @@ static inline int digits(uint64_t n) {
 /* Characters of an int; 0: it has more than 64 bits. */
 static int int_length(PyObject *number) {
     int overflow;
+#if PY_VERSION_HEX < 0x030c0000 /* most have one digit in base 2**30 */
+    if (Py_SIZE(number) == 1)
+        return digits(((PyLongObject *)number)->ob_digit[0]);
+#endif
     long long n = PyLong_AsLongLongAndOverflow(number, &overflow);
     if (overflow)
         return 0;
@@ -270,6 +283,22 @@ static int set_aside(Walk *w, PyObject *leaf, int level) {
     return 0;
 }
 
+/* Adds a key. Returns 0 for an error. */
+INLINE int add_key(Walk *w, PyObject *key) {
+    PyObject **usual = &w->usual_keys[(uintptr_t)key / 16 % KEYS];
+    if (*usual == key) {
+        w->plain += PyUnicode_GET_LENGTH(key) + 2;
+        return 1;
+    }
+    if (PyUnicode_CheckExact(key) && IS_READY(key)) {
+        if (!add_text(w, key))
+            *usual = key;
+        return 1;
+    }
+    int known = add_leaf(w, key, 2);
+    return known > 0 || (!known && set_aside(w, key, 0) == 0);
+}
+
 static int walk(Walk *w, PyObject *value, int level);
 
 /* Adds a leaf or container at *level*. Returns its height, 0 for a leaf; -1: given up, or an error. */
@@ -295,8 +324,7 @@ static int walk(Walk *w, PyObject *value, int level) {
         Py_ssize_t position = 0;
         count = PyDict_GET_SIZE(value);
         while (PyDict_Next(value, &position, &key, &member)) {
-            int known = add_leaf(w, key, 2);
-            if (known < 0 || (!known && set_aside(w, key, 0) < 0))
+            if (!add_key(w, key))
                 return -1;
             int inner = add_member(w, member, level + 1);
             if (inner < 0 || w->plain > MAX_CHARS)
@@ -749,7 +777,7 @@ PyMODINIT_FUNC PyInit__compiled(void) {
         return NULL;
 #ifdef __x86_64__
     if (__builtin_cpu_supports("avx2"))
-        special_blocks = special_blocks_avx2;
+        special_long = special_avx2;
 #endif
     return PyModule_Create(&module);
 }

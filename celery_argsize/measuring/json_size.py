@@ -39,7 +39,10 @@ def measure_json_size(obj: object) -> int:
 def measure(obj: object) -> Size | None:
     """Size of *obj*; ``None`` if it has no JSON form."""
     aside: list[Any] = []
-    return _size(walk(obj, aside), aside)
+    figures = walk(obj, aside)
+    if figures is None or aside:
+        return _size(figures, aside)
+    return tuple.__new__(Size, figures[:2])  # takes less time than Size()
 
 
 def _size(figures: tuple[int, ...] | None, aside: list[Any]) -> Size | None:
