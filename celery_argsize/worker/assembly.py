@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from celery_argsize.errors import ArgsizeError, ConfigError
 from celery_argsize.failure_log import FailureLog
 from celery_argsize.figures.counters import rules_of
+from celery_argsize.figures.layout import VERSION
 from celery_argsize.stores.base import Store, writer_name
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.worker.flusher import Flusher
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
     from celery_argsize.settings import Settings
 
 
+#: Files for spawned children. One that runs another version of this package finds no notes.
 _COUNTERS: Final = "counters"
-_NOTES: Final = "notes"
+_NOTES: Final = f"notes-{VERSION}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ def build(app: Celery, settings: Settings, hostname: str, *, children: int, spaw
     try:
         counters = SharedCounters(rules, settings.max_task_names, children, path=folder and f"{folder}/{_COUNTERS}")
     except (OSError, OverflowError) as exc:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         message = f"no memory to share with {children} pool processes ({exc}); lower argsize_max_task_names"
         raise ArgsizeError(message) from exc
     notes = PipeNotes(folder and f"{folder}/{_NOTES}") if children else LocalNotes()
@@ -69,10 +74,14 @@ def build(app: Celery, settings: Settings, hostname: str, *, children: int, spaw
 
 
 def build_for_child(app: Celery, settings: Settings, folder: str, children: int) -> Recorder:
-    """The recorder of a spawned child, for the files in *folder*. Forked children inherit theirs."""
+    """The recorder of a spawned child, for the files in *folder*. Forked children inherit theirs.
+
+    Raises:
+        OSError: the files are not there, or those of another version.
+    """
     rules = rules_of(settings)
-    counters = SharedCounters(rules, settings.max_task_names, children, path=f"{folder}/{_COUNTERS}")
     notes = NoteWriter(os.open(f"{folder}/{_NOTES}", os.O_WRONLY | os.O_NONBLOCK))
+    counters = SharedCounters(rules, settings.max_task_names, children, path=f"{folder}/{_COUNTERS}")
     return Recorder(app, settings, rules, counters, notes)
 
 

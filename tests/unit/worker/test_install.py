@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from pathlib import Path
@@ -18,7 +19,9 @@ import celery_argsize
 from celery_argsize import ConfigError
 from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import Measurement, Part
+from celery_argsize.settings import Settings
 from celery_argsize.worker import monitor as monitors
+from celery_argsize.worker.assembly import build_for_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,9 +230,11 @@ class FakeWorker:
     pool_cls = "solo"
     pool_start_method = "fork"
     hostname = "tested@host"
+    concurrency = 2
 
     def __init__(self, app: Celery) -> None:
         self.app = app
+        self.options: dict[str, object] = {}
 
 
 def work(*_: Any, **__: Any) -> int:
@@ -293,15 +298,37 @@ def test_first_eager_runs_of_many_threads_at_once_all_count(app: Celery) -> None
     assert celery_argsize.get_size_summary(app).total_tasks == 16
 
 
-def test_a_start_that_fails_leaves_nothing_behind(app: Celery, tmp_path: Path) -> None:
+def test_a_start_that_fails_leaves_nothing_behind(
+    app: Celery, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     celery_argsize.install(app, redis_url="rediss://127.0.0.1/0", redis_ssl_ca_certs=str(tmp_path / "none.pem"))
     worker = FakeWorker(app)
     worker.pool_cls, worker.pool_start_method = "prefork", "spawn"
     gc.collect()  # what earlier tests left open is not to be closed in between
     before = descriptors()
     signals.worker_init.send(sender=worker)
+    assert "none.pem" in caplog.text
     assert descriptors() == before
     assert "_CELERY_ARGSIZE_CHILDREN" not in os.environ
+
+
+def test_without_the_memory_to_share_the_log_names_the_setting_and_no_folder_stays(
+    app: Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    celery_argsize.install(app, max_task_names=10**17)
+    worker = FakeWorker(app)
+    worker.pool_cls, worker.pool_start_method = "prefork", "spawn"
+    signals.worker_init.send(sender=worker)
+    assert "lower argsize_max_task_names" in caplog.text
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_child_of_another_version_opens_nothing(app: Celery, tmp_path: Path) -> None:
+    (tmp_path / "notes-0").touch()
+    with pytest.raises(FileNotFoundError):
+        build_for_child(app, Settings(), str(tmp_path), 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes-0"]
 
 
 def test_a_measurement_of_the_callers_own_is_made_to_fit(app: Celery) -> None:
