@@ -546,7 +546,7 @@ static int measure_part(PyObject *value, PyObject *header, PyObject *aside, cons
 
 /* -- counters: docs/shared-memory.md has the layout, figures/layout.py the same numbers -- */
 
-enum { UPDATES, PENDING, EPOCH, NAMES, OWNER, REDO, MAX_CHANGES = 96 };
+enum { UPDATES, PENDING, EPOCH, NAMES, OWNER, RESETS, REDO, MAX_CHANGES = 96 };
 enum { LARGE, TRUNCATED, UNMEASURABLE, ERRORS, EPOCHS, PARTS = EPOCHS + 2 };
 enum {
     P_EMPTY,

@@ -207,6 +207,8 @@ class Flusher:
 
     def _write_and_hold(self, seconds: float) -> bool:
         self._held_until = 0.0
+        if seconds:
+            self._counters.note_reset()
         self._collect()
         written = self._deliver()
         self._held_until = time.monotonic() + seconds

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from operator import le
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_argsize.errors import ArgsizeError
@@ -25,7 +26,7 @@ from celery_argsize.measuring.measurement import (
     measure_part,
 )
 from celery_argsize.worker.large_task_log import LargeTaskLog
-from celery_argsize.worker.region import UNSETTLED
+from celery_argsize.worker.region import RESETS, UNSETTLED
 from celery_argsize.worker.soft_limit import SoftLimit
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ _LARGE: Final = LARGE_PART | LARGE_PART << 4
 _AT_ONCE: Final = AT_ONCE | AT_ONCE << 4
 _NEW_MAXIMA: Final = NEW_MAXIMUM | NEW_MAXIMUM << 4
 
-#: Seconds between two runs of a task that are told of, if nothing is new about the second.
+#: Seconds between two runs of a task that are told of, if nothing is new about the second; if there is nothing to tell
+#: but an exemplar; and until a largest run is told of that is not larger than an earlier one.
 AGAIN: Final = 1.0
+EXEMPLAR_AGAIN: Final = 10.0
+RECORD_AGAIN: Final = 60.0
 #: Most things of one kind that a process remembers having told.
 _MOST: Final = 4096
 
@@ -66,10 +70,10 @@ def measure_celery_task_size(
     request = task.request
     args = request.args if args is None else args
     kwargs = request.kwargs if kwargs is None else kwargs
-    return _run(task, task_id, *_measured(request, args, kwargs))
+    return _run(task, task_id, *_parts(request, args, kwargs))
 
 
-def _measured(request: Any, args: Any, kwargs: Any) -> tuple[Part, Part]:
+def _parts(request: Any, args: Any, kwargs: Any) -> tuple[Part, Part]:
     # Eager runs, protocol 1 and other languages send no reprs.
     return (
         measure_part(args, getattr(request, "argsrepr", None)),
@@ -129,7 +133,7 @@ class Recorder:
                 tell = self._count(region, name, *parts)
             counted = True
             if tell:
-                self._tell(name, tell, lambda: _run(task, task_id, *(parts or _measured(request, args, kwargs))))
+                self._tell(region, name, tell, lambda: _run(task, task_id, *(parts or _parts(request, args, kwargs))))
             elif self._told.tell_host(request.origin):
                 self._counters.check()
         except Exception as exc:  # noqa: BLE001 - none may reach the task
@@ -138,10 +142,12 @@ class Recorder:
             with suppress(Exception):
                 self._failures.report(exc)
 
-    def _tell(self, name: str, tell: int, measurement: Callable[[], Measurement]) -> None:
+    def _tell(self, region: Region, name: str, tell: int, measurement: Callable[[], Measurement]) -> None:
         """Send a note about a counted run and log it, as far as *tell* and what was told before ask for it."""
         if len(name) > NAME_BYTES:
             name = clean(name, NAME_BYTES)
+        if tell & _NEW_MAXIMA and not self._told.is_record(name, region.largest(name), region.words[RESETS]):
+            tell &= ~_NEW_MAXIMA
         is_due = self._told.is_due(name, tell)
         log = self._log if tell & _LARGE and self._log is not None and self._log.has_token(name) else None
         if not is_due and log is None:
@@ -164,7 +170,7 @@ class Recorder:
             self._send(measurement)
         else:
             task, _, args, kwargs, *_ = measurement
-            self._tell(task, self._count(region, task, args, kwargs), lambda: measurement)
+            self._tell(region, task, self._count(region, task, args, kwargs), lambda: measurement)
 
     def _count(self, region: Region, name: str, args: Part, kwargs: Part) -> int:
         """Count a run. Returns what there is to tell about it."""
@@ -192,17 +198,34 @@ class _Told:
     def __init__(self, notes: LocalNotes | NoteWriter, rules: Rules) -> None:
         self._notes = notes
         self._rules = rules
-        #: By task: what was told last, and when to tell it again. By origin: when.
+        #: By task: kinds of runs that were told of, and until when. By origin: until when.
         self._tasks: dict[str, tuple[int, float]] = {}
         self._hosts: dict[str, float] = {}
+        #: By task: its largest args and kwargs that were told of, after how many resets, and until when.
+        self._records: dict[str, tuple[tuple[int, ...], int, float]] = {}
+
+    def is_record(self, task: str, largest: tuple[int, ...], resets: int) -> bool:
+        """Whether *largest*, the maxima of this epoch, exceed those that were told of since the last reset."""
+        now = time.monotonic()
+        known, at, until = self._records.get(task, ((0, 0), 0, 0.0))
+        if at != resets or now >= until:
+            known, until = (0, 0), now + RECORD_AGAIN
+        if all(map(le, largest, known)):
+            return False
+        _remember(self._records, task, ((*map(max, largest, known),), resets, until))
+        return True
 
     def is_due(self, task: str, tell: int) -> bool:
-        """Whether to tell about a run of *task*: a new maximum, another kind of run, or none told for a while."""
+        """Whether to tell about a run of *task*: a record, another kind of run, or none told for a while."""
         now = time.monotonic()
-        last, until = self._tasks.get(task, (0, 0.0))
-        if tell == last and now < until and not tell & _AT_ONCE:
+        kinds, until = self._tasks.get(task, (0, 0.0))
+        if not tell:
+            until += EXEMPLAR_AGAIN - AGAIN
+        if now >= until:
+            kinds, until = 0, now + AGAIN
+        elif not tell & ~kinds:
             return False
-        _remember(self._tasks, task, (tell & ~_NEW_MAXIMA, now + AGAIN))
+        _remember(self._tasks, task, (kinds | tell & ~(_NEW_MAXIMA | _AT_ONCE), until))
         return True
 
     def tell_host(self, origin: object) -> bool:

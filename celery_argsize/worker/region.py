@@ -25,9 +25,9 @@ from celery_argsize.measuring.walk import compiled
 if TYPE_CHECKING:
     from celery_argsize.figures.counters import Rules
 
-#: The first words of a region: updates made; changes of the one being made; epoch of the
-#: maxima, which the main process sets; task names in use; whether a process has claimed it.
-UPDATES, PENDING, EPOCH, NAMES, OWNER, REDO = range(6)
+#: The first words of a region: updates made; changes of the one being made; epoch of the maxima; task names in use;
+#: pid of the last process that claimed it; resets of the figures. The main process sets the epoch and the resets.
+UPDATES, PENDING, EPOCH, NAMES, OWNER, RESETS, REDO = range(7)
 #: Changes in the redo record, of two words each: a word, and its new value.
 MAX_CHANGES: Final = 96
 #: Then come the names, one for each task, and then the counters.
@@ -124,6 +124,13 @@ class Region:
             return slot
         finally:
             self._naming.release()
+
+    def largest(self, name: str) -> tuple[int, ...]:
+        """The largest characters of args and of kwargs in this epoch."""
+        base, epoch = self.place(name), self.words[EPOCH]
+        if self.words[base + words_of.EPOCHS + (epoch & 1)] != epoch:
+            return (0, 0)
+        return tuple(self.words[base + word + (epoch & 1) * BANK] for word in self._layout.tells)
 
     # -- counting
 

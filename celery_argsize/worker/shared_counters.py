@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from celery_argsize.figures import layout as words_of
 from celery_argsize.figures.counters import Extreme, TaskStats
 from celery_argsize.figures.layout import BANK, Changes
-from celery_argsize.worker.region import EPOCH, NAMES, OWNER, PENDING, REDO, UPDATES, WORD, Region
+from celery_argsize.worker.region import EPOCH, NAMES, OWNER, PENDING, REDO, RESETS, UPDATES, WORD, Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,6 +150,12 @@ class SharedCounters:
         for region in self._regions:
             if region.words[OWNER]:
                 region.words[EPOCH] += 1
+
+    def note_reset(self) -> None:
+        """In the main process: let tasks tell of their largest runs anew, as the figures are about to be reset."""
+        for region in self._regions:
+            if region.words[OWNER]:
+                region.words[RESETS] += 1
 
     def close(self) -> None:
         """Close the file. The memory lives as long as someone counts in it."""
