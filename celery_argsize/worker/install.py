@@ -98,6 +98,7 @@ class InstalledMonitor(Monitor):
     def _on_worker_init(self, sender: Any = None, **_: Any) -> None:
         if bare(sender.app) is not self.app:
             return
+        self.stop(report=False)  # an embedded worker, as in tests, ends without worker_shutdown
         self._ignore(signals.task_prerun)  # of _on_eager_run
         try:
             settings = self.settings
