@@ -71,7 +71,7 @@ test-matrix:
 	@$(CHECK_PYTHON)
 	@$(PYTHON) scripts/matrix.py --pytest="$(ARGS)" $(CELERY)
 
-# Without the compiled module, as where there is no compiler. `make test` tries both builds in what is left out here.
+# Without the compiled module, as where there is no compiler. The tests in BOTH try both builds in `make test`.
 BOTH := tests/unit/measuring/test_twins.py tests/unit/worker/test_shared_counters.py tests/unit/worker/test_torn_updates.py
 test-pure: $(VENV)/.installed-dev redis
 	CELERY_ARGSIZE_PURE=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(addprefix --ignore ,$(BOTH)) \

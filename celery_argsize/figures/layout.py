@@ -69,7 +69,7 @@ class PartWords:
 
 
 class Changes(NamedTuple):
-    """What a run changes."""
+    """An update of one task's counters."""
 
     adds: dict[int, int]
     """By word, the number to add."""
@@ -86,7 +86,7 @@ class Layout:
         self.bounds = bounds
         self.large_chars = large_chars
         self.at_once_bytes = at_once_bytes
-        #: About more characters of a part there is something to tell.
+        #: An ASCII part with no more characters is neither large nor to be written at once.
         self.plain_chars = min(large_chars, at_once_bytes)
         #: All of these, as the compiled module takes them.
         self.plan = struct.pack(f"={len(bounds) + 2}q", large_chars, at_once_bytes, *bounds)
@@ -104,7 +104,8 @@ class Layout:
             frozenset(word + bank * BANK for part in self.parts for word in part.maxima) for bank in range(2)
         )
         #: The words with the largest size of args and of kwargs, and what a new maximum there tells.
-        self.tells = {part.max_chars: NEW_MAXIMUM << 4 * place for place, part in enumerate(self.parts)}
+        self.largest = {part.max_chars: NEW_MAXIMUM << 4 * place for place, part in enumerate(self.parts)}
+        self.new_maxima = sum(self.largest.values())
 
     def changes(self, args: Part, kwargs: Part) -> Changes:
         """What a run changes."""

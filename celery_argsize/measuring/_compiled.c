@@ -514,8 +514,9 @@ static int read_header(PyObject *header, Py_ssize_t n, PyObject *value, const Wa
     return 1;
 }
 
-/* Measures args or kwargs. *leaves*: what Python measured of those that go to *aside*: characters and bytes as JSON,
-   characters of the repr; NULL: nothing yet. Returns 0 for what Python must judge, such as an unusual header. */
+/* Measures args or kwargs. *leaves*: how many go to *aside*, and what Python measured of them, which is all ASCII:
+   characters as JSON and of the repr; NULL: nothing yet. Returns 0 for what Python must judge, such as an unusual
+   header. */
 static int measure_part(PyObject *value, PyObject *header, PyObject *aside, const i64 *leaves, Part *part) {
     int is_dict = PyDict_CheckExact(value);
     Py_ssize_t n = PyUnicode_CheckExact(header) && IS_READY(header) ? PyUnicode_GET_LENGTH(header) : 0;
@@ -532,9 +533,10 @@ static int measure_part(PyObject *value, PyObject *header, PyObject *aside, cons
     if (walk(&w, value, 1) < 0)
         return 0;
     if (leaves) {
+        if (PyList_GET_SIZE(aside) != 2 * leaves[0])
+            return 0; /* it has changed */
         w.plain += leaves[2];
-        w.json += leaves[0] - leaves[2];
-        w.utf8 += leaves[1] - leaves[0];
+        w.json += leaves[1] - leaves[2];
     } else if (PyList_GET_SIZE(aside)) {
         return 1; /* to be measured again */
     }
@@ -687,8 +689,6 @@ static int open_region(PyObject *const *args, Py_buffer *view, Update *u, Plan *
     i64 *words = view->buf, epoch = words[EPOCH];
     int bank = (int)(epoch & 1);
     *u = (Update){words, 0, bank, words[*base + EPOCHS + bank] != epoch};
-    if (words[PENDING])
-        apply(words); /* a signal's exception ended an update of the pure twin */
     if (u->fresh) {
         set(u, *base + EPOCHS + bank, epoch);
         for (int i = 0; i < 2 * MAXIMA; i++)
@@ -698,8 +698,8 @@ static int open_region(PyObject *const *args, Py_buffer *view, Update *u, Plan *
 }
 
 /* count(region, base, plan, args, argsrepr, aside, kwargs, kwargsrepr, aside, leaves): measures and counts a run.
-   Returns what there is to tell about it (see add_part), that of kwargs 4 bits higher. Returns -1, having counted
-   nothing, if Python must do it; also if there are leaves in an *aside*, and *leaves* is empty. */
+   Returns what there is to tell about it (see add_part), that of kwargs 4 bits higher. Having counted nothing, it
+   returns -1 if Python must do it, and -2 if there are leaves in an *aside* and *leaves* is empty. */
 static PyObject *count_py(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs) {
     Py_buffer view;
     Update u;
@@ -717,7 +717,7 @@ static PyObject *count_py(PyObject *Py_UNUSED(module), PyObject *const *args, Py
         if (!measure_part(args[3 + 3 * i], args[4 + 3 * i], args[5 + 3 * i], known ? leaves + 3 * i : NULL, &parts[i]))
             return PyErr_Occurred() ? NULL : PyLong_FromLong(-1);
     if (!known && (PyList_GET_SIZE(args[5]) || PyList_GET_SIZE(args[8])))
-        return PyLong_FromLong(-1);
+        return PyLong_FromLong(-2);
     if (PyErr_Occurred() || open_region(args, &view, &u, &plan, &base) < 0)
         return NULL;
     add(&u, base + LARGE, parts[0].chars > plan.large_chars || parts[1].chars > plan.large_chars);

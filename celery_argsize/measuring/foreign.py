@@ -94,20 +94,23 @@ def _usual_size(leaf: Any) -> int | None:
 
 
 def usual_sizes(*asides: list[Any]) -> tuple[int, ...] | None:
-    """For each aside: characters and bytes as JSON, and characters of the reprs. ``None``: some have unusual leaves."""
+    """For each aside: its number of leaves, their characters as JSON, and those of their reprs.
+
+    ``None`` if some are unusual, or take more in bytes or in ASCII JSON.
+    """
     sizes: list[int] = []
     for aside in asides:
         chars = need = 0
         for leaf, level in pairs(aside):
             try:
-                size = _usual_size(leaf)
-                if size is None or not level:
-                    return None
-                chars += size
-                need += len(repr(leaf))
+                size, text = _usual_size(leaf), repr(leaf)
             except Exception:  # noqa: BLE001 - a time zone's own code may raise anything
                 return None
-        sizes += (chars, chars, need)
+            if size is None or not level or not text.isascii() or '"' in text or "\\" in text:
+                return None
+            chars += size
+            need += len(text)
+        sizes += (len(aside) // 2, chars, need)
     return (*sizes,)
 
 

@@ -94,13 +94,16 @@ def measure_plain(value: Any, header: object) -> tuple[int, int] | None:
     ``None`` for other parts. For an empty one: 0 and 2.
     """
     kind = type(value)
-    if kind not in _EMPTY_REPRS or type(header) is not str:
+    if kind not in _EMPTY_REPRS or type(header) is not str or not header:
         return None
     if not value:
         return (0, 2) if header in _EMPTY_REPRS[kind] else None
-    if len(value) > SMALL or len(header) > DEFAULT_LIMIT or "..." in header or not begins_like(header, value):
+    try:
+        if len(value) > SMALL or len(header) > DEFAULT_LIMIT or "..." in header or not begins_like(header, value):
+            return None
+        need, more, _, keys, rest = shallow(value, kind)
+    except (IndexError, RuntimeError):  # another thread changes it
         return None
-    need, more, _, keys, rest = shallow(value, kind)
     if keys or rest or len(header) != need + is_tuple_of_one(value, header):
         return None
     return need + more, len(header)

@@ -11,8 +11,10 @@ import logging
 import os
 import shutil
 import tempfile
+import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from celery_argsize.errors import ArgsizeError, ConfigError
 from celery_argsize.failure_log import FailureLog
@@ -28,13 +30,16 @@ from celery_argsize.worker.shared_counters import SharedCounters
 if TYPE_CHECKING:
     from celery import Celery
 
+    from celery_argsize.figures.counters import Rules
     from celery_argsize.prometheus.server import MetricsServer
     from celery_argsize.settings import Settings
 
 
-#: Files for spawned children. One that runs another version of this package finds no notes.
-_COUNTERS: Final = "counters"
-_NOTES: Final = f"notes-{VERSION}"
+def _paths(folder: str, rules: Rules, settings: Settings, children: int) -> tuple[str, str]:
+    """The files of the counters and of the notes. Processes with another version or other settings have other files."""
+    shape = (VERSION, rules.layout.plan, settings.max_task_names, children)
+    suffix = f"{zlib.crc32(repr(shape).encode()):08x}"
+    return f"{folder}/counters-{suffix}", f"{folder}/notes-{suffix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +64,15 @@ def build(app: Celery, settings: Settings, hostname: str, *, children: int, spaw
     rules = rules_of(settings)
     store = _worker_store(settings)
     folder = tempfile.mkdtemp(prefix="celery-argsize-") if spawns and children else None
+    counted, noted = (None, None) if folder is None else _paths(folder, rules, settings, children)
     try:
-        counters = SharedCounters(rules, settings.max_task_names, children, path=folder and f"{folder}/{_COUNTERS}")
+        counters = SharedCounters(rules, settings.max_task_names, children, path=counted)
     except (OSError, OverflowError) as exc:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         message = f"no memory to share with {children} pool processes ({exc}); lower argsize_max_task_names"
         raise ArgsizeError(message) from exc
-    notes = PipeNotes(folder and f"{folder}/{_NOTES}") if children else LocalNotes()
+    notes = PipeNotes(noted) if children else LocalNotes()
     recorder = Recorder(app, settings, rules, counters, notes)
     flusher = Flusher(counters, notes, store, settings, writer_name(hostname))
     server = _metrics_server(app, settings, flusher) if hostname and settings.prometheus_port else None
@@ -77,11 +83,15 @@ def build_for_child(app: Celery, settings: Settings, folder: str, children: int)
     """The recorder of a spawned child, for the files in *folder*. Forked children inherit theirs.
 
     Raises:
-        OSError: the files are not there, or those of another version.
+        ArgsizeError: the worker has another version of this package, or had other settings when it started.
     """
     rules = rules_of(settings)
-    notes = NoteWriter(os.open(f"{folder}/{_NOTES}", os.O_WRONLY | os.O_NONBLOCK))
-    counters = SharedCounters(rules, settings.max_task_names, children, path=f"{folder}/{_COUNTERS}")
+    counted, noted = _paths(folder, rules, settings, children)
+    if not Path(noted).exists():
+        message = "the worker started with another version or other settings of celery_argsize; restart it"
+        raise ArgsizeError(message)
+    counters = SharedCounters(rules, settings.max_task_names, children, path=counted)
+    notes = NoteWriter(os.open(noted, os.O_WRONLY | os.O_NONBLOCK))
     return Recorder(app, settings, rules, counters, notes)
 
 

@@ -208,8 +208,10 @@ class Flusher:
     def _write_and_hold(self, seconds: float) -> bool:
         self._held_until = 0.0
         if seconds:
-            self._counters.note_reset()
+            self._counters.note_reset()  # a run that is counted after the reading
         self._collect()
+        if seconds:
+            self._counters.note_reset()  # one that was told of before the reading, and is deleted
         written = self._deliver()
         self._held_until = time.monotonic() + seconds
         return written

@@ -2,7 +2,8 @@
 
 ``install`` only connects receivers. The work begins at ``worker_init``,
 in the main process, and ends at ``worker_shutdown``. A cold shutdown
-sends no signal: then it ends at exit.
+and an embedded worker send no signal: then it ends at exit, or goes on
+with the next worker of this process.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class InstalledMonitor(Monitor):
     def __init__(self, app: Celery) -> None:
         super().__init__(app)
         self._uid = f"celery_argsize.{id(app)}"
-        self._has_children = False
+        self._children = 0
         self._starting = threading.Lock()
         self._listen(signals.worker_init, self._on_worker_init)
         self._listen(signals.worker_process_init, self._on_child_init)
@@ -98,20 +99,37 @@ class InstalledMonitor(Monitor):
     def _on_worker_init(self, sender: Any = None, **_: Any) -> None:
         if bare(sender.app) is not self.app:
             return
-        self.stop(report=False)  # an embedded worker, as in tests, ends without worker_shutdown
-        self._ignore(signals.task_prerun)  # of _on_eager_run
+        if self._recorder is None:
+            self._ignore(signals.task_prerun)  # of _on_eager_run
         try:
             settings = self.settings
-            if settings.enabled:
+            if not settings.enabled:
+                self.stop(report=False)
+            else:
                 pools = get_implementation(sender.pool_cls).__mro__
                 in_process = any(pool.__module__ in _POOLS_WITHOUT_CHILDREN for pool in pools)
                 start_methods = {getattr(sender, "pool_start_method", "fork"), get_start_method()}
                 children = 0 if in_process else _most_children(sender)
-                self.start(settings, sender.hostname, children=children, spawns=start_methods != {"fork"})
+                spawns = start_methods != {"fork"}
+                # An embedded worker, as in tests, ends without worker_shutdown.
+                if not self._serves(settings, children, spawns=spawns):
+                    self.stop(report=False)
+                    self.start(settings, sender.hostname, children=children, spawns=spawns)
         except ArgsizeError as exc:
             self._log(logger.error, "celery_argsize is off, and the worker runs without it: %s", exc)
         except Exception as exc:  # noqa: BLE001 - the worker must start
             self._log(FailureLog("could not start, and the worker runs without it").report, exc, logging.ERROR)
+
+    def _serves(self, settings: Settings, children: int, *, spawns: bool) -> bool:
+        """Whether an earlier worker of this process has started all that such a worker needs. It may still run."""
+        parts = self._assembly
+        return (
+            parts is not None
+            and bool(self.hostname)
+            and parts.settings == settings
+            and children <= self._children
+            and (not spawns or parts.folder is not None)
+        )
 
     def start(self, settings: Settings, hostname: str, *, children: int, spawns: bool = False) -> None:
         """Build and start the parts: see ``assembly.build``. A process without *hostname* is no worker."""
@@ -131,7 +149,7 @@ class InstalledMonitor(Monitor):
         if parts.server is not None:
             parts.server.start()
         self._pid, self.hostname, self.store, self._assembly = os.getpid(), hostname, parts.store, parts
-        self._has_children = children > 0
+        self._children = children
         self._connect_recorder(parts.recorder)
         if parts.folder is not None:
             os.environ[_CHILDREN_ENV] = f"{children}:{parts.folder}"
@@ -163,7 +181,7 @@ class InstalledMonitor(Monitor):
             self._assembly.server.abandon()
         if self._recorder is None:
             return
-        if self._has_children:
+        if self._children:
             self._recorder.after_fork()
             return
         self._assembly = self.store = self._recorder = None

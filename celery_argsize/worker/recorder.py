@@ -45,13 +45,14 @@ _LARGE: Final = LARGE_PART | LARGE_PART << 4
 _AT_ONCE: Final = AT_ONCE | AT_ONCE << 4
 _NEW_MAXIMA: Final = NEW_MAXIMUM | NEW_MAXIMUM << 4
 
-#: Seconds between two runs of a task that are told of, if nothing is new about the second; if there is nothing to tell
-#: but an exemplar; and until a largest run is told of that is not larger than an earlier one.
+#: Seconds between two runs of a task that are told of, if nothing is new about the second.
 AGAIN: Final = 1.0
-EXEMPLAR_AGAIN: Final = 10.0
+#: Seconds until a run is told of that is the largest since then, but not since the last reset. The worker may not have
+#: heard of a reset.
 RECORD_AGAIN: Final = 60.0
 #: Most things of one kind that a process remembers having told.
 _MOST: Final = 4096
+_NO_RECORD: Final = ((0, 0), 0, 0.0)
 
 _NO_REGION: Final = (
     "no room is left in the shared memory of the worker, as its pool has many more processes than it was started "
@@ -103,6 +104,7 @@ class Recorder:
         self._rules = rules
         self._log = LargeTaskLog() if settings.log_large_tasks else None
         self._counters = counters
+        self._check_from = 0.0  # monotonic seconds
         self._told = _Told(notes, rules)
         self._soft_limit = SoftLimit(Recorder.on_task_prerun.__code__)
         self._failures = FailureLog("a task could not be measured (it ran all the same)")
@@ -116,13 +118,16 @@ class Recorder:
         try:
             name, request = task.name, task.request
             # Looking it up takes less time than asking for task.app.
-            if self._tasks.get(name) is not task and task.app is not self._app:
-                return
-            if request.is_eager and not self._include_eager:
+            is_others = self._tasks.get(name) is not task and task.app is not self._app
+            if is_others or (request.is_eager and not self._include_eager):
                 return
             if not self._soft_limit.watched:
                 self._soft_limit.watch()
-            region = self._counters.own or self._counters.region()
+            now = time.monotonic()
+            region = self._counters.own
+            if region is None or now >= self._check_from:
+                self._check_from = now + AGAIN
+                region = self._counters.region()
             if region is None:
                 self._send(measure_celery_task_size(task, task_id, args, kwargs))
                 return
@@ -132,10 +137,12 @@ class Recorder:
                 parts = measure_part(args, argsrepr), measure_part(kwargs, kwargsrepr)
                 tell = self._count(region, name, *parts)
             counted = True
+            if tell & _NEW_MAXIMA and self._told.knows(name, region, now):
+                tell &= ~_NEW_MAXIMA
             if tell:
                 self._tell(region, name, tell, lambda: _run(task, task_id, *(parts or _parts(request, args, kwargs))))
-            elif self._told.tell_host(request.origin):
-                self._counters.check()
+            else:
+                self._told.tell_host(request.origin, now)
         except Exception as exc:  # noqa: BLE001 - none may reach the task
             if not counted:
                 self._count_error(task)
@@ -146,15 +153,13 @@ class Recorder:
         """Send a note about a counted run and log it, as far as *tell* and what was told before ask for it."""
         if len(name) > NAME_BYTES:
             name = clean(name, NAME_BYTES)
-        if tell & _NEW_MAXIMA and not self._told.is_record(name, region.largest(name), region.words[RESETS]):
-            tell &= ~_NEW_MAXIMA
         is_due = self._told.is_due(name, tell)
         log = self._log if tell & _LARGE and self._log is not None and self._log.has_token(name) else None
         if not is_due and log is None:
             return
         run = measurement()
         if is_due:
-            self._told.tell(run, tell)
+            self._told.tell(run, tell, region)
         if log is not None:
             amqp = self._app.amqp
             log.write(run, (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize))
@@ -201,26 +206,32 @@ class _Told:
         #: By task: kinds of runs that were told of, and until when. By origin: until when.
         self._tasks: dict[str, tuple[int, float]] = {}
         self._hosts: dict[str, float] = {}
-        #: By task: its largest args and kwargs that were told of, after how many resets, and until when.
+        #: By task: the largest args and kwargs that were told of, after how many resets, and until when that counts.
         self._records: dict[str, tuple[tuple[int, ...], int, float]] = {}
 
-    def is_record(self, task: str, largest: tuple[int, ...], resets: int) -> bool:
-        """Whether *largest*, the maxima of this epoch, exceed those that were told of since the last reset."""
-        now = time.monotonic()
-        known, at, until = self._records.get(task, ((0, 0), 0, 0.0))
-        if at != resets or now >= until:
-            known, until = (0, 0), now + RECORD_AGAIN
-        if all(map(le, largest, known)):
+    def knows(self, task: str, region: Region, now: float) -> bool:
+        """Whether the maxima of this epoch are surely no larger than what was told since the last reset."""
+        known, resets, until = self._records.get(task, _NO_RECORD)
+        if resets != region.words[RESETS] or now >= until:
             return False
-        _remember(self._records, task, ((*map(max, largest, known),), resets, until))
-        return True
+        largest = region.largest(task)
+        return any(largest) and all(map(le, largest, known))
+
+    def _new_records(self, run: Measurement, tell: int, region: Region) -> dict[str, int]:
+        """The sizes of *run* that are larger than what was told of. Remembers them."""
+        now, at = time.monotonic(), region.words[RESETS]
+        known, resets, until = self._records.get(run.task, _NO_RECORD)
+        if resets != at or now >= until:
+            known, until = (0, 0), now + RECORD_AGAIN
+        sizes = [0 if part.size is None else part.size.chars for part in (run.args, run.kwargs)]
+        _remember(self._records, run.task, ((*map(max, sizes, known),), at, until))
+        parts = zip(PARTS, sizes, known, (tell, tell >> 4), strict=True)
+        return {f"{name}.max_chars": size for name, size, of, bits in parts if bits & NEW_MAXIMUM and size > of}
 
     def is_due(self, task: str, tell: int) -> bool:
-        """Whether to tell about a run of *task*: a record, another kind of run, or none told for a while."""
+        """Whether to tell about a run of *task*: a new maximum, another kind of run, or none told for a while."""
         now = time.monotonic()
         kinds, until = self._tasks.get(task, (0, 0.0))
-        if not tell:
-            until += EXEMPLAR_AGAIN - AGAIN
         if now >= until:
             kinds, until = 0, now + AGAIN
         elif not tell & ~kinds:
@@ -228,34 +239,28 @@ class _Told:
         _remember(self._tasks, task, (kinds | tell & ~(_NEW_MAXIMA | _AT_ONCE), until))
         return True
 
-    def tell_host(self, origin: object) -> bool:
-        """Tell that a message came from the host of *origin*. ``False``: that was told a moment ago."""
+    def tell_host(self, origin: object, now: float) -> None:
+        """Tell that a message came from the host of *origin*, unless that was told a moment ago."""
         if type(origin) is not str or len(origin) > NAME_BYTES:
             origin = _host(origin)
-        now = time.monotonic()
-        if now < self._hosts.get(origin, 0.0) or not origin:
-            return False
-        _remember(self._hosts, origin, now + AGAIN)
-        self._notes.send({"host": _host(origin), "sightings": {SEEN: (0, time.time())}})
-        return True
+        if now >= self._hosts.get(origin, 0.0) and origin:
+            _remember(self._hosts, origin, now + AGAIN)
+            self._notes.send({"host": _host(origin), "sightings": {SEEN: (0, time.time())}})
 
     def send_counts(self, measurement: Measurement, counts: dict[str, int], maxima: dict[str, int]) -> None:
         """Send the figures of one run, of a process that has no room in shared memory."""
         run = {"task": measurement.task, "id": measurement.task_id, "time": measurement.time}
         self._notes.send(run | {"counts": counts, "maxima": maxima})
 
-    def tell(self, measurement: Measurement, tell: int) -> None:
-        """Tell about a run that was counted."""
-        sizes = zip(PARTS, (measurement.args.size, measurement.kwargs.size), (0, 4), strict=True)
+    def tell(self, measurement: Measurement, tell: int, region: Region) -> None:
+        """Tell about a run that was counted in *region*."""
         self._notes.send(
             {
                 "task": measurement.task,
                 "id": measurement.task_id,
                 "time": measurement.time,
                 "host": measurement.origin,
-                "maxima": {
-                    f"{name}.max_chars": size[0] for name, size, at in sizes if size and tell >> at & NEW_MAXIMUM
-                },
+                "maxima": self._new_records(measurement, tell, region),
                 "exemplars": exemplars(measurement, self._rules),
                 "sightings": sightings_of(measurement),
                 "at_once": bool(tell & _AT_ONCE),

@@ -12,6 +12,7 @@ import struct
 import threading
 from bisect import bisect_left
 from collections import deque
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,11 +41,23 @@ WORD: Final = 8
 
 #: What ``Region.count`` returns if it has counted nothing.
 UNSETTLED: Final = -1
+#: What ``compiled.count`` returns if it must know the sizes of leaves that it has set aside.
+_LEAVES: Final = -2
 
 
 @cache
 def _words(number: int) -> struct.Struct:
     return struct.Struct(f"={number}q")
+
+
+@dataclass
+class _Update:
+    """One that waits to be made in the pure twin."""
+
+    base: int
+    changes: Changes
+    tell: int
+    """What there is to tell. Until it is made, its maxima may be new."""
 
 
 class Region:
@@ -59,11 +72,9 @@ class Region:
         self._pid = 0
         #: Whether the pure twin has begun to make an update: asking the words takes longer.
         self._is_unfinished = False
-        #: Updates that were made, as in the words.
-        self._made = 0
         self._slots: dict[str, int] = {}
         self._places: dict[str, int] = {}
-        self._updates: deque[tuple[int, Changes]] = deque()
+        self._updates: deque[_Update] = deque()
         self._busy = threading.Lock()
         #: Held while a name is added. Other threads wait for that, but not for ever.
         self._naming = threading.Lock()
@@ -80,7 +91,6 @@ class Region:
 
     def claim(self) -> Region:
         """Begin to count in it, or go on where an earlier process has ended."""
-        self._made = self.words[UPDATES]
         self._finish_update()
         self._pid = self.words[OWNER] = os.getpid()
         self._slots = {self.name(slot): slot for slot in range(self.words[NAMES])}
@@ -104,14 +114,16 @@ class Region:
         """The first word of the counters of *name*: those of ``OTHER`` if there is no more room."""
         place = self._places.get(name)
         if place is None:
-            place = self.base(self._add_name(clean(name, NAME_BYTES)))
-            if len(self._places) <= self._most and len(name) <= NAME_BYTES:
+            slot = self._add_name(clean(name, NAME_BYTES))
+            place = self.base(slot or 0)
+            if slot is not None and len(self._places) <= self._most and len(name) <= NAME_BYTES:
                 self._places[name] = place
         return place
 
-    def _add_name(self, name: str) -> int:
+    def _add_name(self, name: str) -> int | None:
+        """The slot of *name*, or that of ``OTHER`` if there is no more room. ``None``: another thread adds one."""
         if name in self._slots or not self._naming.acquire(timeout=0.1):
-            return self._slots.get(name, 0)
+            return self._slots.get(name)
         try:
             slot = self._slots.get(name, self.words[NAMES])
             if slot == self._most:
@@ -130,14 +142,15 @@ class Region:
         base, epoch = self.place(name), self.words[EPOCH]
         if self.words[base + words_of.EPOCHS + (epoch & 1)] != epoch:
             return (0, 0)
-        return tuple(self.words[base + word + (epoch & 1) * BANK] for word in self._layout.tells)
+        return tuple(self.words[base + word + (epoch & 1) * BANK] for word in self._layout.largest)
 
     # -- counting
 
     def count(self, name: str, args: Any, argsrepr: Any, kwargs: Any, kwargsrepr: Any) -> int:
-        """Measure and count a run, if the compiled module can.
+        """Measure and count a run, if that takes little.
 
-        Returns what there is to tell about it (``layout.NEW_MAXIMUM`` …); or ``UNSETTLED``, having counted nothing.
+        Returns what there is to tell about it (``layout.NEW_MAXIMUM`` …); or ``UNSETTLED``, having counted nothing:
+        then ``measure_part`` and ``update`` do it.
         """
         if compiled is None:
             return self._count_plain(name, measure_plain(args, argsrepr), measure_plain(kwargs, kwargsrepr))
@@ -145,7 +158,10 @@ class Region:
         a: list[Any] = []
         b: list[Any] = []
         tell: int = compiled.count(words, base, plan, args, argsrepr, a, kwargs, kwargsrepr, b, ())
-        if (a or b) and (leaves := usual_sizes(a, b)):
+        if tell == _LEAVES:
+            leaves = usual_sizes(a, b)
+            if leaves is None:
+                return UNSETTLED
             tell = compiled.count(words, base, plan, args, argsrepr, [], kwargs, kwargsrepr, [], leaves)
         return tell
 
@@ -155,19 +171,19 @@ class Region:
         if compiled is not None:
             tell: int = compiled.update(self.words, base, self._plan, changes.adds, changes.maxima)
             return tell | changes.tell
-        self._updates.append((base, changes))
-        return self._work_off()
+        update = _Update(base, changes, changes.tell | self._layout.new_maxima)
+        self._updates.append(update)
+        self._work_off()
+        return update.tell
 
-    def _work_off(self) -> int:
+    def _work_off(self) -> None:
         """Make the updates that wait. If another thread is making one, that makes them all, so none waits."""
-        tell = 0
         while self._updates and self._busy.acquire(False):  # noqa: FBT003 - a keyword takes time
             try:
                 while self._updates:
-                    tell = self._make_update(*self._updates.popleft())
+                    self._make_update(self._updates.popleft())
             finally:
                 self._busy.release()
-        return tell
 
     def _count_plain(self, name: str, *sizes: tuple[int, int] | None) -> int:
         """Count a run if both parts are plain, as in most runs: the pure twin of ``compiled.count``."""
@@ -196,7 +212,7 @@ class Region:
                 at = base + bank + of.max_chars
                 if is_fresh or chars > words[at]:
                     changes += (at, chars)
-                    tell |= self._layout.tells[of.max_chars]
+                    tell |= self._layout.largest[of.max_chars]
             self._commit(changes)
         finally:
             self._busy.release()
@@ -204,8 +220,8 @@ class Region:
             self._work_off()
         return tell
 
-    def _make_update(self, base: int, new: Changes) -> int:
-        words, tell = self.words, new.tell
+    def _make_update(self, update: _Update) -> None:
+        words, base, new, tell = self.words, update.base, update.changes, update.changes.tell
         changes, bank, is_fresh = self._begin(base)
         for word, number in new.adds.items():
             changes += (base + word, words[base + word] + number)
@@ -213,9 +229,9 @@ class Region:
             at = base + bank + word
             if value > (0 if is_fresh else words[at]):
                 changes += (at, value)
-                tell |= self._layout.tells.get(word, 0)
+                tell |= self._layout.largest.get(word, 0)
+        update.tell = tell
         self._commit(changes)
-        return tell
 
     def _begin(self, base: int) -> tuple[list[int], int, bool]:
         """Begin an update.
@@ -252,7 +268,6 @@ class Region:
         words = self.words
         for place in range(0, len(changes), 2):  # takes less time than zip
             words[changes[place]] = changes[place + 1]
-        self._made += 1
-        words[UPDATES] = self._made
+        words[UPDATES] += 1
         words[PENDING] = 0
         self._is_unfinished = False

@@ -1,7 +1,7 @@
 """The regions of a worker's processes: who counts in which, and what the main process has read from them.
 
 A region outlives its process: the next child goes on counting in it. The main
-process writes nothing but the epoch.
+process writes nothing but the epoch and the number of resets.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Reader:
         #: The words of each slot as they were read last; and what UPDATES and PENDING were when all of them were.
         self._read: list[bytes] = []
         self._read_at = (0, 0)
+        #: What they were a moment before, if an update was being made.
+        self._stopped_at = (0, 0)
 
     def differences(self) -> Iterator[tuple[str, TaskStats]]:
         """What was counted since the last call, by task name.
@@ -66,13 +68,15 @@ class Reader:
         """The words of *slot*, as of one moment; ``None`` if updates come too fast for that."""
         words, begin = self._region.words, self._region.base(slot)
         end = begin + len(self._nothing) // WORD
-        for tried in range(10):
+        for _ in range(10):
             before = words[UPDATES], words[PENDING]
+            if before[1] and before != self._stopped_at:
+                time.sleep(0.001)  # it is being made; or its process was stopped or killed, and it stays so
+                self._stopped_at = before
+                continue
             data = bytes(words[begin:end])
             redo = words[REDO : REDO + 2 * before[1]].tolist()
-            if before[1]:  # being made; or its process was stopped or killed, and it stays so
-                time.sleep(0.001)
-            if (words[UPDATES], words[PENDING]) != before or (before[1] and not tried):
+            if (words[UPDATES], words[PENDING]) != before:
                 continue
             if before[1]:
                 changed = dict(zip(redo[::2], redo[1::2], strict=True))
@@ -110,7 +114,11 @@ class SharedCounters:
         regions = children + self.SPARE if children else 1
         self._file = _File(path, regions, size) if children else None
         fd = self._file.fd if self._file is not None and path is not None else -1
-        view = memoryview(mmap.mmap(fd, regions * size))
+        try:
+            view = memoryview(mmap.mmap(fd, regions * size))
+        except (OSError, OverflowError, ValueError):
+            self.close()
+            raise
         self._regions = [Region(view[size * n : size * (n + 1)], rules, names) for n in range(regions)]
         self._readers = [Reader(region, rules) for region in self._regions]
         #: The region of this process, once it has one.
@@ -168,22 +176,24 @@ class _File:
 
     def __init__(self, path: str | None, regions: int, size: int) -> None:
         self._size = size if path is not None else 0
-        self.fd = self._open(path, regions * size)
+        self.fd = self._open(path)
         self._inode = os.fstat(self.fd).st_ino
-        for number in range(regions):
-            self._allocate(number, mmap.PAGESIZE)  # what the main process reads of each
+        try:
+            os.truncate(self.fd, regions * self._size)
+            for number in range(regions):
+                self._allocate(number, mmap.PAGESIZE)  # what the main process reads of each
+        except (OSError, OverflowError):
+            os.close(self.fd)
+            raise
 
     @staticmethod
-    def _open(path: str | None, size: int) -> int:
+    def _open(path: str | None) -> int:
         if path is not None:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            os.ftruncate(fd, size)
-        elif hasattr(os, "memfd_create"):
-            fd = os.memfd_create("celery-argsize")
-        else:
-            with tempfile.TemporaryFile() as file:
-                fd = os.dup(file.fileno())
-        return fd
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if hasattr(os, "memfd_create"):
+            return os.memfd_create("celery-argsize")
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
     def take(self, number: int) -> bool:
         """Lock region *number*, if no other process has. The lock ends with its process, however that ends."""

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from celery import Celery
 from support.counting import Counting
 from support.servers import RedisServer, wait_until
 
@@ -18,6 +19,7 @@ from celery_argsize.settings import DEFAULT_BUCKETS, Settings
 from celery_argsize.stores.memory import MemoryStore
 from celery_argsize.stores.redis import RedisStore
 from celery_argsize.worker.flusher import Flusher
+from celery_argsize.worker.recorder import Recorder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +67,31 @@ def test_exemplars_are_written_rarely_and_rare_ones_always(redis_url: str) -> No
     assert flusher.release(30)
     assert run("f", 3000, 112.0) == {"args.last_le.4096": "f"}, "after a reset, at once"
     assert store.read().tasks["scan"].counts["count"] == 1
+    flusher.stop(30)
+
+
+def test_a_run_that_is_told_of_while_a_reset_begins_hides_no_later_largest_one(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(redis_url=redis_url, flush_interval=3600)
+    store = RedisStore(settings)
+    flusher, counting = start(store, settings)
+    recorder = Recorder(Celery(set_as_current=False), settings, RULES, counting.counters, counting.notes)
+
+    def run(size: int) -> None:
+        part = Part(Size(size, size), "intact", size)
+        recorder.add(Measurement("scan", f"id-{size}", part, Part(Size(0, 0), "intact", 2), time.time()))
+
+    read = counting.counters.differences
+    with monkeypatch.context() as patch:
+        patch.setattr(counting.counters, "differences", lambda: (run(500), read())[1])  # type: ignore[func-returns-value]
+        assert flusher.flush(30, hold=60)
+    store.reset()
+    assert flusher.release(30)
+    run(400)
+    assert flusher.flush(30)
+    largest = store.read().tasks["scan"].maxima["args.max_chars"]
+    assert (largest.value, largest.task_id) == (400, "id-400")
     flusher.stop(30)
 
 

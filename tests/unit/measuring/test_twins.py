@@ -18,6 +18,7 @@ import sys
 import sysconfig
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -404,10 +405,15 @@ def region_of(counters: SharedCounters) -> Region:
     return region
 
 
+#: Its repr is not ASCII, and has quotes.
+ODD_ZONE = datetime(2026, 5, 17, tzinfo=timezone(timedelta(0), 'É"x'))
+
+
 @settings(max_examples=examples(300))
 @given(st.lists(st.lists(runs(), min_size=1, max_size=4), min_size=1, max_size=3))
 @example([[((), "()", {}, "{}")]])
 @example([[([], "[]", {"a": 1}, "{'a': 1}")], [((), "()", {}, "{}")] * 2])
+@example([[(["x" * 3000, ODD_ZONE], f"['{'x' * 990}...', ...]", {}, "{}")]])
 @example([[(("x" * 3000,), "('xxx...',)", {"a": [1] * 2000}, "{'a': [1, 1, 1, ...]}")]] * 2)
 def test_shared_counters_change_as_a_tally_does(epochs: list[list[tuple[Any, str, Any, str]]]) -> None:
     counters, others = SharedCounters(RULES, 10), SharedCounters(RULES, 10)

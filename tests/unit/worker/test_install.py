@@ -16,7 +16,7 @@ import pytest
 from celery import Celery, signals
 
 import celery_argsize
-from celery_argsize import ConfigError
+from celery_argsize import ArgsizeError, ConfigError
 from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import Measurement, Part
 from celery_argsize.settings import Settings
@@ -319,16 +319,30 @@ def test_without_the_memory_to_share_the_log_names_the_setting_and_no_folder_sta
     celery_argsize.install(app, max_task_names=10**17)
     worker = FakeWorker(app)
     worker.pool_cls, worker.pool_start_method = "prefork", "spawn"
+    gc.collect()
+    before = descriptors()
     signals.worker_init.send(sender=worker)
     assert "lower argsize_max_task_names" in caplog.text
+    assert descriptors() == before
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_child_of_another_version_opens_nothing(app: Celery, tmp_path: Path) -> None:
-    (tmp_path / "notes-0").touch()
-    with pytest.raises(FileNotFoundError):
-        build_for_child(app, Settings(), str(tmp_path), 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes-0"]
+def test_a_spawned_child_with_other_settings_does_not_touch_the_memory(
+    app: Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a smaller file, the worker would die at the next reading."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    celery_argsize.install(app)
+    worker = FakeWorker(app)
+    worker.pool_cls, worker.pool_start_method = "prefork", "spawn"
+    signals.worker_init.send(sender=worker)
+    (folder,) = tmp_path.iterdir()
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    build_for_child(app, Settings(), str(folder), 2)
+    for other in (Settings(max_task_names=10), Settings(large_task_chars=2000)):
+        with pytest.raises(ArgsizeError, match="restart"):
+            build_for_child(app, other, str(folder), 2)
+    assert {path.name: path.stat().st_size for path in folder.iterdir()} == sizes
 
 
 def test_a_measurement_of_the_callers_own_is_made_to_fit(app: Celery) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -11,13 +12,16 @@ from celery_argsize.figures.counters import rules_of
 from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import EMPTY, Measurement, Part
 from celery_argsize.settings import Settings
-from celery_argsize.worker import recorder as recorder_module
+from celery_argsize.worker import recorder as recorder_module, region as region_module
 from celery_argsize.worker.notes import LocalNotes
 from celery_argsize.worker.recorder import Recorder
+from celery_argsize.worker.region import OWNER
 from celery_argsize.worker.shared_counters import SharedCounters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from celery_argsize.worker.region import Region
 
 SMALL: Final = Part(Size(10, 10), "intact", 10, 1)
 LARGE: Final = Part(Size(2000, 2000), "intact", 900, 1)
@@ -29,6 +33,10 @@ def _a_second_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "AGAIN", 3600.0)
 
 
+def scan(_: str) -> None:
+    """A task."""
+
+
 class Scene:
     """A process that counts, and what it tells."""
 
@@ -37,14 +45,34 @@ class Scene:
         rules = rules_of(settings)
         self.notes = LocalNotes()
         self.counters = SharedCounters(rules, 10)
-        self.recorder = Recorder(Celery(set_as_current=False), settings, rules, self.counters, self.notes)
+        app = Celery(set_as_current=False)
+        self.task = app.task(name="scan")(scan)
+        app.finalize()
+        self.recorder = Recorder(app, settings, rules, self.counters, self.notes)
         self.runs = 0
+
+    @property
+    def region(self) -> Region:
+        region = self.counters.own
+        assert region is not None
+        return region
+
+    def run(self, args: Part, kwargs: Part = EMPTY, task: str = "scan") -> Measurement:
+        self.runs += 1
+        return Measurement(task, f"id-{self.runs}", args, kwargs, 1.5, "web")
 
     def count(self, args: Part, kwargs: Part = EMPTY, task: str = "scan") -> list[dict[str, Any]]:
         """Count a run. Returns the notes about it."""
-        self.runs += 1
-        self.recorder.add(Measurement(task, f"id-{self.runs}", args, kwargs, 1.5, "web"))
+        self.recorder.add(self.run(args, kwargs, task))
         return self.notes.read()
+
+    def receive(self, args: list[Any], origin: str) -> None:
+        """Count a run as the signal does."""
+        self.task.push_request(id="id", origin=origin, argsrepr=repr((*args,)), kwargsrepr="{}")
+        try:
+            self.recorder.on_task_prerun(task=self.task, task_id="id", args=args, kwargs={})
+        finally:
+            self.task.pop_request()
 
     def maxima(self, chars: int) -> dict[str, int]:
         """Count a run with args of that size. Returns the largest sizes that were told."""
@@ -96,6 +124,54 @@ def test_each_task_has_its_own(scene: Scene) -> None:
     (note,) = scene.count(SMALL, task="other")
     assert note["task"] == "other"
     assert note["maxima"] == {"args.max_chars": 10}
+
+
+def test_of_two_threads_that_count_before_either_tells_both_are_told(scene: Scene) -> None:
+    runs = [scene.run(SMALL._replace(size=Size(chars, chars))) for chars in (100, 200)]
+    tells = [scene.recorder._count(scene.region, run.task, run.args, run.kwargs) for run in runs]
+    for run, tell in zip(runs, tells, strict=True):
+        scene.recorder._tell(scene.region, run.task, tell, lambda run=run: run)  # type: ignore[misc]
+    assert [note["maxima"]["args.max_chars"] for note in scene.notes.read()] == [100, 200]
+
+
+def test_a_largest_run_is_told_although_a_new_epoch_began_meanwhile(scene: Scene) -> None:
+    run = scene.run(SMALL)
+    tell = scene.recorder._count(scene.region, run.task, run.args, run.kwargs)
+    scene.counters.begin_epoch()
+    assert not scene.recorder._told.knows(run.task, scene.region, time.monotonic())
+    scene.recorder._tell(scene.region, run.task, tell, lambda: run)
+    assert scene.notes.read()[0]["maxima"] == {"args.max_chars": 10}
+
+
+def test_hosts_are_told_although_each_run_is_the_first_of_its_epoch(scene: Scene) -> None:
+    hosts = set()
+    for number in range(8):
+        scene.counters.begin_epoch()
+        scene.receive(["x"], f"gen1@{'ab'[number % 2]}")
+        hosts |= {note["host"] for note in scene.notes.read()}
+    assert hosts == {"a", "b"}
+
+
+def test_a_region_that_another_process_has_claimed_is_left_whatever_runs(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "AGAIN", 0.0)
+    scene.receive(["x" * 5000], "")
+    scene.region.words[OWNER] = -1
+    scene.receive(["x" * 5000], "")
+    assert scene.region.is_mine(), "claimed anew"
+
+
+@pytest.mark.parametrize("build", ["compiled", "pure"])
+@pytest.mark.parametrize("header", ["", "(", None, 5])
+def test_what_is_no_repr_is_unknown(scene: Scene, build: str, header: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    if build == "pure":
+        monkeypatch.setattr(region_module, "compiled", None)
+    scene.task.push_request(id="id", origin="", argsrepr=header, kwargsrepr="{}")
+    scene.recorder.on_task_prerun(task=scene.task, task_id="id", args=[1], kwargs={})
+    ((_, stats),) = scene.counters.differences()
+    verdict = "custom" if header == "(" else "unknown"
+    assert (stats.counts["count"], stats.counts[f"args.{verdict}"], stats.counts["errors"]) == (1, 1, 0)
 
 
 def test_kinds_of_runs_that_take_turns_are_each_told_once_in_a_while(scene: Scene) -> None:

@@ -16,9 +16,9 @@ import pytest
 from support.counting import count, end_of, fork, read
 
 from celery_argsize.figures.counters import OTHER, Rules, Tally
-from celery_argsize.figures.layout import ERRORS, Changes
+from celery_argsize.figures.layout import ERRORS, LARGE_PART, NEW_MAXIMUM, Changes
 from celery_argsize.measuring.json_size import Size
-from celery_argsize.measuring.measurement import NAME_BYTES, Measurement, Part
+from celery_argsize.measuring.measurement import EMPTY, NAME_BYTES, Measurement, Part
 from celery_argsize.measuring.walk import compiled
 from celery_argsize.settings import DEFAULT_BUCKETS
 from celery_argsize.worker import region as region_module
@@ -491,7 +491,41 @@ def test_a_maximum_that_comes_between_a_read_and_the_next_epoch_is_not_lost(coun
     assert largest(counters) == 1000
 
 
+def test_a_thread_whose_update_another_one_makes_knows_what_its_own_run_tells(build: str) -> None:
+    if build == "compiled":
+        pytest.skip("the GIL keeps other threads out")
+    counters = SharedCounters(RULES, 10)
+    region = counters.region()
+    assert region is not None
+    huge, small = (RULES.layout.changes(measurement(n).args, EMPTY) for n in (5000, 5))
+    region._busy.acquire()  # another thread counts
+    told = region.update("scan", huge)
+    region._busy.release()
+    assert told & LARGE_PART
+    assert told & NEW_MAXIMUM, "perhaps"
+    assert region.update("scan", small) == 0, "not what the other one tells"
+    assert read(counters).tasks["scan"].counts["count"] == 2
+
+
 # -- recovery ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_child_that_left_an_update_does_not_slow_the_reading_of_each_slot(
+    counters: SharedCounters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def child(own: Region | None) -> None:
+        assert own is not None
+        vars(region_module)["compiled"] = None
+        for number in range(50):
+            count(counters, RULES, measurement(number, f"task {number}"))
+        vars(own)["_make"] = lambda _: None
+        count(counters, RULES, measurement(50, "task 0"))
+
+    assert end_of(in_child(counters, child)) == 0
+    sleeps: list[float] = []
+    monkeypatch.setattr("time.sleep", sleeps.append)
+    assert sum(stats.counts["count"] for stats in read(counters).tasks.values()) == 51
+    assert len(sleeps) == 1
 
 
 def test_what_a_dead_child_left_half_made_is_read_once_and_is_then_nothing_new(counters: SharedCounters) -> None:
