@@ -47,9 +47,9 @@ _FIXED: Final = len(_SUMS) + 2 * len(_MAXIMA)
 #: Words from a maximum in the first bank to the same in the second.
 BANK: Final = len(_MAXIMA)
 
-#: What there is to tell of the args of a run, and 4 bits higher of its kwargs: a new maximum, a large part, one that is
-#: to be written at once, a repr that shows something of the sender's limits.
-NEW_MAXIMUM, LARGE_PART, AT_ONCE, SHOWS_LIMIT = 1, 2, 4, 8
+#: What there is to tell of the args of a run, and 8 bits higher of its kwargs: a new maximum, a large part, one that is
+#: to be written at once. These show something of the sender's limits: a repr that was cut, a long or deep whole one.
+NEW_MAXIMUM, LARGE_PART, AT_ONCE, CUT, LONG = 1, 2, 4, 8, 16
 
 
 class PartWords:
@@ -104,7 +104,7 @@ class Layout:
             frozenset(word + bank * BANK for part in self.parts for word in part.maxima) for bank in range(2)
         )
         #: The words with the largest size of args and of kwargs, and what a new maximum there tells.
-        self.largest = {part.max_chars: NEW_MAXIMUM << 4 * place for place, part in enumerate(self.parts)}
+        self.largest = {part.max_chars: NEW_MAXIMUM << 8 * place for place, part in enumerate(self.parts)}
         self.new_maxima = sum(self.largest.values())
 
     def changes(self, args: Part, kwargs: Part) -> Changes:
@@ -120,20 +120,19 @@ class Layout:
             size, verdict, header, levels, _, shape = part
             if verdict == "intact":
                 self._add_need(header, words, adds, maxima)
-                shows_limit = header > DEFAULT_LIMIT or levels > DEFAULT_LEVELS
+                if header > DEFAULT_LIMIT or levels > DEFAULT_LEVELS:
+                    tell |= LONG << 8 * place
             else:
                 adds[words.verdict[verdict]] = 1
-                shows_limit = verdict in CUTS
-                if shows_limit:
+                if verdict in CUTS:
                     adds[TRUNCATED] = 1
+                    tell |= CUT << 8 * place
                 if shape is not None:
                     self._add_shape(shape, words, adds, maxima)
-            if shows_limit:
-                tell |= SHOWS_LIMIT << 4 * place
             if size is None:
                 adds[UNMEASURABLE] = adds[words.word["unmeasurable"]] = 1
             else:
-                tell |= self._add_size(*size, words, adds, maxima) << 4 * place
+                tell |= self._add_size(*size, words, adds, maxima) << 8 * place
         return Changes(adds, maxima, tell)
 
     def _add_size(self, chars: int, size: int, words: PartWords, adds: dict[int, int], maxima: dict[int, int]) -> int:

@@ -571,6 +571,7 @@ enum {
     MAXIMA = 5,
     P_HISTOGRAMS = P_MAX_CHARS + 2 * MAXIMA,
 };
+enum { NEW_MAXIMUM = 1, LARGE_PART = 2, AT_ONCE = 4, CUT = 8, LONG = 16 };
 enum { CHARS_LE, BYTES_LE, NEED_LE, FLAT_LE, DEEP_LE, FLAT_NEED_LE, DEEP_NEED_LE, HISTOGRAMS };
 
 /* What is large, what is written at once, and the upper bounds of the buckets. */
@@ -639,8 +640,7 @@ static i64 part_at(i64 base, int part, const Plan *plan) {
     return base + PARTS + part * (P_HISTOGRAMS + HISTOGRAMS * (plan->buckets + 1));
 }
 
-/* Adds a part to the words from *at*. Returns what there is to tell: 1 for a new maximum, 2 for a large part, 4 for one
-   to be written at once, 8 for a header that shows something of the sender's limits. */
+/* Adds a part to the words from *at*. Returns what there is to tell: see figures/layout.py. */
 static int add_part(Update *u, i64 at, const Plan *plan, const Part *part) {
     i64 histograms = at + P_HISTOGRAMS, size = plan->buckets + 1;
     if (!part->chars) {
@@ -674,9 +674,9 @@ static int add_part(Update *u, i64 at, const Plan *plan, const Part *part) {
         raise_to(u, at + P_MAX_LEVELS, part->levels);
     }
     raise_to(u, at + P_MAX_NEED, part->need);
-    int shows_limit = part->is_cut || part->header > DEFAULT_LIMIT || part->levels > DEFAULT_LEVELS;
-    return raise_to(u, at + P_MAX_CHARS, part->chars) | is_large << 1 | (part->bytes > plan->at_once_bytes) << 2 |
-           shows_limit << 3;
+    int is_long = !part->is_cut && (part->header > DEFAULT_LIMIT || part->levels > DEFAULT_LEVELS);
+    return raise_to(u, at + P_MAX_CHARS, part->chars) * NEW_MAXIMUM | is_large * LARGE_PART |
+           (part->bytes > plan->at_once_bytes) * AT_ONCE | part->is_cut * CUT | is_long * LONG;
 }
 
 /* Begins an update of the words from *base* on. */
@@ -698,7 +698,7 @@ static int open_region(PyObject *const *args, Py_buffer *view, Update *u, Plan *
 }
 
 /* count(region, base, plan, args, argsrepr, aside, kwargs, kwargsrepr, aside, leaves): measures and counts a run.
-   Returns what there is to tell about it (see add_part), that of kwargs 4 bits higher. Having counted nothing, it
+   Returns what there is to tell about it (see add_part), that of kwargs 8 bits higher. Having counted nothing, it
    returns -1 if Python must do it, and -2 if there are leaves in an *aside* and *leaves* is empty. */
 static PyObject *count_py(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs) {
     Py_buffer view;
@@ -723,7 +723,7 @@ static PyObject *count_py(PyObject *Py_UNUSED(module), PyObject *const *args, Py
     add(&u, base + LARGE, parts[0].chars > plan.large_chars || parts[1].chars > plan.large_chars);
     add(&u, base + TRUNCATED, parts[0].is_cut || parts[1].is_cut);
     for (int i = 0; i < 2; i++)
-        tell |= add_part(&u, part_at(base, i, &plan), &plan, &parts[i]) << (4 * i);
+        tell |= add_part(&u, part_at(base, i, &plan), &plan, &parts[i]) << (8 * i);
     commit(&u);
     PyBuffer_Release(&view);
     return PyLong_FromLong(tell);
@@ -750,9 +750,8 @@ static PyObject *update_py(PyObject *Py_UNUSED(module), PyObject *const *args, P
             if (i == 3)
                 add(&u, index, value);
             else if (raise_to(&u, index, value))
-                tell |= index == part_at(base, 0, &plan) + P_MAX_CHARS   ? 1
-                        : index == part_at(base, 1, &plan) + P_MAX_CHARS ? 16
-                                                                         : 0;
+                for (int part = 0; part < 2; part++)
+                    tell |= (index == part_at(base, part, &plan) + P_MAX_CHARS) * NEW_MAXIMUM << (8 * part);
         }
     }
     if (!PyErr_Occurred())

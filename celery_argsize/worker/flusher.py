@@ -186,11 +186,14 @@ class Flusher:
             self._take_notes()
         now = time.monotonic()
         if now >= max(self._next_flush, self._held_until):
+            due, self._next_flush = self._next_flush, now + self._interval
             self._at_once_from = now + self.AT_ONCE_AGAIN
             self._collect()
             # Without figures, nothing is written, and the first ones after a pause need not wait.
             if self._has_pending or self._batch is not None:
                 self._deliver()
+            else:
+                self._next_flush = due
         while self._requests and time.monotonic() >= self._may_try_from:
             act, answer = self._requests.popleft()
             done = False
@@ -206,7 +209,7 @@ class Flusher:
         return max(0.0, pause) if pause > 0 or self._requests else self._interval
 
     def _write_and_hold(self, seconds: float) -> bool:
-        self._held_until = 0.0
+        self._held_until, self._next_flush = 0.0, time.monotonic() + self._interval
         if seconds:
             self._counters.note_reset()  # a run that is counted after the reading
         self._collect()
@@ -231,10 +234,8 @@ class Flusher:
 
     def _deliver(self) -> bool:
         """Write all that is pending. ``False``: a hold or a failure prevented it."""
-        now = time.monotonic()
-        if now < self._held_until:
+        if time.monotonic() < self._held_until:
             return False
-        self._next_flush = now + self._interval
         while batch := self._next_batch():
             try:
                 self._store.apply(batch, self._failures)

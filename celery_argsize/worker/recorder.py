@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from celery_argsize.worker.region import Region
     from celery_argsize.worker.shared_counters import SharedCounters
 
-_LARGE: Final = LARGE_PART | LARGE_PART << 4
-_AT_ONCE: Final = AT_ONCE | AT_ONCE << 4
-_NEW_MAXIMA: Final = NEW_MAXIMUM | NEW_MAXIMUM << 4
+_LARGE: Final = LARGE_PART | LARGE_PART << 8
+_AT_ONCE: Final = AT_ONCE | AT_ONCE << 8
+_NEW_MAXIMA: Final = NEW_MAXIMUM | NEW_MAXIMUM << 8
 
 #: Seconds between two runs of a task that are told of, if nothing is new about the second.
 AGAIN: Final = 1.0
@@ -225,7 +225,7 @@ class _Told:
             known, until = (0, 0), now + RECORD_AGAIN
         sizes = [0 if part.size is None else part.size.chars for part in (run.args, run.kwargs)]
         _remember(self._records, run.task, ((*map(max, sizes, known),), at, until))
-        parts = zip(PARTS, sizes, known, (tell, tell >> 4), strict=True)
+        parts = zip(PARTS, sizes, known, (tell, tell >> 8), strict=True)
         return {f"{name}.max_chars": size for name, size, of, bits in parts if bits & NEW_MAXIMUM and size > of}
 
     def is_due(self, task: str, tell: int) -> bool:

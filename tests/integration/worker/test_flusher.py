@@ -12,7 +12,7 @@ from celery import Celery
 from support.counting import Counting
 from support.servers import RedisServer, wait_until
 
-from celery_argsize.figures.counters import OTHER, Rules
+from celery_argsize.figures.counters import OTHER, Rules, TaskStats
 from celery_argsize.measuring.json_size import Size
 from celery_argsize.measuring.measurement import Measurement, Part
 from celery_argsize.settings import DEFAULT_BUCKETS, Settings
@@ -92,6 +92,28 @@ def test_a_run_that_is_told_of_while_a_reset_begins_hides_no_later_largest_one(
     assert flusher.flush(30)
     largest = store.read().tasks["scan"].maxima["args.max_chars"]
     assert (largest.value, largest.task_id) == (400, "id-400")
+    flusher.stop(30)
+
+
+def test_what_is_counted_at_once_while_the_counters_are_read_is_written_at_once_too(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(redis_url=redis_url, flush_interval=3600, write_at_once_bytes=1)
+    store = RedisStore(settings)
+    flusher, counting = start(store, settings)
+    counting.put(measurement())
+    wait_until(lambda: counted(store) == 1, what="the first write")
+    read, late = counting.counters.differences, [measurement()]
+
+    def and_count() -> list[tuple[str, TaskStats]]:
+        found = [*read()]
+        if found and late:
+            counting.put(late.pop())
+        return found
+
+    monkeypatch.setattr(counting.counters, "differences", and_count)
+    counting.put(measurement())
+    wait_until(lambda: counted(store) == 3, timeout=5, what="both runs")
     flusher.stop(30)
 
 

@@ -30,7 +30,7 @@ from support.tricky_texts import TRICKY
 
 from celery_argsize import measure_json_size
 from celery_argsize.figures.counters import Rules, Tally, TaskStats
-from celery_argsize.figures.layout import LARGE_PART, NEW_MAXIMUM, SHOWS_LIMIT
+from celery_argsize.figures.layout import CUT, LARGE_PART, LONG, NEW_MAXIMUM
 from celery_argsize.measuring import pure
 from celery_argsize.measuring.cuts import CUTS, read_header
 from celery_argsize.measuring.foreign import add_reprs, json_size
@@ -461,7 +461,8 @@ def test_what_the_compiled_module_settles_read_header_would_say(run: tuple[Any, 
         assert stats.counts[f"{name}.count"] == 1
         part = measure_part(value, header)
         assert part.size is not None
-        bits = told >> (4 if isinstance(value, dict) else 0)
+        bits = told >> (8 if isinstance(value, dict) else 0)
         assert bool(bits & LARGE_PART) == (part.size.chars > RULES.large_task_chars)
-        assert bool(bits & SHOWS_LIMIT) == (part.truncated or part.header > 1024 or part.levels > 3)
+        assert bool(bits & CUT) == part.truncated
+        assert bool(bits & LONG) == (not part.truncated and (part.header > 1024 or part.levels > 3))
         assert bool(bits & NEW_MAXIMUM) == bool(part.size.chars)
