@@ -51,7 +51,7 @@ def walk(value: Any, aside: list[Any]) -> tuple[int, ...] | None:
     key has level 0. For a large value, ``need`` and ``escaped`` are bounds: never under, at most 10 % over.
     """
     try:
-        return _flat(value) or _Walk(aside, SMALL).figures(value)
+        return _Walk(aside, SMALL).figures(value)
     except _LargeError:
         aside.clear()
     except _NO_SIZE:
@@ -61,19 +61,6 @@ def walk(value: Any, aside: list[Any]) -> tuple[int, ...] | None:
         return figures or _Walk(aside, math.inf).figures(value)
     except _NO_SIZE:
         return None
-
-
-def _flat(value: Any) -> tuple[int, ...] | None:
-    """The figures of a small container whose members are all simple, as most args are; ``None`` for other values."""
-    kind = type(value)
-    if kind not in _CONTAINERS or len(value) > SMALL:
-        return None
-    plain, more, count, keys, rest = shallow(value, kind)
-    chars = plain + more
-    if keys or rest or chars > MAX_CHARS:
-        return None
-    commas = count - 1 if count else 0
-    return (chars, chars, plain, plain, 1, commas, count * (kind is dict), 1, 1, int(count == 1 and kind is list))
 
 
 class _Walk:
