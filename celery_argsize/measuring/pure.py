@@ -220,8 +220,9 @@ _BEYOND: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
 #: A tuple of one, as marshal writes it. JSON does not tell it from a list.
 _TUPLE_OF_ONE: Final = b"(\1\0\0\0"
 _LIST_OF_ONE: Final = b"[\1\0\0\0"
-#: A key that may have been a number. A repr shows it without quotes.
-_NUMBER_KEY: Final = re.compile(rb'[{,]"(?:-?[0-9][0-9.e+-]*|true|false|null|NaN)":')
+#: A key that may have been a number. A repr shows it without quotes. A pattern that begins with a quote takes a third of
+#: the time.
+_NUMBER_KEY: Final = re.compile(rb'"(?:[-0-9][0-9.e+-]*|true|false|null|NaN)":')
 #: Share of the need that such keys may make it too high.
 _SLACK: Final = 0.08
 
