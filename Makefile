@@ -89,7 +89,7 @@ test-sanitized: $(VENV)/.installed-dev
 	$(CC) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -fPIC -shared \
 		-I$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("include"))') $(MODULE).c -o $(SANITIZED)/$(MODULE).so
 	@$(SANITIZED_RUN) -c 'from celery_argsize.measuring import _compiled; assert "$(SANITIZED)" in _compiled.__file__'
-	$(SANITIZED_RUN) -m pytest -n $(JOBS) --dist worksteal -k "not pure and not million" --timeout 600 --rootdir $(CURDIR) \
+	$(SANITIZED_RUN) -m pytest -n $(JOBS) --dist worksteal -m "not slow" -k "not pure" --timeout 600 --rootdir $(CURDIR) \
 		-c $(CURDIR)/pyproject.toml $(addprefix $(CURDIR)/tests/unit/measuring/,test_hostile.py test_twins.py) $(ARGS)
 
 check: $(VENV)/.installed-dev
