@@ -1,7 +1,8 @@
 """Notes from tasks to the main process about what is rare: the id of a largest run, an exemplar, a sending host.
 
 ``PipeNotes`` is for pools with child processes, ``LocalNotes`` for pools without. No
-task waits: a note that finds no room is lost. Counts are never sent as notes.
+task waits: a note that finds no room is lost. Only a process without room in shared
+memory sends counts as notes.
 """
 
 from __future__ import annotations

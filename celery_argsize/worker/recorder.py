@@ -134,7 +134,7 @@ class Recorder:
             argsrepr, kwargsrepr = getattr(request, "argsrepr", None), getattr(request, "kwargsrepr", None)
             tell, parts = region.count(name, args, argsrepr, kwargs, kwargsrepr), None
             if tell == UNSETTLED:
-                parts = measure_part(args, argsrepr), measure_part(kwargs, kwargsrepr)
+                parts = _parts(request, args, kwargs)
                 tell = self._count(region, name, *parts)
             counted = True
             if tell & _NEW_MAXIMA and self._told.knows(name, region, now):
