@@ -1,6 +1,6 @@
 """Runs all benchmarks and writes RESULTS.md and the charts: ``make bench``, about a quarter of an hour.
 
-    python benchmarks/run_all.py [--smoke] [--out FOLDER] [NAME ...]
+    python benchmarks/run_all.py [--smoke] [--out FOLDER] [--skip NAME] [NAME ...]
 
 Each benchmark runs in a process of its own. The files go to this folder, or to FOLDER. With NAMEs, only those
 benchmarks run, and files are written only if ``--out`` says where.
@@ -82,11 +82,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="use small counts, only to see that all of it works")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write RESULTS.md and charts/")
+    parser.add_argument("--skip", choices=BENCHMARKS, metavar="NAME", help="a benchmark that does not run")
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *BENCHMARKS], help=", ".join(BENCHMARKS))
     options = parser.parse_args()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        names = options.names or BENCHMARKS
+        names = [name for name in options.names or BENCHMARKS if name != options.skip]
         answers = {name: measured(name, Path(folder), smoke=options.smoke) for name in names}
     out: Path | None = options.out or (None if options.names or options.smoke else harness.HERE)
     if out is not None:
