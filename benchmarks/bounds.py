@@ -28,7 +28,7 @@ from celery.utils.saferepr import saferepr  # noqa: E402
 from weigh import Weighed, cut_header, in_child  # noqa: E402
 
 import celery_argsize  # noqa: E402
-from celery_argsize.measuring.json_size import measure  # noqa: E402
+from celery_argsize.measuring.json_size import Walked  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -246,7 +246,7 @@ def shape(name: str, url: str) -> dict[str, Any]:
             weighed, began = Weighed(), time.perf_counter()
             _send(app, Run("big", "1", args, header, "gen1@web-1"))
             seconds, more = time.perf_counter() - began, weighed.more()
-            size = measure(args)
+            size = Walked(args).size
             if size is None:
                 raise ValueError(name)
             return seconds * 1e3, more, *size

@@ -23,7 +23,7 @@ from harness import Answer, Chart, Claim, run
 from kombu.utils.json import dumps, loads
 from weigh import cut_header, in_child
 
-from celery_argsize.measuring.json_size import measure
+from celery_argsize.measuring.json_size import measure_json_size
 from celery_argsize.measuring.measurement import measure_part
 from celery_argsize.measuring.walk import compiled
 
@@ -48,7 +48,7 @@ def times(shape: str, size: int, rounds: int) -> dict[str, float]:
     body = dumps(args)  # the JSON that Celery sends
     del args
     encoders: dict[str, Callable[[Any], object]] = {
-        OURS: measure,
+        OURS: measure_json_size,
         ORJSON: orjson.dumps,
         JSON: json.dumps,
         CUT: partial(measure_part, header=header),

@@ -1,9 +1,10 @@
 """How much memory does measuring 100 MB of arguments take? That of the arguments themselves does not count.
 
-Compares four kinds of work on six shapes of arguments: ``measure``; all the work for a task whose repr Celery cut at
-1,024 characters, which also counts the length of the whole repr; json.dumps; and orjson.dumps. Each runs once in a
-forked process of its own that has done it on small arguments before. The heap of that process has random holes, because
-how much new memory is touched depends on them. Resident memory is read before the work and at its peak. Linux only.
+Compares four kinds of work on six shapes of arguments: ``measure_json_size``; all the work for a task whose
+repr Celery cut at 1,024 characters, which also counts the length of the whole repr; json.dumps; and orjson.dumps. Each
+runs once in a forked process of its own that has done it on small arguments before. The heap of that process has random
+holes, because how much new memory is touched depends on them. Resident memory is read before the work and at its peak.
+Linux only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from harness import Answer, Chart, Claim, run, spread
 from weigh import Weighed, cut_header, in_child
 
 from celery_argsize.measuring.cuts import CUTS, DEFAULT_LIMIT
-from celery_argsize.measuring.json_size import Size, measure
+from celery_argsize.measuring.json_size import measure_json_size
 from celery_argsize.measuring.measurement import Measurement
 from celery_argsize.measuring.walk import compiled
 from celery_argsize.worker.recorder import measure_celery_task_size
@@ -36,7 +37,7 @@ MOST: Final = 0.2
 #: Processes for each of our figures. json and orjson take a hundred times as much, and run once.
 ROUNDS: Final = 3
 
-OURS: Final = ("measure", "a task with a cut repr")
+OURS: Final = ("measure_json_size", "a task with a cut repr")
 THEIRS: Final = ("json.dumps", "orjson.dumps")
 
 
@@ -48,7 +49,7 @@ def _task(args: tuple[Any, ...]) -> Callable[[], object]:
 
 #: Name of the work → function that prepares it for the given args, and returns the work to run.
 WORK: Final[Mapping[str, Callable[[tuple[Any, ...]], Callable[[], object]]]] = {
-    OURS[0]: lambda args: partial(measure, args),
+    OURS[0]: lambda args: partial(measure_json_size, args),
     OURS[1]: _task,
     THEIRS[0]: lambda args: partial(json.dumps, args, ensure_ascii=False, separators=(",", ":")),
     THEIRS[1]: lambda args: partial(orjson.dumps, args),
@@ -75,9 +76,9 @@ def _chars(result: Any) -> int:
     if isinstance(result, Measurement):
         if result.args.verdict not in CUTS:
             raise ValueError(result.args.verdict)
-        result = result.args.size
-    if isinstance(result, Size):
-        return result.chars
+        return -1 if result.args.size is None else result.args.size.chars
+    if isinstance(result, int):
+        return result
     return len(result.decode() if isinstance(result, bytes) else result)
 
 

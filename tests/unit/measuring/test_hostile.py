@@ -37,7 +37,7 @@ from celery_argsize.figures.counters import rules_of
 from celery_argsize.measuring import pure
 from celery_argsize.measuring.cuts import MAX_HEADER, read_header
 from celery_argsize.measuring.foreign import MAX_YIELDED
-from celery_argsize.measuring.json_size import Size, Walked, measure
+from celery_argsize.measuring.json_size import Size, Walked
 from celery_argsize.measuring.measurement import NAME_BYTES
 from celery_argsize.measuring.repr_shape import measure_shape
 from celery_argsize.measuring.walk import compiled
@@ -330,7 +330,7 @@ class Yields:
 )
 def test_what_never_ends_is_measured_by_what_it_holds_or_not_at_all(make: Any, same_as: Any) -> None:
     expected = None if same_as is None else len(compact(same_as))
-    size, walked = measure(make()), Walked([make()])
+    size, walked = Walked(make()).size, Walked([make()])
     shape = measure_shape(walked, "[<x>, ...")
     verdict = read_header("({1, ...", (make(),)).verdict
     assert (size and size.chars) == expected
@@ -350,7 +350,7 @@ def test_what_ends_a_process_or_a_greenlet_passes_through(stop: type[BaseExcepti
             raise stop(MARK)
 
     with pytest.raises(stop):
-        measure([Stopping()])
+        Walked([Stopping()])
     with pytest.raises(stop):
         measure_shape(Walked([Unshown(1)]), "[1, ...")
     with pytest.raises(stop):
@@ -375,7 +375,7 @@ def test_what_holds_itself_many_times_over_is_given_up(length: int, monkeypatch:
         value = [value, value, value]
     tracemalloc.start()
     try:
-        assert measure(value) is None
+        assert Walked(value).size is None
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -386,7 +386,7 @@ def test_small_members_beside_big_ones() -> None:
     part = (["x" * 300_000, *range(50_000), "y" * 300_000, {"a": 1}, *range(50_000)],)
     mapping = {"blob": "x" * 300_000, **{str(n): n for n in range(50_000)}, "last": "y" * 300_000}
     for value in (part, mapping):
-        assert measure(value) == oracle(value)
+        assert Walked(value).size == oracle(value)
 
 
 def test_keys_that_are_equal_only_sometimes_are_not_lost() -> None:
@@ -402,7 +402,7 @@ def test_keys_that_are_equal_only_sometimes_are_not_lost() -> None:
 
     value = {Key("a" * 300_000): 1, Key("b"): 2, Key("c"): 3, "blob": "x" * 300_000}
     Key.alike = True
-    assert measure(value) in {None, oracle(value)}
+    assert Walked(value).size in {None, oracle(value)}
 
 
 HEADERS = {

@@ -21,7 +21,7 @@ from kombu.utils.json import dumps as kombu_dumps
 from support.servers import compact
 
 from celery_argsize import UNMEASURABLE, measure_json_size
-from celery_argsize.measuring.json_size import Size, measure
+from celery_argsize.measuring.json_size import Size, Walked
 from celery_argsize.measuring.measurement import measure_part
 from celery_argsize.measuring.walk import compiled
 
@@ -49,13 +49,13 @@ def size_of(text: str) -> Size:
 @example([2**64, -(2**63) - 1, "\ud800"])
 @example("\ud800" * 3)
 def test_every_json_value_has_the_size_that_json_dumps_gives(value: Any) -> None:
-    assert measure(value) == size_of(compact(value))
+    assert Walked(value).size == size_of(compact(value))
 
 
 @settings(max_examples=500)
 @given(value=json_values, times=st.integers(50, 400))
 def test_many_members_change_no_size(value: Any, times: int) -> None:
-    assert measure([value] * times) == size_of(compact([value] * times))
+    assert Walked([value] * times).size == size_of(compact([value] * times))
 
 
 class Color(enum.Enum):
@@ -94,7 +94,7 @@ kombu_values = st.one_of(
 @example([b"\xe2\x82\xac" * 60_000, b"x\xff" * 70_000, b'"\n' * 70_000, b"\xe2\x82" * 70_000])
 def test_what_json_lacks_is_sized_as_kombu_sends_it(value: Any) -> None:
     text = kombu_dumps(value, ensure_ascii=False, separators=(",", ":"))
-    assert measure(value) == size_of(text)
+    assert Walked(value).size == size_of(text)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_what_has_no_json_form_is_never_zero_and_never_raises() -> None:
             object(),
             [1, {2: Hostile()}],
         ):
-            assert measure(value) is None
+            assert Walked(value).size is None
             assert measure_json_size(value) == UNMEASURABLE == -1
-    assert measure(nested(300)) == Size(602, 602)
+    assert Walked(nested(300)).size == Size(602, 602)
 
 
 @pytest.mark.parametrize("part", [None, (), [], {}])
@@ -194,7 +194,7 @@ def test_big_arguments_are_measured_without_a_second_copy(shape: str) -> None:
     expected = size_of(kombu_dumps(value, ensure_ascii=False, separators=(",", ":")))
     tracemalloc.start()
     try:
-        assert measure(value) == expected
+        assert Walked(value).size == expected
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
