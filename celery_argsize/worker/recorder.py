@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import partial
 from operator import le
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,7 +72,7 @@ def measure_celery_task_size(
     request = task.request
     args = request.args if args is None else args
     kwargs = request.kwargs if kwargs is None else kwargs
-    return _run(task, task_id, *_parts(request, args, kwargs))
+    return _run(task, task_id, (request, args, kwargs))
 
 
 def _parts(request: Any, args: Any, kwargs: Any) -> tuple[Part, Part]:
@@ -82,10 +83,22 @@ def _parts(request: Any, args: Any, kwargs: Any) -> tuple[Part, Part]:
     )
 
 
-def _run(task: Any, task_id: str | None, args: Part, kwargs: Part) -> Measurement:
-    request = task.request
+def _run(
+    task: Any, task_id: str | None, came: tuple[Any, Any, Any], parts: tuple[Part, Part] | None = None
+) -> Measurement:
+    """The measurement of a run. *came*: its request, args and kwargs. *parts*: if these are measured already."""
+    request = came[0]
     name, task_id = clean(task.name, NAME_BYTES), clean(task_id or request.id or "", ID_BYTES)
-    return Measurement(name, task_id, args, kwargs, time.time(), _host(request.origin))
+    return Measurement(name, task_id, *(parts or _parts(*came)), time.time(), _host(request.origin))
+
+
+def request_of(task: Any) -> Any:
+    """``task.request``, in a third of the instructions: it is a quarter of what we add to a small task."""
+    try:
+        local = task.request_stack._local  # noqa: SLF001 - see celery.utils.threads.LocalStack
+        return local.__storage__[local.__ident_func__()]["stack"][-1]
+    except (AttributeError, LookupError):  # nothing runs, or Celery keeps it elsewhere
+        return task.request
 
 
 def _host(origin: object) -> str:
@@ -116,7 +129,7 @@ class Recorder:
         """Measure and count one task run. Receives ``celery.signals.task_prerun``."""
         counted = False
         try:
-            name, request = task.name, task.request
+            name, request = task.name, request_of(task)
             # Looking it up takes less time than asking for task.app.
             is_others = self._tasks.get(name) is not task and task.app is not self._app
             if is_others or (request.is_eager and not self._include_eager):
@@ -140,7 +153,7 @@ class Recorder:
             if tell & _NEW_MAXIMA and self._told.knows(name, region, now):
                 tell &= ~_NEW_MAXIMA
             if tell:
-                self._tell(region, name, tell, lambda: _run(task, task_id, *(parts or _parts(request, args, kwargs))))
+                self._tell(region, name, tell, partial(_run, task, task_id, (request, args, kwargs), parts))
             else:
                 self._told.tell_host(request.origin, now)
         except Exception as exc:  # noqa: BLE001 - none may reach the task

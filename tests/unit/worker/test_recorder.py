@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from celery import Celery
+from celery.utils.threads import _FastLocalStack, _LocalStack  # USE_FAST_LOCALS chooses one
 
 from celery_argsize.figures.counters import rules_of
 from celery_argsize.measuring.json_size import Size
@@ -14,7 +16,7 @@ from celery_argsize.measuring.measurement import EMPTY, Measurement, Part
 from celery_argsize.settings import Settings
 from celery_argsize.worker import recorder as recorder_module, region as region_module
 from celery_argsize.worker.notes import LocalNotes
-from celery_argsize.worker.recorder import Recorder
+from celery_argsize.worker.recorder import Recorder, request_of
 from celery_argsize.worker.region import OWNER
 from celery_argsize.worker.shared_counters import SharedCounters
 
@@ -184,3 +186,21 @@ def test_kinds_of_runs_that_take_turns_are_each_told_once_in_a_while(scene: Scen
 def test_a_run_to_be_written_at_once_is_told_each_time(scene: Scene) -> None:
     huge = LARGE._replace(size=Size(2_000_000, 2_000_000))
     assert [note["at_once"] for _ in range(3) for note in scene.count(huge)] == [True] * 3
+
+
+@pytest.mark.parametrize("stack", [_LocalStack, _FastLocalStack])
+def test_the_request_is_the_one_of_the_run_that_this_thread_is_in(stack: Any, scene: Scene) -> None:
+    task: Any = scene.task
+    task.request_stack = stack()
+    nothing = task.request
+    assert request_of(task) is nothing, "what Celery gives where nothing runs"
+    for request in ("outer", "inner"):
+        task.push_request(id=request)
+        assert request_of(task) is task.request
+        assert request_of(task).id == request
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(request_of, task).result() is nothing
+    task.pop_request()
+    assert request_of(task).id == "outer"
+    task.pop_request()
+    assert request_of(task) is nothing
