@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 import redis
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 APPS = Path(__file__).parent / "apps"
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+
+
+T = TypeVar("T")
 
 
 def missing(what: str) -> None:
@@ -42,6 +45,20 @@ def wait_until(condition: Callable[[], Any], *, timeout: float = 60, what: str =
             pytest.fail(f"{what} did not come true within {timeout} s")
         time.sleep(0.02)
     return result
+
+
+def wait_until_steady(look: Callable[[], T], *, seconds: float, what: str = "it") -> T:
+    """Poll *look* until its result has not changed for *seconds*, and return the result."""
+    seen, since = look(), time.monotonic()
+
+    def is_steady() -> bool:
+        nonlocal seen, since
+        if (now := look()) != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since >= seconds
+
+    wait_until(is_steady, what=f"{what} that stays the same")
+    return seen
 
 
 #: Systems give ports above these to clients. A server could not start where a client of another test has its port.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.scene import Scene
-from support.servers import BIN, ROOT, RedisServer, Worker, free_port, run, running, wait_until
+from support.servers import BIN, ROOT, RedisServer, Worker, free_port, run, running, wait_until, wait_until_steady
 
 from celery_argsize import get_size_summary
 
@@ -62,16 +62,6 @@ def kept(redis: RedisServer) -> dict[bytes, bytes | None]:
         return {key: client.dump(key) for key in client.keys("*") if key != b"_kombu.binding_deadlines"}
 
 
-def settled(redis: RedisServer) -> dict[bytes, bytes | None]:
-    """The same, once no flush changes it any more: a note about the last run may come with the next one."""
-    seen, since = kept(redis), time.monotonic()
-    while time.monotonic() - since < 2.5:  # flush intervals of a second
-        time.sleep(0.1)
-        if (now := kept(redis)) != seen:
-            seen, since = now, time.monotonic()
-    return seen
-
-
 @pytest.mark.smoke
 def test_a_sane_set_up_gives_no_alarm_and_is_only_looked_at(saved: Scene, saving_redis: RedisServer) -> None:
     env = saved.env()
@@ -80,7 +70,8 @@ def test_a_sane_set_up_gives_no_alarm_and_is_only_looked_at(saved: Scene, saving
         for number in range(40):
             saved.send("task_1", number)
         wait_until(lambda: get_size_summary(redis_url=saved.broker).total_tasks == 40)
-        before = settled(saving_redis)
+        # A note about the last run may come with the next flush, a second later.
+        before = wait_until_steady(lambda: kept(saving_redis), seconds=2.5, what="a Redis")
         done = doctor(env, "--json")
         found = json.loads(done.stdout)
         assert not_well(found) == []

@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from support.servers import Worker, running, wait_until
+from support.servers import Worker, running, wait_until, wait_until_steady
 
 import celery_argsize
 
@@ -27,14 +27,8 @@ def clients(server: RedisServer) -> dict[str, str]:
 
 def settled(server: RedisServer, others: Iterable[str]) -> list[str]:
     """Names of the clients that are none of *others*, once they have not changed for a second."""
-    seen: list[set[str]] = []
-
-    def same() -> bool:
-        seen.append(clients(server).keys() - others)
-        return len(seen) > 40 and all(ids == seen[-1] for ids in seen[-40:])
-
-    wait_until(same, what="settled clients")
-    return [name for client, name in clients(server).items() if client in seen[-1]]
+    ids = wait_until_steady(lambda: clients(server).keys() - others, seconds=1, what="a list of clients")
+    return [name for client, name in clients(server).items() if client in ids]
 
 
 def settled_clients(scene: Scene, server: RedisServer, settings: dict[str, object]) -> list[str]:
