@@ -50,6 +50,7 @@ def size_of(text: str) -> Size:
 @example("\ud800" * 3)
 def test_every_json_value_has_the_size_that_json_dumps_gives(value: Any) -> None:
     assert Walked(value).size == size_of(compact(value))
+    assert measure_json_size(value) == len(compact(value))
 
 
 @settings(max_examples=500)
@@ -95,6 +96,7 @@ kombu_values = st.one_of(
 def test_what_json_lacks_is_sized_as_kombu_sends_it(value: Any) -> None:
     text = kombu_dumps(value, ensure_ascii=False, separators=(",", ":"))
     assert Walked(value).size == size_of(text)
+    assert measure_json_size(value) == len(text)
 
 
 @pytest.mark.parametrize(
